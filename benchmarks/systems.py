@@ -1,0 +1,87 @@
+"""Speech-recognition systems behind one interface, so that `accuracy` treats them alike.
+
+A system is one product with one model at one precision. To add one, write a class with the
+attributes of `System` and put a factory into `FACTORIES`; nothing else changes.
+All run greedily (one beam, temperature 0) with the language given, on the CPU.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from faster_whisper import BatchedInferencePipeline, WhisperModel  # type: ignore[import-untyped]
+
+from benchmarks.models import model_folder
+from benchmarks.scoring import TimedText
+
+CPU_THREADS = 2
+BATCH_SIZE = 8
+
+
+class System(Protocol):
+    """What is compared: loads when made, so that `transcribe` can be timed alone."""
+
+    name: str
+    model: str
+    precision: str
+
+    def transcribe(self, path: Path, language: str) -> list[TimedText]:
+        """Segments of the audio file, in order; times in seconds on the file's clock."""
+        ...
+
+
+# (model name, precision) -> a loaded system
+Factory = Callable[[str, str], System]
+
+
+class FasterWhisper:
+    """faster-whisper's sequential way: each 30 s window starts where the last one's text ended."""
+
+    def __init__(self, model: str, precision: str, *, vad: bool) -> None:
+        self.name = "faster-whisper" if vad else "faster-whisper-no-vad"
+        self.model = model
+        self.precision = precision
+        self._vad = vad
+        self._whisper = _load(model, precision)
+
+    def transcribe(self, path: Path, language: str) -> list[TimedText]:
+        segments, _ = self._whisper.transcribe(
+            str(path), language=language, beam_size=1, temperature=0.0, vad_filter=self._vad
+        )
+        return [TimedText(s.start, s.end, s.text) for s in segments]
+
+
+class FasterWhisperBatched:
+    """faster-whisper's batched way: speech regions packed into chunks that are decoded together."""
+
+    name = "faster-whisper-batched"
+
+    def __init__(self, model: str, precision: str) -> None:
+        self.model = model
+        self.precision = precision
+        self._pipeline = BatchedInferencePipeline(_load(model, precision))
+
+    def transcribe(self, path: Path, language: str) -> list[TimedText]:
+        segments, _ = self._pipeline.transcribe(
+            str(path),
+            language=language,
+            batch_size=BATCH_SIZE,
+            beam_size=1,
+            temperature=0.0,
+            # The pipeline's default gives one segment a chunk, whose start says little.
+            without_timestamps=False,
+        )
+        return [TimedText(s.start, s.end, s.text) for s in segments]
+
+
+def _load(model: str, precision: str) -> WhisperModel:
+    return WhisperModel(
+        str(model_folder(model)), device="cpu", compute_type=precision, cpu_threads=CPU_THREADS
+    )
+
+
+FACTORIES: dict[str, Factory] = {
+    "faster-whisper": lambda model, precision: FasterWhisper(model, precision, vad=True),
+    "faster-whisper-no-vad": lambda model, precision: FasterWhisper(model, precision, vad=False),
+    "faster-whisper-batched": FasterWhisperBatched,
+}

@@ -1,0 +1,145 @@
+"""How many bytes of samples a chunked audio file promises, and how many it holds.
+
+libsndfile and ffmpeg both repair the sizes of a WAV that was cut short (a copy that broke off, a
+full disk) and then say nothing, so the promise is read from the header here. Knows of sizes only:
+not of codecs, sample rates or seconds.
+"""
+
+import io
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO
+
+_MAX_CHUNKS = 1_000  # a crafted file of empty chunks must not keep the reader busy
+_MAX_OFFSET = 1 << 62  # a crafted 64-bit size must not overflow a seek
+_CAF_DATA_PREFIX_BYTES = 4  # the edit count before the samples
+_W64_GUID_TAIL = bytes.fromhex("f3acd3118cd100c04f8edb8a")
+_W64_RIFF = b"riff" + bytes.fromhex("2e91cf11a5d628db04c10000")
+
+
+@dataclass(frozen=True, slots=True)
+class DataChunk:
+    """Where the samples lie in a file.
+
+    Attributes:
+        declared_bytes: what the header promises; None where a writer to a pipe left it open.
+        held_bytes: what the file has from the first sample's byte on, at most `declared_bytes`.
+    """
+
+    declared_bytes: int | None
+    held_bytes: int
+
+    @property
+    def is_cut(self) -> bool:
+        return self.declared_bytes is not None and self.held_bytes < self.declared_bytes
+
+
+def find_data_chunk(file: IO[bytes]) -> DataChunk | None:
+    """Find the sample data of a WAV, RF64, BW64, W64, AIFF, AU or CAF file.
+
+    Args:
+        file: seekable; its position afterwards is anywhere.
+
+    Returns:
+        None for any other kind of file and where the header breaks off before the samples.
+    """
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    head = file.read(40)
+    try:
+        found = _locate(file, head)
+    except struct.error:  # the header itself is cut
+        return None
+    if found is None:
+        return None
+    offset, declared = found
+    held = max(0, size - offset)
+    return DataChunk(declared, held if declared is None else min(held, declared))
+
+
+def _locate(file: IO[bytes], head: bytes) -> tuple[int, int | None] | None:
+    """Offset of the first sample and the promised size in bytes."""
+    magic, form = head[:4], head[8:12]
+    if magic in (b"RIFF", b"RIFX", b"RF64", b"BW64") and form == b"WAVE":
+        return _locate_wav(file, ">" if magic == b"RIFX" else "<")
+    if magic == b"FORM" and form in (b"AIFF", b"AIFC"):
+        return _first(_chunks(file, 12, ">4sI"), b"SSND")
+    if magic == b".snd":
+        offset, declared = struct.unpack_from(">II", head, 4)
+        return offset, _known_32(declared)
+    if magic == b"caff":
+        return _locate_caf(file)
+    if head[:16] == _W64_RIFF:
+        return _locate_w64(file)
+    return None
+
+
+def _locate_wav(file: IO[bytes], order: str) -> tuple[int, int | None] | None:
+    size_64: int | None = None
+    for name, offset, size in _chunks(file, 12, f"{order}4sI"):
+        if name == b"ds64":
+            file.seek(offset + 8)  # after the size of the whole file
+            (size_64,) = struct.unpack(f"{order}Q", file.read(8))
+        if name == b"data":
+            if size == 0xFFFFFFFF and size_64 is not None:
+                return offset, _known_64(size_64)
+            return offset, _known_32(size)
+    return None
+
+
+def _locate_w64(file: IO[bytes]) -> tuple[int, int | None] | None:
+    offset = 40  # riff GUID, file size, wave GUID
+    for _ in range(_MAX_CHUNKS):
+        if offset > _MAX_OFFSET:
+            break
+        file.seek(offset)
+        guid, size = struct.unpack("<16sQ", file.read(24))
+        if guid == b"data" + _W64_GUID_TAIL:
+            return offset + 24, None if size <= 24 else _known_64(size - 24)
+        offset += max(24, (size + 7) & ~7)  # sizes count their 24-byte header; 8-byte aligned
+    return None
+
+
+def _locate_caf(file: IO[bytes]) -> tuple[int, int | None] | None:
+    found = _first(_chunks(file, 8, ">4sQ", align=1), b"data")
+    if found is None:
+        return None
+    offset, size = found[0] + _CAF_DATA_PREFIX_BYTES, found[1]
+    return offset, None if size is None else max(0, size - _CAF_DATA_PREFIX_BYTES)
+
+
+def _chunks(
+    file: IO[bytes], offset: int, layout: str, align: int = 2
+) -> Iterator[tuple[bytes, int, int]]:
+    """Name, payload offset and payload size of chunk after chunk."""
+    head_bytes = struct.calcsize(layout)
+    for _ in range(_MAX_CHUNKS):
+        if offset > _MAX_OFFSET:
+            return
+        file.seek(offset)
+        name, size = struct.unpack(layout, file.read(head_bytes))
+        yield name, offset + head_bytes, size
+        offset += head_bytes + size + (-size) % align
+
+
+def _first(
+    chunks: Iterator[tuple[bytes, int, int]], wanted: bytes
+) -> tuple[int, int | None] | None:
+    for name, offset, size in chunks:
+        if name == wanted:
+            return offset, _known_64(size) if size >> 32 else _known_32(size)
+    return None
+
+
+def _known_32(size: int) -> int | None:
+    """A 32-bit size, or None for one of the placeholders of writers that cannot seek back.
+
+    Seen: 0, 2 GiB and 4 GiB, each less up to a few kilobytes (sox, arecord, ffmpeg, browsers).
+    """
+    is_open = size == 0 or 0x7FFF0000 <= size <= 0x80000000 or size >= 0xFFFF0000
+    return None if is_open else size
+
+
+def _known_64(size: int) -> int | None:
+    return None if size == 0 or size >= _MAX_OFFSET else size

@@ -1,0 +1,83 @@
+"""What crosses a process: a `Chunk` on its way to an engine, a `ChunkResult` on its way back.
+
+`Transcript` is what a caller gets: the results of one file, in file order, on the file's clock.
+None of these knows of HTTP, Ray or torch.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from engine import DecodingOptions, Segment
+
+Pcm = npt.NDArray[np.int16]
+"""Mono audio at 16 kHz, shape (n_samples,)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """At most 30 s of one request's audio.
+
+    `(request_id, index, attempt)` is its key: chunks are idempotent, so that one may run twice
+    (a lost replica, a retry) and the first result wins.
+    """
+
+    request_id: str
+    index: int
+    pcm: Pcm
+    options: DecodingOptions
+    priority: int = 0
+    attempt: int = 0
+
+    @property
+    def key(self) -> str:
+        return f"{self.request_id}/{self.index}/{self.attempt}"
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkResult:
+    """One chunk's decoded text. Segment times are seconds from the chunk's first sample.
+
+    `avg_logprob`, `no_speech_prob` and `compression_ratio` are the chunk's, as in openai/whisper's
+    `DecodingResult`; `finish_reason` is `"length"` when the token limit cut the text off.
+    """
+
+    key: str
+    segments: tuple[Segment, ...]
+    tokens: tuple[int, ...]
+    language: str
+    language_prob: float
+    temperature: float
+    avg_logprob: float
+    no_speech_prob: float
+    compression_ratio: float
+    finish_reason: str
+    model: str
+    timings_s: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TranscriptSegment:
+    """A timed piece of text on the file's clock, with the confidence of the chunk it came from."""
+
+    start_s: float
+    end_s: float
+    text: str
+    tokens: tuple[int, ...]
+    temperature: float
+    avg_logprob: float
+    compression_ratio: float
+    no_speech_prob: float
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """A whole file's text. `language` is an ISO code, `duration_s` the length of the audio."""
+
+    text: str
+    language: str
+    duration_s: float
+    task: str
+    segments: tuple[TranscriptSegment, ...]

@@ -1,0 +1,32 @@
+"""Whisper on torch: audio features, model, decoding and continuous batching.
+
+Knows nothing of Ray, HTTP or files of audio: int16 chunks of at most 30 s come in, timed text goes
+out, in times of the chunk.
+"""
+
+from engine.config import EngineConfig, ModelDimensions, Precision
+from engine.engine import Engine
+from engine.errors import EngineError, ModelNotFoundError, RequestError, WeightsError
+from engine.request import DecodingOptions, Request, Result, Segment
+from engine.weights.checkpoint import Checkpoint, open_checkpoint
+from engine.weights.hub import DEMO_MODELS, HUB_MODELS, resolve_model
+
+__all__ = [
+    "DEMO_MODELS",
+    "HUB_MODELS",
+    "Checkpoint",
+    "DecodingOptions",
+    "Engine",
+    "EngineConfig",
+    "EngineError",
+    "ModelDimensions",
+    "ModelNotFoundError",
+    "Precision",
+    "Request",
+    "RequestError",
+    "Result",
+    "Segment",
+    "WeightsError",
+    "open_checkpoint",
+    "resolve_model",
+]

@@ -1,0 +1,104 @@
+"""What the model is (`ModelDimensions`) and how it is run (`EngineConfig`)."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import torch
+
+N_FFT = 400
+"""Samples of one STFT window: 25 ms at 16 kHz."""
+HOP_LENGTH = 160
+"""Samples between mel frames: 10 ms at 16 kHz."""
+SAMPLE_RATE = 16_000
+CHUNK_LENGTH_S = 30
+N_SAMPLES = CHUNK_LENGTH_S * SAMPLE_RATE
+N_FRAMES = N_SAMPLES // HOP_LENGTH
+"""Mel frames of one window: 3000."""
+TIME_PRECISION_S = 0.02
+"""Seconds per timestamp token: two mel frames, the stride of the encoder's second convolution."""
+
+
+class Precision(StrEnum):
+    """Number format of weights and activations."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[
+            self.value
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDimensions:
+    """Sizes of a Whisper checkpoint, under openai/whisper's names (`whisper/model.py`)."""
+
+    n_mels: int
+    n_vocab: int
+    n_audio_ctx: int
+    n_audio_state: int
+    n_audio_head: int
+    n_audio_layer: int
+    n_text_ctx: int
+    n_text_state: int
+    n_text_head: int
+    n_text_layer: int
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.n_audio_state % self.n_audio_head or self.n_text_state % self.n_text_head:
+            raise ValueError("the model's width must be a multiple of its number of heads")
+
+    @property
+    def is_multilingual(self) -> bool:
+        """English-only checkpoints have one vocabulary entry less than the others."""
+        return self.n_vocab >= 51_865
+
+    @property
+    def head_dim(self) -> int:
+        return self.n_text_state // self.n_text_head
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """How one engine runs.
+
+    Args:
+        device: a torch device, `"cpu"` or `"cuda:0"`.
+        precision: number format of weights and activations.
+        max_slots: sequences decoded at once; each holds a fixed self- and cross-attention slot.
+        encode_batch: chunks encoded as one batch when admitted, hence what a newcomer waits for
+            at most. None: 1 on a CPU, where the encoder is bound by arithmetic, 8 elsewhere.
+        max_length: positions of a self-attention slot, prompt included. None: the model's 448.
+        aging_s: a waiting request gains one step of priority each time this many seconds pass.
+    """
+
+    device: str = "cpu"
+    precision: Precision = Precision.FLOAT32
+    max_slots: int = 8
+    encode_batch: int | None = None
+    max_length: int | None = None
+    aging_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        if self.max_slots < 1:
+            raise ValueError(f"max_slots must be at least 1, got {self.max_slots}")
+        if self.encode_batch is not None and self.encode_batch < 1:
+            raise ValueError(f"encode_batch must be at least 1, got {self.encode_batch}")
+        if self.max_length is not None and self.max_length < 8:
+            raise ValueError(f"max_length must be at least 8, got {self.max_length}")
+        if self.aging_s <= 0:
+            raise ValueError(f"aging_s must be positive, got {self.aging_s}")
+
+    @property
+    def on_cpu(self) -> bool:
+        return torch.device(self.device).type == "cpu"
+
+    @property
+    def encode_limit(self) -> int:
+        return self.encode_batch or (1 if self.on_cpu else 8)

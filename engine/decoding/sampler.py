@@ -1,0 +1,165 @@
+"""The next token of each slot from logits that are split over ranks.
+
+Full logits are never gathered. Each rank reduces its token ids to a few numbers, for text tokens
+and for timestamps: the best score and its id, its logit, the greatest logit, and the log-sum-exp.
+Ranks exchange those and all come to the same choice. Ties go to the lowest id.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from engine.decoding.rules import TokenRules
+from engine.decoding.state import RuleState
+from engine.parallel.group import Group
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Shape (n,) each: token ids int64, and their log-probabilities float32 under the rules,
+    before the temperature, as openai/whisper counts them."""
+
+    tokens: torch.Tensor
+    logprobs: torch.Tensor
+
+
+@dataclass(frozen=True)
+class _Best:
+    """Of some token ids, shape (n,) each, float64: the best score, the id that has it, its logit,
+    the greatest logit, and the log-sum-exp of the logits."""
+
+    score: torch.Tensor
+    token: torch.Tensor
+    logit: torch.Tensor
+    max_logit: torch.Tensor
+    lse: torch.Tensor
+
+
+class Sampler:
+    """Chooses tokens, greedily or by temperature.
+
+    Args:
+        n_vocab: size of the whole vocabulary, over which sampling noise is drawn.
+    """
+
+    def __init__(self, rules: TokenRules, n_vocab: int, group: Group) -> None:
+        self.rules = rules
+        self.n_vocab = n_vocab
+        self.group = group
+
+    def __call__(
+        self, logits: torch.Tensor, state: RuleState, noise: Sequence["Noise | None"]
+    ) -> Sampled:
+        """Apply the rules and choose.
+
+        Args:
+            logits: (n, local ids) float32; overwritten.
+            state: the n slots' entries.
+            noise: per slot the noise to sample with, or None to take the likeliest token.
+        """
+        logits = self.rules.apply(logits, state)
+        scores = self._scores(logits, noise)
+        text_logits, timestamp_logits = self.rules.split(logits)
+        text_scores, timestamp_scores = self.rules.split(scores)
+        first_text = self.rules.vocab.start
+        first_timestamp = first_text + text_logits.shape[1]
+        text = self._reduce(_best(text_scores, text_logits, first_text))
+        timestamp = self._reduce(_best(timestamp_scores, timestamp_logits, first_timestamp))
+
+        # All timestamps together are likelier than the best text token: it must be a timestamp.
+        forced = state.with_timestamps & (timestamp.lse > text.max_logit)
+        is_timestamp = forced | (timestamp.score > text.score)
+        chosen = torch.where(is_timestamp, timestamp.token, text.token)
+        logit = torch.where(is_timestamp, timestamp.logit, text.logit)
+        whole = torch.logaddexp(timestamp.lse, text.lse)
+        logprobs = logit - torch.where(forced, timestamp.lse, whole)
+        return Sampled(chosen.long(), logprobs.float())
+
+    def probability(self, logits: torch.Tensor, token: int) -> torch.Tensor:
+        """(n, local ids) unmasked logits -> (n,) the probability of one token."""
+        lse = self.group.all_gather(torch.logsumexp(logits.double(), -1)).logsumexp(0)
+        value = self._column(logits, token)
+        return torch.exp(value - lse).float()
+
+    def choose_among(self, logits: torch.Tensor, tokens: Sequence[int]) -> torch.Tensor:
+        """(n, local ids) unmasked logits -> (n, len(tokens)) probabilities among these ids alone."""
+        columns = torch.stack([self._column(logits, token) for token in tokens], dim=1)
+        return torch.softmax(columns, dim=1).float()
+
+    def _column(self, logits: torch.Tensor, token: int) -> torch.Tensor:
+        vocab = self.rules.vocab
+        if token in vocab:
+            value = logits[:, token - vocab.start].double()
+        else:
+            value = logits.new_full((len(logits),), float("-inf"), dtype=torch.float64)
+        return self.group.all_gather(value).amax(0)
+
+    def _scores(self, logits: torch.Tensor, noise: Sequence["Noise | None"]) -> torch.Tensor:
+        if all(item is None for item in noise):
+            return logits
+        scores = logits.clone()
+        vocab = self.rules.vocab
+        for row, item in enumerate(noise):
+            if item is not None:
+                gumbel = item.draw(self.n_vocab, logits.device)[vocab.start : vocab.stop]
+                scores[row] = scores[row] / item.temperature + gumbel
+        return scores
+
+    def _reduce(self, local: _Best) -> _Best:
+        if self.group.size == 1:
+            return local
+        packed = torch.stack([local.score, local.token, local.logit, local.max_logit, local.lse])
+        score, token, logit, max_logit, lse = self.group.all_gather(packed).unbind(1)
+        # argmax takes the first of equals, and lower ranks own lower ids.
+        winner = score.argmax(0, keepdim=True)
+        return _Best(
+            score.gather(0, winner)[0],
+            token.gather(0, winner)[0],
+            logit.gather(0, winner)[0],
+            max_logit.amax(0),
+            lse.logsumexp(0),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """Gumbel noise that depends on nothing but seed, step and token id (arXiv:1611.01144, eq. 1):
+    the same for every sharding and batch. CPU and CUDA draw different numbers."""
+
+    temperature: float
+    seed: int
+    step: int
+
+    def draw(self, n_vocab: int, device: torch.device) -> torch.Tensor:
+        """(n_vocab,) float32."""
+        generator = torch.Generator(device).manual_seed(_mix(self.seed, self.step))
+        exponential = torch.empty(n_vocab, device=device).exponential_(generator=generator)
+        exponential.clamp_(min=torch.finfo(torch.float32).tiny)
+        return -exponential.log()
+
+
+def _mix(seed: int, step: int) -> int:
+    """One 63-bit number from two (the finaliser of splitmix64)."""
+    mask = (1 << 64) - 1
+    value = (seed * 0x9E3779B97F4A7C15 + step + 1) & mask
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & mask
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & mask
+    return (value ^ (value >> 31)) >> 1
+
+
+def _best(scores: torch.Tensor, logits: torch.Tensor, first_id: int) -> _Best:
+    if scores.shape[1] == 0:
+        nothing = scores.new_full((len(scores),), float("-inf"), dtype=torch.float64)
+        return _Best(nothing, torch.zeros_like(nothing), nothing, nothing, nothing)
+    score, index = scores.max(dim=1)
+    logit = logits.gather(1, index[:, None])[:, 0]
+    # Greedy scores are the logits themselves: one pass less.
+    max_logit = score if scores.data_ptr() == logits.data_ptr() else logits.amax(1)
+    return _Best(
+        score.double(),
+        (index + first_id).double(),
+        logit.double(),
+        max_logit.double(),
+        torch.logsumexp(logits, 1).double(),
+    )

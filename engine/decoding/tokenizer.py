@@ -1,0 +1,97 @@
+"""Whisper's tokens: special ids by name, prompts, and text from ids."""
+
+import re
+from functools import cached_property
+from pathlib import Path
+
+from tokenizers import Tokenizer as Backend
+
+from engine.errors import RequestError, WeightsError
+from engine.request import DecodingOptions
+
+_LANGUAGE = re.compile(r"<\|([a-z]{2,3})\|>")
+
+
+class Tokenizer:
+    """A `tokenizers` tokenizer with Whisper's special tokens.
+
+    Args:
+        backend: byte-level BPE with the special tokens added.
+        multilingual: whether the model takes language and task tokens; English-only models
+            carry those tokens in their vocabulary but were not trained with them.
+    """
+
+    def __init__(self, backend: Backend, multilingual: bool) -> None:
+        self._backend = backend
+        self.multilingual = multilingual
+        self.sot = self._id("<|startoftranscript|>")
+        self.eot = self._id("<|endoftext|>")
+        self.sot_prev = self._id("<|startofprev|>")
+        self.transcribe = self._id("<|transcribe|>")
+        self.translate = self._id("<|translate|>")
+        self.no_timestamps = self._id("<|notimestamps|>")
+        self.no_speech = self._id("<|nospeech|>", "<|nocaptions|>")
+        self.timestamp_begin = self.no_timestamps + 1
+
+    @classmethod
+    def load(cls, folder: Path, multilingual: bool) -> "Tokenizer":
+        """From `tokenizer.json`, else from a slow tokenizer's files through transformers."""
+        file = folder / "tokenizer.json"
+        if file.exists():
+            return cls(Backend.from_file(str(file)), multilingual)
+        if (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
+            from transformers import WhisperTokenizerFast  # slow to import, rarely needed
+
+            fast = WhisperTokenizerFast.from_pretrained(str(folder))
+            return cls(fast.backend_tokenizer, multilingual)
+        raise WeightsError(f"{folder}: no tokenizer.json (nor vocab.json and merges.txt)")
+
+    @cached_property
+    def languages(self) -> dict[str, int]:
+        """ISO code -> token id, in the order of the ids; only English for an English-only model."""
+        found = {}
+        for token_id in range(self.sot + 1, self.no_timestamps):
+            match = _LANGUAGE.fullmatch(self._backend.id_to_token(token_id) or "")
+            if match:
+                found[match[1]] = token_id
+        return found if self.multilingual else {"en": found.get("en", self.sot)}
+
+    def check(self, options: DecodingOptions) -> None:
+        """Raises RequestError for a language or a task that the model does not know."""
+        if options.task == "translate" and not self.multilingual:
+            raise RequestError("this model is English-only and cannot translate")
+        if options.language is not None and options.language not in self.languages:
+            known = " ".join(sorted(self.languages))
+            raise RequestError(f"unsupported language {options.language!r}; this model has: {known}")
+
+    def sot_sequence(self, language: str, options: DecodingOptions) -> list[int]:
+        """The tokens that tell the decoder what to do."""
+        tokens = [self.sot]
+        if self.multilingual:
+            task = self.translate if options.task == "translate" else self.transcribe
+            tokens += [self.languages[language], task]
+        if not options.timestamps:
+            tokens.append(self.no_timestamps)
+        return tokens
+
+    def prompt_tokens(self, prompt: str | None, limit: int) -> list[int]:
+        """The last `limit` tokens of a prompt behind `<|startofprev|>`; nothing for no prompt."""
+        if prompt is None or not prompt.strip():
+            return []
+        return [self.sot_prev, *self.encode(" " + prompt.strip())[-limit:]]
+
+    def encode(self, text: str) -> list[int]:
+        """Ordinary text; special tokens in it are not read as such."""
+        ids = self._backend.encode(text, add_special_tokens=False).ids
+        return [token for token in ids if token < self.eot]
+
+    def decode(self, tokens: list[int] | tuple[int, ...]) -> str:
+        """Text of the ordinary tokens; special and timestamp tokens are left out."""
+        return str(self._backend.decode([token for token in tokens if token < self.eot]))
+
+    def _id(self, *names: str) -> int:
+        for name in names:
+            token_id = self._backend.token_to_id(name)
+            if token_id is not None:
+                return int(token_id)
+        raise WeightsError(f"the tokenizer lacks the token {names[0]}")

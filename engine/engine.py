@@ -1,0 +1,198 @@
+"""The engine: chunks in, results out, one step at a time.
+
+Synchronous, for one thread; a replica runs it in a thread of its own and resolves futures. Each
+step admits waiting chunks into free slots, then decodes one token in every slot, so chunks join
+while others decode and a finished chunk frees its slot at once.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+
+from engine.config import EngineConfig
+from engine.decoding.tokenizer import Tokenizer
+from engine.errors import RequestError
+from engine.header import StepHeader
+from engine.parallel.group import Group, SingleRank
+from engine.request import Request, Result
+from engine.runner import ModelRunner
+from engine.scheduler import Scheduler, Waiting
+from engine.sequence import Sequence as Running
+from engine.weights.checkpoint import Checkpoint, open_checkpoint
+
+
+class Engine:
+    """Whisper on one device.
+
+    Args:
+        checkpoint: an opened model.
+        config: device, precision and batch.
+        group: the ranks that share the model's tensors.
+        clock: seconds, rising; read on the leader only.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        config: EngineConfig,
+        group: Group | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.config = config
+        self.model_name = checkpoint.name
+        self.dims = checkpoint.dims
+        self.tokenizer: Tokenizer = checkpoint.tokenizer
+        self._group = group or SingleRank()
+        self._clock = clock
+        self._runner = ModelRunner(checkpoint, config, self._group)
+        self._scheduler = Scheduler(config.max_slots, config.encode_limit, config.aging_s)
+        self._running: dict[int, Running] = {}
+        self._ids: set[str] = set()
+        self._aborted: list[int] = []
+        self._step = 0
+
+    @classmethod
+    def load(cls, model: str, config: EngineConfig | None = None) -> "Engine":
+        """Open a model by name and load it.
+
+        Raises:
+            ModelNotFoundError, WeightsError: the model cannot be had or used.
+        """
+        return cls(open_checkpoint(model), config or EngineConfig())
+
+    @property
+    def n_waiting(self) -> int:
+        return self._scheduler.n_waiting
+
+    @property
+    def n_running(self) -> int:
+        return len(self._running)
+
+    @property
+    def has_unfinished(self) -> bool:
+        return bool(self._ids)
+
+    def add_request(self, request: Request) -> None:
+        """Queue a chunk.
+
+        Raises:
+            RequestError: the model cannot do what it asks, or its id is in use.
+        """
+        self.tokenizer.check(request.options)
+        if request.request_id in self._ids:
+            raise RequestError(f"request id {request.request_id!r} is in use")
+        if self._room(self._prompt(request, self._any_language())) < 1:
+            raise RequestError(
+                f"the prompt fills all {self._runner.max_length} positions of a slot"
+            )
+        self._ids.add(request.request_id)
+        self._scheduler.add(request, self._clock())
+
+    def abort(self, request_id: str) -> bool:
+        """Drop a request; False if it is not here (any more). Its result never comes."""
+        if request_id not in self._ids:
+            return False
+        self._ids.discard(request_id)
+        if not self._scheduler.remove(request_id):
+            self._aborted += [
+                slot
+                for slot, sequence in self._running.items()
+                if sequence.request.request_id == request_id
+            ]
+        return True
+
+    def step(self) -> list[Result]:
+        """Admit, decode one token in every slot, and return what finished."""
+        aborted, self._aborted = self._aborted, []
+        for slot in aborted:
+            self._release(slot)
+        admitted = self._scheduler.admit(self._clock())
+        StepHeader(self._step, len(admitted), len(aborted), 0).broadcast(self._group)
+        self._step += 1
+        if admitted:
+            self._admit(admitted)
+        finished = self._collect()
+        if self._running:
+            self._decode()
+            finished += self._collect()
+        return finished
+
+    def _admit(self, admitted: Sequence[tuple[int, Waiting]]) -> None:
+        now = self._clock()
+        new = [Running(item.request, slot, item.arrived_s, now) for slot, item in admitted]
+        self._running.update((sequence.slot, sequence) for sequence in new)
+        slots = [sequence.slot for sequence in new]
+        self._runner.encode([sequence.request.pcm for sequence in new], slots)
+        for sequence in new:
+            self._set_language(sequence)
+        decoding = [sequence for sequence in new if sequence.finish_reason is None]
+        # On a CPU prompts run one by one: the number of rows would change the bits.
+        size = 1 if self.config.on_cpu else max(1, len(decoding))
+        for start in range(0, len(decoding), size):
+            self._begin(decoding[start : start + size])
+        for sequence in new:
+            sequence.first_token_s = self._clock()
+
+    def _set_language(self, sequence: Running) -> None:
+        options = sequence.request.options
+        if options.language is not None and options.task != "detect_language":
+            sequence.language = options.language
+        elif self.tokenizer.multilingual:
+            probabilities = self._runner.detect_language(sequence.slot)
+            sequence.language = max(probabilities, key=probabilities.__getitem__)
+            sequence.language_prob = probabilities[sequence.language]
+        if options.task == "detect_language":
+            sequence.finish_reason = "detected"
+
+    def _begin(self, sequences: Sequence[Running]) -> None:
+        for sequence in sequences:
+            sequence.prompt = self._prompt(sequence.request, sequence.language)
+            wanted = sequence.request.options.max_new_tokens or self.dims.n_text_ctx // 2
+            sequence.max_new_tokens = min(wanted, self._room(sequence.prompt))
+        sampled, no_speech = self._runner.begin(
+            [sequence.prompt for sequence in sequences],
+            [sequence.slot for sequence in sequences],
+            [sequence.request.options for sequence in sequences],
+            [sequence.noise() for sequence in sequences],
+        )
+        tokens, logprobs = sampled.tokens.tolist(), sampled.logprobs.tolist()
+        for index, sequence in enumerate(sequences):
+            sequence.no_speech_prob = float(no_speech[index])
+            sequence.append(tokens[index], logprobs[index], self.tokenizer.eot)
+
+    def _decode(self) -> None:
+        n = max(self._running) + 1
+        n_positions = max(sequence.position for sequence in self._running.values()) + 1
+        by_slot = [self._running.get(slot) for slot in range(n)]
+        noise = [None if sequence is None else sequence.noise() for sequence in by_slot]
+        sampled = self._runner.decode(n, n_positions, noise)
+        tokens, logprobs = sampled.tokens.tolist(), sampled.logprobs.tolist()
+        for slot, sequence in self._running.items():
+            sequence.append(tokens[slot], logprobs[slot], self.tokenizer.eot)
+
+    def _collect(self) -> list[Result]:
+        done = [sequence for sequence in self._running.values() if sequence.finish_reason]
+        results = []
+        for sequence in done:
+            if sequence.request.request_id in self._ids:
+                results.append(sequence.result(self.tokenizer, self._clock()))
+                self._ids.discard(sequence.request.request_id)
+            self._release(sequence.slot)
+        return results
+
+    def _release(self, slot: int) -> None:
+        del self._running[slot]
+        self._runner.release(slot)
+        self._scheduler.free(slot)
+
+    def _prompt(self, request: Request, language: str) -> list[int]:
+        options = request.options
+        limit = self.dims.n_text_ctx // 2 - 1
+        prompt = self.tokenizer.prompt_tokens(options.prompt, limit)
+        return prompt + self.tokenizer.sot_sequence(language, options)
+
+    def _any_language(self) -> str:
+        return next(iter(self.tokenizer.languages))
+
+    def _room(self, prompt: list[int]) -> int:
+        """Tokens that can be sampled after a prompt. The last one sampled is never written."""
+        return self._runner.max_length - len(prompt) + 1

@@ -1,0 +1,137 @@
+"""Attention of encoder and decoder. Heads are this rank's: columns of q, k and v, rows of the output.
+
+Shapes: B batch, T new tokens, H local heads, D width of a head, L cached length.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from engine.model.kv_cache import LayerCache, Slots
+from engine.parallel.linear import ColumnParallelLinear, RowParallelLinear
+from engine.parallel.partition import partition, scaled
+from engine.weights.source import LoadContext
+
+
+def local_columns(context: LoadContext, n_head: int, head_dim: int) -> slice:
+    """The columns of q, k and v that belong to this rank's heads."""
+    return scaled(partition(n_head, context.group.size)[context.group.rank], head_dim)
+
+
+def split_heads(x: torch.Tensor, head_dim: int) -> torch.Tensor:
+    """(B, T, H*D) -> (B, H, T, D)."""
+    return x.unflatten(-1, (-1, head_dim)).transpose(1, 2)
+
+
+def merge_heads(x: torch.Tensor) -> torch.Tensor:
+    """(B, H, T, D) -> (B, T, H*D)."""
+    return x.transpose(1, 2).flatten(2)
+
+
+def pad_rows(x: torch.Tensor, batch: int) -> torch.Tensor:
+    """(n, T, C) -> (batch, T, C) with zeros."""
+    return x if len(x) == batch else F.pad(x, (0, 0, 0, 0, 0, batch - len(x)))
+
+
+def attend(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None
+) -> torch.Tensor:
+    """(B, H, T, D) x (B, H, L, D) -> (B, H, T, D) for few queries.
+
+    Two batched products: on a CPU a fused one-query kernel is slower, and its result depends on
+    the batch; these give each row the same bits at any batch.
+
+    Args:
+        mask: broadcastable to (B, H, T, L), True where a query must not look.
+    """
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    if mask is not None:
+        scores = scores.masked_fill(mask, float("-inf"))
+    return torch.softmax(scores, dim=-1, dtype=torch.float32).to(v.dtype) @ v
+
+
+class EncoderSelfAttention(nn.Module):
+    """All 1500 frames of a window look at each other."""
+
+    def __init__(self, context: LoadContext, prefix: str, n_head: int, head_dim: int) -> None:
+        super().__init__()
+        self.head_dim = head_dim
+        columns = local_columns(context, n_head, head_dim)
+        names = [f"{prefix}.{name}" for name in ("q_proj", "k_proj", "v_proj")]
+        self.qkv = ColumnParallelLinear.load(context, names, columns)
+        self.out = RowParallelLinear.load(context, f"{prefix}.out_proj", columns)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, n_audio_ctx, n_state) -> the same."""
+        q, k, v = (split_heads(part, self.head_dim) for part in self.qkv(x).chunk(3, dim=-1))
+        out: torch.Tensor = self.out(merge_heads(F.scaled_dot_product_attention(q, k, v)))
+        return out
+
+
+class DecoderSelfAttention(nn.Module):
+    """Tokens look at the earlier tokens of their own slot."""
+
+    def __init__(self, context: LoadContext, prefix: str, n_head: int, head_dim: int) -> None:
+        super().__init__()
+        self.head_dim = head_dim
+        columns = local_columns(context, n_head, head_dim)
+        names = [f"{prefix}.{name}" for name in ("q_proj", "k_proj", "v_proj")]
+        self.qkv = ColumnParallelLinear.load(context, names, columns)
+        self.out = RowParallelLinear.load(context, f"{prefix}.out_proj", columns)
+
+    def prefill(
+        self, x: torch.Tensor, cache: LayerCache, slots: Slots, mask: torch.Tensor
+    ) -> torch.Tensor:
+        """(B, T, n_state) from position 0 -> the same; writes positions 0 to T-1 of the slots."""
+        q, k, v = (split_heads(part, self.head_dim) for part in self.qkv(x).chunk(3, dim=-1))
+        cache.self_k[slots, :, : x.shape[1]] = k
+        cache.self_v[slots, :, : x.shape[1]] = v
+        out: torch.Tensor = self.out(merge_heads(attend(q, k, v, mask)))
+        return out
+
+    def decode(
+        self, x: torch.Tensor, cache: LayerCache, positions: torch.Tensor, mask: torch.Tensor
+    ) -> torch.Tensor:
+        """One token in each of the first slots: (B, 1, n_state) -> the same.
+
+        Args:
+            positions: (n,) where each token is written; n <= B, rows beyond n are padding.
+            mask: (n, 1, 1, L), True beyond each slot's own length; L bounds what is read.
+        """
+        n, length = len(positions), mask.shape[-1]
+        qkv = self.qkv(x)
+        q, k, v = (split_heads(part, self.head_dim) for part in qkv[:n].chunk(3, dim=-1))
+        rows = torch.arange(n, device=x.device)
+        cache.self_k[rows, :, positions] = k[:, :, 0]
+        cache.self_v[rows, :, positions] = v[:, :, 0]
+        keys, values = cache.self_k[:n, :, :length], cache.self_v[:n, :, :length]
+        attended = merge_heads(attend(q, keys, values, mask))
+        out: torch.Tensor = self.out(pad_rows(attended, len(x)))
+        return out
+
+
+class CrossAttention(nn.Module):
+    """Tokens look at the encoder's output, whose keys and values are computed once per window."""
+
+    def __init__(self, context: LoadContext, prefix: str, n_head: int, head_dim: int) -> None:
+        super().__init__()
+        self.head_dim = head_dim
+        columns = local_columns(context, n_head, head_dim)
+        self.q = ColumnParallelLinear.load(context, [f"{prefix}.q_proj"], columns)
+        names = [f"{prefix}.{name}" for name in ("k_proj", "v_proj")]
+        self.kv = ColumnParallelLinear.load(context, names, columns)
+        self.out = RowParallelLinear.load(context, f"{prefix}.out_proj", columns)
+
+    def fill(self, audio_features: torch.Tensor, cache: LayerCache, slots: Slots) -> None:
+        """Compute the keys and values of (B, n_audio_ctx, n_state) into the slots."""
+        k, v = self.kv(audio_features).chunk(2, dim=-1)
+        cache.cross_k[slots] = split_heads(k, self.head_dim)
+        cache.cross_v[slots] = split_heads(v, self.head_dim)
+
+    def forward(self, x: torch.Tensor, cache: LayerCache, slots: Slots) -> torch.Tensor:
+        """(B, T, n_state) -> the same, each row looking at its slot; rows beyond are padding."""
+        k, v = cache.cross_k[slots], cache.cross_v[slots]
+        q = split_heads(self.q(x)[: len(k)], self.head_dim)
+        attended = merge_heads(attend(q, k, v, None))
+        out: torch.Tensor = self.out(pad_rows(attended, len(x)))
+        return out

@@ -1,0 +1,101 @@
+"""The text decoder, or the contiguous part of it that a pipeline stage holds."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from engine.config import ModelDimensions
+from engine.model.attention import CrossAttention, DecoderSelfAttention
+from engine.model.kv_cache import KVCache, LayerCache, Slots
+from engine.model.layers import MLP, LayerNorm
+from engine.parallel.linear import VocabParallelEmbedding
+from engine.weights.source import LoadContext
+
+
+class DecoderLayer(nn.Module):
+    """Pre-norm self-attention, cross-attention and MLP, each added to its input."""
+
+    def __init__(self, context: LoadContext, dims: ModelDimensions, index: int) -> None:
+        super().__init__()
+        prefix = f"decoder.layers.{index}"
+        heads = (dims.n_text_head, dims.head_dim)
+        self.attn_norm = LayerNorm(context, f"{prefix}.self_attn_layer_norm")
+        self.attn = DecoderSelfAttention(context, f"{prefix}.self_attn", *heads)
+        self.cross_norm = LayerNorm(context, f"{prefix}.encoder_attn_layer_norm")
+        self.cross = CrossAttention(context, f"{prefix}.encoder_attn", *heads)
+        self.mlp_norm = LayerNorm(context, f"{prefix}.final_layer_norm")
+        self.mlp = MLP(context, prefix)
+
+    def prefill(
+        self, x: torch.Tensor, cache: LayerCache, slots: Slots, mask: torch.Tensor
+    ) -> torch.Tensor:
+        x = x + self.attn.prefill(self.attn_norm(x), cache, slots, mask)
+        return self._rest(x, cache, slots)
+
+    def decode(
+        self, x: torch.Tensor, cache: LayerCache, positions: torch.Tensor, mask: torch.Tensor
+    ) -> torch.Tensor:
+        x = x + self.attn.decode(self.attn_norm(x), cache, positions, mask)
+        return self._rest(x, cache, slice(0, len(positions)))
+
+    def _rest(self, x: torch.Tensor, cache: LayerCache, slots: Slots) -> torch.Tensor:
+        x = x + self.cross(self.cross_norm(x), cache, slots)
+        out: torch.Tensor = x + self.mlp(self.mlp_norm(x))
+        return out
+
+
+class DecoderStage(nn.Module):
+    """Decoder layers `layers`; the first stage embeds tokens, the last gives logits.
+
+    The embedding is tied to the output layer, so both the first and the last stage hold it.
+    """
+
+    def __init__(self, context: LoadContext, dims: ModelDimensions, layers: range) -> None:
+        super().__init__()
+        self.is_first = layers.start == 0
+        self.is_last = layers.stop == dims.n_text_layer
+        self.layers = nn.ModuleList(DecoderLayer(context, dims, index) for index in layers)
+        if self.is_first or self.is_last:
+            self.embedding = VocabParallelEmbedding.load(context, "decoder.embed_tokens")
+        if self.is_first:
+            self.register_buffer("positions", context.read("decoder.embed_positions.weight"))
+        self.norm = LayerNorm(context, "decoder.layer_norm") if self.is_last else None
+
+    def embed(self, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """First stage: (B, T) token ids and their positions -> (B, T, n_text_state)."""
+        out: torch.Tensor = self.embedding(tokens) + F.embedding(positions, self.positions)
+        return out
+
+    def fill_cross(self, audio_features: torch.Tensor, cache: KVCache, slots: Slots) -> None:
+        """Compute the cross-attention of windows (B, n_audio_ctx, n_audio_state) into slots."""
+        for layer, layer_cache in zip(self.layers, cache.layers, strict=True):
+            layer.cross.fill(audio_features, layer_cache, slots)
+
+    def prefill(self, x: torch.Tensor, cache: KVCache, slots: Slots) -> torch.Tensor:
+        """The first T positions of new sequences: (B, T, n_text_state) -> the same."""
+        length = x.shape[1]
+        mask = torch.ones(length, length, dtype=torch.bool, device=x.device).triu(1)
+        for layer, layer_cache in zip(self.layers, cache.layers, strict=True):
+            x = layer.prefill(x, layer_cache, slots, mask)
+        return x
+
+    def decode(
+        self, x: torch.Tensor, cache: KVCache, positions: torch.Tensor, length: int
+    ) -> torch.Tensor:
+        """One token in each of the first n slots: (B, 1, n_text_state) -> the same.
+
+        Args:
+            x: n rows of tokens, then rows of padding.
+            positions: (n,) int64, where each token stands; all below `length`.
+            length: how many positions of the slots attention reads.
+        """
+        reach = torch.arange(length, device=x.device)
+        mask = (reach > positions[:, None])[:, None, None]
+        for layer, layer_cache in zip(self.layers, cache.layers, strict=True):
+            x = layer.decode(x, layer_cache, positions, mask)
+        return x
+
+    def local_logits(self, x: torch.Tensor) -> torch.Tensor:
+        """Last stage: (B, n_text_state) -> (B, this rank's token ids), float32."""
+        assert self.norm is not None, "only the last stage gives logits"
+        return self.embedding.local_logits(self.norm(x)).float()

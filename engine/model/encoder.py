@@ -1,0 +1,66 @@
+"""The audio encoder, or the contiguous part of it that a pipeline stage holds."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from engine.config import ModelDimensions
+from engine.model.attention import EncoderSelfAttention
+from engine.model.layers import MLP, LayerNorm
+from engine.weights.source import LoadContext
+
+
+class ConvStem(nn.Module):
+    """(B, n_mels, 3000) -> (B, 1500, n_audio_state): two convolutions and the positions."""
+
+    def __init__(self, context: LoadContext) -> None:
+        super().__init__()
+        for name in ("conv1.weight", "conv1.bias", "conv2.weight", "conv2.bias"):
+            self.register_buffer(name.replace(".", "_"), context.read(f"encoder.{name}"))
+        self.register_buffer("positions", context.read("encoder.embed_positions.weight"))
+
+    def forward(self, mel: torch.Tensor) -> torch.Tensor:
+        x = F.gelu(F.conv1d(mel, self.conv1_weight, self.conv1_bias, padding=1))
+        x = F.gelu(F.conv1d(x, self.conv2_weight, self.conv2_bias, stride=2, padding=1))
+        out: torch.Tensor = x.transpose(1, 2) + self.positions
+        return out
+
+
+class EncoderLayer(nn.Module):
+    """Pre-norm self-attention and MLP, each added to its input."""
+
+    def __init__(self, context: LoadContext, dims: ModelDimensions, index: int) -> None:
+        super().__init__()
+        prefix = f"encoder.layers.{index}"
+        head_dim = dims.n_audio_state // dims.n_audio_head
+        self.attn_norm = LayerNorm(context, f"{prefix}.self_attn_layer_norm")
+        self.attn = EncoderSelfAttention(
+            context, f"{prefix}.self_attn", dims.n_audio_head, head_dim
+        )
+        self.mlp_norm = LayerNorm(context, f"{prefix}.final_layer_norm")
+        self.mlp = MLP(context, prefix)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x + self.attn(self.attn_norm(x))
+        out: torch.Tensor = x + self.mlp(self.mlp_norm(x))
+        return out
+
+
+class EncoderStage(nn.Module):
+    """Encoder layers `layers`; the first stage has the convolutions, the last the final norm."""
+
+    def __init__(self, context: LoadContext, dims: ModelDimensions, layers: range) -> None:
+        super().__init__()
+        self.stem = ConvStem(context) if layers.start == 0 else None
+        self.layers = nn.ModuleList(EncoderLayer(context, dims, index) for index in layers)
+        is_last = layers.stop == dims.n_audio_layer
+        self.norm = LayerNorm(context, "encoder.layer_norm") if is_last else None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Mel (B, n_mels, 3000) in the first stage, else the stage before's output
+        (B, 1500, n_audio_state) -> (B, 1500, n_audio_state)."""
+        if self.stem is not None:
+            x = self.stem(x)
+        for layer in self.layers:
+            x = layer(x)
+        return x if self.norm is None else self.norm(x)

@@ -1,0 +1,35 @@
+"""Layers that encoder and decoder share."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from engine.parallel.linear import ColumnParallelLinear, RowParallelLinear
+from engine.parallel.partition import partition, scaled
+from engine.weights.source import LoadContext
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer normalisation around loaded tensors; every rank holds the whole of it."""
+
+    def __init__(self, context: LoadContext, name: str) -> None:
+        weight = context.read(f"{name}.weight")
+        super().__init__(len(weight), device="meta")
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.bias = nn.Parameter(context.read(f"{name}.bias"), requires_grad=False)
+
+
+class MLP(nn.Module):
+    """Two linear layers around a GELU; the hidden units are split over the ranks."""
+
+    def __init__(self, context: LoadContext, prefix: str) -> None:
+        super().__init__()
+        hidden = context.source.shape(f"{prefix}.fc1.weight")[0]
+        units = scaled(partition(hidden, context.group.size)[context.group.rank], 1)
+        self.fc1 = ColumnParallelLinear.load(context, [f"{prefix}.fc1"], units)
+        self.fc2 = RowParallelLinear.load(context, f"{prefix}.fc2", units)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., n_state) -> the same."""
+        out: torch.Tensor = self.fc2(F.gelu(self.fc1(x)))
+        return out

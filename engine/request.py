@@ -1,0 +1,124 @@
+"""What goes into the engine (`Request`) and what comes out (`Result`).
+
+Times are seconds from the request's first sample; the file's clock is not known here.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.config import N_SAMPLES, TIME_PRECISION_S
+
+Task = Literal["transcribe", "translate", "detect_language"]
+FinishReason = Literal["stop", "length", "detected"]
+
+
+@dataclass(frozen=True, slots=True)
+class DecodingOptions:
+    """How a chunk is decoded.
+
+    Args:
+        task: `transcribe`; `translate` (to English); or `detect_language`, which decodes no text.
+        language: ISO code such as `"en"`; None lets the model detect it.
+        timestamps: decode timestamp tokens, which give the segments their times. Without them
+            a chunk is one segment.
+        prompt: text that the transcript is to continue (names, spelling, style); the last 223
+            tokens of it are used, as in openai/whisper.
+        temperature: 0 takes the likeliest token; above, tokens are sampled.
+        max_new_tokens: limit of sampled tokens; None: half the text context (224), as in
+            openai/whisper. A text cut off by it ends with `finish_reason == "length"`.
+        max_initial_timestamp_s: latest time of the first timestamp; None: no limit.
+        seed: seed of the sampling; equal seeds give equal texts, whatever else is in the batch.
+    """
+
+    task: Task = "transcribe"
+    language: str | None = None
+    timestamps: bool = True
+    prompt: str | None = None
+    temperature: float = 0.0
+    max_new_tokens: int | None = None
+    max_initial_timestamp_s: float | None = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.task not in ("transcribe", "translate", "detect_language"):
+            raise ValueError(f"unknown task {self.task!r}")
+        if not 0.0 <= self.temperature <= 2.0:
+            raise ValueError(f"temperature must be between 0 and 2, got {self.temperature}")
+        if self.max_new_tokens is not None and self.max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
+        limit = self.max_initial_timestamp_s
+        if limit is not None and not 0.0 <= limit <= 30.0:
+            raise ValueError(f"max_initial_timestamp_s must be between 0 and 30, got {limit}")
+
+    @property
+    def max_initial_timestamp_index(self) -> int | None:
+        if self.max_initial_timestamp_s is None:
+            return None
+        return round(self.max_initial_timestamp_s / TIME_PRECISION_S)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Request:
+    """One chunk to decode.
+
+    Args:
+        request_id: unique among the engine's unfinished requests.
+        pcm: int16 mono at 16 kHz, shape (n_samples,), 1 to 480,000 samples.
+        priority: lower is served first.
+        group: chunks of one file share a group; groups share the engine fairly.
+    """
+
+    request_id: str
+    pcm: npt.NDArray[np.int16]
+    options: DecodingOptions = field(default_factory=DecodingOptions)
+    priority: int = 0
+    group: str = ""
+
+    def __post_init__(self) -> None:
+        if self.pcm.dtype != np.int16 or self.pcm.ndim != 1:
+            raise ValueError(
+                f"pcm must be int16 of shape (n_samples,), got {self.pcm.dtype} {self.pcm.shape}"
+            )
+        if not 1 <= len(self.pcm) <= N_SAMPLES:
+            raise ValueError(f"pcm must hold 1 to {N_SAMPLES} samples, got {len(self.pcm)}")
+
+    @property
+    def duration_s(self) -> float:
+        return len(self.pcm) / 16_000
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A timed piece of text. `end_s` is None where the model gave no end."""
+
+    start_s: float
+    end_s: float | None
+    text: str
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A finished request.
+
+    `tokens` are all sampled tokens with timestamps, without the end token. `avg_logprob` (natural
+    logarithm, end token counted), `no_speech_prob` and `compression_ratio` are those of
+    openai/whisper's `DecodingResult`. `timings_s` holds the seconds spent `waiting`, in `prefill`
+    (features, encoder, prompt) and in `decode`.
+    """
+
+    request_id: str
+    tokens: tuple[int, ...]
+    segments: tuple[Segment, ...]
+    text: str
+    language: str
+    language_prob: float
+    temperature: float
+    avg_logprob: float
+    no_speech_prob: float
+    compression_ratio: float
+    finish_reason: FinishReason
+    timings_s: dict[str, float]

@@ -1,0 +1,130 @@
+"""Which waiting request gets the next free slot. No tensors, no model, no clock of its own.
+
+One queue: by priority, then by fair share of audio seconds between groups, then by arrival. A
+request's priority rises while it waits, so that none starves. Fair share is start-time fair
+queueing (Goyal, Vin and Cheng, SIGCOMM 1996): the group that was given the least goes first, and a
+group that comes late starts level with the others instead of ahead of them.
+"""
+
+import heapq
+from dataclasses import dataclass, field
+
+from engine.request import Request
+
+
+@dataclass(order=True, slots=True)
+class Waiting:
+    """A queued request; ordered within its group by priority, then arrival."""
+
+    priority: int
+    arrival: int
+    request: Request = field(compare=False)
+    arrived_s: float = field(compare=False)
+
+
+@dataclass(slots=True)
+class _Group:
+    """A file's waiting requests, and the audio seconds that the group was given (virtual time)."""
+
+    virtual_s: float
+    waiting: list[Waiting] = field(default_factory=list)
+    n_running: int = 0
+
+
+class Scheduler:
+    """Slots and the queue for them.
+
+    Args:
+        n_slots: sequences that may run at once.
+        admit_limit: requests admitted by one call of `admit`.
+        aging_s: seconds of waiting that raise a request's priority by one step.
+    """
+
+    def __init__(self, n_slots: int, admit_limit: int, aging_s: float) -> None:
+        self.n_slots = n_slots
+        self.admit_limit = admit_limit
+        self.aging_s = aging_s
+        self._free = list(range(n_slots))
+        self._groups: dict[str, _Group] = {}
+        self._running: dict[int, str] = {}
+        self._arrivals = 0
+        self._virtual_s = 0.0
+
+    @property
+    def n_waiting(self) -> int:
+        return sum(len(group.waiting) for group in self._groups.values())
+
+    @property
+    def n_running(self) -> int:
+        return len(self._running)
+
+    def add(self, request: Request, now_s: float) -> None:
+        group = self._groups.setdefault(request.group, _Group(self._virtual_s))
+        if not group.waiting:
+            group.virtual_s = max(group.virtual_s, self._virtual_s)
+        heapq.heappush(group.waiting, Waiting(request.priority, self._arrivals, request, now_s))
+        self._arrivals += 1
+
+    def remove(self, request_id: str) -> bool:
+        """Take a waiting request out of the queue; False if it does not wait."""
+        for name, group in self._groups.items():
+            kept = [item for item in group.waiting if item.request.request_id != request_id]
+            if len(kept) < len(group.waiting):
+                heapq.heapify(kept)
+                group.waiting = kept
+                self._drop_if_empty(name)
+                return True
+        return False
+
+    def admit(self, now_s: float) -> list[tuple[int, Waiting]]:
+        """Give free slots to waiting requests: (slot, request), at most `admit_limit` of them.
+
+        The lowest slots are given first, which keeps the decoded batch small.
+        """
+        admitted = []
+        while self._free and len(admitted) < self.admit_limit:
+            name = self._next_group(now_s)
+            if name is None:
+                break
+            slot = heapq.heappop(self._free)
+            admitted.append((slot, self._take(name, slot)))
+        return admitted
+
+    def free(self, slot: int) -> None:
+        """Return a slot whose sequence ended."""
+        name = self._running.pop(slot)
+        self._groups[name].n_running -= 1
+        heapq.heappush(self._free, slot)
+        self._drop_if_empty(name)
+
+    def audit(self) -> None:
+        """Check that every slot is either free or runs one sequence."""
+        assert sorted([*self._free, *self._running]) == list(range(self.n_slots))
+        running = sum(group.n_running for group in self._groups.values())
+        assert running == len(self._running)
+
+    def _next_group(self, now_s: float) -> str | None:
+        candidates = [(name, group) for name, group in self._groups.items() if group.waiting]
+        if not candidates:
+            return None
+
+        def key(item: tuple[str, _Group]) -> tuple[int, float, int]:
+            head = item[1].waiting[0]
+            aged = head.priority - int((now_s - head.arrived_s) / self.aging_s)
+            return aged, item[1].virtual_s, head.arrival
+
+        return min(candidates, key=key)[0]
+
+    def _take(self, name: str, slot: int) -> Waiting:
+        group = self._groups[name]
+        item = heapq.heappop(group.waiting)
+        self._virtual_s = max(self._virtual_s, group.virtual_s)
+        group.virtual_s += item.request.duration_s
+        group.n_running += 1
+        self._running[slot] = name
+        return item
+
+    def _drop_if_empty(self, name: str) -> None:
+        group = self._groups[name]
+        if not group.waiting and not group.n_running:
+            del self._groups[name]

