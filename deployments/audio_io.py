@@ -1,8 +1,8 @@
 """Bytes or a local file in, 16 kHz mono int16 blocks out: the first step of a request's audio.
 
 Memory stays at a few blocks however long the file is. Plain PCM is read by `pcm_reader`, all else
-by `ffmpeg_reader`; mixing down, resampling and the rules for bad input are here, once. Knows
-nothing of speech, chunks or HTTP.
+by `ffmpeg_reader`; `mono_resampler` does the samples; the limits and the rules for bad input are
+here, once. Knows nothing of speech, chunks or HTTP.
 """
 
 import contextlib
@@ -11,18 +11,15 @@ import math
 import os
 import stat
 import tempfile
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass, fields
 from typing import IO, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import soxr
 
 from deployments.audio_header import DataChunk, find_data_chunk
 from deployments.errors import (
-    AudioDecodeTimeoutError,
     AudioNotFoundError,
     AudioTooLongError,
     AudioTooShortError,
@@ -31,31 +28,33 @@ from deployments.errors import (
     TruncatedAudioError,
 )
 from deployments.ffmpeg_reader import FfmpegReader
+from deployments.mono_resampler import SAMPLE_RATE, MonoResampler
 from deployments.pcm_reader import open_pcm
 
-SAMPLE_RATE = 16_000
-"""Hz, of everything that Whisper hears."""
+__all__ = ["SAMPLE_RATE", "AudioLimits", "Source", "read_audio"]
 
 Source = str | os.PathLike[str] | bytes
+"""A path on this machine, or the content of a file."""
+
+_Pcm = npt.NDArray[np.int16]
 
 _READ_SAMPLES = 1 << 18  # of all channels together: 1 MiB of float32
-_INT16_SCALE = 32_768
-_MIN_SOURCE_RATE, _MAX_SOURCE_RATE = 1_000, 1_000_000  # Hz; beyond them a header is nonsense
-_MAX_CHANNELS = 1_024
+_MIN_SOURCE_RATE, _MAX_SOURCE_RATE = 1_000, 1_000_000  # Hz; a header beyond them is nonsense
 # Some writers count their own header as samples; no word is as short as this.
 _CUT_TOLERANCE_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class AudioLimits:
-    """What one request may cost, and what is too little to be speech.
+    """What one file may cost, and what is too little to be speech.
 
     Attributes:
-        max_duration_s: longest audio, in seconds of sound.
+        max_duration_s: longest audio.
         min_duration_s: shortest audio; OpenAI too refuses less than 0.1 s.
         max_bytes: largest source; 32 GiB hold 24 h of 48 kHz stereo in 24 bit.
-        decode_timeout_s: longest time spent decoding, without the time that the consumer takes.
-        stall_timeout_s: longest wait of the decoder for its next samples.
+        decode_timeout_s: longest wait for ffmpeg in all, not counting the time that the consumer
+            takes between blocks.
+        stall_timeout_s: longest wait for ffmpeg's next samples.
     """
 
     max_duration_s: float = 24 * 3600.0
@@ -65,66 +64,78 @@ class AudioLimits:
     stall_timeout_s: float = 60.0
 
     def __post_init__(self) -> None:
-        for name in self.__slots__:
-            value = getattr(self, name)
+        for field in fields(self):
+            value = getattr(self, field.name)
             if not (value > 0 and math.isfinite(value)):
-                raise ValueError(f"{name}={value}: must be positive and finite")
+                raise ValueError(f"{field.name}={value}: must be positive and finite")
         if self.min_duration_s > self.max_duration_s:
             raise ValueError(
                 f"min_duration_s={self.min_duration_s} exceeds max_duration_s={self.max_duration_s}"
             )
 
 
+_DEFAULT_LIMITS = AudioLimits()
+
+
 class _Reader(Protocol):
-    """A decoder of one file. `expected_s` is None where only decoding can tell."""
+    """A decoder of one file. `expected_s` is None where only decoding can tell the length."""
 
     sample_rate: int
     n_channels: int
     expected_s: float | None
 
     def read(self, n_frames: int) -> npt.NDArray[np.float32]: ...
-    def missing_s(self, decoded_s: float) -> float: ...
+    def truncation(self, decoded_s: float) -> TruncatedAudioError | None: ...
     def close(self) -> None: ...
 
 
 def read_audio(
-    source: Source, limits: AudioLimits | None = None, block_s: float = 30.0
-) -> Iterator[npt.NDArray[np.int16]]:
+    source: Source, limits: AudioLimits = _DEFAULT_LIMITS, block_s: float = 30.0
+) -> Generator[_Pcm, None, None]:
     """Decode `source` block by block.
 
     Channels are averaged. NaN and infinite samples become silence, others are clamped to full
-    scale. 16-bit mono at 16 kHz passes through bit by bit. Nothing is opened before the first
-    block is asked for, and the generator's `close()` ends the decoder and frees the file.
+    scale; 16-bit mono at 16 kHz passes through unchanged. Nothing is opened before the first
+    block is asked for. Closing the generator ends the decoder and frees the file.
 
     Args:
-        source: a path on this machine, or the content of a file.
-        limits: `AudioLimits()` by default.
-        block_s: length of a block in seconds.
+        source: a path on this machine (never a URL), or the content of a file.
+        limits: see `AudioLimits`.
+        block_s: length of a block.
 
     Yields:
         int16 arrays of shape (n_samples,), at 16 kHz. All hold `block_s` seconds but the last.
 
     Raises:
-        ValueError: `block_s` is not positive.
+        ValueError: `block_s` is shorter than a sample.
         AudioError: one of its kinds. TruncatedAudioError comes after the last block, so that the
-            caller has all there is; AudioTooLongError may also come after some blocks.
+            caller has all there is. AudioTooLongError and AudioDecodeTimeoutError may come after
+            some blocks, all others come before the first.
+        DeploymentError: ffmpeg is missing, or was killed.
     """
-    limits = limits or AudioLimits()
-    block = round(block_s * SAMPLE_RATE)
-    if block < 1:
-        raise ValueError(f"block_s={block_s}: must be at least one sample")
+    block_samples = round(block_s * SAMPLE_RATE)
+    if block_samples < 1:
+        raise ValueError(f"block_s={block_s}: shorter than one sample")
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(_open_source(source))
         _check_size(file, limits)
         chunk = find_data_chunk(file)
-        reader = open_pcm(file) or _open_ffmpeg(file, limits, stack)
+        reader: _Reader | None = open_pcm(file) if chunk is not None else None
+        reader = reader or _open_ffmpeg(file, limits, stack)
         stack.callback(reader.close)
         _check_format(reader, limits)
-        yield from _in_blocks(_decode(reader, limits), block, limits)
-        _check_complete(reader, chunk)
-
-
-# ---- the source
+        blocks = _Blocks(block_samples)
+        yield from blocks.cut(_decode(reader, limits))
+        decoded_s = blocks.n_samples / SAMPLE_RATE
+        truncation = _truncation(reader, chunk, decoded_s)
+        if truncation is None and decoded_s < limits.min_duration_s:
+            raise AudioTooShortError(
+                f"the audio lasts {decoded_s:.3f} s, at least {limits.min_duration_s:g} s needed"
+            )
+        if len(rest := blocks.rest()):
+            yield rest
+        if truncation is not None:
+            raise truncation
 
 
 def _open_source(source: Source) -> IO[bytes]:
@@ -132,12 +143,106 @@ def _open_source(source: Source) -> IO[bytes]:
         return io.BytesIO(source)
     name = os.path.basename(os.path.normpath(source))
     try:
-        # A FIFO would block on opening, and a device never ends.
-        if not stat.S_ISREG(os.stat(source).st_mode):
-            kind = "a folder" if os.path.isdir(source) else "not a regular file"
+        mode = os.stat(source).st_mode
+        # Opening a FIFO would block, and a device may never end.
+        if not stat.S_ISREG(mode):
+            kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
             raise AudioNotFoundError(f"cannot read {name!r}: it is {kind}")
         return open(source, "rb", buffering=0)
     except OSError as error:
         raise AudioNotFoundError(f"cannot read {name!r}: {error.strerror}") from error
     except ValueError as error:  # a NUL in the path
         raise AudioNotFoundError(f"cannot read {name!r}: {error}") from error
+
+
+def _check_size(file: IO[bytes], limits: AudioLimits) -> None:
+    n_bytes = file.seek(0, io.SEEK_END)
+    if n_bytes == 0:
+        raise EmptyAudioError("the audio is empty (0 bytes)")
+    if n_bytes > limits.max_bytes:
+        raise AudioTooLongError(f"the audio has {n_bytes} bytes, {limits.max_bytes} allowed")
+
+
+def _open_ffmpeg(file: IO[bytes], limits: AudioLimits, stack: contextlib.ExitStack) -> FfmpegReader:
+    if isinstance(file, io.BytesIO):
+        spooled = stack.enter_context(tempfile.TemporaryFile())  # has no name that could be left
+        spooled.write(file.getvalue())  # no copy, unlike getbuffer
+        spooled.flush()
+        file = spooled
+    return FfmpegReader(file, limits.stall_timeout_s, limits.decode_timeout_s)
+
+
+def _check_format(reader: _Reader, limits: AudioLimits) -> None:
+    if not _MIN_SOURCE_RATE <= reader.sample_rate <= _MAX_SOURCE_RATE:
+        raise NotAudioError(f"not audio: a sample rate of {reader.sample_rate} Hz")
+    if reader.expected_s is not None and reader.expected_s > limits.max_duration_s:
+        raise _too_long(reader.expected_s, limits)
+
+
+def _decode(reader: _Reader, limits: AudioLimits) -> Iterator[_Pcm]:
+    """The whole file at 16 kHz, in pieces of any size."""
+    resampler = MonoResampler(reader.sample_rate)
+    n_frames = max(1, _READ_SAMPLES // reader.n_channels)
+    n_read = 0
+    while len(frames := reader.read(n_frames)):
+        n_read += len(frames)
+        if n_read > limits.max_duration_s * reader.sample_rate:
+            raise _too_long(n_read / reader.sample_rate, limits)
+        yield resampler.push(frames)
+    yield resampler.finish()
+
+
+def _too_long(duration_s: float, limits: AudioLimits) -> AudioTooLongError:
+    return AudioTooLongError(
+        f"the audio lasts {duration_s:.1f} s or more, {limits.max_duration_s:g} s allowed"
+    )
+
+
+def _truncation(
+    reader: _Reader, chunk: DataChunk | None, decoded_s: float
+) -> TruncatedAudioError | None:
+    """What is missing after the last sample, by the header's sizes or else by the decoder."""
+    if chunk is None or not chunk.is_cut or chunk.declared_bytes is None:
+        return reader.truncation(decoded_s)
+    if chunk.held_bytes == 0:
+        return TruncatedAudioError("the audio stops after its header", None, decoded_s)
+    declared_s = decoded_s * chunk.declared_bytes / chunk.held_bytes
+    if declared_s - decoded_s <= _CUT_TOLERANCE_S:
+        return None
+    return TruncatedAudioError(
+        f"the audio stops at {decoded_s:.2f} s, its header promises {declared_s:.2f} s",
+        declared_s,
+        decoded_s,
+    )
+
+
+class _Blocks:
+    """Cuts pieces of any size into blocks of one size. Keeps less than a block and a piece."""
+
+    def __init__(self, block_samples: int) -> None:
+        self._block_samples = block_samples
+        self._pieces: list[_Pcm] = []
+        self._n_kept = 0
+        self.n_samples = 0
+        """Taken so far."""
+
+    def cut(self, pieces: Iterable[_Pcm]) -> Iterator[_Pcm]:
+        """The full blocks; what is left over is `rest`."""
+        for piece in pieces:
+            self.n_samples += len(piece)
+            self._pieces.append(piece)
+            self._n_kept += len(piece)
+            if self._n_kept >= self._block_samples:
+                yield from self._full_blocks()
+
+    def rest(self) -> _Pcm:
+        return np.concatenate([np.zeros(0, np.int16), *self._pieces])
+
+    def _full_blocks(self) -> Iterator[_Pcm]:
+        joined = self.rest()
+        n_full = len(joined) // self._block_samples * self._block_samples
+        # Copies, for a view would keep all of `joined` alive, and the next block with it.
+        self._pieces = [joined[n_full:].copy()]
+        self._n_kept = len(joined) - n_full
+        for start in range(0, n_full, self._block_samples):
+            yield joined[start : start + self._block_samples].copy()

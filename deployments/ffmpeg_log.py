@@ -24,6 +24,7 @@ _VIDEO = re.compile(r"^\[info\]   Stream #0:\S+ Video: (?!.*\(attached pic\))")
 _COMPLAINT = re.compile(r"^(?:\[[^\]]+\] )*?\[(?:error|fatal|panic)\] (.+)$")
 _ESTIMATE = re.compile(r"\[warning\] Estimating duration from bitrate")
 _ENDS_EARLY = re.compile(r"File ended prematurely|partial file")
+_BROKE_OFF = "Error during demuxing"
 _SAYS_NOTHING = re.compile(r"^Error opening (input|output) files?|^Error while|^Conversion failed")
 
 
@@ -38,6 +39,8 @@ class FfmpegLog:
         self._is_estimate = False
         self._has_video = False
         self._ends_early = False
+        self.broke_off = False
+        """ffmpeg could not read on. Its exit status may be 0 all the same."""
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of stderr."""
@@ -95,12 +98,15 @@ class FfmpegLog:
         elif match := _DURATION.match(line):
             hours, minutes, seconds, start_s = match.groups()
             end_s = 3600 * int(hours) + 60 * int(minutes) + float(seconds)
-            # Matroska counts the length from 0, also where the first sound comes later.
-            self._duration_s = end_s - max(0.0, float(start_s or 0))
+            # Matroska counts the length from 0, also where the first sound comes later. The length
+            # of an AVI that was written to a pipe is made up.
+            if self._container != "avi":
+                self._duration_s = end_s - max(0.0, float(start_s or 0))
         elif _VIDEO.match(line):
             self._has_video = True
         elif match := _COMPLAINT.match(line):
             self._complaints.append(match[1])
             self._ends_early |= _ENDS_EARLY.search(match[1]) is not None
+            self.broke_off |= match[1].startswith(_BROKE_OFF)
         elif _ESTIMATE.search(line):
             self._is_estimate = True

@@ -64,7 +64,6 @@ class FfmpegReader:
         self._left_s = total_timeout_s
         self._total_timeout_s = total_timeout_s
         self._samples = bytearray()
-        self._n_read = 0
         self._log = FfmpegLog()
         self._process = _start(file)
         self._pipes = selectors.DefaultSelector()
@@ -79,25 +78,34 @@ class FfmpegReader:
         self.expected_s = self._log.exact_duration_s
 
     def read(self, n_frames: int) -> npt.NDArray[np.float32]:
-        """Up to `n_frames` frames; none at the end.
-
-        Raises:
-            TruncatedAudioError: ffmpeg gave up half way, after all its frames have been read.
-        """
+        """Up to `n_frames` frames; none at the end, whatever ended it: see `truncation`."""
         frame_bytes = _SAMPLE_BYTES * self.n_channels
         wanted = n_frames * frame_bytes
         self._fill(wanted)
         n_bytes = min(wanted, len(self._samples)) // frame_bytes * frame_bytes
-        if n_bytes == 0:
-            self._check_exit()
         frames = np.frombuffer(bytes(self._samples[:n_bytes]), ">f4").astype(np.float32)
         del self._samples[:n_bytes]
-        self._n_read += n_bytes // frame_bytes
         return frames.reshape(-1, self.n_channels)
 
-    def missing_s(self, decoded_s: float) -> float:
-        """Seconds that the file promises beyond `decoded_s`; 0 where that is not certain."""
-        return self._log.missing_s(decoded_s)
+    def truncation(self, decoded_s: float) -> TruncatedAudioError | None:
+        """What is wrong after the last frame: ffmpeg gave up, or the file promises more.
+
+        Args:
+            decoded_s: all that `read` gave.
+
+        Raises:
+            DeploymentError: ffmpeg was killed from outside.
+        """
+        declared_s = self._log.exact_duration_s
+        if self._wait() != 0 or self._log.broke_off:
+            reason = f"decoding broke off at {decoded_s:.2f} s: {self._log.reason}"
+            return TruncatedAudioError(reason, declared_s, decoded_s)
+        missing_s = self._log.missing_s(decoded_s)
+        if missing_s == 0:
+            return None
+        declared_s = decoded_s + missing_s
+        reason = f"the audio stops at {decoded_s:.2f} s, its header promises {declared_s:.2f} s"
+        return TruncatedAudioError(reason, declared_s, decoded_s)
 
     def close(self) -> None:
         """Stop ffmpeg. May be called at any time, and again."""
@@ -112,13 +120,19 @@ class FfmpegReader:
         """Sample rate and channels of the AU header, which is removed from the buffer."""
         self._fill(_AU_HEADER.size)
         if len(self._samples) < _AU_HEADER.size:
-            self._check_exit()
-            raise NotAudioError("not audio: it has no samples")
+            raise self._refusal()
         magic, offset, _, encoding, rate, n_channels = _AU_HEADER.unpack_from(self._samples)
         assert magic == b".snd" and encoding == _AU_FLOAT_32, "ffmpeg was asked for float32 AU"
         self._fill(offset)
         del self._samples[:offset]
         return rate, n_channels
+
+    def _refusal(self) -> DeploymentError:
+        if self._wait() == 0:
+            return NotAudioError("not audio: it has no samples")
+        if self._log.mentions("Protocol not found"):
+            return DeploymentError("ffmpeg 6 or newer is needed: this one reads no descriptors")
+        return NotAudioError(f"not audio: {self._log.reason}")
 
     def _fill(self, n_bytes: int) -> None:
         """Read pipes until `n_bytes` of samples are here, or ffmpeg has closed both."""
@@ -147,23 +161,15 @@ class FfmpegReader:
         if idle_s >= self._stall_timeout_s:
             raise AudioDecodeTimeoutError(f"decoding stood still for {self._stall_timeout_s:g} s")
 
-    def _check_exit(self) -> None:
-        """Raise if ffmpeg failed. Both pipes are closed, so that it ends by itself."""
+    def _wait(self) -> int:
+        """Exit status of ffmpeg, which ends by itself as soon as it has closed both pipes."""
         try:
             status = self._process.wait(self._stall_timeout_s)
         except subprocess.TimeoutExpired as error:
             raise AudioDecodeTimeoutError("the decoder did not end") from error
-        if status == 0:
-            return
         if status < 0:
             raise DeploymentError(f"ffmpeg was killed by signal {-status}")
-        if self._log.mentions("Protocol not found"):
-            raise DeploymentError("this ffmpeg cannot read descriptors: version 6 or newer needed")
-        if self._n_read == 0:
-            raise NotAudioError(f"not audio: {self._log.reason}")
-        decoded_s = self._n_read / self.sample_rate
-        reason = f"decoding broke off at {decoded_s:.2f} s: {self._log.reason}"
-        raise TruncatedAudioError(reason, self._log.exact_duration_s, decoded_s)
+        return status
 
 
 def _start(file: IO[bytes]) -> subprocess.Popen[bytes]:

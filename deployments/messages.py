@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from engine import DecodingOptions, Segment
+from engine import DecodingOptions, Request, Result, Segment
 
 Pcm = npt.NDArray[np.int16]
 """Mono audio at 16 kHz, shape (n_samples,)."""
@@ -81,3 +81,26 @@ class Transcript:
     duration_s: float
     task: str
     segments: tuple[TranscriptSegment, ...]
+
+
+def to_request(chunk: Chunk) -> Request:
+    """The engine's view of a chunk; chunks of one request share the engine fairly with others."""
+    return Request(chunk.key, chunk.pcm, chunk.options, chunk.priority, group=chunk.request_id)
+
+
+def to_chunk_result(result: Result, model: str) -> ChunkResult:
+    """A result on its way back, with the name of the model that made it."""
+    return ChunkResult(
+        key=result.request_id,
+        segments=result.segments,
+        tokens=result.tokens,
+        language=result.language,
+        language_prob=result.language_prob,
+        temperature=result.temperature,
+        avg_logprob=result.avg_logprob,
+        no_speech_prob=result.no_speech_prob,
+        compression_ratio=result.compression_ratio,
+        finish_reason=result.finish_reason,
+        model=model,
+        timings_s=result.timings_s,
+    )

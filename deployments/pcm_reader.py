@@ -35,23 +35,23 @@ class PcmReader:
         )
         return frames
 
-    def missing_s(self, decoded_s: float) -> float:
-        """Seconds known to be missing after the last frame. Only the file's header knows."""
-        return 0.0
+    def truncation(self, decoded_s: float) -> None:
+        """Nothing that libsndfile would know of: it repairs the header's lengths on opening."""
 
     def close(self) -> None:
         self._sound.close()
 
 
 def open_pcm(file: IO[bytes]) -> PcmReader | None:
-    """Open `file` if libsndfile reads every one of its frames.
+    """Open a WAV, W64, AIFF, AU or CAF file if libsndfile reads every one of its frames.
 
     Args:
-        file: a real file, or a BytesIO. The reader uses its position, and does not close it.
+        file: one of these (see `find_data_chunk`), a real file or a BytesIO. The reader uses its
+            position, and does not close it.
 
     Returns:
-        None where the file is better left to ffmpeg: another format, a coded subtype, or a length
-        of 0, which is what libsndfile makes of a WAV whose writer left the size open.
+        None where the file is better left to ffmpeg: broken, coded samples, or a length of 0,
+        which is what libsndfile makes of a WAV whose writer left the size open.
     """
     file.seek(0)
     try:

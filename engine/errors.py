@@ -1,9 +1,9 @@
 """Errors of the engine.
 
-    EngineError
-    |-- ModelNotFoundError      the name is no folder, demo model or hub id that can be had
-    |-- WeightsError            files are there but wrong: hash, format, a missing or misshapen tensor
-    |-- RequestError            a request that this model cannot serve (also a ValueError)
+EngineError
+|-- ModelNotFoundError      the name is no folder, demo model or hub id that can be had
+|-- WeightsError            files are there but wrong: hash, format, a missing or misshapen tensor
+|-- RequestError            a request that this model cannot serve (also a ValueError)
 """
 
 

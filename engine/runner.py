@@ -38,9 +38,7 @@ class ModelRunner:
         self.n_slots = config.max_slots
         self.max_length = min(config.max_length or dims.n_text_ctx, dims.n_text_ctx)
         self.features = LogMel(dims.n_mels, device)
-        model = Whisper.load(
-            checkpoint.source, dims, Stage.whole(dims), group, device, self.dtype
-        )
+        model = Whisper.load(checkpoint.source, dims, Stage.whole(dims), group, device, self.dtype)
         assert model.encoder is not None and model.decoder is not None
         self.encoder, self.decoder = model.encoder, model.decoder
         n_heads = len(partition(dims.n_text_head, group.size)[group.rank])
@@ -102,7 +100,7 @@ class ModelRunner:
         at_sot = hidden[rows, torch.tensor(sot, device=self.device)]
         lengths = torch.tensor([len(prompt) for prompt in prompts], device=self.device)
         at_end = hidden[rows, lengths - 1]
-        sot_logits, logits = self._logits(torch.cat([at_sot, at_end])).split(len(prompts))
+        sot_logits, logits = self._logits(torch.cat([at_sot, at_end])).chunk(2)
         no_speech = self.sampler.probability(sot_logits, self.tokenizer.no_speech)
         for slot, slot_options in zip(slots, options, strict=True):
             self.rule_state.begin(slot, slot_options, self.tokenizer.timestamp_begin)

@@ -81,7 +81,7 @@ class Scheduler:
 
         The lowest slots are given first, which keeps the decoded batch small.
         """
-        admitted = []
+        admitted: list[tuple[int, Waiting]] = []
         while self._free and len(admitted) < self.admit_limit:
             name = self._next_group(now_s)
             if name is None:

@@ -83,7 +83,7 @@ class Sampler:
         return torch.exp(value - lse).float()
 
     def choose_among(self, logits: torch.Tensor, tokens: Sequence[int]) -> torch.Tensor:
-        """(n, local ids) unmasked logits -> (n, len(tokens)) probabilities among these ids alone."""
+        """(n, local ids) unmasked logits -> (n, len(tokens)) probabilities among these ids."""
         columns = torch.stack([self._column(logits, token) for token in tokens], dim=1)
         return torch.softmax(columns, dim=1).float()
 

@@ -62,7 +62,9 @@ class Tokenizer:
             raise RequestError("this model is English-only and cannot translate")
         if options.language is not None and options.language not in self.languages:
             known = " ".join(sorted(self.languages))
-            raise RequestError(f"unsupported language {options.language!r}; this model has: {known}")
+            raise RequestError(
+                f"unsupported language {options.language!r}; this model has: {known}"
+            )
 
     def sot_sequence(self, language: str, options: DecodingOptions) -> list[int]:
         """The tokens that tell the decoder what to do."""

@@ -1,4 +1,6 @@
-"""Attention of encoder and decoder. Heads are this rank's: columns of q, k and v, rows of the output.
+"""Attention of encoder and decoder.
+
+Heads are this rank's: columns of q, k and v, rows of the output.
 
 Shapes: B batch, T new tokens, H local heads, D width of a head, L cached length.
 """
@@ -20,7 +22,7 @@ def local_columns(context: LoadContext, n_head: int, head_dim: int) -> slice:
 
 def split_heads(x: torch.Tensor, head_dim: int) -> torch.Tensor:
     """(B, T, H*D) -> (B, H, T, D)."""
-    return x.unflatten(-1, (-1, head_dim)).transpose(1, 2)
+    return x.view(*x.shape[:-1], -1, head_dim).transpose(1, 2)
 
 
 def merge_heads(x: torch.Tensor) -> torch.Tensor:

@@ -1,5 +1,7 @@
 """The text decoder, or the contiguous part of it that a pipeline stage holds."""
 
+from typing import cast
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -54,11 +56,14 @@ class DecoderStage(nn.Module):
         super().__init__()
         self.is_first = layers.start == 0
         self.is_last = layers.stop == dims.n_text_layer
-        self.layers = nn.ModuleList(DecoderLayer(context, dims, index) for index in layers)
+        self.layers = cast(
+            list[DecoderLayer],
+            nn.ModuleList(DecoderLayer(context, dims, index) for index in layers),
+        )
         if self.is_first or self.is_last:
             self.embedding = VocabParallelEmbedding.load(context, "decoder.embed_tokens")
         if self.is_first:
-            self.register_buffer("positions", context.read("decoder.embed_positions.weight"))
+            self.positions = context.parameter("decoder.embed_positions.weight")
         self.norm = LayerNorm(context, "decoder.layer_norm") if self.is_last else None
 
     def embed(self, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:

@@ -15,15 +15,16 @@ class ConvStem(nn.Module):
 
     def __init__(self, context: LoadContext) -> None:
         super().__init__()
-        for name in ("conv1.weight", "conv1.bias", "conv2.weight", "conv2.bias"):
-            self.register_buffer(name.replace(".", "_"), context.read(f"encoder.{name}"))
-        self.register_buffer("positions", context.read("encoder.embed_positions.weight"))
+        self.conv1_weight = context.parameter("encoder.conv1.weight")
+        self.conv1_bias = context.parameter("encoder.conv1.bias")
+        self.conv2_weight = context.parameter("encoder.conv2.weight")
+        self.conv2_bias = context.parameter("encoder.conv2.bias")
+        self.positions = context.parameter("encoder.embed_positions.weight")
 
     def forward(self, mel: torch.Tensor) -> torch.Tensor:
         x = F.gelu(F.conv1d(mel, self.conv1_weight, self.conv1_bias, padding=1))
         x = F.gelu(F.conv1d(x, self.conv2_weight, self.conv2_bias, stride=2, padding=1))
-        out: torch.Tensor = x.transpose(1, 2) + self.positions
-        return out
+        return x.transpose(1, 2) + self.positions
 
 
 class EncoderLayer(nn.Module):
@@ -63,4 +64,6 @@ class EncoderStage(nn.Module):
             x = self.stem(x)
         for layer in self.layers:
             x = layer(x)
-        return x if self.norm is None else self.norm(x)
+        if self.norm is not None:
+            x = self.norm(x)
+        return x

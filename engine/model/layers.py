@@ -13,10 +13,10 @@ class LayerNorm(nn.LayerNorm):
     """Layer normalisation around loaded tensors; every rank holds the whole of it."""
 
     def __init__(self, context: LoadContext, name: str) -> None:
-        weight = context.read(f"{name}.weight")
+        weight = context.parameter(f"{name}.weight")
         super().__init__(len(weight), device="meta")
-        self.weight = nn.Parameter(weight, requires_grad=False)
-        self.bias = nn.Parameter(context.read(f"{name}.bias"), requires_grad=False)
+        self.weight = weight
+        self.bias = context.parameter(f"{name}.bias")
 
 
 class MLP(nn.Module):

@@ -13,7 +13,7 @@ from engine.weights.source import LoadContext, WeightSource
 
 @dataclass(frozen=True)
 class Stage:
-    """Which layers a pipeline stage holds: any contiguous part of [encoder layers, decoder layers]."""
+    """The layers of a pipeline stage: a contiguous part of [encoder layers, decoder layers]."""
 
     encoder: range
     decoder: range

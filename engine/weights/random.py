@@ -13,7 +13,7 @@ from engine.weights.source import Rows
 
 
 class RandomSource:
-    """Tensors drawn by name from a seeded generator: equal at every sharding and on every machine."""
+    """Tensors drawn by name from a seeded generator: equal at every sharding."""
 
     def __init__(self, dims: ModelDimensions, seed: int = 0) -> None:
         self.seed = seed

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+from torch import nn
 
 from engine.parallel.group import Group
 
@@ -30,7 +31,7 @@ class WeightSource(Protocol):
 
 @dataclass(frozen=True)
 class LoadContext:
-    """What a layer needs to load itself: the files, its group, where it goes and in which format."""
+    """What a layer needs to load itself: files, group, device and number format."""
 
     source: WeightSource
     group: Group
@@ -41,3 +42,7 @@ class LoadContext:
         tensor = self.source.read(name, rows, columns)
         # A copy, also where nothing has to be converted: the tensor outlives the mapped file.
         return tensor.to(self.device, self.dtype, copy=True).contiguous()
+
+    def parameter(self, name: str) -> nn.Parameter:
+        """A whole tensor, as a parameter that needs no gradient."""
+        return nn.Parameter(self.read(name), requires_grad=False)

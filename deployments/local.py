@@ -1,0 +1,176 @@
+"""Files -> transcripts over one engine in this process.
+
+All files share the engine's batch. Audio is read only as far ahead as the engine can use, so memory
+does not grow with the length of a file.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from deployments.audio_io import AudioLimits, read_audio
+from deployments.errors import AudioError
+from deployments.messages import (
+    Chunk,
+    ChunkResult,
+    Pcm,
+    Transcript,
+    TranscriptSegment,
+    to_chunk_result,
+    to_request,
+)
+from deployments.transcription import Transcription, TranscriptionOptions
+from engine import Engine
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A file to transcribe; `name` is unique and comes back with every event."""
+
+    name: str
+    source: str | bytes
+    options: TranscriptionOptions = field(default_factory=TranscriptionOptions)
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentsReady:
+    """Final segments of a file, in file order; `decoded_s` is how far its audio was read."""
+
+    name: str
+    segments: tuple[TranscriptSegment, ...]
+    decoded_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class FileDone:
+    """A file's whole transcript."""
+
+    name: str
+    transcript: Transcript
+
+
+@dataclass(frozen=True, slots=True)
+class FileFailed:
+    """A file that could not be read to its end. What there was of it is in `transcript`."""
+
+    name: str
+    error: AudioError
+    transcript: Transcript
+
+
+Event = SegmentsReady | FileDone | FileFailed
+
+
+class _OpenFile:
+    """A file that is being read."""
+
+    def __init__(self, job: Job, limits: AudioLimits, detect: bool) -> None:
+        self.name = job.name
+        self.transcription = Transcription(job.name, job.options, detect)
+        self.error: AudioError | None = None
+        self.exhausted = False
+        self._blocks: Iterator[Pcm] = read_audio(job.source, limits)
+
+    def read(self) -> list[Chunk]:
+        """Read one block; returns the chunks that it completes."""
+        try:
+            return self.transcription.push(next(self._blocks))
+        except StopIteration:
+            pass
+        except AudioError as error:
+            # What was read before the fault is still transcribed.
+            self.error = error
+        self.exhausted = True
+        return self.transcription.finish()
+
+    def close(self) -> None:
+        close = getattr(self._blocks, "close", None)
+        if close is not None:
+            close()
+
+
+class LocalTranscriber:
+    """Runs jobs on an engine, on the calling thread.
+
+    Args:
+        engine: used by nobody else meanwhile.
+        limits: bounds on each file.
+        max_open_files: files read at once.
+    """
+
+    def __init__(
+        self, engine: Engine, limits: AudioLimits | None = None, max_open_files: int = 4
+    ) -> None:
+        self._engine = engine
+        self._limits = limits or AudioLimits()
+        self._max_open_files = max_open_files
+        self._open: dict[str, _OpenFile] = {}
+        self._chunk_owner: dict[str, str] = {}
+
+    def run(self, jobs: Iterable[Job]) -> Iterator[Event]:
+        """Transcribe; yields events as they come, files interleaved.
+
+        Raises:
+            RequestError: a job asks for what the model cannot do.
+        """
+        pending = iter(jobs)
+        try:
+            self._open_more(pending)
+            while self._open:
+                self._fill()
+                for result in self._engine.step():
+                    yield from self._deliver(to_chunk_result(result, self._engine.model_name))
+                yield from self._close_done()
+                self._open_more(pending)
+        finally:
+            self._abandon()
+
+    def _open_more(self, pending: Iterator[Job]) -> None:
+        while len(self._open) < self._max_open_files:
+            job = next(pending, None)
+            if job is None:
+                return
+            self._engine.tokenizer.check(job.options.decoding)
+            detect = self._engine.tokenizer.multilingual
+            self._open[job.name] = _OpenFile(job, self._limits, detect)
+
+    def _fill(self) -> None:
+        """Read on, file after file, until the engine has a full batch waiting."""
+        slots = self._engine.config.max_slots
+        progressed = True
+        while progressed and self._engine.n_waiting < slots:
+            progressed = False
+            for file in self._open.values():
+                # Held parts wait for earlier ones: reading further would only fill memory.
+                if not file.exhausted and file.transcription.n_unfinished < 4 * slots:
+                    self._submit(file.name, file.read())
+                    progressed = True
+
+    def _submit(self, name: str, chunks: Iterable[Chunk]) -> None:
+        for chunk in chunks:
+            self._chunk_owner[chunk.key] = name
+            self._engine.add_request(to_request(chunk))
+
+    def _deliver(self, result: ChunkResult) -> Iterator[Event]:
+        file = self._open[self._chunk_owner.pop(result.key)]
+        progress = file.transcription.accept(result)
+        self._submit(file.name, progress.chunks)
+        if progress.segments:
+            yield SegmentsReady(file.name, tuple(progress.segments), file.transcription.duration_s)
+
+    def _close_done(self) -> Iterator[Event]:
+        for file in [f for f in self._open.values() if f.transcription.done]:
+            del self._open[file.name]
+            transcript = file.transcription.transcript()
+            if file.error is None:
+                yield FileDone(file.name, transcript)
+            else:
+                yield FileFailed(file.name, file.error, transcript)
+
+    def _abandon(self) -> None:
+        """Leave nothing behind when the caller stops early."""
+        for key in self._chunk_owner:
+            self._engine.abort(key)
+        self._chunk_owner.clear()
+        for file in self._open.values():
+            file.close()
+        self._open.clear()

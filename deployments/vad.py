@@ -1,0 +1,168 @@
+"""Where speech is: Silero's voice activity model over a stream, and regions from its probabilities.
+
+The sequence front end of the `silero-vad` package: one call of the network per block of frames,
+its state carried from block to block, so that any length of audio passes through bounded memory.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+FRAME_SAMPLES = 512
+"""Samples per probability: 32 ms at 16 kHz."""
+_CONTEXT_SAMPLES = 64
+_MAX_FRAMES = 512
+_STATE_SHAPE = (1, 1, 128)
+
+
+@cache
+def _session() -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    # One thread: the network is tiny, and the other cores belong to the engine.
+    options.inter_op_num_threads = options.intra_op_num_threads = 1
+    model = files("silero_vad") / "data" / "silero_vad_16k_sequence.onnx"
+    return onnxruntime.InferenceSession(
+        model.read_bytes(), sess_options=options, providers=["CPUExecutionProvider"]
+    )
+
+
+class SpeechProbabilities:
+    """Probabilities of speech per frame of a stream, as Silero's streaming model gives them."""
+
+    def __init__(self) -> None:
+        self._hidden = np.zeros(_STATE_SHAPE, np.float32)
+        self._cell = np.zeros(_STATE_SHAPE, np.float32)
+        self._context = np.zeros(_CONTEXT_SAMPLES, np.float32)
+        self._rest = np.zeros(0, np.int16)
+
+    def push(self, pcm: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
+        """Take the stream's next samples; returns the probabilities of the frames now whole."""
+        pcm = np.concatenate((self._rest, pcm))
+        n_frames = len(pcm) // FRAME_SAMPLES
+        self._rest = pcm[n_frames * FRAME_SAMPLES :]
+        return self._run(pcm[: n_frames * FRAME_SAMPLES])
+
+    def finish(self) -> npt.NDArray[np.float32]:
+        """The last frame, filled up with silence; none if the stream ended with a frame."""
+        rest, self._rest = self._rest, self._rest[:0]
+        if not len(rest):
+            return np.zeros(0, np.float32)
+        return self._run(np.pad(rest, (0, FRAME_SAMPLES - len(rest))))
+
+    def _run(self, pcm: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
+        frames = (pcm.astype(np.float32) / 32_768.0).reshape(-1, FRAME_SAMPLES)
+        blocks = [
+            self._run_block(frames[start : start + _MAX_FRAMES])
+            for start in range(0, len(frames), _MAX_FRAMES)
+        ]
+        return np.concatenate([np.zeros(0, np.float32), *blocks])
+
+    def _run_block(self, frames: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        contexts = np.vstack((self._context[None], frames[:-1, -_CONTEXT_SAMPLES:]))
+        self._context = frames[-1, -_CONTEXT_SAMPLES:]
+        probabilities, self._hidden, self._cell = _session().run(
+            ["speech_probs", "hn", "cn"],
+            {
+                "input": np.concatenate((contexts, frames), axis=1),
+                "h": self._hidden,
+                "c": self._cell,
+            },
+        )
+        return np.asarray(probabilities, np.float32).reshape(-1)
+
+
+@dataclass(frozen=True, slots=True)
+class VadOptions:
+    """When frames become a region of speech.
+
+    Args:
+        threshold: a region starts at a frame of at least this probability; it may end at frames
+            0.15 below it, the margin of Silero's own segmentation.
+        min_silence_s: a region ends where speech pauses this long.
+        min_speech_s: shorter regions are taken for clicks.
+    """
+
+    threshold: float = 0.5
+    min_silence_s: float = 0.16
+    min_speech_s: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.threshold < 1.0:
+            raise ValueError(f"threshold must be between 0 and 1, got {self.threshold}")
+        if self.min_silence_s < 0 or self.min_speech_s < 0:
+            raise ValueError("min_silence_s and min_speech_s must not be negative")
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """Speech from sample `start` to sample `end` of the file."""
+
+    start: int
+    end: int
+
+    @property
+    def length(self) -> int:
+        return self.end - self.start
+
+
+class RegionDetector:
+    """Frames' probabilities -> regions, each as soon as the silence behind it is long enough."""
+
+    def __init__(self, options: VadOptions) -> None:
+        self._options = options
+        self._min_silence = options.min_silence_s * 16_000
+        self._min_speech = options.min_speech_s * 16_000
+        self._position = 0
+        self._start: int | None = None
+        self._silence_start: int | None = None
+
+    @property
+    def open_start(self) -> int | None:
+        """Where the region begins that has not ended yet."""
+        return self._start
+
+    def push(self, probabilities: npt.NDArray[np.float32]) -> Iterator[Region]:
+        for probability in probabilities.tolist():
+            region = self._frame(probability)
+            self._position += FRAME_SAMPLES
+            if region is not None and region.length >= self._min_speech:
+                yield region
+
+    def finish(self, n_samples: int) -> Iterator[Region]:
+        """Close what is open at the end of a stream of `n_samples`."""
+        if self._start is not None:
+            end = self._silence_start if self._silence_start is not None else n_samples
+            region = Region(self._start, min(end, n_samples))
+            self._start = None
+            if region.length >= self._min_speech:
+                yield region
+
+    def split_open(self, at: int) -> Region:
+        """End the open region at a sample and begin the next there, for speech without a pause."""
+        assert self._start is not None and self._start < at <= self._position
+        region = Region(self._start, at)
+        self._start = at
+        return region
+
+    def _frame(self, probability: float) -> Region | None:
+        if probability >= self._options.threshold:
+            self._silence_start = None
+            if self._start is None:
+                self._start = self._position
+            return None
+        if self._start is None:
+            return None
+        if probability < self._options.threshold - 0.15 and self._silence_start is None:
+            self._silence_start = self._position
+        if self._silence_start is None:
+            return None
+        if self._position + FRAME_SAMPLES - self._silence_start < self._min_silence:
+            return None
+        region = Region(self._start, self._silence_start)
+        self._start = self._silence_start = None
+        return region

@@ -1,0 +1,85 @@
+"""The `murmur` command.
+
+Parses arguments and dispatches; the commands are imported when they run, so that help is quick.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+FORMATS = ("txt", "json", "verbose_json", "srt", "vtt")
+EXIT_OK = 0
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code: 0 all done, 2 bad usage or some input that failed."""
+    args = _parser().parse_args(argv)
+    try:
+        if args.command == "models":
+            from serve.models_command import list_models
+
+            return list_models()
+        from serve.transcribe_command import transcribe
+
+        return transcribe(args)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output went away, as `head` does: nothing left to say, not even at exit.
+        sys.stdout = None
+        return EXIT_OK
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="murmur", description="Whisper speech recognition, exact and batched."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_transcribe(commands.add_parser("transcribe", help="transcribe files on this machine"))
+    commands.add_parser("models", help="list the models that can be loaded")
+    return parser
+
+
+def _add_transcribe(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Transcribe audio and video files. Text goes to the standard output as it becomes final, "
+        "or into --output-dir. Progress goes to the standard error: a bar on a terminal, "
+        "JSON lines otherwise. Exit code 2: some input failed; the other files are finished."
+    )
+    parser.add_argument("files", nargs="+", metavar="FILE", help="audio or video; - reads stdin")
+    parser.add_argument(
+        "--model", default="demo:tiny.en", help="folder, hub id or demo model (%(default)s)"
+    )
+    parser.add_argument("--language", help="ISO code or English name; default: detected per file")
+    parser.add_argument(
+        "--task", choices=("transcribe", "translate"), default="transcribe", help="%(default)s"
+    )
+    parser.add_argument("--format", choices=FORMATS, default="txt", help="%(default)s")
+    parser.add_argument("--output-dir", metavar="DIR", help="write one file per input there")
+    parser.add_argument("--prompt", help="text to continue: names, spelling, style")
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        default=0.0,
+        help="0 (default): greedy, and higher only where the text looks wrong; else fixed",
+    )
+    parser.add_argument(
+        "--no-fallback", action="store_true", help="never decode again at a higher temperature"
+    )
+    parser.add_argument("--device", help="torch device; default: cuda if there is one, else cpu")
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16", "float16"),
+        help="default: float32 on a CPU, float16 on a GPU",
+    )
+    parser.add_argument("--batch-size", type=int, default=8, help="chunks decoded at once (8)")
+    parser.add_argument("--threads", type=int, help="CPU threads; default: all cores")
+    parser.add_argument(
+        "--max-duration", type=float, metavar="SECONDS", help="refuse longer files (24 hours)"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

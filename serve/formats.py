@@ -1,0 +1,164 @@
+"""A finished transcript as text, JSON or subtitles, and subtitles while it still grows.
+
+Pure: no HTTP, no files, no models. The JSON shapes are those of OpenAI's `Transcription` and
+`TranscriptionVerbose`; turning them into bytes is the caller's.
+"""
+
+import re
+from typing import Literal, TypedDict
+
+from deployments.messages import Transcript, TranscriptSegment
+
+LineFormat = Literal["txt", "srt", "vtt"]
+"""What can be written segment by segment."""
+
+_FRAMES_PER_S = 100  # Whisper's `seek` counts mel frames of 10 ms
+
+
+class JsonTranscription(TypedDict):
+    """OpenAI's `Transcription`."""
+
+    text: str
+
+
+class VerboseSegment(TypedDict):
+    """OpenAI's `TranscriptionSegment`; times in seconds, `seek` in frames of 10 ms.
+
+    `seek` is the segment's own start: the window that it was decoded in was cut in silence and
+    means nothing to a caller.
+    """
+
+    id: int
+    seek: int
+    start: float
+    end: float
+    text: str
+    tokens: list[int]
+    temperature: float
+    avg_logprob: float
+    compression_ratio: float
+    no_speech_prob: float
+
+
+class VerboseTranscription(TypedDict):
+    """OpenAI's `TranscriptionVerbose`; `duration` in seconds, `language` an English name."""
+
+    task: str
+    language: str
+    duration: float
+    text: str
+    segments: list[VerboseSegment]
+
+
+def to_text(transcript: Transcript) -> str:
+    """OpenAI's `text`: the whole text and a line break. For a line per segment see `to_lines`."""
+    return transcript.text + "\n"
+
+
+def to_json(transcript: Transcript) -> JsonTranscription:
+    """OpenAI's `json`: the text alone."""
+    return {"text": transcript.text}
+
+
+def to_verbose_json(transcript: Transcript, language_name: str) -> VerboseTranscription:
+    """OpenAI's `verbose_json`.
+
+    Args:
+        transcript: its times are rounded to milliseconds.
+        language_name: English, for example "german"; OpenAI gives no code here. The table of names
+            comes with the model's tokenizer, too slow an import for this package.
+    """
+    return {
+        "task": transcript.task,
+        "language": language_name.lower(),
+        "duration": round(transcript.duration_s, 3),
+        "text": transcript.text,
+        "segments": [_verbose_segment(i, s) for i, s in enumerate(transcript.segments)],
+    }
+
+
+def to_lines(transcript: Transcript, line_format: LineFormat) -> str:
+    """The whole transcript as a txt, srt or vtt file: all that a `LineWriter` gives."""
+    writer = LineWriter(line_format)
+    return writer.header + "".join(writer.render(segment) for segment in transcript.segments)
+
+
+class LineWriter:
+    """Renders one transcript segment after the other, as they become final.
+
+    Write `header` first, then what each `render` returns, all without anything in between.
+
+    - txt: a line per segment, as openai/whisper writes its .txt files.
+    - srt, vtt: a cue per segment. Its text is one line, for an empty line would end the cue. Cues
+      without text are left out and take no number. A cue ends at least 1 ms after its start, since
+      players ignore others and WebVTT forbids them.
+    """
+
+    def __init__(self, line_format: LineFormat) -> None:
+        if line_format not in ("txt", "srt", "vtt"):
+            raise ValueError(f"line_format={line_format!r}: must be txt, srt or vtt")
+        self._format = line_format
+        self._n_written = 0
+
+    @property
+    def header(self) -> str:
+        """What comes before the first segment, and stands alone if there is none."""
+        return "WEBVTT\n\n" if self._format == "vtt" else ""
+
+    def render(self, segment: TranscriptSegment) -> str:
+        """The segment's text or cue with its line breaks, "" if it has no text."""
+        text = " ".join(segment.text.split())
+        if not text:
+            return ""
+        self._n_written += 1
+        if self._format == "txt":
+            return f"{text}\n"
+        if self._format == "srt":
+            # SRT cannot escape; with fewer dashes it reads the same and is no separator.
+            times, text = _cue_times(segment, ","), re.sub("--+>", "->", text)
+            return f"{self._n_written}\n{times}\n{text}\n\n"
+        return f"{_cue_times(segment, '.')}\n{_escape_vtt(text)}\n\n"
+
+
+def format_timestamp(time_s: float, decimal_mark: str) -> str:
+    """`HH:MM:SS,mmm`, with more digits for the hours when needed. A negative time counts as 0."""
+    return _format_ms(_to_ms(time_s), decimal_mark)
+
+
+def _cue_times(segment: TranscriptSegment, decimal_mark: str) -> str:
+    start_ms = _to_ms(segment.start_s)
+    end_ms = max(_to_ms(segment.end_s), start_ms + 1)
+    return f"{_format_ms(start_ms, decimal_mark)} --> {_format_ms(end_ms, decimal_mark)}"
+
+
+def _to_ms(time_s: float) -> int:
+    return max(0, round(time_s * 1000))
+
+
+def _format_ms(time_ms: int, decimal_mark: str) -> str:
+    # Integers all the way: rounding each field alone would give 00:00:59.1000.
+    seconds, ms = divmod(time_ms, 1000)
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02d}:{minutes:02d}:{seconds:02d}{decimal_mark}{ms:03d}"
+
+
+def _escape_vtt(text: str) -> str:
+    """Escape what WebVTT takes for markup, and with `>` the arrow that ends a cue."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _verbose_segment(index: int, segment: TranscriptSegment) -> VerboseSegment:
+    start_s = max(0.0, round(segment.start_s, 3))
+    return {
+        "id": index,
+        "seek": round(start_s * _FRAMES_PER_S),
+        "start": start_s,
+        "end": max(start_s, round(segment.end_s, 3)),
+        "text": segment.text,
+        "tokens": list(segment.tokens),
+        "temperature": segment.temperature,
+        "avg_logprob": segment.avg_logprob,
+        "compression_ratio": segment.compression_ratio,
+        "no_speech_prob": segment.no_speech_prob,
+    }

@@ -1,0 +1,151 @@
+"""Where transcripts go: the standard output, file after file, or one file each in a folder."""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, TextIO, cast
+
+from deployments.messages import Transcript, TranscriptSegment
+from engine.decoding.languages import language_name
+from serve.formats import LineFormat, LineWriter, to_json, to_lines, to_verbose_json
+
+_SUFFIXES = {"txt": ".txt", "json": ".json", "verbose_json": ".json", "srt": ".srt", "vtt": ".vtt"}
+
+
+class Outputs(Protocol):
+    """Takes segments as they become final, and the whole when a file is finished."""
+
+    def segments(self, file: str, segments: Sequence[TranscriptSegment]) -> None: ...
+
+    def finished(self, file: str, transcript: Transcript) -> None:
+        """The file ends here, whole or cut short by an error.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+
+    def discarded(self, file: str) -> None:
+        """The file failed before it gave any text."""
+
+
+def render(transcript: Transcript, output_format: str) -> str:
+    """A whole transcript in one of the command's formats."""
+    if output_format == "json":
+        return json.dumps(to_json(transcript), ensure_ascii=False) + "\n"
+    if output_format == "verbose_json":
+        verbose = to_verbose_json(transcript, language_name(transcript.language))
+        return json.dumps(verbose, ensure_ascii=False) + "\n"
+    return to_lines(transcript, cast(LineFormat, output_format))
+
+
+class StandardOutput:
+    """Prints the files in the order given. The first unfinished one streams, others wait for it.
+
+    JSON formats print one line a file when it is finished. Several files as plain text are told
+    apart by headings.
+    """
+
+    def __init__(
+        self, files: Sequence[str], output_format: str, stream: TextIO | None = None
+    ) -> None:
+        self._files = list(files)
+        self._format = output_format
+        self._stream = stream or sys.stdout
+        self._streams_lines = output_format in ("txt", "srt", "vtt")
+        self._has_headings = output_format == "txt" and len(files) > 1
+        self._waiting: dict[str, list[TranscriptSegment]] = {}
+        self._finished: dict[str, Transcript | None] = {}
+        self._writer: LineWriter | None = None
+
+    def segments(self, file: str, segments: Sequence[TranscriptSegment]) -> None:
+        self._waiting.setdefault(file, []).extend(segments)
+        self._flush()
+
+    def finished(self, file: str, transcript: Transcript) -> None:
+        self._finished[file] = transcript
+        self._flush()
+
+    def discarded(self, file: str) -> None:
+        self._finished[file] = None
+        self._flush()
+
+    def _flush(self) -> None:
+        while self._files:
+            file = self._files[0]
+            segments = self._waiting.pop(file, [])
+            if self._streams_lines and (segments or self._finished.get(file) is not None):
+                self._print_lines(segments)
+            if file not in self._finished:
+                break
+            transcript = self._finished.pop(file)
+            if not self._streams_lines and transcript is not None:
+                self._stream.write(render(transcript, self._format))
+            self._writer = None
+            self._files.pop(0)
+        self._stream.flush()
+
+    def _heading(self) -> str:
+        return f"==> {self._files[0]} <==\n" if self._has_headings else ""
+
+    def _print_lines(self, segments: Sequence[TranscriptSegment]) -> None:
+        if self._writer is None:
+            self._writer = LineWriter(cast(LineFormat, self._format))
+            self._stream.write(self._heading() + self._writer.header)
+        for segment in segments:
+            self._stream.write(self._writer.render(segment))
+
+
+class OutputFolder:
+    """Writes each finished file's transcript beside its name: `talk.mp3` gives `talk.srt`.
+
+    Where two inputs would give one name, the input's suffix is kept: `talk.mp3.srt`.
+
+    Raises:
+        OSError: the folder cannot be made or written.
+    """
+
+    def __init__(self, files: Sequence[str], output_format: str, folder: str) -> None:
+        self._format = output_format
+        self._folder = Path(folder)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._targets = self._name_targets(files)
+        self._check_writable()
+
+    def segments(self, file: str, segments: Sequence[TranscriptSegment]) -> None:
+        """Nothing to do: a file is written when it is finished."""
+
+    def finished(self, file: str, transcript: Transcript) -> None:
+        target = self._targets[file]
+        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+        try:
+            partial.write_text(render(transcript, self._format), encoding="utf-8")
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def discarded(self, file: str) -> None:
+        """Nothing to do: there is nothing to write."""
+
+    def _name_targets(self, files: Sequence[str]) -> dict[str, Path]:
+        suffix = _SUFFIXES[self._format]
+        stems = [self._stem(file) for file in files]
+        targets: dict[str, Path] = {}
+        taken: set[str] = set()
+        for file, stem in zip(files, stems, strict=True):
+            name = stem if stems.count(stem) == 1 else Path(file).name
+            unique, count = name, 2
+            while unique in taken:
+                unique, count = f"{name}.{count}", count + 1
+            taken.add(unique)
+            targets[file] = self._folder / f"{unique}{suffix}"
+        return targets
+
+    def _stem(self, file: str) -> str:
+        return "stdin" if file == "-" else Path(file).stem
+
+    def _check_writable(self) -> None:
+        probe = self._folder / f".murmur.{os.getpid()}.partial"
+        probe.touch()
+        probe.unlink()

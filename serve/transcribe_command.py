@@ -1,0 +1,130 @@
+"""`murmur transcribe`: files to transcripts with one engine in this process."""
+
+import argparse
+import sys
+from collections.abc import Iterator
+
+import torch
+
+from deployments.audio_io import AudioLimits
+from deployments.fallback import FallbackOptions
+from deployments.local import FileDone, FileFailed, Job, LocalTranscriber, SegmentsReady
+from deployments.transcription import TranscriptionOptions
+from engine import DecodingOptions, Engine, EngineConfig, EngineError, Precision
+from engine.decoding.languages import language_code
+from serve.cli import EXIT_BAD_INPUT, EXIT_OK
+from serve.outputs import OutputFolder, Outputs, StandardOutput
+from serve.progress import Progress, open_progress
+
+
+def transcribe(args: argparse.Namespace) -> int:
+    """Run the command; returns the exit code."""
+    files = list(dict.fromkeys(args.files))  # a file named twice is transcribed once
+    try:
+        options = _transcription_options(args)
+        limits = AudioLimits() if args.max_duration is None else AudioLimits(args.max_duration)
+        config = _engine_config(args)
+    except ValueError as error:
+        return _refuse(str(error))
+    try:
+        outputs = _open_outputs(files, args)
+    except OSError as error:
+        return _refuse(f"{args.output_dir}: cannot write there: {error.strerror or error}")
+    try:
+        engine = Engine.load(args.model, config)
+        engine.tokenizer.check(options.decoding)
+    except EngineError as error:
+        return _refuse(str(error))
+    progress = open_progress(len(files))
+    try:
+        return _run(LocalTranscriber(engine, limits), files, options, outputs, progress)
+    except EngineError as error:
+        return _refuse(str(error))
+    finally:
+        progress.close()
+
+
+def _run(
+    transcriber: LocalTranscriber,
+    files: list[str],
+    options: TranscriptionOptions,
+    outputs: Outputs,
+    progress: Progress,
+) -> int:
+    exit_code = EXIT_OK
+    for event in transcriber.run(_jobs(files, options)):
+        if isinstance(event, SegmentsReady):
+            outputs.segments(event.name, event.segments)
+            progress.advance(event.name, event.decoded_s)
+            continue
+        failure = _finish(event, outputs)
+        if failure is None:
+            transcript = event.transcript
+            progress.done(event.name, transcript.duration_s, language=transcript.language)
+        else:
+            progress.failed(event.name, failure)
+            exit_code = EXIT_BAD_INPUT
+    return exit_code
+
+
+def _finish(event: FileDone | FileFailed, outputs: Outputs) -> str | None:
+    """Write a file's transcript, whole or not; returns why the file failed, if it did."""
+    reason = str(event.error) if isinstance(event, FileFailed) else None
+    if reason is not None and not event.transcript.segments:
+        outputs.discarded(event.name)
+        return reason
+    try:
+        outputs.finished(event.name, event.transcript)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        return reason or f"cannot write the transcript: {error.strerror or error}"
+    return reason
+
+
+def _jobs(files: list[str], options: TranscriptionOptions) -> Iterator[Job]:
+    for file in files:
+        yield Job(file, sys.stdin.buffer.read() if file == "-" else file, options)
+
+
+def _transcription_options(args: argparse.Namespace) -> TranscriptionOptions:
+    decoding = DecodingOptions(
+        task=args.task,
+        language=None if args.language is None else language_code(args.language),
+        prompt=args.prompt,
+        temperature=args.temperature,
+    )
+    ladder = FallbackOptions().temperatures
+    fixed = args.temperature > 0 or args.no_fallback
+    temperatures = (args.temperature,) if fixed else ladder
+    return TranscriptionOptions(decoding, FallbackOptions(temperatures))
+
+
+def _engine_config(args: argparse.Namespace) -> EngineConfig:
+    if args.threads is not None:
+        if args.threads < 1:
+            raise ValueError(f"--threads must be at least 1, got {args.threads}")
+        torch.set_num_threads(args.threads)
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        on_cpu = torch.device(device).type == "cpu"
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {device!r} cannot be used: {_first_line(error)}") from error
+    precision = args.precision or ("float32" if on_cpu else "float16")
+    return EngineConfig(device, Precision(precision), max_slots=args.batch_size)
+
+
+def _open_outputs(files: list[str], args: argparse.Namespace) -> Outputs:
+    if args.output_dir is None:
+        return StandardOutput(files, args.format)
+    return OutputFolder(files, args.format, args.output_dir)
+
+
+def _refuse(reason: str) -> int:
+    print(f"murmur: {reason}", file=sys.stderr)
+    return EXIT_BAD_INPUT
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0]
