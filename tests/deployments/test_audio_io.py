@@ -683,6 +683,11 @@ class TestTime:
             read_all(b"x" * 100)
         assert not isinstance(caught.value, AudioError)
 
+    def test_a_crash_is_the_files(self, slow_ffmpeg: Callable[[str], None]) -> None:
+        slow_ffmpeg("kill -SEGV $$")
+        with pytest.raises(NotAudioError):
+            read_all(b"x" * 100)
+
     def test_giving_up_half_way_keeps_what_was_decoded(
         self, slow_ffmpeg: Callable[[str], None]
     ) -> None:

@@ -1,0 +1,40 @@
+# Everything runs in .venv, which these targets make. `make run` and `make test` need Python 3.11 or
+# newer with pip, and a package index.
+PYTHON ?= python3
+BIN := .venv/bin
+CLIP := tests/data/librivox-0870.wav
+
+.PHONY: run test test-speech check format clean
+
+run: .venv/.run  ## transcribe a clip of real speech with a demo model
+	$(BIN)/murmur transcribe $(CLIP)
+
+test: .venv/.dev  ## the tests that need nothing but this repository
+	$(BIN)/python -m pytest -m "not speech and not gpu"
+
+test-speech: .venv/.dev  ## long, multilingual speech; installs Debian's speech packages
+	scripts/test-speech
+
+check: .venv/.dev  ## format, lint, types, layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+
+# torch goes first and alone: the constraints name the build that every other package must accept.
+.venv/.run: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q -c constraints.txt torch
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[demo]'
+	touch $@
+
+.venv/.dev: .venv/.run
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[demo,bench,dev]'
+	touch $@

@@ -1,0 +1,115 @@
+"""A chunk's result does not depend on its neighbours, on idle slots or on the order of arrival."""
+
+import random
+
+import numpy as np
+import pytest
+
+from engine import Checkpoint, DecodingOptions, Engine, EngineConfig, Request, Result
+from tests.support.running import drain, run, run_alone
+
+
+def mixed_requests(clips: dict[str, np.ndarray]) -> list[Request]:
+    """Clips with options that make prompts, rules and lengths differ within one batch."""
+    options = [
+        DecodingOptions(),
+        DecodingOptions(timestamps=False),
+        DecodingOptions(prompt="Jane Austen"),
+        DecodingOptions(temperature=0.7, seed=3),
+        DecodingOptions(max_new_tokens=5),
+    ]
+    return [
+        Request(f"{name}-{index}", pcm, option, group=name)
+        for name, pcm in clips.items()
+        for index, option in enumerate(options)
+    ]
+
+
+def numbers(result: Result) -> tuple[object, ...]:
+    """All that is computed, to the bit."""
+    return (
+        result.tokens,
+        result.avg_logprob,
+        result.no_speech_prob,
+        result.language_prob,
+        result.finish_reason,
+    )
+
+
+@pytest.fixture(scope="module")
+def alone(engines: dict[str, Engine], clips: dict[str, np.ndarray]) -> dict[str, Result]:
+    """Each request in an otherwise idle engine."""
+    engine = engines["demo:base"]
+    return {r.request_id: run_alone(engine, r) for r in mixed_requests(clips)}
+
+
+def test_batched_is_bitwise_equal_to_alone(
+    alone: dict[str, Result], engines: dict[str, Engine], clips: dict[str, np.ndarray]
+) -> None:
+    batched = run(engines["demo:base"], mixed_requests(clips))
+    assert {k: numbers(r) for k, r in batched.items()} == {k: numbers(r) for k, r in alone.items()}
+
+
+def test_order_and_time_of_arrival_change_nothing(
+    alone: dict[str, Result], engines: dict[str, Engine], clips: dict[str, np.ndarray]
+) -> None:
+    engine, rng = engines["demo:base"], random.Random(7)
+    requests = mixed_requests(clips)
+    rng.shuffle(requests)
+    results: dict[str, Result] = {}
+    while requests or engine.has_unfinished:
+        for request in requests[: rng.randrange(3)]:
+            requests.remove(request)
+            engine.add_request(request)
+        results |= {result.request_id: result for result in engine.step()}
+    assert {k: numbers(r) for k, r in results.items()} == {k: numbers(r) for k, r in alone.items()}
+
+
+def test_aborted_neighbours_change_nothing(
+    alone: dict[str, Result], engines: dict[str, Engine], clips: dict[str, np.ndarray]
+) -> None:
+    engine = engines["demo:base"]
+    requests = mixed_requests(clips)
+    for request in requests:
+        engine.add_request(request)
+    results = {result.request_id: result for _ in range(6) for result in engine.step()}
+    doomed = [r.request_id for r in requests if r.request_id not in results][::2]
+    assert all(engine.abort(request_id) for request_id in doomed)
+    results |= drain(engine)
+    assert set(results) == set(alone) - set(doomed)
+    assert all(numbers(result) == numbers(alone[key]) for key, result in results.items())
+    assert engine.n_running == engine.n_waiting == 0
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        EngineConfig(max_slots=1),
+        EngineConfig(max_slots=3),
+        EngineConfig(max_slots=12),
+        EngineConfig(max_slots=8, encode_batch=4),
+    ],
+    ids=lambda config: f"{config.max_slots} slots, {config.encode_limit} encoded",
+)
+def test_number_of_slots_changes_no_bit(
+    config: EngineConfig,
+    alone: dict[str, Result],
+    checkpoints: dict[str, Checkpoint],
+    clips: dict[str, np.ndarray],
+) -> None:
+    results = run(Engine(checkpoints["demo:base"], config), mixed_requests(clips)[:12])
+    assert all(numbers(result) == numbers(alone[key]) for key, result in results.items())
+
+
+def test_many_slots_are_invariant_among_themselves(
+    alone: dict[str, Result], checkpoints: dict[str, Checkpoint], clips: dict[str, np.ndarray]
+) -> None:
+    """From 16 rows up the CPU's kernels are others: the last bits may differ from a small batch,
+    tokens do not."""
+    engine = Engine(checkpoints["demo:base"], EngineConfig(max_slots=20))
+    requests = mixed_requests(clips)
+    batched = run(engine, requests)
+    single = {r.request_id: run_alone(engine, r) for r in requests[::4]}
+    assert all(numbers(batched[key]) == numbers(result) for key, result in single.items())
+    greedy = [r.request_id for r in requests if r.options.temperature == 0.0]
+    assert all(batched[key].tokens == alone[key].tokens for key in greedy)

@@ -1,0 +1,90 @@
+"""Murmur's tokens against transformers' forward with its own logits processors, float32, greedy.
+
+The rule: tokens are equal; a first difference is excused only where the oracle's own margin is
+below 1e-3, and at most once in 1,000 tokens. Longer, multilingual speech is in tests/speech.
+"""
+
+import numpy as np
+import pytest
+import torch
+
+from engine import DecodingOptions, Engine, Request
+from tests.conftest import MODELS
+from tests.support.oracle import Comparison, Oracle
+from tests.support.running import run
+
+OPTIONS = {
+    "timestamps": DecodingOptions(language="en"),
+    "no timestamps": DecodingOptions(language="en", timestamps=False),
+    "prompt": DecodingOptions(language="en", prompt="Sense and Sensibility, by Jane Austen."),
+    "prompt, no timestamps": DecodingOptions(
+        language="en", prompt="a lower case text without any punctuation", timestamps=False
+    ),
+    "any first timestamp": DecodingOptions(language="en", max_initial_timestamp_s=None),
+    "token limit": DecodingOptions(language="en", max_new_tokens=7),
+}
+MULTILINGUAL = {
+    "detected": DecodingOptions(),
+    "detected, no timestamps": DecodingOptions(timestamps=False),
+    "translate": DecodingOptions(language="de", task="translate"),
+    "other language": DecodingOptions(language="fr"),
+}
+
+
+def cases(model: str) -> dict[str, DecodingOptions]:
+    return OPTIONS if model.endswith(".en") else OPTIONS | MULTILINGUAL
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_tokens_equal_the_oracles(
+    model: str, engines: dict[str, Engine], oracles: dict[str, Oracle], clips: dict[str, np.ndarray]
+) -> None:
+    requests = {
+        f"{name} / {label}": Request(f"{name} / {label}", pcm, options, group=name)
+        for name, pcm in clips.items()
+        for label, options in cases(model).items()
+    }
+    results = run(engines[model], requests.values())
+    comparison = Comparison()
+    for key, request in requests.items():
+        expected = oracles[model].decode(request.pcm, request.options)
+        result = results[key]
+        comparison.add(key, result.tokens, expected)
+        assert result.language == expected.language, key
+        if list(result.tokens) == expected.tokens:
+            assert result.avg_logprob == pytest.approx(expected.avg_logprob, abs=1e-3), key
+        assert result.no_speech_prob == pytest.approx(expected.no_speech_prob, abs=1e-4), key
+    print(f"{model}: {comparison.n_tokens} tokens, margin {comparison.smallest_margin:.1e}")
+    comparison.check()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_teacher_forced_logits_are_within_a_thousandth(
+    model: str, engines: dict[str, Engine], oracles: dict[str, Oracle], clips: dict[str, np.ndarray]
+) -> None:
+    oracle, runner = oracles[model], engines[model]._runner
+    for pcm in clips.values():
+        tokens = [oracle.tokenizer.sot, *oracle.decode(pcm, DecodingOptions()).tokens]
+        mel = oracle.mel(pcm)
+        expected = oracle.logits(oracle.encode(mel), tokens)
+        with torch.inference_mode():
+            runner.decoder.fill_cross(runner.encoder(mel), runner.cache, slice(0, 1))
+            hidden = runner._prefill([tokens], [0])[0, : len(tokens)]
+            logits = runner.decoder.local_logits(hidden)
+        assert (logits - expected).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_words_are_right(
+    model: str,
+    engines: dict[str, Engine],
+    clips: dict[str, np.ndarray],
+    transcripts: dict[str, str],
+) -> None:
+    """Not only equal to the oracle: the text is what was said, but for a word or so a clip."""
+    from benchmarks.scoring import wer
+
+    results = run(engines[model], [Request(name, pcm) for name, pcm in clips.items()])
+    reference = " ".join(transcripts[name] for name in clips)
+    text = " ".join(results[name].text for name in clips)
+    assert wer(reference, text, "en").rate < 0.06

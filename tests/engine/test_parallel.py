@@ -1,0 +1,72 @@
+"""The sharded seams: split layers, vocabulary and sampling give the tokens of one rank."""
+
+import numpy as np
+import pytest
+import torch
+
+from engine import Checkpoint, DecodingOptions, Engine, EngineConfig, Request
+from engine.header import StepHeader
+from engine.parallel.group import SingleRank
+from engine.parallel.partition import partition, scaled
+from tests.support.running import run
+from tests.support.threaded_group import ThreadedGroup, run_ranks
+
+
+def test_twenty_heads_over_eight_ranks() -> None:
+    assert [len(part) for part in partition(20, 8)] == [3, 3, 3, 3, 2, 2, 2, 2]
+
+
+@pytest.mark.parametrize("total", [1, 6, 20, 51_866])
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 8])
+def test_parts_are_contiguous_and_whole(total: int, size: int) -> None:
+    if size > total:
+        with pytest.raises(ValueError, match="cannot split"):
+            partition(total, size)
+        return
+    parts = partition(total, size)
+    assert [item for part in parts for item in part] == list(range(total))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_scaled_part() -> None:
+    assert scaled(range(2, 5), 64) == slice(128, 320)
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_a_gang_gives_the_tokens_of_one_rank(
+    size: int,
+    checkpoints: dict[str, Checkpoint],
+    engines: dict[str, Engine],
+    clips: dict[str, np.ndarray],
+) -> None:
+    """Six heads over four ranks are 2, 2, 1, 1; the vocabulary does not divide by four either."""
+    model = "demo:tiny.en"
+    options = {
+        "greedy": DecodingOptions(),
+        "plain": DecodingOptions(timestamps=False, prompt="Jane Austen"),
+        "sampled": DecodingOptions(temperature=0.8, seed=11),
+    }
+    pcm = clips["librivox-0880.wav"]
+    requests = [Request(label, pcm, option) for label, option in options.items()]
+    expected = run(engines[model], requests)
+
+    def work(group: ThreadedGroup) -> dict[str, tuple[int, ...]]:
+        torch.set_num_threads(1)
+        engine = Engine(checkpoints[model], EngineConfig(max_slots=4), group)
+        return {key: result.tokens for key, result in run(engine, requests).items()}
+
+    for tokens in run_ranks(size, work):
+        assert tokens == {key: result.tokens for key, result in expected.items()}
+
+
+def test_header_is_the_leaders() -> None:
+    def work(group: ThreadedGroup) -> StepHeader:
+        return StepHeader(7, group.rank, 2 * group.rank, 0).broadcast(group)
+
+    assert run_ranks(3, work) == [StepHeader(7, 0, 0, 0)] * 3
+
+
+def test_one_rank_sends_nothing() -> None:
+    header, tensor = StepHeader(3, 1, 0, 64), torch.ones(2)
+    assert header.broadcast(SingleRank()) is header
+    assert SingleRank().all_reduce_sum(tensor) is tensor

@@ -1,0 +1,118 @@
+"""The queue and the slots, without a model."""
+
+import random
+
+import numpy as np
+
+from engine import Request
+from engine.scheduler import Scheduler
+
+SECOND = 16_000
+
+
+def request(name: str, group: str = "", priority: int = 0, seconds: float = 1.0) -> Request:
+    return Request(name, np.zeros(int(seconds * SECOND), np.int16), priority=priority, group=group)
+
+
+def order(scheduler: Scheduler, now_s: float = 0.0) -> list[str]:
+    """The order in which one slot serves all that waits."""
+    served = []
+    while scheduler.n_waiting:
+        for slot, item in scheduler.admit(now_s):
+            served.append(item.request.request_id)
+            scheduler.free(slot)
+    return served
+
+
+def test_first_come_first_served_within_a_group() -> None:
+    scheduler = Scheduler(1, 1, 30.0)
+    for name in "abc":
+        scheduler.add(request(name), 0.0)
+    assert order(scheduler) == ["a", "b", "c"]
+
+
+def test_a_late_short_file_does_not_wait_for_a_long_one() -> None:
+    scheduler = Scheduler(1, 1, 30.0)
+    for index in range(20):
+        scheduler.add(request(f"long-{index}", "long", seconds=30), 0.0)
+    for slot, _ in scheduler.admit(0.0):
+        scheduler.free(slot)
+    scheduler.add(request("short", "short", seconds=3), 0.1)
+    assert order(scheduler).index("short") <= 1
+
+
+def test_groups_share_by_seconds_of_audio_not_by_chunks() -> None:
+    scheduler = Scheduler(1, 1, 30.0)
+    for index in range(30):
+        scheduler.add(request(f"a{index}", "a", seconds=30), 0.0)
+        scheduler.add(request(f"b{index}", "b", seconds=10), 0.0)
+    first = order(scheduler)[:20]
+    a, b = (sum(name.startswith(letter) for name in first) for letter in "ab")
+    assert (a, b) == (5, 15)
+
+
+def test_a_group_that_paused_gets_no_credit_for_the_pause() -> None:
+    scheduler = Scheduler(1, 1, 1e9)
+    scheduler.add(request("b-first", "b"), 0.0)
+    for index in range(10):
+        scheduler.add(request(f"a{index}", "a"), 0.0)
+    running: list[int] = []
+    for _ in range(8):
+        running = [slot for slot, _ in scheduler.admit(0.0)]
+        for slot in running:
+            scheduler.free(slot)
+    for index in range(8):
+        scheduler.add(request(f"b{index}", "b"), 0.0)
+    assert sum(name.startswith("b") for name in order(scheduler)[:4]) <= 3
+
+
+def test_lower_priority_value_goes_first() -> None:
+    scheduler = Scheduler(1, 1, 30.0)
+    scheduler.add(request("batch", "x", priority=2), 0.0)
+    scheduler.add(request("realtime", "y", priority=0), 0.0)
+    assert order(scheduler) == ["realtime", "batch"]
+
+
+def test_waiting_raises_priority() -> None:
+    scheduler = Scheduler(1, 1, 10.0)
+    scheduler.add(request("old batch", "x", priority=2), 0.0)
+    scheduler.add(request("new realtime", "y", priority=0), 35.0)
+    assert order(scheduler, now_s=35.0) == ["old batch", "new realtime"]
+
+
+def test_admission_is_bounded_and_takes_the_lowest_slots() -> None:
+    scheduler = Scheduler(8, 3, 30.0)
+    for index in range(10):
+        scheduler.add(request(str(index)), 0.0)
+    assert [slot for slot, _ in scheduler.admit(0.0)] == [0, 1, 2]
+    scheduler.free(1)
+    assert [slot for slot, _ in scheduler.admit(0.0)] == [1, 3, 4]
+
+
+def test_slots_are_never_lost_nor_given_twice() -> None:
+    rng = random.Random(5)
+    scheduler = Scheduler(6, 4, 30.0)
+    running: dict[int, str] = {}
+    waiting: set[str] = set()
+    for step in range(3_000):
+        action = rng.random()
+        if action < 0.45:
+            name = f"r{step}"
+            scheduler.add(request(name, f"g{rng.randrange(4)}", rng.randrange(3), 0.1), step)
+            waiting.add(name)
+        elif action < 0.55 and waiting:
+            name = rng.choice(sorted(waiting))
+            assert scheduler.remove(name)
+            waiting.discard(name)
+        elif action < 0.8:
+            for slot, item in scheduler.admit(step):
+                assert slot not in running
+                running[slot] = item.request.request_id
+                waiting.discard(item.request.request_id)
+        elif running:
+            slot = rng.choice(sorted(running))
+            del running[slot]
+            scheduler.free(slot)
+        scheduler.audit()
+        assert scheduler.n_waiting == len(waiting) and scheduler.n_running == len(running)
+    assert not scheduler.remove("never there")
