@@ -205,12 +205,12 @@ def _truncation(
     if chunk is None or not chunk.is_cut or chunk.declared_bytes is None:
         return reader.truncation(decoded_s)
     if chunk.held_bytes == 0:
-        return TruncatedAudioError("the audio stops after its header", None, decoded_s)
+        return TruncatedAudioError("truncated: the audio stops after its header", None, decoded_s)
     declared_s = decoded_s * chunk.declared_bytes / chunk.held_bytes
     if declared_s - decoded_s <= _CUT_TOLERANCE_S:
         return None
     return TruncatedAudioError(
-        f"the audio stops at {decoded_s:.2f} s, its header promises {declared_s:.2f} s",
+        f"truncated: the audio stops at {decoded_s:.2f} s, its header promises {declared_s:.2f} s",
         declared_s,
         decoded_s,
     )

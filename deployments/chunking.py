@@ -11,7 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from deployments.vad import FRAME_SAMPLES, Region, RegionDetector, SpeechProbabilities, VadOptions
+from deployments.vad import (
+    FRAME_SAMPLES,
+    ProbabilityStream,
+    Region,
+    RegionDetector,
+    SpeechProbabilities,
+    VadOptions,
+)
 
 SAMPLE_RATE = 16_000
 
@@ -98,14 +105,21 @@ class Piece:
 
 
 class Chunker:
-    """Cuts one file's audio, block by block. Holds at most a minute or two of it."""
+    """Cuts one file's audio, block by block. Holds at most a minute or two of it.
+
+    Args:
+        probabilities: tells speech from silence; Silero's model unless given.
+    """
 
     def __init__(
-        self, options: ChunkingOptions | None = None, vad: VadOptions | None = None
+        self,
+        options: ChunkingOptions | None = None,
+        vad: VadOptions | None = None,
+        probabilities: ProbabilityStream | None = None,
     ) -> None:
         self.options = options or ChunkingOptions()
         self._max = round(self.options.max_chunk_s * SAMPLE_RATE)
-        self._probabilities = SpeechProbabilities()
+        self._probabilities = probabilities or SpeechProbabilities()
         self._detector = RegionDetector(vad or VadOptions())
         self._buffer = _Buffer()
         self._regions: list[Region] = []

@@ -107,7 +107,8 @@ class FfmpegReader:
         if missing_s == 0:
             return None
         declared_s = decoded_s + missing_s
-        reason = f"the audio stops at {decoded_s:.2f} s, its header promises {declared_s:.2f} s"
+        promise = f"its header promises {declared_s:.2f} s"
+        reason = f"truncated: the audio stops at {decoded_s:.2f} s, {promise}"
         return TruncatedAudioError(reason, declared_s, decoded_s)
 
     def close(self) -> None:

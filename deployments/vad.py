@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,16 @@ def _session() -> onnxruntime.InferenceSession:
     )
 
 
+class ProbabilityStream(Protocol):
+    """Probabilities of speech, one per whole frame of a stream."""
+
+    def push(self, pcm: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
+        """Take the stream's next samples; returns the probabilities of the frames now whole."""
+
+    def finish(self) -> npt.NDArray[np.float32]:
+        """The last frame, filled up with silence; none if the stream ended with a frame."""
+
+
 class SpeechProbabilities:
     """Probabilities of speech per frame of a stream, as Silero's streaming model gives them."""
 
@@ -41,14 +52,12 @@ class SpeechProbabilities:
         self._rest = np.zeros(0, np.int16)
 
     def push(self, pcm: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
-        """Take the stream's next samples; returns the probabilities of the frames now whole."""
         pcm = np.concatenate((self._rest, pcm))
         n_frames = len(pcm) // FRAME_SAMPLES
         self._rest = pcm[n_frames * FRAME_SAMPLES :]
         return self._run(pcm[: n_frames * FRAME_SAMPLES])
 
     def finish(self) -> npt.NDArray[np.float32]:
-        """The last frame, filled up with silence; none if the stream ended with a frame."""
         rest, self._rest = self._rest, self._rest[:0]
         if not len(rest):
             return np.zeros(0, np.float32)

@@ -1,0 +1,188 @@
+"""A file's state machine, fed with made-up results: order, languages, retries, tails."""
+
+import numpy as np
+import pytest
+
+from deployments.chunking import SAMPLE_RATE, ChunkingOptions
+from deployments.fallback import FallbackOptions, best_result, is_silence, looks_wrong
+from deployments.messages import Chunk, ChunkResult
+from deployments.transcription import Transcription, TranscriptionOptions
+from engine import DecodingOptions, Segment
+
+
+def result(key: str, *segments: tuple[float, float | None, str], **changes: object) -> ChunkResult:
+    values: dict[str, object] = {
+        "key": key,
+        "segments": tuple(Segment(start, end, text, (1,)) for start, end, text in segments),
+        "tokens": (1,),
+        "language": "en",
+        "language_prob": 0.9,
+        "temperature": 0.0,
+        "avg_logprob": -0.2,
+        "no_speech_prob": 0.0,
+        "compression_ratio": 1.2,
+        "finish_reason": "stop",
+        "model": "test",
+    }
+    return ChunkResult(**(values | changes))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def speech(clips: dict[str, np.ndarray]) -> np.ndarray:
+    """The clips with second-long pauses: 30 s."""
+    pause = np.zeros(SAMPLE_RATE, np.int16)
+    return np.concatenate([part for clip in clips.values() for part in (clip, pause)])
+
+
+def begin(
+    speech: np.ndarray, *, detect: bool = False, **options: object
+) -> tuple[Transcription, list[Chunk]]:
+    """A transcription that has read all of its audio, in chunks of at most 8 s."""
+    decoding = DecodingOptions(language=None if detect else "en")
+    values: dict[str, object] = {"decoding": decoding, "chunking": ChunkingOptions(8.0)}
+    transcription = Transcription("r", TranscriptionOptions(**(values | options)), detect)  # type: ignore[arg-type]
+    chunks = transcription.push(speech)
+    return transcription, chunks + transcription.finish()
+
+
+def whole(chunk: Chunk, text: str) -> ChunkResult:
+    return result(chunk.key, (0.0, len(chunk.pcm) / SAMPLE_RATE, text))
+
+
+def test_segments_come_in_file_order_whatever_finishes_first(speech: np.ndarray) -> None:
+    transcription, chunks = begin(speech)
+    assert len(chunks) >= 4
+    for index in reversed(range(1, len(chunks))):
+        assert transcription.accept(whole(chunks[index], f" {index}")).segments == []
+    assert not transcription.done
+    progress = transcription.accept(whole(chunks[0], " 0"))
+    assert [s.text for s in progress.segments] == [f" {i}" for i in range(len(chunks))]
+    assert transcription.done
+    starts = [s.start_s for s in progress.segments]
+    assert starts == sorted(starts) and starts[-1] > 20
+    transcript = transcription.transcript()
+    assert transcript.text == " ".join(str(index) for index in range(len(chunks)))
+    assert transcript.duration_s == pytest.approx(len(speech) / SAMPLE_RATE)
+
+
+def test_a_second_result_of_a_chunk_is_ignored(speech: np.ndarray) -> None:
+    transcription, chunks = begin(speech)
+    first = transcription.accept(whole(chunks[0], " once")).segments
+    assert [s.text for s in first] == [" once"]
+    again = transcription.accept(whole(chunks[0], " twice"))
+    assert again.segments == [] and again.chunks == []
+
+
+def test_silence_is_an_empty_transcript() -> None:
+    transcription, chunks = begin(np.zeros(3 * SAMPLE_RATE, np.int16), detect=True)
+    assert chunks == [] and transcription.done
+    assert transcription.transcript().text == "" and transcription.transcript().segments == ()
+
+
+def test_the_first_speech_tells_the_language_of_all(speech: np.ndarray) -> None:
+    transcription, asked = begin(speech, detect=True)
+    assert [c.options.task for c in asked] == ["detect_language"]
+    detected = result(asked[0].key, finish_reason="detected", language="it", language_prob=0.8)
+    chunks = transcription.accept(detected).chunks
+    assert len(chunks) >= 4 and {c.options.language for c in chunks} == {"it"}
+    assert transcription.language == "it"
+
+
+def test_an_unsure_detection_asks_on_and_the_votes_are_summed(speech: np.ndarray) -> None:
+    transcription, chunks = begin(speech, detect=True)
+    for language, probability in (("it", 0.4), ("es", 0.3), ("es", 0.2)):
+        assert [c.options.task for c in chunks] == ["detect_language"]
+        vote = result(
+            chunks[0].key, finish_reason="detected", language=language, language_prob=probability
+        )
+        chunks = transcription.accept(vote).chunks
+    assert {c.options.language for c in chunks} == {"es"}
+    assert {c.options.task for c in chunks} == {"transcribe"}
+
+
+def test_a_short_file_detects_while_it_is_decoded(clips: dict[str, np.ndarray]) -> None:
+    transcription, (chunk,) = begin(clips["librivox-0880.wav"], detect=True)
+    assert chunk.options.task == "transcribe" and chunk.options.language is None
+    transcription.accept(result(chunk.key, (0.0, 2.0, " ja"), language="de"))
+    assert transcription.transcript().language == "de"
+
+
+def test_a_wrong_looking_result_is_decoded_again_hotter(clips: dict[str, np.ndarray]) -> None:
+    transcription, (chunk,) = begin(clips["librivox-0880.wav"])
+    seen = [chunk.options.temperature]
+    for _ in range(5):
+        loop = result(chunk.key, (0.0, 2.0, " la la"), compression_ratio=5.0)
+        (chunk,) = transcription.accept(loop).chunks
+        seen.append(chunk.options.temperature)
+    assert seen == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    progress = transcription.accept(result(chunk.key, (0.0, 2.0, " good")))
+    assert [s.text for s in progress.segments] == [" good"] and transcription.done
+
+
+def test_the_best_of_bad_results_is_kept(clips: dict[str, np.ndarray]) -> None:
+    options = FallbackOptions(temperatures=(0.0, 0.5))
+    bad = [
+        result("a", (0.0, 1.0, " loop"), compression_ratio=9.0, avg_logprob=-0.1),
+        result("b", (0.0, 1.0, " unlikely"), avg_logprob=-1.5),
+    ]
+    assert best_result(bad, options).key == "b"
+    transcription, (chunk,) = begin(clips["librivox-0880.wav"], fallback=options)
+    (again,) = transcription.accept(
+        result(chunk.key, (0.0, 1.0, " loop"), compression_ratio=9.0)
+    ).chunks
+    last = transcription.accept(result(again.key, (0.0, 2.8, " kept"), avg_logprob=-1.5))
+    assert [s.text for s in last.segments] == [" kept"]
+
+
+def test_doubted_speech_is_silence(clips: dict[str, np.ndarray]) -> None:
+    options = FallbackOptions()
+    doubted = {"no_speech_prob": 0.9, "avg_logprob": -1.4}
+    assert is_silence(result("a", **doubted), options)
+    assert not looks_wrong(result("a", **doubted), options)
+    assert not is_silence(result("a", no_speech_prob=0.9, avg_logprob=-0.3), options)
+    transcription, (chunk,) = begin(clips["librivox-0880.wav"])
+    progress = transcription.accept(result(chunk.key, (0.0, 2.0, " Thanks!"), **doubted))
+    assert progress == type(progress)([], []) and transcription.done
+
+
+def test_speech_behind_the_last_timestamp_is_decoded_again(clips: dict[str, np.ndarray]) -> None:
+    pcm = clips["librivox-0870.wav"]  # 7.1 s of speech
+    transcription, (chunk,) = begin(pcm)
+    progress = transcription.accept(result(chunk.key, (0.0, 3.0, " first")))
+    (tail,) = progress.chunks
+    assert progress.segments == []
+    assert np.array_equal(tail.pcm, chunk.pcm[3 * SAMPLE_RATE :])
+    progress = transcription.accept(result(tail.key, (0.0, 3.5, " second")))
+    assert [(s.text, s.start_s) for s in progress.segments] == [(" first", 0.0), (" second", 3.0)]
+    assert transcription.done
+
+
+def test_text_cut_off_by_the_token_limit_is_decoded_again(clips: dict[str, np.ndarray]) -> None:
+    transcription, (chunk,) = begin(clips["librivox-0870.wav"])
+    cut = result(chunk.key, (0.0, 3.0, " whole."), (3.2, None, " cut o"), finish_reason="length")
+    (tail,) = transcription.accept(cut).chunks
+    assert len(chunk.pcm) - len(tail.pcm) == round(3.2 * SAMPLE_RATE)
+    progress = transcription.accept(result(tail.key, (0.0, 3.4, " cut off.")))
+    assert [s.text for s in progress.segments] == [" whole.", " cut off."]
+
+
+def test_an_open_end_is_the_end_of_the_speech(clips: dict[str, np.ndarray]) -> None:
+    transcription, (chunk,) = begin(clips["librivox-0870.wav"])
+    (segment,) = transcription.accept(result(chunk.key, (0.0, None, " all"))).segments
+    assert 6.0 < segment.end_s <= 7.1
+
+
+def test_what_is_unfinished_is_counted(speech: np.ndarray) -> None:
+    """The driver reads ahead by this number: held, decoding and out of turn all count."""
+    transcription, chunks = begin(speech)
+    assert transcription.n_unfinished == len(chunks)
+    transcription.accept(whole(chunks[-1], " last"))
+    assert transcription.n_unfinished == len(chunks)
+    transcription.accept(whole(chunks[0], " first"))
+    assert transcription.n_unfinished == len(chunks) - 1
+
+
+def test_keys_are_unique_and_seeds_are_the_parts(speech: np.ndarray) -> None:
+    _, chunks = begin(speech)
+    assert len({chunk.key for chunk in chunks}) == len(chunks)
+    assert [chunk.options.seed for chunk in chunks] == list(range(len(chunks)))
