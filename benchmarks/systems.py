@@ -9,13 +9,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+import torch
 from faster_whisper import BatchedInferencePipeline, WhisperModel  # type: ignore[import-untyped]
 
-from benchmarks.models import model_folder
 from benchmarks.scoring import TimedText
+from deployments.fallback import FallbackOptions
+from deployments.local import FileDone, Job, LocalTranscriber
+from deployments.transcription import TranscriptionOptions
+from engine import DecodingOptions, Engine, EngineConfig, Precision, resolve_model
 
 CPU_THREADS = 2
 BATCH_SIZE = 8
+CONTEXT_CHUNKS = 4
 
 
 class System(Protocol):
@@ -76,12 +81,39 @@ class FasterWhisperBatched:
 
 def _load(model: str, precision: str) -> WhisperModel:
     return WhisperModel(
-        str(model_folder(model)), device="cpu", compute_type=precision, cpu_threads=CPU_THREADS
+        str(resolve_model(model)), device="cpu", compute_type=precision, cpu_threads=CPU_THREADS
     )
+
+
+class Murmur:
+    """Murmur in this process, as `murmur transcribe` runs it; greedy, without fallback."""
+
+    def __init__(self, model: str, precision: str, *, context_chunks: int) -> None:
+        self.name = "murmur" if context_chunks > 1 else "murmur-parallel"
+        self.model = model
+        self.precision = precision
+        self._context_chunks = context_chunks
+        torch.set_num_threads(CPU_THREADS)
+        config = EngineConfig(precision=Precision(precision), max_slots=BATCH_SIZE)
+        self._engine = Engine.load(model, config)
+
+    def transcribe(self, path: Path, language: str) -> list[TimedText]:
+        options = TranscriptionOptions(
+            DecodingOptions(language=language),
+            FallbackOptions(temperatures=(0.0,)),
+            context_chunks=self._context_chunks,
+        )
+        job = Job(str(path), str(path), options)
+        for event in LocalTranscriber(self._engine).run([job]):
+            if isinstance(event, FileDone):
+                return [TimedText(s.start_s, s.end_s, s.text) for s in event.transcript.segments]
+        raise RuntimeError(f"{path} could not be transcribed")
 
 
 FACTORIES: dict[str, Factory] = {
     "faster-whisper": lambda model, precision: FasterWhisper(model, precision, vad=True),
     "faster-whisper-no-vad": lambda model, precision: FasterWhisper(model, precision, vad=False),
     "faster-whisper-batched": FasterWhisperBatched,
+    "murmur": lambda model, precision: Murmur(model, precision, context_chunks=CONTEXT_CHUNKS),
+    "murmur-parallel": lambda model, precision: Murmur(model, precision, context_chunks=1),
 }

@@ -21,6 +21,8 @@ from deployments.vad import (
 )
 
 SAMPLE_RATE = 16_000
+WINDOW_S = 30
+"""What the model sees at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,25 +32,33 @@ class ChunkingOptions:
     Args:
         max_chunk_s: longest chunk; a little under the model's 30 s leaves room for the last
             timestamp.
-        pad_s: silence kept around speech, where there is any.
-        max_pause_s: longer pauses inside a chunk are shortened to twice `pad_s`.
+        pad_before_s, pad_after_s: silence kept before and after speech, where there is any. Little
+            before it, since the first timestamp tends to be the very beginning of a chunk.
+        max_pause_s: longer pauses inside a chunk are shortened to these two.
         cut_window: part of a chunk, from its end, in which the longest pause is looked for.
+        max_silence_s: after this much silence a chunk goes out as it is, so that text does not wait
+            and silence is not kept.
     """
 
     max_chunk_s: float = 29.5
-    pad_s: float = 0.4
-    max_pause_s: float = 2.0
+    pad_before_s: float = 0.2
+    pad_after_s: float = 0.8
+    max_pause_s: float = 4.0
     cut_window: float = 0.4
+    max_silence_s: float = 10.0
 
     def __post_init__(self) -> None:
         if not 1.0 <= self.max_chunk_s <= 30.0:
             raise ValueError(f"max_chunk_s must be between 1 and 30, got {self.max_chunk_s}")
-        if not 0.0 <= self.pad_s <= 2.0:
-            raise ValueError(f"pad_s must be between 0 and 2, got {self.pad_s}")
-        if self.max_pause_s < 2 * self.pad_s:
-            raise ValueError("max_pause_s must be at least twice pad_s")
+        for name in ("pad_before_s", "pad_after_s"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
+        if self.max_pause_s < self.pad_before_s + self.pad_after_s:
+            raise ValueError("max_pause_s must not be less than pad_before_s and pad_after_s")
         if not 0.0 < self.cut_window <= 1.0:
             raise ValueError(f"cut_window must be between 0 and 1, got {self.cut_window}")
+        if self.max_silence_s < self.max_pause_s:
+            raise ValueError("max_silence_s must not be less than max_pause_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +129,10 @@ class Chunker:
     ) -> None:
         self.options = options or ChunkingOptions()
         self._max = round(self.options.max_chunk_s * SAMPLE_RATE)
+        self._max_padded = min(self._max + SAMPLE_RATE // 2, WINDOW_S * SAMPLE_RATE)
+        self._before = round(self.options.pad_before_s * SAMPLE_RATE)
+        self._after = round(self.options.pad_after_s * SAMPLE_RATE)
+        self._max_pause = round(self.options.max_pause_s * SAMPLE_RATE)
         self._probabilities = probabilities or SpeechProbabilities()
         self._detector = RegionDetector(vad or VadOptions())
         self._buffer = _Buffer()
@@ -132,28 +146,30 @@ class Chunker:
 
     def push(self, pcm: npt.NDArray[np.int16]) -> Iterator[Piece]:
         """Take the next samples of the file; yields the chunks that they complete."""
-        # In steps of a second, so that speech without a pause is cut before it overflows.
-        for start in range(0, len(pcm), SAMPLE_RATE):
-            block = pcm[start : start + SAMPLE_RATE]
-            probabilities = self._probabilities.push(block)
-            self._buffer.append(block, probabilities)
-            yield from self._take(self._detector.push(probabilities))
+        probabilities = self._probabilities.push(pcm)
+        self._buffer.append(pcm, probabilities)
+        # Frame by frame, so that the cuts do not depend on the size of the blocks.
+        for frame in range(len(probabilities)):
+            yield from self._take(self._detector.push(probabilities[frame : frame + 1]))
             yield from self._split_long_speech()
-            self._buffer.drop_before(self._needed_from())
+            yield from self._end_at_silence()
+        self._buffer.drop_before(self._needed_from())
 
     def finish(self) -> Iterator[Piece]:
         """The end of the file; yields what is left."""
         probabilities = self._probabilities.finish()
         yield from self._take(self._detector.push(probabilities))
         yield from self._take(self._detector.finish(self.n_samples))
-        while self._regions:
+        if self._regions:
             yield self._cut(len(self._regions), self.n_samples)
 
     def _take(self, regions: Iterator[Region]) -> Iterator[Piece]:
         for region in regions:
             region = Region(region.start, min(region.end, self.n_samples))
             while self._regions and self._overflows(region):
-                yield self._cut(self._best_cut(region.start), None, region.start)
+                count = self._best_cut(region.start)
+                following = [*self._regions, region][count].start
+                yield self._cut(count, self._shared_end(self._regions[count - 1].end, following))
             self._regions.append(region)
 
     def _overflows(self, region: Region) -> bool:
@@ -174,13 +190,13 @@ class Chunker:
         ]
         return max(pauses)[1]
 
-    def _cut(self, count: int, end: int | None, next_start: int | None = None) -> Piece:
-        """Make a piece of the first `count` regions. Its padding ends half way to what follows."""
+    def _shared_end(self, end: int, following: int) -> int:
+        """Where a pause is divided: the next chunk's padding is its own, half of it if short."""
+        return max((end + following) // 2, following - self._before)
+
+    def _cut(self, count: int, end: int) -> Piece:
+        """Make a piece of the first `count` regions, padded to the sample `end` at most."""
         regions, rest = self._regions[:count], self._regions[count:]
-        if end is None:
-            following = rest[0].start if rest else next_start
-            assert following is not None
-            end = (regions[-1].end + following) // 2
         spans = self._spans(regions, self._last_cut, end)
         piece = Piece(self._buffer.read(spans), tuple(spans), tuple(regions))
         self._regions = rest
@@ -189,35 +205,41 @@ class Chunker:
 
     def _spans(self, regions: Sequence[Region], begin: int, end: int) -> list[Region]:
         """The regions with padding, joined where the pause between them is kept whole."""
-        pad = round(self.options.pad_s * SAMPLE_RATE)
-        max_pause = round(self.options.max_pause_s * SAMPLE_RATE)
-        spans = [Region(max(begin, regions[0].start - pad), regions[0].end)]
+        spans = [Region(max(begin, regions[0].start - self._before), regions[0].end)]
         for region in regions[1:]:
-            if region.start - spans[-1].end <= max_pause:
+            if region.start - spans[-1].end <= self._max_pause:
                 spans[-1] = Region(spans[-1].start, region.end)
             else:
-                spans[-1] = Region(spans[-1].start, spans[-1].end + pad)
-                spans.append(Region(region.start - pad, region.end))
-        spans[-1] = Region(spans[-1].start, max(spans[-1].end, min(spans[-1].end + pad, end)))
+                spans[-1] = Region(spans[-1].start, spans[-1].end + self._after)
+                spans.append(Region(region.start - self._before, region.end))
+        room = self._max_padded - sum(span.length for span in spans)
+        last = spans[-1]
+        pad = min(self._after, room, end - last.end)
+        spans[-1] = Region(last.start, last.end + max(pad, 0))
         return spans
 
     def _split_long_speech(self) -> Iterator[Piece]:
         """Cut speech that goes on for a whole chunk at its least speech-like moment."""
         start = self._detector.open_start
-        pad = round(self.options.pad_s * SAMPLE_RATE)
-        if start is None or self.n_samples - start <= self._max - 2 * pad:
+        longest = self._max - self._before
+        if start is None or self._detector.position - start <= longest:
             return
-        earliest = start + (self._max - 2 * pad) // 2
-        at = self._buffer.quietest(earliest, start + self._max - 2 * pad)
+        at = self._buffer.quietest(start + longest // 2, start + longest)
         yield from self._take(iter([self._detector.split_open(at)]))
 
+    def _end_at_silence(self) -> Iterator[Piece]:
+        if not self._regions or self._detector.open_start is not None:
+            return
+        silence = self._detector.position - self._regions[-1].end
+        if silence > self.options.max_silence_s * SAMPLE_RATE:
+            yield self._cut(len(self._regions), self._detector.position)
+
     def _needed_from(self) -> int:
-        pad = round(self.options.pad_s * SAMPLE_RATE)
         starts = [region.start for region in self._regions[:1]]
         if self._detector.open_start is not None:
             starts.append(self._detector.open_start)
         # A region may begin up to a frame or two before it is recognised.
-        return min([*starts, self.n_samples - 2 * FRAME_SAMPLES]) - pad
+        return min([*starts, self._detector.position - 2 * FRAME_SAMPLES]) - self._before
 
 
 class _Buffer:

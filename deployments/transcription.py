@@ -18,6 +18,10 @@ from deployments.stitching import ReorderBuffer, place_segments, undecoded_from
 from deployments.vad import VadOptions
 from engine import DecodingOptions
 
+MAX_CONTEXT_TEMPERATURE = 0.5
+MAX_CONTEXT_TOKENS = 223
+"""What a prompt holds: half of the text context, less the token that announces it."""
+
 
 @dataclass(frozen=True, slots=True)
 class TranscriptionOptions:
@@ -30,6 +34,9 @@ class TranscriptionOptions:
         detections: chunks that may be asked for the language, one after another, until one is
             sure of it (a probability of one half).
         tail_s: speech that a chunk leaves without text is decoded again if it is longer than this.
+        context_chunks: this many chunks in a row are decoded one after another, each with the text
+            of those before it as its prompt; the next row starts afresh, so that rows run side by
+            side. 1: every chunk alone, all at once.
     """
 
     decoding: DecodingOptions = field(default_factory=DecodingOptions)
@@ -38,7 +45,14 @@ class TranscriptionOptions:
     vad: VadOptions = field(default_factory=VadOptions)
     detections: int = 3
     tail_s: float = 1.0
+    context_chunks: int = 1
     priority: int = 0
+
+    def __post_init__(self) -> None:
+        if self.context_chunks < 1:
+            raise ValueError(f"context_chunks must be at least 1, got {self.context_chunks}")
+        if self.detections < 1:
+            raise ValueError(f"detections must be at least 1, got {self.detections}")
 
 
 @dataclass
@@ -81,6 +95,7 @@ class Transcription:
         self._parts: dict[int, _Part] = {}
         self._held: list[_Part] = []
         self._in_flight: dict[str, _Part] = {}
+        self._contexts: dict[int, tuple[int, ...]] = {}
         self._n_parts = 0
         self._n_chunks = 0
         self._ended = False
@@ -142,8 +157,15 @@ class Transcription:
         """Let held parts go once the language is known."""
         if self._detecting:
             return self._detect()
-        held, self._held = self._held, []
-        return [self._chunk(part) for part in held]
+        ready = [part for part in self._held if self._has_context(part.index)]
+        self._held = [part for part in self._held if part not in ready]
+        return [self._chunk(part) for part in ready]
+
+    def _has_context(self, index: int) -> bool:
+        return self._begins_row(index) or index in self._contexts
+
+    def _begins_row(self, index: int) -> bool:
+        return index % self.options.context_chunks == 0
 
     def _detect(self) -> list[Chunk]:
         """Ask the next part for the language. A file of one part needs no separate asking."""
@@ -178,22 +200,33 @@ class Transcription:
         """Keep a result, and go on with what it left undecoded."""
         part.tried = []
         if is_silence(result, self.options.fallback):
-            return Progress([], self._emit(part))
+            return self._emit(part)
         segments = place_segments(part.piece, result)
         start = undecoded_from(part.piece, result, self.options.tail_s)
         if start is None:
             part.segments += segments
-            return Progress([], self._emit(part))
+            return self._emit(part)
         # A segment that the token limit cut off is decoded again with the rest.
         part.segments += segments if result.segments[-1].end_s is not None else segments[:-1]
         part.piece = part.piece.tail(start)
         return Progress([self._chunk(part)], [])
 
-    def _emit(self, part: _Part) -> list[TranscriptSegment]:
+    def _emit(self, part: _Part) -> Progress:
+        """A part is final: its segments get in line, its text becomes the next part's prompt."""
         del self._parts[part.index]
+        self._hand_on_context(part)
         ready = list(self._order.put(part.index, part.segments))
         self.segments += ready
-        return ready
+        return Progress(self._release(), ready)
+
+    def _hand_on_context(self, part: _Part) -> None:
+        context = self._contexts.pop(part.index, ())
+        if self._begins_row(part.index + 1):
+            return
+        # Hot text is a guess, and guesses breed: as openai/whisper, start afresh behind one.
+        hot = any(segment.temperature > MAX_CONTEXT_TEMPERATURE for segment in part.segments)
+        tokens = tuple(token for segment in part.segments for token in segment.tokens)
+        self._contexts[part.index + 1] = () if hot else (context + tokens)[-MAX_CONTEXT_TOKENS:]
 
     def _chunk(self, part: _Part, detect: bool = False) -> Chunk:
         decoding = replace(
@@ -201,6 +234,7 @@ class Transcription:
             language=self.language,
             temperature=self.options.fallback.temperatures[len(part.tried)],
             seed=part.index,
+            previous_tokens=self._contexts.get(part.index, ()),
         )
         if detect:
             decoding = replace(decoding, task="detect_language")

@@ -131,6 +131,11 @@ class RegionDetector:
         self._silence_start: int | None = None
 
     @property
+    def position(self) -> int:
+        """How many samples the frames seen so far stand for."""
+        return self._position
+
+    @property
     def open_start(self) -> int | None:
         """Where the region begins that has not ended yet."""
         return self._start

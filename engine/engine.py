@@ -187,7 +187,7 @@ class Engine:
     def _prompt(self, request: Request, language: str) -> list[int]:
         options = request.options
         limit = self.dims.n_text_ctx // 2 - 1
-        prompt = self.tokenizer.prompt_tokens(options.prompt, limit)
+        prompt = self.tokenizer.prompt_tokens(options, limit)
         return prompt + self.tokenizer.sot_sequence(language, options)
 
     def _any_language(self) -> str:

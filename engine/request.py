@@ -26,6 +26,9 @@ class DecodingOptions:
             a chunk is one segment.
         prompt: text that the transcript is to continue (names, spelling, style); the last 223
             tokens of it are used, as in openai/whisper.
+        previous_tokens: what was decoded of the audio before this chunk, timestamps included. They
+            stand behind the prompt and share its room, as where openai/whisper conditions on
+            previous text.
         temperature: 0 takes the likeliest token; above, tokens are sampled.
         max_new_tokens: limit of sampled tokens; None: half the text context (224), as in
             openai/whisper. A text cut off by it ends with `finish_reason == "length"`.
@@ -37,6 +40,7 @@ class DecodingOptions:
     language: str | None = None
     timestamps: bool = True
     prompt: str | None = None
+    previous_tokens: tuple[int, ...] = ()
     temperature: float = 0.0
     max_new_tokens: int | None = None
     max_initial_timestamp_s: float | None = 1.0

@@ -76,11 +76,12 @@ class Tokenizer:
             tokens.append(self.no_timestamps)
         return tokens
 
-    def prompt_tokens(self, prompt: str | None, limit: int) -> list[int]:
-        """The last `limit` tokens of a prompt behind `<|startofprev|>`; nothing for no prompt."""
-        if prompt is None or not prompt.strip():
-            return []
-        return [self.sot_prev, *self.encode(" " + prompt.strip())[-limit:]]
+    def prompt_tokens(self, options: DecodingOptions, limit: int) -> list[int]:
+        """The last `limit` tokens of prompt and previous tokens behind `<|startofprev|>`; nothing
+        where there are neither."""
+        prompt = (options.prompt or "").strip()
+        tokens = [*(self.encode(" " + prompt) if prompt else []), *options.previous_tokens]
+        return [self.sot_prev, *tokens[-limit:]] if tokens else []
 
     def encode(self, text: str) -> list[int]:
         """Ordinary text; special tokens in it are not read as such."""

@@ -56,7 +56,7 @@ def check(pcm: np.ndarray, pieces: list[Piece], options: ChunkingOptions) -> Non
     last_end = 0
     for piece in pieces:
         assert len(piece.pcm) <= 30 * SAMPLE_RATE
-        assert len(piece.pcm) <= (options.max_chunk_s + options.pad_s) * SAMPLE_RATE
+        assert len(piece.pcm) <= (options.max_chunk_s + 0.5) * SAMPLE_RATE
         parts = [pcm[span.start : span.end] for span in piece.spans]
         assert np.array_equal(piece.pcm, np.concatenate(parts))
         for span in piece.spans:
@@ -74,14 +74,14 @@ frames = st.integers(min_value=1, max_value=400)
 @given(
     st.lists(st.tuples(frames, frames), max_size=25),
     st.sampled_from([3.0, 10.0, 29.5]),
-    st.sampled_from([0.0, 0.2, 0.4]),
+    st.sampled_from([0.0, 0.2, 0.8]),
     st.integers(min_value=1_000, max_value=90_000),
 )
 def test_every_sample_of_speech_is_in_exactly_one_chunk(
     lengths: list[tuple[int, int]], max_chunk_s: float, pad_s: float, block: int
 ) -> None:
     pcm = audio([part for speech, pause in lengths for part in ((True, speech), (False, pause))])
-    options = ChunkingOptions(max_chunk_s=max_chunk_s, pad_s=pad_s)
+    options = ChunkingOptions(max_chunk_s, pad_before_s=pad_s / 2, pad_after_s=pad_s)
     check(pcm, chunk(pcm, options, block), options)
 
 
@@ -123,7 +123,7 @@ def test_chunks_are_packed_full() -> None:
 
 def test_long_pauses_are_shortened_and_times_kept() -> None:
     pcm = audio([(True, 100), (False, 300), (True, 100)])  # 3.2 s, 9.6 s pause, 3.2 s
-    (piece,) = chunk(pcm, ChunkingOptions(pad_s=0.4))
+    (piece,) = chunk(pcm, ChunkingOptions(pad_before_s=0.4, pad_after_s=0.4))
     assert piece.duration_s == pytest.approx(3.2 + 0.8 + 3.2, abs=0.01)
     assert piece.file_time_s(1.0) == pytest.approx(1.0)
     assert piece.file_time_s(3.2 + 0.8) == pytest.approx(12.8, abs=0.001)
@@ -137,7 +137,7 @@ def test_long_pauses_are_shortened_and_times_kept() -> None:
 
 def test_tail_keeps_the_files_clock() -> None:
     pcm = audio([(True, 100), (False, 300), (True, 100)])
-    (piece,) = chunk(pcm, ChunkingOptions(pad_s=0.4))
+    (piece,) = chunk(pcm, ChunkingOptions(pad_before_s=0.4, pad_after_s=0.4))
     for start in (0, 1_000, piece.spans[0].length, piece.spans[0].length + 777):
         tail = piece.tail(start)
         parts = [pcm[span.start : span.end] for span in tail.spans]
@@ -150,8 +150,8 @@ def test_tail_keeps_the_files_clock() -> None:
 def test_padding_never_overlaps_the_next_chunk() -> None:
     # Pauses of 0.19 s everywhere: half of one is less than the padding asked for.
     pcm = audio([part for _ in range(40) for part in ((True, 90), (False, 6))])
-    pieces = chunk(pcm, ChunkingOptions(pad_s=0.4))
-    check(pcm, pieces, ChunkingOptions(pad_s=0.4))
+    pieces = chunk(pcm, ChunkingOptions(pad_before_s=0.4, pad_after_s=0.4))
+    check(pcm, pieces, ChunkingOptions(pad_before_s=0.4, pad_after_s=0.4))
     gaps = [b.spans[0].start - a.spans[-1].end for a, b in zip(pieces, pieces[1:], strict=False)]
     assert set(gaps) <= {0}, "a short pause is shared out whole"
 
@@ -160,9 +160,11 @@ def test_padding_never_overlaps_the_next_chunk() -> None:
     "bad",
     [
         {"max_chunk_s": 31},
-        {"pad_s": -1},
+        {"pad_before_s": -1},
+        {"pad_after_s": 2},
         {"max_pause_s": 0.1},
         {"cut_window": 0},
+        {"max_silence_s": 1},
     ],
 )
 def test_bad_options_are_named(bad: dict[str, float]) -> None:
@@ -172,3 +174,13 @@ def test_bad_options_are_named(bad: dict[str, float]) -> None:
 
 def test_regions_are_regions() -> None:
     assert Region(3, 10).length == 7
+
+
+def test_silence_sends_a_chunk_on_its_way_and_is_not_kept() -> None:
+    chunker = Chunker(None, VadOptions(min_speech_s=0.0), LoudnessProbabilities())
+    (piece,) = chunker.push(audio([(True, 100), (False, 400)]))  # 3.2 s, then 12.8 s
+    assert piece.spans[0].end == 100 * FRAME_SAMPLES + round(0.8 * SAMPLE_RATE)
+    for _ in range(20):
+        assert list(chunker.push(np.zeros(30 * SAMPLE_RATE, np.int16))) == []
+    assert len(chunker._buffer._pcm) < SAMPLE_RATE
+    assert list(chunker.finish()) == []

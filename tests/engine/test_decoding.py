@@ -185,9 +185,19 @@ def test_loops_compress() -> None:
 
 
 def test_prompt_is_cut_to_its_end(tokenizer: Tokenizer) -> None:
-    prompt = tokenizer.prompt_tokens("one two three four five six", 3)
+    options = DecodingOptions(prompt="one two three four five six")
+    prompt = tokenizer.prompt_tokens(options, 3)
     assert prompt[0] == tokenizer.sot_prev and tokenizer.decode(prompt) == " four five six"
-    assert tokenizer.prompt_tokens("  ", 3) == tokenizer.prompt_tokens(None, 3) == []
+    for nothing in (DecodingOptions(), DecodingOptions(prompt="  ")):
+        assert tokenizer.prompt_tokens(nothing, 3) == []
+
+
+def test_previous_tokens_stand_behind_the_prompt(tokenizer: Tokenizer) -> None:
+    previous = tuple(timed(tokenizer, 0.0, " before.", 2.0))
+    options = DecodingOptions(prompt="names", previous_tokens=previous)
+    prompt = tokenizer.prompt_tokens(options, 223)
+    assert prompt == [tokenizer.sot_prev, *tokenizer.encode(" names"), *previous]
+    assert tokenizer.prompt_tokens(options, 2) == [tokenizer.sot_prev, *previous[-2:]]
 
 
 def test_special_tokens_in_text_are_not_obeyed(tokenizer: Tokenizer) -> None:

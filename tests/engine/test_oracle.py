@@ -21,6 +21,7 @@ OPTIONS = {
         language="en", prompt="a lower case text without any punctuation", timestamps=False
     ),
     "any first timestamp": DecodingOptions(language="en", max_initial_timestamp_s=None),
+    "previous tokens": DecodingOptions(language="en", previous_tokens=(1107, 262, 938, 2187, 13)),
     "token limit": DecodingOptions(language="en", max_new_tokens=7),
 }
 MULTILINGUAL = {

@@ -71,7 +71,7 @@ class Oracle:
         audio_features = self.encode(self.mel(pcm))
         result = OracleResult()
         result.language = options.language or self._language(audio_features)
-        prompt = self.tokenizer.prompt_tokens(options.prompt, 223)
+        prompt = self.tokenizer.prompt_tokens(options, 223)
         sot_index = len(prompt)
         prompt = prompt + self.tokenizer.sot_sequence(result.language, options)
         processors = self._processors(len(prompt), options)

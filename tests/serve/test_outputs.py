@@ -1,0 +1,90 @@
+"""Where transcripts go, and what is told meanwhile."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from deployments.messages import Transcript, TranscriptSegment
+from serve.outputs import OutputFolder, StandardOutput
+from serve.progress import BarProgress, JsonProgress
+
+
+def segment(text: str, start_s: float = 0.0) -> TranscriptSegment:
+    return TranscriptSegment(start_s, start_s + 1, text, (), 0.0, -0.1, 1.0, 0.0, "m")
+
+
+def transcript(*texts: str) -> Transcript:
+    segments = tuple(segment(text, float(index)) for index, text in enumerate(texts))
+    return Transcript("".join(texts).strip(), "en", 9.0, "transcribe", segments)
+
+
+def test_the_first_file_streams_and_the_second_waits() -> None:
+    stream = io.StringIO()
+    output = StandardOutput(["a", "b"], "txt", stream)
+    output.segments("b", [segment(" b one")])
+    assert stream.getvalue() == ""
+    output.segments("a", [segment(" a one")])
+    assert stream.getvalue() == "==> a <==\na one\n"
+    output.finished("b", transcript(" b one"))
+    output.finished("a", transcript(" a one"))
+    assert stream.getvalue() == "==> a <==\na one\n==> b <==\nb one\n"
+
+
+def test_one_file_has_no_heading() -> None:
+    stream = io.StringIO()
+    output = StandardOutput(["a"], "srt", stream)
+    output.segments("a", [segment(" one"), segment(" two", 2.0)])
+    output.finished("a", transcript(" one", " two"))
+    assert [line for line in stream.getvalue().splitlines() if line.isdigit()] == ["1", "2"]
+
+
+def test_a_failed_file_does_not_hold_up_the_next() -> None:
+    stream = io.StringIO()
+    output = StandardOutput(["bad", "good"], "json", stream)
+    output.segments("good", [segment(" good")])
+    output.finished("good", transcript(" good"))
+    assert stream.getvalue() == ""
+    output.discarded("bad")
+    assert [json.loads(line) for line in stream.getvalue().splitlines()] == [{"text": "good"}]
+
+
+def test_an_empty_transcript_still_has_its_header() -> None:
+    stream = io.StringIO()
+    StandardOutput(["a"], "vtt", stream).finished("a", transcript())
+    assert stream.getvalue() == "WEBVTT\n\n"
+
+
+def test_a_folder_gets_whole_files_only(tmp_path: Path) -> None:
+    output = OutputFolder(["x/a.wav", "y/a.wav", "-"], "txt", str(tmp_path / "out"))
+    assert list((tmp_path / "out").iterdir()) == []
+    for file in ("x/a.wav", "y/a.wav", "-"):
+        output.finished(file, transcript(f" {file}"))
+    texts = {path.name: path.read_text() for path in (tmp_path / "out").iterdir()}
+    assert texts == {"a.wav.txt": "x/a.wav\n", "a.wav.2.txt": "y/a.wav\n", "stdin.txt": "-\n"}
+
+
+def test_progress_is_json_lines_away_from_a_terminal() -> None:
+    stream = io.StringIO()
+    progress = JsonProgress(stream)
+    progress.advance("a", 1.23456)
+    progress.done("a", 2.0, language="it")
+    progress.failed("b", "no such file")
+    progress.close()
+    assert [json.loads(line) for line in stream.getvalue().splitlines()] == [
+        {"event": "progress", "file": "a", "decoded_s": 1.235},
+        {"event": "done", "file": "a", "duration_s": 2.0, "language": "it"},
+        {"event": "error", "file": "b", "reason": "no such file"},
+    ]
+
+
+@pytest.mark.parametrize("n_files", [2, 3])
+def test_progress_is_a_bar_on_a_terminal(n_files: int) -> None:
+    stream = io.StringIO()
+    progress = BarProgress(n_files, stream)
+    progress.failed("b", "no such file")
+    progress.done("a", 61.0)
+    progress.close()
+    shown = stream.getvalue()
+    assert "murmur: b: no such file\n" in shown and f"2/{n_files}" in shown and "61 s" in shown
