@@ -68,6 +68,14 @@ def _add_transcribe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-fallback", action="store_true", help="never decode again at a higher temperature"
     )
+    parser.add_argument(
+        "--context",
+        type=int,
+        default=4,
+        metavar="N",
+        help="chunks in a row that are decoded one after another, each with the text of those "
+        "before it (%(default)s); rows run side by side; 1: every chunk on its own",
+    )
     parser.add_argument("--device", help="torch device; default: cuda if there is one, else cpu")
     parser.add_argument(
         "--precision",

@@ -97,7 +97,9 @@ def _transcription_options(args: argparse.Namespace) -> TranscriptionOptions:
     ladder = FallbackOptions().temperatures
     fixed = args.temperature > 0 or args.no_fallback
     temperatures = (args.temperature,) if fixed else ladder
-    return TranscriptionOptions(decoding, FallbackOptions(temperatures))
+    return TranscriptionOptions(
+        decoding, FallbackOptions(temperatures), context_chunks=args.context
+    )
 
 
 def _engine_config(args: argparse.Namespace) -> EngineConfig:

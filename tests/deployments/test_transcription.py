@@ -184,6 +184,29 @@ def test_what_is_unfinished_is_counted(speech: np.ndarray) -> None:
     assert transcription.n_unfinished == len(chunks) - 1
 
 
+def test_rows_of_chunks_hand_their_text_on(speech: np.ndarray) -> None:
+    """Rows of two: the first of each row at once, the second with the first one's tokens."""
+    transcription, chunks = begin(speech, context_chunks=2)
+    n_parts = transcription.n_unfinished
+    assert len(chunks) == (n_parts + 1) // 2 and n_parts >= 4
+    assert all(chunk.options.previous_tokens == () for chunk in chunks)
+    (second,) = transcription.accept(whole(chunks[0], " first")).chunks
+    assert second.options.previous_tokens == (1,)
+    assert transcription.accept(whole(second, " second")).chunks == []
+    for chunk in chunks[1:]:
+        for following in transcription.accept(whole(chunk, " x")).chunks:
+            transcription.accept(whole(following, " y"))
+    assert transcription.done and transcription.transcript().text.startswith("first second x y")
+
+
+def test_hot_text_is_not_handed_on(speech: np.ndarray) -> None:
+    transcription, (first, *_) = begin(speech, context_chunks=99)
+    (second,) = transcription.accept(
+        result(first.key, (0.0, 7.0, " guess"), temperature=0.8)
+    ).chunks
+    assert second.options.previous_tokens == ()
+
+
 def test_keys_are_unique_and_seeds_are_the_parts(speech: np.ndarray) -> None:
     _, chunks = begin(speech)
     assert len({chunk.key for chunk in chunks}) == len(chunks)
