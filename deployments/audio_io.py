@@ -28,10 +28,11 @@ from deployments.errors import (
     TruncatedAudioError,
 )
 from deployments.ffmpeg_reader import FfmpegReader
-from deployments.mono_resampler import SAMPLE_RATE, MonoResampler
+from deployments.mono_resampler import MonoResampler
 from deployments.pcm_reader import open_pcm
+from engine import SAMPLE_RATE
 
-__all__ = ["SAMPLE_RATE", "AudioLimits", "Source", "read_audio"]
+__all__ = ["AudioLimits", "Source", "read_audio"]
 
 Source = str | os.PathLike[str] | bytes
 """A path on this machine, or the content of a file."""

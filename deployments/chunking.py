@@ -19,10 +19,7 @@ from deployments.vad import (
     SpeechProbabilities,
     VadOptions,
 )
-
-SAMPLE_RATE = 16_000
-WINDOW_S = 30
-"""What the model sees at once."""
+from engine import N_SAMPLES, SAMPLE_RATE
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +45,8 @@ class ChunkingOptions:
     max_silence_s: float = 10.0
 
     def __post_init__(self) -> None:
-        if not 1.0 <= self.max_chunk_s <= 30.0:
-            raise ValueError(f"max_chunk_s must be between 1 and 30, got {self.max_chunk_s}")
+        if not 3.0 <= self.max_chunk_s <= 30.0:
+            raise ValueError(f"max_chunk_s must be between 3 and 30, got {self.max_chunk_s}")
         for name in ("pad_before_s", "pad_after_s"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
@@ -101,6 +98,29 @@ class Piece:
             passed += span.length
         return passed
 
+    def head(self, stop: int) -> "Piece":
+        """The piece up to its own sample `stop`."""
+        spans, passed = [], 0
+        for span in self.spans:
+            taken = min(stop - passed, span.length)
+            if taken > 0:
+                spans.append(Region(span.start, span.start + taken))
+            passed += span.length
+        last = spans[-1].end
+        speech = [Region(r.start, min(r.end, last)) for r in self.speech if r.start < last]
+        return Piece(self.pcm[:stop], tuple(spans), tuple(speech))
+
+    def halves(self) -> list["Piece"]:
+        """The piece in two, cut in the pause nearest its middle, or there if it has none. A half
+        without speech is left out."""
+        middle = len(self.pcm) // 2
+        pauses = [
+            self.chunk_sample((end.end + start.start) // 2)
+            for end, start in zip(self.speech, self.speech[1:], strict=False)
+        ]
+        at = min(pauses, key=lambda pause: abs(pause - middle), default=middle)
+        return [half for half in (self.head(at), self.tail(at)) if half.speech]
+
     def tail(self, start: int) -> "Piece":
         """The rest of the piece from its own sample `start` on."""
         spans, passed = [], 0
@@ -129,7 +149,7 @@ class Chunker:
     ) -> None:
         self.options = options or ChunkingOptions()
         self._max = round(self.options.max_chunk_s * SAMPLE_RATE)
-        self._max_padded = min(self._max + SAMPLE_RATE // 2, WINDOW_S * SAMPLE_RATE)
+        self._max_padded = min(self._max + SAMPLE_RATE // 2, N_SAMPLES)
         self._before = round(self.options.pad_before_s * SAMPLE_RATE)
         self._after = round(self.options.pad_after_s * SAMPLE_RATE)
         self._max_pause = round(self.options.max_pause_s * SAMPLE_RATE)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from deployments.messages import ChunkResult
+from engine import DecodingOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,8 @@ class FallbackOptions:
     def __post_init__(self) -> None:
         if not self.temperatures:
             raise ValueError("temperatures must name at least one")
+        for temperature in self.temperatures:
+            DecodingOptions(temperature=temperature)  # raises for one that cannot be
 
 
 def is_silence(result: ChunkResult, options: FallbackOptions) -> bool:
@@ -52,7 +55,8 @@ def looks_wrong(result: ChunkResult, options: FallbackOptions) -> bool:
 
 def best_result(results: Sequence[ChunkResult], options: FallbackOptions) -> ChunkResult:
     """The one to keep after the last temperature: the likeliest of those that do not loop."""
-    if not looks_wrong(results[-1], options):
-        return results[-1]
+    last = results[-1]
+    if not looks_wrong(last, options) and (len(results) == 1 or not is_silence(last, options)):
+        return last
     sound = [r for r in results if r.compression_ratio <= options.max_compression_ratio]
     return max(sound or results, key=lambda result: result.avg_logprob)

@@ -178,9 +178,12 @@ class FfmpegReader:
 
 def _start(file: IO[bytes]) -> subprocess.Popen[bytes]:
     file.seek(0)
-    return subprocess.Popen(
-        _command(), stdin=file, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
-    )
+    try:
+        return subprocess.Popen(
+            _command(), stdin=file, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
+        )
+    except OSError as error:
+        raise DeploymentError(f"ffmpeg cannot be run: {error.strerror}") from error
 
 
 def _command() -> list[str]:

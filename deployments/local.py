@@ -8,11 +8,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from deployments.audio_io import AudioLimits, read_audio
-from deployments.errors import AudioError
+from deployments.errors import DeploymentError
 from deployments.messages import (
     Chunk,
     ChunkResult,
-    Pcm,
     Transcript,
     TranscriptSegment,
     to_chunk_result,
@@ -53,7 +52,7 @@ class FileFailed:
     """A file that could not be read to its end. What there was of it is in `transcript`."""
 
     name: str
-    error: AudioError
+    error: DeploymentError
     transcript: Transcript
 
 
@@ -66,9 +65,9 @@ class _OpenFile:
     def __init__(self, job: Job, limits: AudioLimits, detect: bool) -> None:
         self.name = job.name
         self.transcription = Transcription(job.name, job.options, detect)
-        self.error: AudioError | None = None
+        self.error: DeploymentError | None = None
         self.exhausted = False
-        self._blocks: Iterator[Pcm] = read_audio(job.source, limits)
+        self._blocks = read_audio(job.source, limits)
 
     def read(self) -> list[Chunk]:
         """Read one block; returns the chunks that it completes."""
@@ -76,16 +75,20 @@ class _OpenFile:
             return self.transcription.push(next(self._blocks))
         except StopIteration:
             pass
-        except AudioError as error:
+        except DeploymentError as error:
             # What was read before the fault is still transcribed.
             self.error = error
         self.exhausted = True
         return self.transcription.finish()
 
+    def wants_audio(self, max_unfinished: int) -> bool:
+        """Held parts wait for earlier ones, so reading far ahead would only fill memory; but a
+        file with nothing in flight gets nowhere without more."""
+        state = self.transcription
+        return state.n_unfinished < max_unfinished or not state.n_in_flight
+
     def close(self) -> None:
-        close = getattr(self._blocks, "close", None)
-        if close is not None:
-            close()
+        self._blocks.close()
 
 
 class LocalTranscriber:
@@ -111,6 +114,7 @@ class LocalTranscriber:
 
         Raises:
             RequestError: a job asks for what the model cannot do.
+            ValueError: two open jobs have one name.
         """
         pending = iter(jobs)
         try:
@@ -130,6 +134,8 @@ class LocalTranscriber:
             if job is None:
                 return
             self._engine.tokenizer.check(job.options.decoding)
+            if job.name in self._open:
+                raise ValueError(f"two jobs are called {job.name!r}")
             detect = self._engine.tokenizer.multilingual
             self._open[job.name] = _OpenFile(job, self._limits, detect)
 
@@ -140,8 +146,7 @@ class LocalTranscriber:
         while progressed and self._engine.n_waiting < slots:
             progressed = False
             for file in self._open.values():
-                # Held parts wait for earlier ones: reading further would only fill memory.
-                if not file.exhausted and file.transcription.n_unfinished < 4 * slots:
+                if not file.exhausted and file.wants_audio(4 * slots):
                     self._submit(file.name, file.read())
                     progressed = True
 

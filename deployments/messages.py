@@ -35,6 +35,11 @@ class Chunk:
         return f"{self.request_id}/{self.index}/{self.attempt}"
 
 
+def key_of_chunk(key: str) -> str:
+    """A chunk's key without the attempt: whichever attempt comes back first is taken."""
+    return key.rpartition("/")[0]
+
+
 @dataclass(frozen=True, slots=True)
 class ChunkResult:
     """One chunk's decoded text. Segment times are seconds from the chunk's first sample.

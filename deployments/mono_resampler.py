@@ -7,8 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
-SAMPLE_RATE = 16_000
-"""Hz, of everything that Whisper hears."""
+from engine import SAMPLE_RATE
 
 _INT16_SCALE = 32_768  # 16-bit samples pass through libsndfile's float and back unchanged
 

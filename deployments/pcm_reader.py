@@ -13,6 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
+from deployments.errors import NotAudioError, TruncatedAudioError
+
+_TOLERANCE_S = 0.05
 _EXACT_SUBTYPES = frozenset(
     ["PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"]
 )
@@ -30,13 +33,22 @@ class PcmReader:
 
     def read(self, n_frames: int) -> npt.NDArray[np.float32]:
         """Up to `n_frames` frames; none at the end."""
-        frames: npt.NDArray[np.float32] = self._sound.read(
-            n_frames, dtype="float32", always_2d=True
-        )
+        try:
+            frames: npt.NDArray[np.float32] = self._sound.read(
+                n_frames, dtype="float32", always_2d=True
+            )
+        except soundfile.LibsndfileError as error:
+            raise NotAudioError(f"cannot be decoded: {error.error_string}") from error
         return frames
 
-    def truncation(self, decoded_s: float) -> None:
-        """Nothing that libsndfile would know of: it repairs the header's lengths on opening."""
+    def truncation(self, decoded_s: float) -> TruncatedAudioError | None:
+        """What is missing if the file became shorter while it was read. Of headers that promised
+        too much libsndfile knows nothing: it repairs their lengths on opening."""
+        assert self.expected_s is not None, "a PCM file's length is known"
+        if self.expected_s - decoded_s <= _TOLERANCE_S:
+            return None
+        reason = f"truncated: the file ended at {decoded_s:.2f} of {self.expected_s:.2f} s"
+        return TruncatedAudioError(reason, self.expected_s, decoded_s)
 
     def close(self) -> None:
         self._sound.close()

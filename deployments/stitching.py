@@ -2,9 +2,12 @@
 
 from collections.abc import Iterator
 
-from deployments.chunking import SAMPLE_RATE, Piece
+from deployments.chunking import Piece
 from deployments.messages import ChunkResult, TranscriptSegment
-from engine import Segment
+from engine import SAMPLE_RATE, Segment
+
+MIN_PROGRESS_S = 1.0
+"""Of a chunk, before the rest of it is decoded again: bounds how often that can happen."""
 
 
 def place_segments(piece: Piece, result: ChunkResult) -> list[TranscriptSegment]:
@@ -17,18 +20,33 @@ def undecoded_from(piece: Piece, result: ChunkResult, tolerance_s: float) -> int
 
     The model may end a chunk early: its last timestamp precedes the last speech by more than
     `tolerance_s`, or the token limit cut the text off, in which case its open segment is decoded
-    again from its start. A chunk without any text is not tried again.
+    again from its start. A chunk without any text is not tried again, nor one that got nowhere.
     """
     if not result.segments:
         return None
     last = result.segments[-1]
-    if last.end_s is None:
-        if result.finish_reason != "length" or last.start_s == 0.0:
-            return None
-        return round(last.start_s * SAMPLE_RATE)
-    end = round(last.end_s * SAMPLE_RATE)
+    if last.end_s is None and result.finish_reason != "length":
+        return None
+    start_s = last.start_s if last.end_s is None else last.end_s
+    start = round(start_s * SAMPLE_RATE)
     speech_end = piece.chunk_sample(piece.speech[-1].end)
-    return end if end > 0 and speech_end - end > tolerance_s * SAMPLE_RATE else None
+    if start_s < MIN_PROGRESS_S or speech_end - start <= tolerance_s * SAMPLE_RATE:
+        return None
+    return start
+
+
+def is_cut_short(result: ChunkResult) -> bool:
+    """Whether the token limit cut the text off with no timestamp to tell where."""
+    if result.finish_reason != "length" or not result.segments:
+        return False
+    last = result.segments[-1]
+    return last.end_s is None and last.start_s < MIN_PROGRESS_S
+
+
+def repeats_itself(result: ChunkResult) -> bool:
+    """Whether three segments in a row say the same, as where a model is caught in a loop."""
+    texts = [segment.text.strip().lower() for segment in result.segments]
+    return any(a == b == c for a, b, c in zip(texts, texts[1:], texts[2:], strict=False))
 
 
 class ReorderBuffer:

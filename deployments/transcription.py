@@ -5,22 +5,30 @@ out in file order. Whoever drives it (the command line over a local engine, the 
 replicas) only carries chunks to engines and results back.
 """
 
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from deployments.chunking import SAMPLE_RATE, Chunker, ChunkingOptions, Piece
+from deployments.chunking import Chunker, ChunkingOptions, Piece
+from deployments.context import RowContext, with_text
 from deployments.fallback import FallbackOptions, best_result, is_silence, looks_wrong
-from deployments.messages import Chunk, ChunkResult, Transcript, TranscriptSegment
-from deployments.stitching import ReorderBuffer, place_segments, undecoded_from
+from deployments.language import LanguageVote
+from deployments.messages import Chunk, ChunkResult, Transcript, TranscriptSegment, key_of_chunk
+from deployments.stitching import (
+    ReorderBuffer,
+    is_cut_short,
+    place_segments,
+    repeats_itself,
+    undecoded_from,
+)
 from deployments.vad import VadOptions
-from engine import DecodingOptions
+from engine import SAMPLE_RATE, DecodingOptions
 
-MAX_CONTEXT_TEMPERATURE = 0.5
-MAX_CONTEXT_TOKENS = 223
-"""What a prompt holds: half of the text context, less the token that announces it."""
+MIN_SPLIT_S = 4.0
+"""A piece whose text does not fit the token limit is halved, down to this length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,15 +36,16 @@ class TranscriptionOptions:
     """What a caller asks of a file.
 
     Args:
-        decoding: options of every chunk; its language None means that the file's first speech
-            tells the language of all of it.
+        decoding: options of every chunk. Its language None means that the file's first speech
+            tells the language of all of it. Temperatures are those of `fallback`, and previous
+            tokens come from the file itself, so neither may be set here.
         fallback: when to decode again.
         detections: chunks that may be asked for the language, one after another, until one is
             sure of it (a probability of one half).
         tail_s: speech that a chunk leaves without text is decoded again if it is longer than this.
-        context_chunks: this many chunks in a row are decoded one after another, each with the text
-            of those before it as its prompt; the next row starts afresh, so that rows run side by
-            side. 1: every chunk alone, all at once.
+        context_chunks: length of a row of chunks that are decoded one after another, each with the
+            text of those before it as its prompt; rows run side by side. 1: every chunk alone, all
+            at once.
     """
 
     decoding: DecodingOptions = field(default_factory=DecodingOptions)
@@ -53,16 +62,27 @@ class TranscriptionOptions:
             raise ValueError(f"context_chunks must be at least 1, got {self.context_chunks}")
         if self.detections < 1:
             raise ValueError(f"detections must be at least 1, got {self.detections}")
+        if self.decoding.task == "detect_language":
+            raise ValueError("a file is transcribed or translated; detection is a part of both")
+        if self.decoding.temperature != 0.0:
+            raise ValueError("set the temperatures in fallback, not in decoding")
+        if self.decoding.previous_tokens:
+            raise ValueError("previous tokens come from the file: set a prompt instead")
 
 
-@dataclass
+@dataclass(eq=False)
 class _Part:
-    """A piece of the file and what was decoded of it so far."""
+    """A piece of the file: what is being decoded of it, what is left, and what there is already.
+
+    `tried` holds the results for `piece`; `n_done` counts the pieces that it has had before.
+    """
 
     index: int
     piece: Piece
+    rest: list[Piece] = field(default_factory=list)
     segments: list[TranscriptSegment] = field(default_factory=list)
     tried: list[ChunkResult] = field(default_factory=list)
+    n_done: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +91,14 @@ class Progress:
 
     chunks: list[Chunk]
     segments: list[TranscriptSegment]
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """How a piece is decoded: at which temperature, and with which text before it."""
+
+    temperature: float
+    context: tuple[int, ...]
 
 
 class Transcription:
@@ -87,15 +115,14 @@ class Transcription:
         self.options = options
         self.language = options.decoding.language
         self.segments: list[TranscriptSegment] = []
-        self._detecting = detect and options.decoding.language is None
-        self._votes: dict[str, float] = {}
-        self._n_votes = 0
+        detecting = detect and self.language is None
+        self._vote = LanguageVote(options.detections) if detecting else None
         self._chunker = Chunker(options.chunking, options.vad)
+        self._context = RowContext(options.context_chunks)
         self._order = ReorderBuffer()
         self._parts: dict[int, _Part] = {}
         self._held: list[_Part] = []
         self._in_flight: dict[str, _Part] = {}
-        self._contexts: dict[int, tuple[int, ...]] = {}
         self._n_parts = 0
         self._n_chunks = 0
         self._ended = False
@@ -104,6 +131,11 @@ class Transcription:
     def duration_s(self) -> float:
         """Seconds of audio taken so far."""
         return self._chunker.n_samples / SAMPLE_RATE
+
+    @property
+    def n_in_flight(self) -> int:
+        """Chunks that were given out and whose results are awaited."""
+        return len(self._in_flight)
 
     @property
     def n_unfinished(self) -> int:
@@ -124,12 +156,12 @@ class Transcription:
         return self._take(self._chunker.finish())
 
     def accept(self, result: ChunkResult) -> Progress:
-        """Take a chunk's result. A second result of the same chunk is ignored."""
-        part = self._in_flight.pop(result.key, None)
+        """Take a chunk's result, of whichever attempt. A second one of a chunk is ignored."""
+        part = self._in_flight.pop(key_of_chunk(result.key), None)
         if part is None:
             return Progress([], [])
-        if result.finish_reason == "detected":
-            self._vote(result)
+        if self._vote is not None and not self._vote.decided:
+            self._vote.add(result.language, result.language_prob)
             return Progress(self._release(), [])
         if self.language is None:
             self.language = result.language
@@ -154,90 +186,95 @@ class Transcription:
         return self._release()
 
     def _release(self) -> list[Chunk]:
-        """Let held parts go once the language is known."""
-        if self._detecting:
-            return self._detect()
-        ready = [part for part in self._held if self._has_context(part.index)]
-        self._held = [part for part in self._held if part not in ready]
+        """Let held parts go whose language and context are known."""
+        if self._vote is not None and not self._vote.decided:
+            return self._ask_for_language(self._vote)
+        if self._vote is not None and self.language is None:
+            self.language = self._vote.language
+        ready = [part for part in self._held if self._context.is_known(part.index)]
+        self._held = [part for part in self._held if not self._context.is_known(part.index)]
         return [self._chunk(part) for part in ready]
 
-    def _has_context(self, index: int) -> bool:
-        return self._begins_row(index) or index in self._contexts
-
-    def _begins_row(self, index: int) -> bool:
-        return index % self.options.context_chunks == 0
-
-    def _detect(self) -> list[Chunk]:
+    def _ask_for_language(self, vote: LanguageVote) -> list[Chunk]:
         """Ask the next part for the language. A file of one part needs no separate asking."""
-        if self._in_flight or (self._n_parts <= max(1, self._n_votes) and not self._ended):
+        if self._in_flight or (self._n_parts <= max(1, vote.n_votes) and not self._ended):
             return []
-        if self._n_parts > self._n_votes and self._n_parts > 1:
-            return [self._chunk(self._held[self._n_votes], detect=True)]
-        self._decide()
+        if self._n_parts > vote.n_votes and self._n_parts > 1:
+            part = self._held[vote.n_votes]
+            asking = replace(self.options.decoding, task="detect_language")
+            return [self._submit(part, asking)]
+        vote.close()
         return self._release()
 
-    def _vote(self, result: ChunkResult) -> None:
-        self._n_votes += 1
-        language, probability = result.language, result.language_prob
-        self._votes[language] = self._votes.get(language, 0.0) + probability
-        if probability >= 0.5 or self._n_votes >= self.options.detections:
-            self._decide()
-
-    def _decide(self) -> None:
-        self._detecting = False
-        if self._votes:
-            self.language = max(self._votes, key=self._votes.__getitem__)
-
     def _judge(self, part: _Part, result: ChunkResult) -> Progress:
-        fallback = self.options.fallback
+        attempts = self._attempts(part)
+        used_context = bool(attempts[len(part.tried)].context)
         part.tried.append(result)
-        more = len(part.tried) < len(fallback.temperatures)
-        if more and looks_wrong(result, fallback):
+        more = len(part.tried) < len(attempts)
+        # What was said before can catch a model in a loop; what really was said thrice is still
+        # there when it is decoded without.
+        suspect = used_context and repeats_itself(result)
+        if more and (suspect or looks_wrong(result, self.options.fallback)):
             return Progress([self._chunk(part)], [])
-        return self._settle(part, best_result(part.tried, fallback))
+        return self._settle(part, best_result(part.tried, self.options.fallback))
+
+    def _attempts(self, part: _Part) -> list[_Attempt]:
+        """With the text before it, without, and then hotter."""
+        first, *hotter = self.options.fallback.temperatures
+        context = with_text(self._context.tokens(part.index), part.segments)
+        attempts = [_Attempt(first, ()), *(_Attempt(temperature, ()) for temperature in hotter)]
+        has_context = self.options.context_chunks > 1 and context
+        return [_Attempt(first, context), *attempts] if has_context else attempts
 
     def _settle(self, part: _Part, result: ChunkResult) -> Progress:
         """Keep a result, and go on with what it left undecoded."""
-        part.tried = []
-        if is_silence(result, self.options.fallback):
+        part.tried, part.n_done = [], part.n_done + 1
+        if not is_silence(result, self.options.fallback):
+            self._keep(part, result)
+        if not part.rest:
             return self._emit(part)
-        segments = place_segments(part.piece, result)
-        start = undecoded_from(part.piece, result, self.options.tail_s)
-        if start is None:
-            part.segments += segments
-            return self._emit(part)
-        # A segment that the token limit cut off is decoded again with the rest.
-        part.segments += segments if result.segments[-1].end_s is not None else segments[:-1]
-        part.piece = part.piece.tail(start)
+        part.piece = part.rest.pop(0)
         return Progress([self._chunk(part)], [])
 
+    def _keep(self, part: _Part, result: ChunkResult) -> None:
+        """Add a result's segments to its part, and what it left undecoded to the part's rest."""
+        segments = place_segments(part.piece, result)
+        start = undecoded_from(part.piece, result, self.options.tail_s)
+        if start is not None:
+            part.rest.insert(0, part.piece.tail(start))
+            # A segment that the token limit cut off is decoded again with the rest.
+            segments = segments if result.segments[-1].end_s is not None else segments[:-1]
+        elif is_cut_short(result) and self._may_split(part.piece):
+            part.rest[:0] = part.piece.halves()
+            segments = []
+        part.segments += segments
+
+    def _may_split(self, piece: Piece) -> bool:
+        limited_by_caller = self.options.decoding.max_new_tokens is not None
+        return not limited_by_caller and piece.duration_s >= MIN_SPLIT_S
+
     def _emit(self, part: _Part) -> Progress:
-        """A part is final: its segments get in line, its text becomes the next part's prompt."""
+        """A part is final: its segments get in line, its text becomes the next part's context."""
         del self._parts[part.index]
-        self._hand_on_context(part)
+        self._context.hand_on(part.index, part.segments)
         ready = list(self._order.put(part.index, part.segments))
         self.segments += ready
         return Progress(self._release(), ready)
 
-    def _hand_on_context(self, part: _Part) -> None:
-        context = self._contexts.pop(part.index, ())
-        if self._begins_row(part.index + 1):
-            return
-        # Hot text is a guess, and guesses breed: as openai/whisper, start afresh behind one.
-        hot = any(segment.temperature > MAX_CONTEXT_TEMPERATURE for segment in part.segments)
-        tokens = tuple(token for segment in part.segments for token in segment.tokens)
-        self._contexts[part.index + 1] = () if hot else (context + tokens)[-MAX_CONTEXT_TOKENS:]
-
-    def _chunk(self, part: _Part, detect: bool = False) -> Chunk:
+    def _chunk(self, part: _Part) -> Chunk:
+        attempt = self._attempts(part)[len(part.tried)]
+        place = f"{part.index}/{part.n_done}/{len(part.tried)}"
         decoding = replace(
             self.options.decoding,
             language=self.language,
-            temperature=self.options.fallback.temperatures[len(part.tried)],
-            seed=part.index,
-            previous_tokens=self._contexts.get(part.index, ()),
+            temperature=attempt.temperature,
+            previous_tokens=attempt.context,
+            # Of the place in the file alone: the same file gives the same text again.
+            seed=self.options.decoding.seed + zlib.crc32(place.encode()),
         )
-        if detect:
-            decoding = replace(decoding, task="detect_language")
+        return self._submit(part, decoding)
+
+    def _submit(self, part: _Part, decoding: DecodingOptions) -> Chunk:
         chunk = Chunk(
             request_id=self.request_id,
             index=self._n_chunks,
@@ -246,5 +283,5 @@ class Transcription:
             priority=self.options.priority,
         )
         self._n_chunks += 1
-        self._in_flight[chunk.key] = part
+        self._in_flight[key_of_chunk(chunk.key)] = part
         return chunk

@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from engine import SAMPLE_RATE
+
 FRAME_SAMPLES = 512
 """Samples per probability: 32 ms at 16 kHz."""
 _CONTEXT_SAMPLES = 64
@@ -124,8 +126,8 @@ class RegionDetector:
 
     def __init__(self, options: VadOptions) -> None:
         self._options = options
-        self._min_silence = options.min_silence_s * 16_000
-        self._min_speech = options.min_speech_s * 16_000
+        self._min_silence = options.min_silence_s * SAMPLE_RATE
+        self._min_speech = options.min_speech_s * SAMPLE_RATE
         self._position = 0
         self._start: int | None = None
         self._silence_start: int | None = None

@@ -4,7 +4,8 @@ Knows nothing of Ray, HTTP or files of audio: int16 chunks of at most 30 s come 
 out, in times of the chunk.
 """
 
-from engine.config import EngineConfig, ModelDimensions, Precision
+from engine.config import N_SAMPLES, SAMPLE_RATE, EngineConfig, ModelDimensions, Precision
+from engine.decoding.languages import language_code, language_name
 from engine.engine import Engine
 from engine.errors import EngineError, ModelNotFoundError, RequestError, WeightsError
 from engine.request import DecodingOptions, Request, Result, Segment
@@ -14,6 +15,8 @@ from engine.weights.hub import DEMO_MODELS, HUB_MODELS, resolve_model
 __all__ = [
     "DEMO_MODELS",
     "HUB_MODELS",
+    "N_SAMPLES",
+    "SAMPLE_RATE",
     "Checkpoint",
     "DecodingOptions",
     "Engine",
@@ -27,6 +30,8 @@ __all__ = [
     "Result",
     "Segment",
     "WeightsError",
+    "language_code",
+    "language_name",
     "open_checkpoint",
     "resolve_model",
 ]

@@ -12,8 +12,6 @@ HOP_LENGTH = 160
 SAMPLE_RATE = 16_000
 CHUNK_LENGTH_S = 30
 N_SAMPLES = CHUNK_LENGTH_S * SAMPLE_RATE
-N_FRAMES = N_SAMPLES // HOP_LENGTH
-"""Mel frames of one window: 3000."""
 TIME_PRECISION_S = 0.02
 """Seconds per timestamp token: two mel frames, the stride of the encoder's second convolution."""
 
@@ -74,7 +72,8 @@ class EngineConfig:
         max_slots: sequences decoded at once; each holds a fixed self- and cross-attention slot.
         encode_batch: chunks encoded as one batch when admitted, hence what a newcomer waits for
             at most. None: 1 on a CPU, where the encoder is bound by arithmetic, 8 elsewhere.
-        max_length: positions of a self-attention slot, prompt included. None: the model's 448.
+        max_length: positions of a self-attention slot, prompt included; a multiple of 4, half of
+            it at most for the prompt. None: the model's 448.
         aging_s: a waiting request gains one step of priority each time this many seconds pass.
     """
 
@@ -90,8 +89,8 @@ class EngineConfig:
             raise ValueError(f"max_slots must be at least 1, got {self.max_slots}")
         if self.encode_batch is not None and self.encode_batch < 1:
             raise ValueError(f"encode_batch must be at least 1, got {self.encode_batch}")
-        if self.max_length is not None and self.max_length < 8:
-            raise ValueError(f"max_length must be at least 8, got {self.max_length}")
+        if self.max_length is not None and (self.max_length < 32 or self.max_length % 4):
+            raise ValueError(f"max_length must be a multiple of 4 from 32, got {self.max_length}")
         if self.aging_s <= 0:
             raise ValueError(f"aging_s must be positive, got {self.aging_s}")
 

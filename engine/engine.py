@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from engine.config import EngineConfig
 from engine.decoding.tokenizer import Tokenizer
-from engine.errors import RequestError
+from engine.errors import EngineError, RequestError
 from engine.header import StepHeader
 from engine.parallel.group import Group, SingleRank
 from engine.request import Request, Result
@@ -27,7 +27,7 @@ class Engine:
         checkpoint: an opened model.
         config: device, precision and batch.
         group: the ranks that share the model's tensors.
-        clock: seconds, rising; read on the leader only.
+        clock: seconds, rising. Every rank times its work by it; what it decides is the leader's.
     """
 
     def __init__(
@@ -47,8 +47,10 @@ class Engine:
         self._scheduler = Scheduler(config.max_slots, config.encode_limit, config.aging_s)
         self._running: dict[int, Running] = {}
         self._ids: set[str] = set()
+        self._arrived: list[Request] = []
         self._aborted: list[int] = []
         self._step = 0
+        self._in_step = False
 
     @classmethod
     def load(cls, model: str, config: EngineConfig | None = None) -> "Engine":
@@ -61,7 +63,7 @@ class Engine:
 
     @property
     def n_waiting(self) -> int:
-        return self._scheduler.n_waiting
+        return self._scheduler.n_waiting + len(self._arrived)
 
     @property
     def n_running(self) -> int:
@@ -69,7 +71,7 @@ class Engine:
 
     @property
     def has_unfinished(self) -> bool:
-        return bool(self._ids)
+        return bool(self._ids or self._running)
 
     def add_request(self, request: Request) -> None:
         """Queue a chunk.
@@ -80,19 +82,18 @@ class Engine:
         self.tokenizer.check(request.options)
         if request.request_id in self._ids:
             raise RequestError(f"request id {request.request_id!r} is in use")
-        if self._room(self._prompt(request, self._any_language())) < 1:
-            raise RequestError(
-                f"the prompt fills all {self._runner.max_length} positions of a slot"
-            )
         self._ids.add(request.request_id)
-        self._scheduler.add(request, self._clock())
+        self._arrived.append(request)
 
     def abort(self, request_id: str) -> bool:
         """Drop a request; False if it is not here (any more). Its result never comes."""
         if request_id not in self._ids:
             return False
         self._ids.discard(request_id)
-        if not self._scheduler.remove(request_id):
+        arrived = [r for r in self._arrived if r.request_id != request_id]
+        if len(arrived) < len(self._arrived):
+            self._arrived = arrived
+        elif not self._scheduler.remove(request_id):
             self._aborted += [
                 slot
                 for slot, sequence in self._running.items()
@@ -101,20 +102,38 @@ class Engine:
         return True
 
     def step(self) -> list[Result]:
-        """Admit, decode one token in every slot, and return what finished."""
-        aborted, self._aborted = self._aborted, []
-        for slot in aborted:
-            self._release(slot)
-        admitted = self._scheduler.admit(self._clock())
-        StepHeader(self._step, len(admitted), len(aborted), 0).broadcast(self._group)
-        self._step += 1
+        """Admit, decode one token in every slot, and return what finished.
+
+        Raises:
+            EngineError: an earlier step failed and left the slots in an unknown state.
+        """
+        if self._in_step:
+            raise EngineError("an earlier step failed: load the engine anew")
+        self._in_step = True
+        now_s = self._begin_step()
+        admitted = self._scheduler.admit(now_s)
         if admitted:
             self._admit(admitted)
         finished = self._collect()
         if self._running:
             self._decode()
             finished += self._collect()
+        self._in_step = False
         return finished
+
+    def _begin_step(self) -> float:
+        """Agree with the leader, take in what arrived and drop what was aborted; returns the time
+        that this step goes by, in seconds."""
+        arrived, self._arrived = self._arrived, []
+        aborted, self._aborted = self._aborted, []
+        own = StepHeader(self._step, round(self._clock() * 1e6), len(arrived), len(aborted))
+        now_s = own.broadcast(self._group).now_us / 1e6
+        self._step += 1
+        for slot in aborted:
+            self._release(slot)
+        for request in arrived:
+            self._scheduler.add(request, now_s)
+        return now_s
 
     def _admit(self, admitted: Sequence[tuple[int, Waiting]]) -> None:
         now = self._clock()
@@ -173,9 +192,8 @@ class Engine:
         done = [sequence for sequence in self._running.values() if sequence.finish_reason]
         results = []
         for sequence in done:
-            if sequence.request.request_id in self._ids:
-                results.append(sequence.result(self.tokenizer, self._clock()))
-                self._ids.discard(sequence.request.request_id)
+            results.append(sequence.result(self.tokenizer, self._clock()))
+            self._ids.discard(sequence.request.request_id)
             self._release(sequence.slot)
         return results
 
@@ -186,12 +204,9 @@ class Engine:
 
     def _prompt(self, request: Request, language: str) -> list[int]:
         options = request.options
-        limit = self.dims.n_text_ctx // 2 - 1
+        limit = self._runner.max_length // 2 - 1
         prompt = self.tokenizer.prompt_tokens(options, limit)
         return prompt + self.tokenizer.sot_sequence(language, options)
-
-    def _any_language(self) -> str:
-        return next(iter(self.tokenizer.languages))
 
     def _room(self, prompt: list[int]) -> int:
         """Tokens that can be sampled after a prompt. The last one sampled is never written."""

@@ -9,10 +9,15 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from engine.config import N_SAMPLES, TIME_PRECISION_S
+from engine.config import N_SAMPLES, SAMPLE_RATE, TIME_PRECISION_S
 
 Task = Literal["transcribe", "translate", "detect_language"]
 FinishReason = Literal["stop", "length", "detected"]
+
+
+def _is_unicode(text: str) -> bool:
+    """False for the lone surrogates that stand for undecodable bytes of a command line."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +34,7 @@ class DecodingOptions:
         previous_tokens: what was decoded of the audio before this chunk, timestamps included. They
             stand behind the prompt and share its room, as where openai/whisper conditions on
             previous text.
-        temperature: 0 takes the likeliest token; above, tokens are sampled.
+        temperature: 0 takes the likeliest token; from 0.01 to 2, tokens are sampled.
         max_new_tokens: limit of sampled tokens; None: half the text context (224), as in
             openai/whisper. A text cut off by it ends with `finish_reason == "length"`.
         max_initial_timestamp_s: latest time of the first timestamp; None: no limit.
@@ -49,8 +54,10 @@ class DecodingOptions:
     def __post_init__(self) -> None:
         if self.task not in ("transcribe", "translate", "detect_language"):
             raise ValueError(f"unknown task {self.task!r}")
-        if not 0.0 <= self.temperature <= 2.0:
-            raise ValueError(f"temperature must be between 0 and 2, got {self.temperature}")
+        if self.temperature != 0.0 and not 0.01 <= self.temperature <= 2.0:
+            raise ValueError(f"temperature must be 0 or 0.01 to 2, got {self.temperature}")
+        if self.prompt is not None and not _is_unicode(self.prompt):
+            raise ValueError("the prompt is not valid Unicode")
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
         limit = self.max_initial_timestamp_s
@@ -91,7 +98,7 @@ class Request:
 
     @property
     def duration_s(self) -> float:
-        return len(self.pcm) / 16_000
+        return len(self.pcm) / SAMPLE_RATE
 
 
 @dataclass(frozen=True, slots=True)

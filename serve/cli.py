@@ -4,18 +4,22 @@ Parses arguments and dispatches; the commands are imported when they run, so tha
 """
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 
+from serve.exit_codes import EXIT_INTERRUPTED, EXIT_OK
+
 FORMATS = ("txt", "json", "verbose_json", "srt", "vtt")
-EXIT_OK = 0
-EXIT_BAD_INPUT = 2
-EXIT_INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0 all done, 2 bad usage or some input that failed."""
     args = _parser().parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):
+        # A name or a text that the terminal's encoding lacks must not end the run.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         if args.command == "models":
             from serve.models_command import list_models
@@ -71,10 +75,11 @@ def _add_transcribe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--context",
         type=int,
-        default=4,
+        default=32,
         metavar="N",
         help="chunks in a row that are decoded one after another, each with the text of those "
-        "before it (%(default)s); rows run side by side; 1: every chunk on its own",
+        "before it, which shares the room of the prompt (%(default)s: 16 minutes); rows run side "
+        "by side; 1: every chunk on its own, all at once, for speed",
     )
     parser.add_argument("--device", help="torch device; default: cuda if there is one, else cpu")
     parser.add_argument(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol, TextIO, cast
 
 from deployments.messages import Transcript, TranscriptSegment
-from engine.decoding.languages import language_name
+from engine import language_name
 from serve.formats import LineFormat, LineWriter, to_json, to_lines, to_verbose_json
 
 _SUFFIXES = {"txt": ".txt", "json": ".json", "verbose_json": ".json", "srt": ".srt", "vtt": ".vtt"}
@@ -30,21 +30,22 @@ class Outputs(Protocol):
         """The file failed before it gave any text."""
 
 
-def render(transcript: Transcript, output_format: str) -> str:
-    """A whole transcript in one of the command's formats."""
+def render(transcript: Transcript, output_format: str, file: str | None = None) -> str:
+    """A whole transcript in one of the command's formats; JSON names the file if it is given."""
+    named = {} if file is None else {"file": file}
     if output_format == "json":
-        return json.dumps(to_json(transcript), ensure_ascii=False) + "\n"
+        return json.dumps(named | dict(to_json(transcript)), ensure_ascii=False) + "\n"
     if output_format == "verbose_json":
         verbose = to_verbose_json(transcript, language_name(transcript.language))
-        return json.dumps(verbose, ensure_ascii=False) + "\n"
+        return json.dumps(named | dict(verbose), ensure_ascii=False) + "\n"
     return to_lines(transcript, cast(LineFormat, output_format))
 
 
 class StandardOutput:
     """Prints the files in the order given. The first unfinished one streams, others wait for it.
 
-    JSON formats print one line a file when it is finished. Several files as plain text are told
-    apart by headings.
+    JSON formats print one line a file when it is finished. Several files are told apart by
+    headings in plain text and by the key `file` in JSON.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class StandardOutput:
         self._format = output_format
         self._stream = stream or sys.stdout
         self._streams_lines = output_format in ("txt", "srt", "vtt")
-        self._has_headings = output_format == "txt" and len(files) > 1
+        self._has_many = len(files) > 1
         self._waiting: dict[str, list[TranscriptSegment]] = {}
         self._finished: dict[str, Transcript | None] = {}
         self._writer: LineWriter | None = None
@@ -81,13 +82,14 @@ class StandardOutput:
                 break
             transcript = self._finished.pop(file)
             if not self._streams_lines and transcript is not None:
-                self._stream.write(render(transcript, self._format))
+                name = file if self._has_many else None
+                self._stream.write(render(transcript, self._format, name))
             self._writer = None
             self._files.pop(0)
         self._stream.flush()
 
     def _heading(self) -> str:
-        return f"==> {self._files[0]} <==\n" if self._has_headings else ""
+        return f"==> {self._files[0]} <==\n" if self._has_many and self._format == "txt" else ""
 
     def _print_lines(self, segments: Sequence[TranscriptSegment]) -> None:
         if self._writer is None:

@@ -1,8 +1,11 @@
 """`murmur transcribe`: files to transcripts with one engine in this process."""
 
 import argparse
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -10,9 +13,15 @@ from deployments.audio_io import AudioLimits
 from deployments.fallback import FallbackOptions
 from deployments.local import FileDone, FileFailed, Job, LocalTranscriber, SegmentsReady
 from deployments.transcription import TranscriptionOptions
-from engine import DecodingOptions, Engine, EngineConfig, EngineError, Precision
-from engine.decoding.languages import language_code
-from serve.cli import EXIT_BAD_INPUT, EXIT_OK
+from engine import (
+    DecodingOptions,
+    Engine,
+    EngineConfig,
+    EngineError,
+    Precision,
+    language_code,
+)
+from serve.exit_codes import EXIT_BAD_INPUT, EXIT_OK
 from serve.outputs import OutputFolder, Outputs, StandardOutput
 from serve.progress import Progress, open_progress
 
@@ -37,22 +46,25 @@ def transcribe(args: argparse.Namespace) -> int:
         return _refuse(str(error))
     progress = open_progress(len(files))
     try:
-        return _run(LocalTranscriber(engine, limits), files, options, outputs, progress)
+        with _spooled_stdin(files) as sources:
+            transcriber = LocalTranscriber(engine, limits)
+            jobs = [Job(file, sources.get(file, file), options) for file in files]
+            return _run(transcriber, jobs, outputs, progress)
     except EngineError as error:
         return _refuse(str(error))
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        return _refuse(f"cannot write the transcripts: {error.strerror or error}")
     finally:
         progress.close()
 
 
 def _run(
-    transcriber: LocalTranscriber,
-    files: list[str],
-    options: TranscriptionOptions,
-    outputs: Outputs,
-    progress: Progress,
+    transcriber: LocalTranscriber, jobs: list[Job], outputs: Outputs, progress: Progress
 ) -> int:
     exit_code = EXIT_OK
-    for event in transcriber.run(_jobs(files, options)):
+    for event in transcriber.run(jobs):
         if isinstance(event, SegmentsReady):
             outputs.segments(event.name, event.segments)
             progress.advance(event.name, event.decoded_s)
@@ -82,9 +94,17 @@ def _finish(event: FileDone | FileFailed, outputs: Outputs) -> str | None:
     return reason
 
 
-def _jobs(files: list[str], options: TranscriptionOptions) -> Iterator[Job]:
-    for file in files:
-        yield Job(file, sys.stdin.buffer.read() if file == "-" else file, options)
+@contextmanager
+def _spooled_stdin(files: list[str]) -> Iterator[dict[str, str]]:
+    """The standard input as a file on disk, if it is asked for: memory does not hold it."""
+    if "-" not in files:
+        yield {}
+        return
+    with tempfile.NamedTemporaryFile(prefix="murmur-stdin-") as spool:
+        if sys.stdin is not None:
+            shutil.copyfileobj(sys.stdin.buffer, spool)
+        spool.flush()
+        yield {"-": spool.name}
 
 
 def _transcription_options(args: argparse.Namespace) -> TranscriptionOptions:
@@ -92,7 +112,6 @@ def _transcription_options(args: argparse.Namespace) -> TranscriptionOptions:
         task=args.task,
         language=None if args.language is None else language_code(args.language),
         prompt=args.prompt,
-        temperature=args.temperature,
     )
     ladder = FallbackOptions().temperatures
     fixed = args.temperature > 0 or args.no_fallback
@@ -110,10 +129,12 @@ def _engine_config(args: argparse.Namespace) -> EngineConfig:
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         on_cpu = torch.device(device).type == "cpu"
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, ImportError, OSError) as error:
         raise ValueError(f"device {device!r} cannot be used: {_first_line(error)}") from error
     precision = args.precision or ("float32" if on_cpu else "float16")
+    if args.batch_size < 1:
+        raise ValueError(f"--batch-size must be at least 1, got {args.batch_size}")
     return EngineConfig(device, Precision(precision), max_slots=args.batch_size)
 
 

@@ -4,7 +4,9 @@ import engine
 
 
 def test_all_is_sorted_and_exact() -> None:
-    assert engine.__all__ == sorted(engine.__all__, key=lambda name: (not name.isupper(), name))
+    assert engine.__all__ == sorted(
+        engine.__all__, key=lambda name: (not name.isupper(), name.islower(), name)
+    )
     assert all(hasattr(engine, name) for name in engine.__all__)
 
 

@@ -79,21 +79,19 @@ class Sampler:
     def probability(self, logits: torch.Tensor, token: int) -> torch.Tensor:
         """(n, local ids) unmasked logits -> (n,) the probability of one token."""
         lse = self.group.all_gather(torch.logsumexp(logits.double(), -1)).logsumexp(0)
-        value = self._column(logits, token)
-        return torch.exp(value - lse).float()
+        return torch.exp(self._columns(logits, [token])[:, 0] - lse).float()
 
     def choose_among(self, logits: torch.Tensor, tokens: Sequence[int]) -> torch.Tensor:
         """(n, local ids) unmasked logits -> (n, len(tokens)) probabilities among these ids."""
-        columns = torch.stack([self._column(logits, token) for token in tokens], dim=1)
-        return torch.softmax(columns, dim=1).float()
+        return torch.softmax(self._columns(logits, tokens), dim=1).float()
 
-    def _column(self, logits: torch.Tensor, token: int) -> torch.Tensor:
+    def _columns(self, logits: torch.Tensor, tokens: Sequence[int]) -> torch.Tensor:
+        """(n, local ids) -> (n, len(tokens)) float64: the logits of these ids."""
         vocab = self.rules.vocab
-        if token in vocab:
-            value = logits[:, token - vocab.start].double()
-        else:
-            value = logits.new_full((len(logits),), float("-inf"), dtype=torch.float64)
-        return self.group.all_gather(value).amax(0)
+        ids = torch.tensor(tokens, device=logits.device) - vocab.start
+        mine = (ids >= 0) & (ids < len(vocab))
+        local = logits[:, torch.where(mine, ids, 0)].double()
+        return self.group.all_gather(local.masked_fill(~mine, float("-inf"))).amax(0)
 
     def _scores(self, logits: torch.Tensor, noise: Sequence["Noise | None"]) -> torch.Tensor:
         if all(item is None for item in noise):

@@ -9,6 +9,8 @@ from tokenizers import Tokenizer as Backend
 from engine.errors import RequestError, WeightsError
 from engine.request import DecodingOptions
 
+N_TIMESTAMPS = 1501
+"""0 to 30 s in steps of 20 ms; they end the vocabulary."""
 _LANGUAGE = re.compile(r"<\|([a-z]{2,3})\|>")
 
 
@@ -38,11 +40,14 @@ class Tokenizer:
         """From `tokenizer.json`, else from a slow tokenizer's files through transformers."""
         file = folder / "tokenizer.json"
         if file.exists():
-            return cls(Backend.from_file(str(file)), multilingual)
+            return cls(_read_backend(file), multilingual)
         if (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
             from transformers import WhisperTokenizerFast  # slow to import, rarely needed
 
-            fast = WhisperTokenizerFast.from_pretrained(str(folder))
+            try:
+                fast = WhisperTokenizerFast.from_pretrained(str(folder))
+            except (OSError, ValueError, TypeError, KeyError) as error:
+                raise WeightsError(f"{folder}: vocab.json and merges.txt: {error}") from error
             return cls(fast.backend_tokenizer, multilingual)
         raise WeightsError(f"{folder}: no tokenizer.json (nor vocab.json and merges.txt)")
 
@@ -57,9 +62,11 @@ class Tokenizer:
         return found if self.multilingual else {"en": found.get("en", self.sot)}
 
     def check(self, options: DecodingOptions) -> None:
-        """Raises RequestError for a language or a task that the model does not know."""
+        """Raises RequestError for a language, task or token that the model does not know."""
         if options.task == "translate" and not self.multilingual:
             raise RequestError("this model is English-only and cannot translate")
+        if not all(self._may_stand_in_a_prompt(token) for token in options.previous_tokens):
+            raise RequestError("previous_tokens must be text and timestamp tokens of this model")
         if options.language is not None and options.language not in self.languages:
             known = " ".join(sorted(self.languages))
             raise RequestError(
@@ -92,9 +99,19 @@ class Tokenizer:
         """Text of the ordinary tokens; special and timestamp tokens are left out."""
         return str(self._backend.decode([token for token in tokens if token < self.eot]))
 
+    def _may_stand_in_a_prompt(self, token: int) -> bool:
+        return 0 <= token < self.eot or 0 <= token - self.timestamp_begin < N_TIMESTAMPS
+
     def _id(self, *names: str) -> int:
         for name in names:
             token_id = self._backend.token_to_id(name)
             if token_id is not None:
                 return int(token_id)
         raise WeightsError(f"the tokenizer lacks the token {names[0]}")
+
+
+def _read_backend(file: Path) -> Backend:
+    try:
+        return Backend.from_file(str(file))
+    except Exception as error:  # the library raises nothing more particular
+        raise WeightsError(f"{file}: not a tokenizer: {error}") from error

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
+from engine.errors import EngineError
+
 Slots = slice | torch.Tensor
 """Slots that a batch touches: a leading range, or indices of shape (n,) int64."""
 
@@ -46,10 +48,19 @@ class KVCache:
         def zeros(length: int) -> torch.Tensor:
             return torch.zeros(n_slots, n_heads, length, head_dim, device=device, dtype=dtype)
 
-        self.layers = [
-            LayerCache(zeros(max_length), zeros(max_length), zeros(n_audio_ctx), zeros(n_audio_ctx))
-            for _ in range(n_layers)
-        ]
+        try:
+            self.layers = [
+                LayerCache(
+                    zeros(max_length), zeros(max_length), zeros(n_audio_ctx), zeros(n_audio_ctx)
+                )
+                for _ in range(n_layers)
+            ]
+        except RuntimeError as error:
+            slot_bytes = 2 * n_layers * n_heads * head_dim * (max_length + n_audio_ctx)
+            gigabytes = n_slots * slot_bytes * dtype.itemsize / 1e9
+            raise EngineError(
+                f"no room for {n_slots} slots ({gigabytes:.1f} GB): choose a smaller batch"
+            ) from error
 
     @property
     def n_bytes(self) -> int:

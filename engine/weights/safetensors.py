@@ -29,16 +29,18 @@ class SafetensorsSource:
         return tuple(self._slice(name).get_shape())
 
     def read(self, name: str, rows: Rows = None, columns: Rows = None) -> torch.Tensor:
-        lazy = self._slice(name)
-        if columns is not None:
-            return lazy[:, columns]  # type: ignore[no-any-return]
-        return lazy[rows if rows is not None else slice(None)]  # type: ignore[no-any-return]
+        lazy, rows = self._slice(name), rows or slice(None)
+        tensor: torch.Tensor = lazy[rows] if columns is None else lazy[rows, columns]
+        return tensor
 
     def _slice(self, name: str) -> Any:
         if name not in self._file_of:
             raise WeightsError(f"{self.folder}: no tensor {name!r} in the weight files")
         file, stored_name = self._file_of[name]
-        return self._open(file).get_slice(stored_name)
+        try:
+            return self._open(file).get_slice(stored_name)
+        except SafetensorError as error:
+            raise WeightsError(f"{self.folder / file}: {error}") from error
 
     def _open(self, file: str) -> Any:
         if file not in self._handles:
@@ -52,7 +54,15 @@ class SafetensorsSource:
         """Canonical name -> (file, name in the file)."""
         index = self.folder / INDEX
         if index.exists():
-            weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            weight_map = _read_weight_map(index)
         else:
             weight_map = dict.fromkeys(self._open(SINGLE).keys(), SINGLE)
         return {name.removeprefix("model."): (file, name) for name, file in weight_map.items()}
+
+
+def _read_weight_map(index: Path) -> dict[str, str]:
+    try:
+        content = json.loads(index.read_text(encoding="utf-8"))
+        return {str(name): str(file) for name, file in content["weight_map"].items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise WeightsError(f"{index}: not an index of weights: {error!r}") from error

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.chunking import SAMPLE_RATE, Chunker, ChunkingOptions, Piece
+from deployments.chunking import Chunker, ChunkingOptions, Piece
 from deployments.vad import FRAME_SAMPLES, Region, VadOptions
+from engine import SAMPLE_RATE
 
 
 class LoudnessProbabilities:
@@ -145,6 +146,14 @@ def test_tail_keeps_the_files_clock() -> None:
         assert len(tail.pcm) == len(piece.pcm) - start
         assert tail.speech[-1] == piece.speech[-1]
     assert piece.tail(piece.spans[0].length).speech == piece.speech[1:]
+
+
+def test_halves_are_the_whole() -> None:
+    pcm = audio([(True, 100), (False, 30), (True, 150), (False, 20), (True, 200)])
+    (piece,) = chunk(pcm)
+    left, right = piece.halves()
+    assert np.array_equal(np.concatenate([left.pcm, right.pcm]), piece.pcm)
+    assert left.speech + right.speech == piece.speech, "the cut is in a pause"
 
 
 def test_padding_never_overlaps_the_next_chunk() -> None:

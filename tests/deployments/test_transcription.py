@@ -1,13 +1,15 @@
 """A file's state machine, fed with made-up results: order, languages, retries, tails."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from deployments.chunking import SAMPLE_RATE, ChunkingOptions
+from deployments.chunking import ChunkingOptions
 from deployments.fallback import FallbackOptions, best_result, is_silence, looks_wrong
 from deployments.messages import Chunk, ChunkResult
 from deployments.transcription import Transcription, TranscriptionOptions
-from engine import DecodingOptions, Segment
+from engine import SAMPLE_RATE, DecodingOptions, Segment
 
 
 def result(key: str, *segments: tuple[float, float | None, str], **changes: object) -> ChunkResult:
@@ -184,6 +186,84 @@ def test_what_is_unfinished_is_counted(speech: np.ndarray) -> None:
     assert transcription.n_unfinished == len(chunks) - 1
 
 
+def test_a_limit_or_an_early_end_never_points_behind_the_audio(
+    clips: dict[str, np.ndarray],
+) -> None:
+    """Whisper's clock runs to 30 s, whatever the chunk's length."""
+    for start in (6.9, 7.05, 7.1, 30.0):
+        transcription, (chunk,) = begin(clips["librivox-0870.wav"])
+        late = result(chunk.key, (0.0, 3.0, " a"), (start, None, " b"), finish_reason="length")
+        assert transcription.accept(late).chunks == [], start
+        transcription, (chunk,) = begin(clips["librivox-0870.wav"])
+        assert transcription.accept(result(chunk.key, (0.0, start, " a"))).chunks == []
+
+
+def test_a_chunk_that_gets_nowhere_is_not_tried_for_ever(clips: dict[str, np.ndarray]) -> None:
+    transcription, (chunk,) = begin(clips["librivox-0870.wav"])
+    progress = transcription.accept(result(chunk.key, (0.0, 0.02, " a")))
+    assert progress.chunks == [] and transcription.done
+
+
+def test_text_beyond_the_token_limit_is_decoded_in_halves(clips: dict[str, np.ndarray]) -> None:
+    """One segment from 0 that the limit cut off: nothing tells where it stopped."""
+    transcription, (chunk,) = begin(clips["librivox-0870.wav"])
+    text = []
+    chunks = transcription.accept(
+        result(chunk.key, (0.0, None, " too long"), finish_reason="length")
+    ).chunks
+    n_samples = 0
+    while chunks:
+        (half,) = chunks
+        n_samples += len(half.pcm)
+        progress = transcription.accept(whole(half, f" {len(text)}"))
+        text += [segment.text for segment in progress.segments]
+        chunks = progress.chunks
+    assert text == [" 0", " 0"] and n_samples == len(chunk.pcm)
+    assert transcription.done
+
+
+def test_a_callers_own_token_limit_is_kept(clips: dict[str, np.ndarray]) -> None:
+    decoding = DecodingOptions(language="en", max_new_tokens=6)
+    transcription, (chunk,) = begin(clips["librivox-0870.wav"], decoding=decoding)
+    cut = result(chunk.key, (0.0, None, " only this"), finish_reason="length")
+    (segment,) = transcription.accept(cut).segments
+    assert segment.text == " only this"
+
+
+def test_a_loop_in_context_is_decoded_again_without(speech: np.ndarray) -> None:
+    options = FallbackOptions(temperatures=(0.0,))
+    transcription, (first,) = begin(speech, context_chunks=99, fallback=options)
+    (second,) = transcription.accept(whole(first, " The conference is locked.")).chunks
+    assert second.options.previous_tokens
+    loop = [(float(i), i + 1.0, " The conference is locked.") for i in range(4)]
+    (again,) = transcription.accept(result(second.key, *loop)).chunks
+    assert again.options.previous_tokens == () and again.options.temperature == 0.0
+    assert np.array_equal(again.pcm, second.pcm)
+    progress = transcription.accept(result(again.key, *loop))  # so it was said
+    assert [segment.text for segment in progress.segments] == [loop[0][2]] * 4
+
+
+def test_the_first_attempt_that_comes_back_is_taken(clips: dict[str, np.ndarray]) -> None:
+    transcription, (chunk,) = begin(clips["librivox-0880.wav"])
+    retried = replace(chunk, attempt=1)
+    assert retried.key != chunk.key
+    assert transcription.accept(whole(retried, " retried")).segments
+    assert not transcription.accept(whole(chunk, " late")).segments
+
+
+@pytest.mark.parametrize(
+    "decoding",
+    [
+        DecodingOptions(task="detect_language"),
+        DecodingOptions(temperature=0.5),
+        DecodingOptions(previous_tokens=(1,)),
+    ],
+)
+def test_options_that_a_file_cannot_have(decoding: DecodingOptions) -> None:
+    with pytest.raises(ValueError, match="file|fallback"):
+        TranscriptionOptions(decoding)
+
+
 def test_rows_of_chunks_hand_their_text_on(speech: np.ndarray) -> None:
     """Rows of two: the first of each row at once, the second with the first one's tokens."""
     transcription, chunks = begin(speech, context_chunks=2)
@@ -210,4 +290,6 @@ def test_hot_text_is_not_handed_on(speech: np.ndarray) -> None:
 def test_keys_are_unique_and_seeds_are_the_parts(speech: np.ndarray) -> None:
     _, chunks = begin(speech)
     assert len({chunk.key for chunk in chunks}) == len(chunks)
-    assert [chunk.options.seed for chunk in chunks] == list(range(len(chunks)))
+    seeds = [chunk.options.seed for chunk in chunks]
+    assert len(set(seeds)) == len(seeds)
+    assert seeds == [chunk.options.seed for chunk in begin(speech)[1]]

@@ -16,6 +16,7 @@ from engine.weights.ctranslate2 import CTranslate2Source
 from engine.weights.hub import DemoModel, _assemble, resolve_model
 from engine.weights.random import RandomSource
 from engine.weights.safetensors import SafetensorsSource
+from engine.weights.shapes import tensor_shapes
 from tests.support.oracle import transformers_config, transformers_model
 from tests.support.running import run_alone
 
@@ -89,7 +90,10 @@ def test_slices_are_the_slices_of_the_whole(
 
 def test_every_tensor_of_large_v3_has_a_shape_and_a_value() -> None:
     source = RandomSource(LARGE_V3)
-    assert sum(torch.Size(source.shape(name)).numel() for name in source._shapes) == 1_543_490_560
+    assert (
+        sum(torch.Size(source.shape(name)).numel() for name in tensor_shapes(LARGE_V3))
+        == 1_543_490_560
+    )
     assert source.read("decoder.embed_tokens.weight", rows=slice(51_860, 51_866)).shape == (6, 1280)
 
 

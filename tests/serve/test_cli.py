@@ -150,7 +150,7 @@ def test_what_is_refused_before_any_work(
     )
     assert "unsupported language 'es'" in refused(capsys, CLIP, "--language", "es")
     assert "cannot translate" in refused(capsys, CLIP, "--task", "translate")
-    assert "max_slots" in refused(capsys, CLIP, "--batch-size", "0")
+    assert "--batch-size" in refused(capsys, CLIP, "--batch-size", "0")
     assert "context_chunks" in refused(capsys, CLIP, "--context", "0")
     assert "temperature" in refused(capsys, CLIP, "--temperature", "9")
     assert "device 'cuda:77'" in refused(capsys, CLIP, "--device", "cuda:77")

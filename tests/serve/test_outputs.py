@@ -47,7 +47,9 @@ def test_a_failed_file_does_not_hold_up_the_next() -> None:
     output.finished("good", transcript(" good"))
     assert stream.getvalue() == ""
     output.discarded("bad")
-    assert [json.loads(line) for line in stream.getvalue().splitlines()] == [{"text": "good"}]
+    assert [json.loads(line) for line in stream.getvalue().splitlines()] == [
+        {"file": "good", "text": "good"}
+    ]
 
 
 def test_an_empty_transcript_still_has_its_header() -> None:
