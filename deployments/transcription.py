@@ -211,12 +211,16 @@ class Transcription:
         used_context = bool(attempts[len(part.tried)].context)
         part.tried.append(result)
         more = len(part.tried) < len(attempts)
-        # What was said before can catch a model in a loop; what really was said thrice is still
-        # there when it is decoded without.
-        suspect = used_context and repeats_itself(result)
+        suspect = used_context and self._is_misled(part.piece, result)
         if more and (suspect or looks_wrong(result, self.options.fallback)):
             return Progress([self._chunk(part)], [])
         return self._settle(part, best_result(part.tried, self.options.fallback))
+
+    def _is_misled(self, piece: Piece, result: ChunkResult) -> bool:
+        """Whether the text before it may have led a model astray: into a loop, or past a sentence,
+        which shows in text that ends early. What is really so shows again without that text."""
+        left_out = undecoded_from(piece, result, self.options.tail_s) is not None
+        return left_out or repeats_itself(result)
 
     def _attempts(self, part: _Part) -> list[_Attempt]:
         """With the text before it, without, and then hotter."""

@@ -47,8 +47,9 @@ class ModelDimensions:
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a positive whole number, got {value!r}")
         if self.n_audio_state % self.n_audio_head or self.n_text_state % self.n_text_head:
             raise ValueError("the model's width must be a multiple of its number of heads")
 

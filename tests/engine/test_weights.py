@@ -183,3 +183,75 @@ def test_a_folder_with_another_model(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(WeightsError, match="'bert', not 'whisper'"):
         open_checkpoint(str(tmp_path))
+
+
+@pytest.fixture
+def broken_folder(transformers_folder: Path, tmp_path: Path) -> Path:
+    """A copy of the folder, to be broken; the weights are linked, not copied."""
+    for path in transformers_folder.iterdir():
+        if path.suffix == ".safetensors":
+            (tmp_path / path.name).symlink_to(path)
+        else:
+            shutil.copy(path, tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("d_model", "wide", "no Whisper configuration"),
+        ("d_model", None, "no Whisper configuration"),
+        ("encoder_layers", 2.5, "whole number"),
+        ("encoder_layers", 3, "more encoder layers than 3"),
+        ("encoder_layers", 5, "lack the tensor encoder.layers.4"),
+        ("d_model", 768, "the configuration says"),
+        ("num_mel_bins", 128, "conv1.weight is .* says .*128"),
+        ("max_source_positions", 1000, "embed_positions.weight"),
+        ("encoder_attention_heads", 7, "no Whisper configuration"),
+    ],
+)
+def test_a_configuration_that_does_not_fit_is_refused(
+    key: str, value: object, said: str, broken_folder: Path
+) -> None:
+    path = broken_folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(WeightsError, match=said):
+        open_checkpoint(str(broken_folder))
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("tokenizer.json", "{}", "not a tokenizer"),
+        ("tokenizer.json", None, "no tokenizer.json"),
+        ("config.json", "[]", "not a JSON object"),
+        ("config.json", "{", "config.json"),
+        ("generation_config.json", '{"suppress_tokens": "abc"}', "suppressed tokens"),
+        ("generation_config.json", '{"begin_suppress_tokens": 5}', "suppressed tokens"),
+        ("model.safetensors.index.json", "[]", "not an index"),
+        ("model.safetensors.index.json", '{"weight_map": {"model.x": "no"}}', "lack the tensor"),
+    ],
+)
+def test_broken_files_are_named(
+    file: str, content: str | None, said: str, broken_folder: Path
+) -> None:
+    path = broken_folder / file
+    path.unlink(missing_ok=True)
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(WeightsError, match=said):
+        open_checkpoint(str(broken_folder))
+
+
+def test_another_models_tokenizer_is_refused(broken_folder: Path) -> None:
+    shutil.copy(resolve_model("demo:base") / "tokenizer.json", broken_folder)
+    with pytest.raises(WeightsError, match="belongs to another model"):
+        open_checkpoint(str(broken_folder))
+
+
+def test_a_corrupt_safetensors_file_is_named(broken_folder: Path) -> None:
+    weights = broken_folder / "model.safetensors"
+    weights.unlink()
+    weights.write_bytes(b"<html>not found</html>" * 50)
+    with pytest.raises(WeightsError, match="model.safetensors"):
+        open_checkpoint(str(broken_folder))

@@ -37,7 +37,7 @@ def refused(capsys: pytest.CaptureFixture[str], *args: str | Path) -> str:
 
 
 def words(text: str) -> str:
-    return re.sub(r"[^a-z ]", "", text.lower())
+    return re.sub(r"[^a-z ]", "", " ".join(text.lower().split()))
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +154,10 @@ def test_what_is_refused_before_any_work(
     assert "context_chunks" in refused(capsys, CLIP, "--context", "0")
     assert "temperature" in refused(capsys, CLIP, "--temperature", "9")
     assert "device 'cuda:77'" in refused(capsys, CLIP, "--device", "cuda:77")
+    assert "0.01 to 2" in refused(capsys, CLIP, "--temperature", "1e-40")
+    assert "no room for 100000000 slots" in refused(capsys, CLIP, "--batch-size", "100000000")
+    assert "device 'meta'" in refused(capsys, CLIP, "--device", "meta")
+    assert "not valid Unicode" in refused(capsys, CLIP, "--prompt", "\udcff")
     in_the_way = tmp_path / "file"
     in_the_way.touch()
     said = refused(capsys, CLIP, "--output-dir", in_the_way / "sub")
@@ -179,6 +183,15 @@ def test_as_a_program_with_standard_input() -> None:
     events = [json.loads(line) for line in done.stderr.splitlines()]
     assert [e["event"] for e in events if e["file"] == "nowhere.wav"] == ["error"]
     assert [e["event"] for e in events if e["file"] == "-"] == ["progress", "done"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+def test_a_full_disk_is_one_line() -> None:
+    command = [sys.executable, "-m", "serve.cli", "transcribe", str(CLIP)]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "No space left on device" in done.stderr
 
 
 def test_usage_errors_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
