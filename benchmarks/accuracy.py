@@ -19,7 +19,7 @@ import soundfile
 
 from benchmarks import scoring
 from benchmarks.scoring import TimedText
-from benchmarks.systems import FACTORIES, System
+from benchmarks.systems import FACTORIES, System, precisions_of
 
 LANGUAGES = "en,es,fr,it,ru"
 MODELS = "demo:tiny.en,demo:base"
@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results: list[Result] = []
     for model, name, precision in product(options.models, options.systems, options.precisions):
         languages = [x for x in options.languages if x == "en" or not model.endswith(".en")]
-        if languages:
+        if languages and precision in precisions_of(name):
             system = FACTORIES[name](model, precision)
             results += run_system(system, options.audio, languages, options.transcripts)
     print(json.dumps({"results": [asdict(result) for result in results]}))

@@ -219,7 +219,7 @@ class Transcription:
     def _is_misled(self, piece: Piece, result: ChunkResult) -> bool:
         """Whether the text before it may have led a model astray: into a loop, or past a sentence,
         which shows in text that ends early. What is really so shows again without that text."""
-        left_out = undecoded_from(piece, result, self.options.tail_s) is not None
+        left_out = undecoded_from(piece, result, 2 * self.options.tail_s) is not None
         return left_out or repeats_itself(result)
 
     def _attempts(self, part: _Part) -> list[_Attempt]:
