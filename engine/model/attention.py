@@ -52,8 +52,8 @@ def attend(
     return torch.softmax(scores, dim=-1, dtype=torch.float32).to(v.dtype) @ v
 
 
-class EncoderSelfAttention(nn.Module):
-    """All 1500 frames of a window look at each other."""
+class SelfAttention(nn.Module):
+    """The layers of self-attention, with q, k and v in one product."""
 
     def __init__(self, context: LoadContext, prefix: str, n_head: int, head_dim: int) -> None:
         super().__init__()
@@ -63,29 +63,29 @@ class EncoderSelfAttention(nn.Module):
         self.qkv = ColumnParallelLinear.load(context, names, columns)
         self.out = RowParallelLinear.load(context, f"{prefix}.out_proj", columns)
 
+    def project(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """(B, T, n_state) -> q, k and v, each (B, H, T, D)."""
+        return [split_heads(part, self.head_dim) for part in self.qkv(x).chunk(3, dim=-1)]
+
+
+class EncoderSelfAttention(SelfAttention):
+    """All 1500 frames of a window look at each other."""
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, n_audio_ctx, n_state) -> the same."""
-        q, k, v = (split_heads(part, self.head_dim) for part in self.qkv(x).chunk(3, dim=-1))
+        q, k, v = self.project(x)
         out: torch.Tensor = self.out(merge_heads(F.scaled_dot_product_attention(q, k, v)))
         return out
 
 
-class DecoderSelfAttention(nn.Module):
+class DecoderSelfAttention(SelfAttention):
     """Tokens look at the earlier tokens of their own slot."""
-
-    def __init__(self, context: LoadContext, prefix: str, n_head: int, head_dim: int) -> None:
-        super().__init__()
-        self.head_dim = head_dim
-        columns = local_columns(context, n_head, head_dim)
-        names = [f"{prefix}.{name}" for name in ("q_proj", "k_proj", "v_proj")]
-        self.qkv = ColumnParallelLinear.load(context, names, columns)
-        self.out = RowParallelLinear.load(context, f"{prefix}.out_proj", columns)
 
     def prefill(
         self, x: torch.Tensor, cache: LayerCache, slots: Slots, mask: torch.Tensor
     ) -> torch.Tensor:
         """(B, T, n_state) from position 0 -> the same; writes positions 0 to T-1 of the slots."""
-        q, k, v = (split_heads(part, self.head_dim) for part in self.qkv(x).chunk(3, dim=-1))
+        q, k, v = self.project(x)
         cache.self_k[slots, :, : x.shape[1]] = k
         cache.self_v[slots, :, : x.shape[1]] = v
         out: torch.Tensor = self.out(merge_heads(attend(q, k, v, mask)))
@@ -101,8 +101,7 @@ class DecoderSelfAttention(nn.Module):
             mask: (n, 1, 1, L), True beyond each slot's own length; L bounds what is read.
         """
         n, length = len(positions), mask.shape[-1]
-        qkv = self.qkv(x)
-        q, k, v = (split_heads(part, self.head_dim) for part in qkv[:n].chunk(3, dim=-1))
+        q, k, v = (part[:n] for part in self.project(x))
         rows = torch.arange(n, device=x.device)
         cache.self_k[rows, :, positions] = k[:, :, 0]
         cache.self_v[rows, :, positions] = v[:, :, 0]

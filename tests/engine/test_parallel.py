@@ -1,10 +1,12 @@
 """The sharded seams: split layers, vocabulary and sampling give the tokens of one rank."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from engine import Checkpoint, DecodingOptions, Engine, EngineConfig, Request
+from engine import Checkpoint, DecodingOptions, Engine, EngineConfig, EngineError, Request
 from engine.header import StepHeader
 from engine.parallel.group import SingleRank
 from engine.parallel.partition import partition, scaled
@@ -59,11 +61,20 @@ def test_a_gang_gives_the_tokens_of_one_rank(
         assert tokens == {key: result.tokens for key, result in expected.items()}
 
 
-def test_header_is_the_leaders() -> None:
+def test_every_rank_goes_by_the_leaders_clock() -> None:
     def work(group: ThreadedGroup) -> StepHeader:
-        return StepHeader(7, group.rank, 2 * group.rank, 0).broadcast(group)
+        return StepHeader(7, 1_000 + group.rank, 2, 1).broadcast(group)
 
-    assert run_ranks(3, work) == [StepHeader(7, 0, 0, 0)] * 3
+    assert run_ranks(3, work) == [StepHeader(7, 1_000, 2, 1)] * 3
+
+
+@pytest.mark.parametrize("field", ["step", "n_arrived", "n_aborted"])
+def test_ranks_that_disagree_stop(field: str) -> None:
+    def work(group: ThreadedGroup) -> StepHeader:
+        return replace(StepHeader(7, 0, 2, 1), **{field: group.rank}).broadcast(group)
+
+    with pytest.raises(EngineError, match="lost each other"):
+        run_ranks(2, work)
 
 
 def test_one_rank_sends_nothing() -> None:
