@@ -7,7 +7,8 @@ its state carried from block to block, so that any length of audio passes throug
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -28,10 +29,17 @@ def _session() -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     # One thread: the network is tiny, and the other cores belong to the engine.
     options.inter_op_num_threads = options.intra_op_num_threads = 1
-    model = files("silero_vad") / "data" / "silero_vad_16k_sequence.onnx"
     return onnxruntime.InferenceSession(
-        model.read_bytes(), sess_options=options, providers=["CPUExecutionProvider"]
+        str(_model_file()), sess_options=options, providers=["CPUExecutionProvider"]
     )
+
+
+def _model_file() -> Path:
+    """The network in the `silero-vad` package, found without importing it: the import would set
+    torch to one thread in the whole process."""
+    package = find_spec("silero_vad")
+    assert package is not None and package.origin is not None, "a dependency of this project"
+    return Path(package.origin).parent / "data" / "silero_vad_16k_sequence.onnx"
 
 
 class ProbabilityStream(Protocol):

@@ -1,12 +1,20 @@
 """Voice activity over a stream against the package's own implementation."""
 
-from importlib.resources import files
+import subprocess
+import sys
 
 import numpy as np
 import pytest
-from silero_vad.sequence_vad import SileroVADSequence
+import torch
 
-from deployments.vad import FRAME_SAMPLES, Region, RegionDetector, SpeechProbabilities, VadOptions
+from deployments.vad import (
+    FRAME_SAMPLES,
+    Region,
+    RegionDetector,
+    SpeechProbabilities,
+    VadOptions,
+    _model_file,
+)
 
 
 @pytest.mark.parametrize("block", [511, 16_000, 480_000])
@@ -14,13 +22,28 @@ def test_a_stream_gives_the_probabilities_of_the_whole(
     block: int, clips: dict[str, np.ndarray]
 ) -> None:
     pcm = np.concatenate([*clips.values(), np.zeros(20_000, np.int16), *clips.values()])
-    model = SileroVADSequence(str(files("silero_vad") / "data" / "silero_vad_16k_sequence.onnx"))
+    n_threads = torch.get_num_threads()
+    from silero_vad.sequence_vad import SileroVADSequence  # sets torch to one thread
+
+    torch.set_num_threads(n_threads)
+    model = SileroVADSequence(str(_model_file()))
     expected = model.audio_forward(pcm.astype(np.float32) / 32_768.0)
     stream = SpeechProbabilities()
     parts = [stream.push(pcm[start : start + block]) for start in range(0, len(pcm), block)]
     probabilities = np.concatenate([*parts, stream.finish()])
     assert probabilities.shape == expected.shape
     assert np.abs(probabilities - expected).max() < 1e-5
+
+
+def test_looking_for_speech_leaves_torchs_threads_alone() -> None:
+    code = (
+        "import numpy, torch\n"
+        "torch.set_num_threads(2)\n"
+        "from deployments.vad import SpeechProbabilities\n"
+        "SpeechProbabilities().push(numpy.zeros(512, numpy.int16))\n"
+        "assert torch.get_num_threads() == 2\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def detect(probabilities: list[float], **options: float) -> list[Region]:

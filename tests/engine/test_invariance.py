@@ -20,7 +20,7 @@ def mixed_requests(clips: dict[str, np.ndarray]) -> list[Request]:
     ]
     return [
         Request(f"{name}-{index}", pcm, option, group=name)
-        for name, pcm in clips.items()
+        for name, pcm in list(clips.items())[:3]
         for index, option in enumerate(options)
     ]
 
@@ -97,7 +97,7 @@ def test_number_of_slots_changes_no_bit(
     checkpoints: dict[str, Checkpoint],
     clips: dict[str, np.ndarray],
 ) -> None:
-    results = run(Engine(checkpoints["demo:base"], config), mixed_requests(clips)[:12])
+    results = run(Engine(checkpoints["demo:base"], config), mixed_requests(clips)[::2])
     assert all(numbers(result) == numbers(alone[key]) for key, result in results.items())
 
 
