@@ -57,7 +57,10 @@ def test_a_gang_gives_the_tokens_of_one_rank(
         engine = Engine(checkpoints[model], EngineConfig(max_slots=4), group)
         return {key: result.tokens for key, result in run(engine, requests).items()}
 
-    for tokens in run_ranks(size, work):
+    n_threads = torch.get_num_threads()
+    gang = run_ranks(size, work)
+    torch.set_num_threads(n_threads)
+    for tokens in gang:
         assert tokens == {key: result.tokens for key, result in expected.items()}
 
 
