@@ -78,7 +78,7 @@ class Sampler:
 
     def probability(self, logits: torch.Tensor, token: int) -> torch.Tensor:
         """(n, local ids) unmasked logits -> (n,) the probability of one token."""
-        lse = self.group.all_gather(torch.logsumexp(logits.double(), -1)).logsumexp(0)
+        lse = self.group.all_gather(_row_logsumexp(logits.double())).logsumexp(0)
         return torch.exp(self._columns(logits, [token])[:, 0] - lse).float()
 
     def choose_among(self, logits: torch.Tensor, tokens: Sequence[int]) -> torch.Tensor:
@@ -159,5 +159,13 @@ def _best(scores: torch.Tensor, logits: torch.Tensor, first_id: int) -> _Best:
         (index + first_id).double(),
         logit.double(),
         max_logit.double(),
-        torch.logsumexp(logits, 1).double(),
+        _row_logsumexp(logits).double(),
     )
+
+
+def _row_logsumexp(logits: torch.Tensor) -> torch.Tensor:
+    """(n, ids) -> (n,). Of a single row torch would split the sum over its threads, and the last
+    bits would differ from those of the same row in a batch."""
+    if len(logits) == 1:
+        return torch.logsumexp(logits.expand(2, -1), 1)[:1]
+    return torch.logsumexp(logits, 1)
