@@ -35,7 +35,7 @@ VOICES = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description="Long real speech with known words and times.")
     parser.add_argument("out", type=Path)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--languages", default=",".join(VOICES))
