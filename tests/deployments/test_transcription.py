@@ -243,6 +243,18 @@ def test_a_loop_in_context_is_decoded_again_without(speech: np.ndarray) -> None:
     assert [segment.text for segment in progress.segments] == [loop[0][2]] * 4
 
 
+def test_text_in_context_that_ends_early_is_decoded_again_without(speech: np.ndarray) -> None:
+    """A sentence skipped in the middle shows as speech without text at the end."""
+    transcription, (first,) = begin(speech, context_chunks=99)
+    (second,) = transcription.accept(whole(first, " first")).chunks
+    (third,) = transcription.accept(whole(second, " second")).chunks
+    (again,) = transcription.accept(result(third.key, (0.0, 2.0, " early end"))).chunks
+    assert third.options.previous_tokens and again.options.previous_tokens == ()
+    assert np.array_equal(again.pcm, third.pcm), "all of it, not its tail"
+    (segment,) = transcription.accept(whole(again, " all of it")).segments
+    assert segment.text == " all of it"
+
+
 def test_the_first_attempt_that_comes_back_is_taken(clips: dict[str, np.ndarray]) -> None:
     transcription, (chunk,) = begin(clips["librivox-0880.wav"])
     retried = replace(chunk, attempt=1)
