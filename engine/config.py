@@ -16,18 +16,40 @@ TIME_PRECISION_S = 0.02
 """Seconds per timestamp token: two mel frames, the stride of the encoder's second convolution."""
 
 
+@dataclass(frozen=True, slots=True)
+class NumberFormats:
+    """Which number format each part of the model computes in.
+
+    Attributes:
+        dtype: what layers pass on to each other, their norms, and linear layers if not 8-bit.
+        attention: queries, keys and values, and what is kept of them.
+        int8_linear: linear layers multiply 8-bit integers.
+    """
+
+    dtype: torch.dtype
+    attention: torch.dtype
+    int8_linear: bool = False
+
+
 class Precision(StrEnum):
-    """Number format of weights and activations."""
+    """Number format of weights and activations.
+
+    `INT8` is that of the linear layers alone: weights with a scale an output, activations with a
+    scale a row; attention is in bfloat16.
+    """
 
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
     FLOAT16 = "float16"
+    INT8 = "int8"
 
-    @property
-    def dtype(self) -> torch.dtype:
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[
-            self.value
-        ]
+    def formats(self, device: torch.device) -> NumberFormats:
+        if self is Precision.INT8:
+            # On a CPU norms are faster in float32 than in bfloat16, and quantising is too.
+            dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
+            return NumberFormats(dtype, torch.bfloat16, int8_linear=True)
+        dtype = getattr(torch, self.value)
+        return NumberFormats(dtype, dtype)
 
 
 @dataclass(frozen=True, slots=True)

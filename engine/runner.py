@@ -34,11 +34,11 @@ class ModelRunner:
     def __init__(self, checkpoint: Checkpoint, config: EngineConfig, group: Group) -> None:
         dims = self.dims = checkpoint.dims
         device = self.device = torch.device(config.device)
-        self.dtype = config.precision.dtype
+        self.formats = config.precision.formats(device)
         self.n_slots = config.max_slots
         self.max_length = min(config.max_length or dims.n_text_ctx, dims.n_text_ctx)
         self.features = LogMel(dims.n_mels, device)
-        model = Whisper.load(checkpoint.source, dims, Stage.whole(dims), group, device, self.dtype)
+        model = Whisper.load(checkpoint.source, dims, Stage.whole(dims), group, device, self.formats)
         assert model.encoder is not None and model.decoder is not None
         self.encoder, self.decoder = model.encoder, model.decoder
         n_heads = len(partition(dims.n_text_head, group.size)[group.rank])
@@ -50,7 +50,7 @@ class ModelRunner:
             max_length=self.max_length,
             n_audio_ctx=dims.n_audio_ctx,
             device=device,
-            dtype=self.dtype,
+            dtype=self.formats.attention,
         )
         self.tokenizer = checkpoint.tokenizer
         rules = TokenRules(
@@ -69,7 +69,7 @@ class ModelRunner:
     @torch.inference_mode()
     def encode(self, chunks: Seq[npt.NDArray[np.int16]], slots: Seq[int]) -> None:
         """Encode windows as one batch and fill their slots' cross-attention."""
-        mel = self.features(chunks).to(self.dtype)
+        mel = self.features(chunks)
         self.decoder.fill_cross(self.encoder(mel), self.cache, self._slots(slots))
 
     @torch.inference_mode()

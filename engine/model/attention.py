@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from engine.kernels.attention import attend, attend_window
 from engine.model.kv_cache import LayerCache, Slots
 from engine.parallel.linear import ColumnParallelLinear, RowParallelLinear
 from engine.parallel.partition import partition, scaled
@@ -35,23 +36,6 @@ def pad_rows(x: torch.Tensor, batch: int) -> torch.Tensor:
     return x if len(x) == batch else F.pad(x, (0, 0, 0, 0, 0, batch - len(x)))
 
 
-def attend(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None
-) -> torch.Tensor:
-    """(B, H, T, D) x (B, H, L, D) -> (B, H, T, D) for few queries.
-
-    Two batched products: on a CPU a fused one-query kernel is slower, and its result depends on
-    the batch; these give each row the same bits at any batch.
-
-    Args:
-        mask: broadcastable to (B, H, T, L), True where a query must not look.
-    """
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-    if mask is not None:
-        scores = scores.masked_fill(mask, float("-inf"))
-    return torch.softmax(scores, dim=-1, dtype=torch.float32).to(v.dtype) @ v
-
-
 class SelfAttention(nn.Module):
     """The layers of self-attention, with q, k and v in one product."""
 
@@ -60,7 +44,8 @@ class SelfAttention(nn.Module):
         self.head_dim = head_dim
         columns = local_columns(context, n_head, head_dim)
         names = [f"{prefix}.{name}" for name in ("q_proj", "k_proj", "v_proj")]
-        self.qkv = ColumnParallelLinear.load(context, names, columns)
+        dtype = context.formats.attention
+        self.qkv = ColumnParallelLinear.load(context, names, columns, dtype)
         self.out = RowParallelLinear.load(context, f"{prefix}.out_proj", columns)
 
     def project(self, x: torch.Tensor) -> list[torch.Tensor]:
@@ -74,7 +59,7 @@ class EncoderSelfAttention(SelfAttention):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, n_audio_ctx, n_state) -> the same."""
         q, k, v = self.project(x)
-        out: torch.Tensor = self.out(merge_heads(F.scaled_dot_product_attention(q, k, v)))
+        out: torch.Tensor = self.out(merge_heads(attend_window(q, k, v)))
         return out
 
 
@@ -118,9 +103,10 @@ class CrossAttention(nn.Module):
         super().__init__()
         self.head_dim = head_dim
         columns = local_columns(context, n_head, head_dim)
-        self.q = ColumnParallelLinear.load(context, [f"{prefix}.q_proj"], columns)
+        dtype = context.formats.attention
+        self.q = ColumnParallelLinear.load(context, [f"{prefix}.q_proj"], columns, dtype)
         names = [f"{prefix}.{name}" for name in ("k_proj", "v_proj")]
-        self.kv = ColumnParallelLinear.load(context, names, columns)
+        self.kv = ColumnParallelLinear.load(context, names, columns, dtype)
         self.out = RowParallelLinear.load(context, f"{prefix}.out_proj", columns)
 
     def fill(self, audio_features: torch.Tensor, cache: LayerCache, slots: Slots) -> None:

@@ -15,13 +15,15 @@ class ConvStem(nn.Module):
 
     def __init__(self, context: LoadContext) -> None:
         super().__init__()
-        self.conv1_weight = context.parameter("encoder.conv1.weight")
-        self.conv1_bias = context.parameter("encoder.conv1.bias")
-        self.conv2_weight = context.parameter("encoder.conv2.weight")
-        self.conv2_bias = context.parameter("encoder.conv2.bias")
+        dtype = context.formats.attention
+        self.conv1_weight = context.parameter("encoder.conv1.weight", dtype)
+        self.conv1_bias = context.parameter("encoder.conv1.bias", dtype)
+        self.conv2_weight = context.parameter("encoder.conv2.weight", dtype)
+        self.conv2_bias = context.parameter("encoder.conv2.bias", dtype)
         self.positions = context.parameter("encoder.embed_positions.weight")
 
     def forward(self, mel: torch.Tensor) -> torch.Tensor:
+        mel = mel.to(self.conv1_weight.dtype)
         x = F.gelu(F.conv1d(mel, self.conv1_weight, self.conv1_bias, padding=1))
         x = F.gelu(F.conv1d(x, self.conv2_weight, self.conv2_bias, stride=2, padding=1))
         return x.transpose(1, 2) + self.positions

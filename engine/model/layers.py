@@ -2,7 +2,6 @@
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from engine.parallel.linear import ColumnParallelLinear, RowParallelLinear
 from engine.parallel.partition import partition, scaled
@@ -26,10 +25,10 @@ class MLP(nn.Module):
         super().__init__()
         hidden = context.source.shape(f"{prefix}.fc1.weight")[0]
         units = scaled(partition(hidden, context.group.size)[context.group.rank], 1)
-        self.fc1 = ColumnParallelLinear.load(context, [f"{prefix}.fc1"], units)
+        self.fc1 = ColumnParallelLinear.load(context, [f"{prefix}.fc1"], units, context.dtype)
         self.fc2 = RowParallelLinear.load(context, f"{prefix}.fc2", units)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., n_state) -> the same."""
-        out: torch.Tensor = self.fc2(F.gelu(self.fc1(x)))
+        out: torch.Tensor = self.fc2(self.fc1(x, gelu=True))
         return out

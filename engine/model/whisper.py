@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from engine.config import ModelDimensions
+from engine.config import ModelDimensions, NumberFormats
 from engine.model.decoder import DecoderStage
 from engine.model.encoder import EncoderStage
 from engine.parallel.group import Group
@@ -38,10 +38,10 @@ class Whisper:
         stage: Stage,
         group: Group,
         device: torch.device,
-        dtype: torch.dtype,
+        formats: NumberFormats,
     ) -> "Whisper":
         """Read this rank's slices of this stage's layers, and nothing else."""
-        context = LoadContext(source, group, device, dtype)
+        context = LoadContext(source, group, device, formats)
         return cls(
             EncoderStage(context, dims, stage.encoder).eval() if stage.encoder else None,
             DecoderStage(context, dims, stage.decoder).eval() if stage.decoder else None,

@@ -1,8 +1,7 @@
 """Linear layers and the embedding, split over the ranks of a tensor-parallel group.
 
 Each layer reads from the weight files the slice that its rank owns, and nothing else
-(Megatron-LM, arXiv:1909.08053, section 3). They are `nn.Linear`s, so that torch's quantisation
-finds them.
+(Megatron-LM, arXiv:1909.08053, section 3). The arithmetic is a kernel's (`engine.kernels`).
 """
 
 from collections.abc import Sequence
@@ -11,37 +10,40 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from engine.kernels.linear import LinearKernel
+from engine.kernels.quantize import quantize_weight
 from engine.parallel.group import Group
 from engine.parallel.partition import partition
 from engine.weights.source import LoadContext
 
 
-class _LoadedLinear(nn.Linear):
-    """An `nn.Linear` around given tensors: nothing is allocated twice, nothing initialised."""
-
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
-        nn.Module.__init__(self)
-        self.out_features, self.in_features = weight.shape
-        self.weight = nn.Parameter(weight, requires_grad=False)
-        self.register_parameter(
-            "bias", None if bias is None else nn.Parameter(bias, requires_grad=False)
-        )
-
-
-class ColumnParallelLinear(_LoadedLinear):
+class ColumnParallelLinear(nn.Module):
     """Splits the output features. (..., in) -> (..., local out); ranks exchange nothing."""
+
+    def __init__(self, kernel: LinearKernel) -> None:
+        super().__init__()
+        self.kernel = kernel
 
     @classmethod
     def load(
-        cls, context: LoadContext, names: Sequence[str], rows: slice
+        cls, context: LoadContext, names: Sequence[str], rows: slice, dtype: torch.dtype
     ) -> "ColumnParallelLinear":
         """Fuse the `rows` of several layers that share their input, such as q, k and v.
 
         A layer without a bias in the files (Whisper's k) gets zeros where another has one.
+
+        Args:
+            dtype: of the output.
         """
         weight = torch.cat([context.read(f"{name}.weight", rows=rows) for name in names])
+        return cls(context.linear(weight, cls._bias(context, names, rows, weight), dtype))
+
+    @staticmethod
+    def _bias(
+        context: LoadContext, names: Sequence[str], rows: slice, weight: torch.Tensor
+    ) -> torch.Tensor | None:
         if not any(f"{name}.bias" in context.source for name in names):
-            return cls(weight, None)
+            return None
         n_rows = rows.stop - rows.start
         biases = [
             context.read(f"{name}.bias", rows=rows)
@@ -49,56 +51,85 @@ class ColumnParallelLinear(_LoadedLinear):
             else weight.new_zeros(n_rows)
             for name in names
         ]
-        return cls(weight, torch.cat(biases))
+        return torch.cat(biases)
+
+    def forward(self, x: torch.Tensor, gelu: bool = False) -> torch.Tensor:
+        out: torch.Tensor = self.kernel(x, gelu)
+        return out
 
 
-class RowParallelLinear(_LoadedLinear):
+class RowParallelLinear(nn.Module):
     """Splits the input features. (..., local in) -> (..., out), summed over the ranks.
 
     The bias is added once, after the sum.
     """
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, group: Group) -> None:
-        super().__init__(weight, bias)
+    bias: torch.Tensor
+
+    def __init__(self, kernel: LinearKernel, bias: torch.Tensor | None, group: Group) -> None:
+        super().__init__()
+        self.kernel = kernel
+        self.register_buffer("bias", bias)
         self.group = group
 
     @classmethod
     def load(cls, context: LoadContext, name: str, columns: slice) -> "RowParallelLinear":
         weight = context.read(f"{name}.weight", columns=columns)
-        return cls(weight, context.read(f"{name}.bias"), context.group)
+        bias = context.read(f"{name}.bias")
+        if context.group.size == 1:
+            return cls(context.linear(weight, bias, context.dtype), None, context.group)
+        return cls(context.linear(weight, None, context.dtype), bias, context.group)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.kernel(x)
         if self.group.size == 1:
-            return super().forward(x)
-        y = self.group.all_reduce_sum(F.linear(x, self.weight))
-        return y if self.bias is None else y + self.bias
+            return y
+        return self.group.all_reduce_sum(y) + self.bias
 
 
 class VocabParallelEmbedding(nn.Module):
-    """Token embedding and, tied to it, the output layer; each rank owns a range of token ids."""
+    """Token embedding and, tied to it, the output layer; each rank owns a range of token ids.
 
-    def __init__(self, weight: torch.Tensor, vocab: range, group: Group) -> None:
+    In 8 bit the table is kept as integers too, with the scales of the output layer.
+    """
+
+    table: torch.Tensor
+    scale: torch.Tensor | None
+
+    def __init__(self, weight: torch.Tensor, vocab: range, context: LoadContext) -> None:
         super().__init__()
-        self.weight = nn.Parameter(weight, requires_grad=False)
         self.vocab = vocab
-        self.group = group
+        self.group = context.group
+        self.dtype = context.dtype
+        self.kernel = context.linear(weight, None, context.dtype)
+        int8 = context.formats.int8_linear
+        table, scale = quantize_weight(weight) if int8 else (weight, None)
+        self.register_buffer("table", table)
+        self.register_buffer("scale", scale)
 
     @classmethod
     def load(cls, context: LoadContext, name: str) -> "VocabParallelEmbedding":
         n_vocab = context.source.shape(f"{name}.weight")[0]
         vocab = partition(n_vocab, context.group.size)[context.group.rank]
         weight = context.read(f"{name}.weight", rows=slice(vocab.start, vocab.stop))
-        return cls(weight, vocab, context.group)
+        return cls(weight, vocab, context)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """(...) int64 -> (..., n_state)."""
         if self.group.size == 1:
-            return F.embedding(tokens, self.weight)
+            return self._lookup(tokens)
         local = tokens - self.vocab.start
         mine = (local >= 0) & (local < len(self.vocab))
-        embedded = F.embedding(torch.where(mine, local, 0), self.weight)
+        embedded = self._lookup(torch.where(mine, local, 0))
         return self.group.all_reduce_sum(embedded * mine.unsqueeze(-1))
 
     def local_logits(self, x: torch.Tensor) -> torch.Tensor:
         """(..., n_state) -> (..., this rank's token ids). Full logits are never gathered."""
-        return F.linear(x, self.weight)
+        out: torch.Tensor = self.kernel(x)
+        return out
+
+    def _lookup(self, ids: torch.Tensor) -> torch.Tensor:
+        rows = F.embedding(ids, self.table)
+        if self.scale is None:
+            return rows
+        return (rows * self.scale[ids].unsqueeze(-1)).to(self.dtype)

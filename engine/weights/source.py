@@ -9,6 +9,8 @@ from typing import Protocol
 import torch
 from torch import nn
 
+from engine.config import NumberFormats
+from engine.kernels.linear import LinearKernel, make_linear
 from engine.parallel.group import Group
 
 Rows = slice | None
@@ -31,18 +33,35 @@ class WeightSource(Protocol):
 
 @dataclass(frozen=True)
 class LoadContext:
-    """What a layer needs to load itself: files, group, device and number format."""
+    """What a layer needs to load itself: files, group, device and number formats."""
 
     source: WeightSource
     group: Group
     device: torch.device
-    dtype: torch.dtype
+    formats: NumberFormats
 
-    def read(self, name: str, rows: Rows = None, columns: Rows = None) -> torch.Tensor:
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of what layers pass on to each other."""
+        return self.formats.dtype
+
+    def linear(
+        self, weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype
+    ) -> LinearKernel:
+        """The kernel for a linear layer whose output is of that number format."""
+        return make_linear(weight, bias, dtype, self.formats.int8_linear)
+
+    def read(
+        self,
+        name: str,
+        rows: Rows = None,
+        columns: Rows = None,
+        dtype: torch.dtype | None = None,
+    ) -> torch.Tensor:
         tensor = self.source.read(name, rows, columns)
         # A copy, also where nothing has to be converted: the tensor outlives the mapped file.
-        return tensor.to(self.device, self.dtype, copy=True).contiguous()
+        return tensor.to(self.device, dtype or self.dtype, copy=True).contiguous()
 
-    def parameter(self, name: str) -> nn.Parameter:
+    def parameter(self, name: str, dtype: torch.dtype | None = None) -> nn.Parameter:
         """A whole tensor, as a parameter that needs no gradient."""
-        return nn.Parameter(self.read(name), requires_grad=False)
+        return nn.Parameter(self.read(name, dtype=dtype), requires_grad=False)

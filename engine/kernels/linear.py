@@ -1,0 +1,165 @@
+"""y = x W^T + b in each number format, behind one call.
+
+Which kernel a layer gets is chosen once, when it is loaded (`make_linear`). All give a row the same
+bits whatever the other rows are, except float32 on a CPU, which `engine.batching` arranges for.
+"""
+
+from functools import cache
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from engine.kernels.quantize import quantize_rows, quantize_weight
+
+
+class LinearKernel(nn.Module):
+    """A linear layer's arithmetic. Weights are (out, in), biases (out,)."""
+
+    def forward(self, x: torch.Tensor, gelu: bool = False) -> torch.Tensor:
+        """(..., in) -> (..., out), through a GELU if asked to."""
+        raise NotImplementedError
+
+
+class DenseLinear(LinearKernel):
+    """Weights as they are, in the number format of the activations."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight)
+        self.register_buffer("bias", bias)
+
+    def forward(self, x: torch.Tensor, gelu: bool = False) -> torch.Tensor:
+        y = F.linear(x, self.weight, self.bias)
+        return F.gelu(y) if gelu else y
+
+
+class PackedLinear(LinearKernel):
+    """bfloat16 on a CPU, with weights in oneDNN's blocked layout and the GELU inside the product.
+
+    Half the time of a plain product at the few rows of a decoder (docs/benchmarks.md).
+    """
+
+    bias: torch.Tensor | None
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        super().__init__()
+        # An opaque tensor: no buffer, because it has no storage to move or to save.
+        self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.to(torch.bfloat16))
+        self.register_buffer("bias", None if bias is None else bias.to(torch.bfloat16))
+
+    def forward(self, x: torch.Tensor, gelu: bool = False) -> torch.Tensor:
+        name, algorithm = ("gelu", "none") if gelu else ("none", "")
+        y: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
+            x, self._packed, self.bias, name, [], algorithm
+        )
+        return y
+
+
+class Int8Linear(LinearKernel):
+    """8-bit weights, and activations quantised row by row, in torch's plain integer product.
+
+    Args:
+        dtype: of the output.
+    """
+
+    bias: torch.Tensor
+    weight: torch.Tensor
+    scale: torch.Tensor
+
+    def __init__(
+        self, weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype
+    ) -> None:
+        super().__init__()
+        self.dtype = dtype
+        quantized, scale = quantize_weight(weight)
+        self.register_buffer("bias", torch.zeros_like(scale) if bias is None else bias.float())
+        self._keep(quantized, scale)
+
+    def _keep(self, quantized: torch.Tensor, scale: torch.Tensor) -> None:
+        self.register_buffer("weight", quantized)
+        self.register_buffer("scale", scale)
+
+    def forward(self, x: torch.Tensor, gelu: bool = False) -> torch.Tensor:
+        rows, scale = quantize_rows(x.reshape(-1, x.shape[-1]))
+        y = self._product(rows).mul_(scale).add_(self.bias)
+        y = F.gelu(y) if gelu else y
+        return y.to(self.dtype).view(*x.shape[:-1], -1)
+
+    def _product(self, rows: torch.Tensor) -> torch.Tensor:
+        """(n, in) int8 -> (n, out) float32, the rows' own scales left out."""
+        n = len(rows)
+        # CUDA's product takes no fewer than 17 rows, and multiples of 8.
+        padded = max(-(-n // 8) * 8, 24) if rows.is_cuda else n
+        product = torch._int_mm(F.pad(rows, (0, 0, 0, padded - n)), self.weight.t())
+        return product[:n].float() * self.scale
+
+
+class OneDnnInt8Linear(Int8Linear):
+    """The same in oneDNN, which scales the integers while they are in registers."""
+
+    _ZERO_POINT = 128
+    """oneDNN has fast kernels for unsigned activations only; they are shifted by this."""
+
+    zeros: torch.Tensor
+
+    def _keep(self, quantized: torch.Tensor, scale: torch.Tensor) -> None:
+        self._packed = torch.ops.onednn.qlinear_prepack(quantized, None)
+        self.register_buffer("scale", scale)
+        self.register_buffer("zeros", torch.zeros(len(scale), dtype=torch.int32))
+
+    def _product(self, rows: torch.Tensor) -> torch.Tensor:
+        product: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
+            rows.view(torch.uint8).bitwise_xor_(self._ZERO_POINT),
+            1.0,
+            self._ZERO_POINT,
+            self._packed,
+            self.scale,
+            self.zeros,
+            None,
+            1.0,
+            0,
+            torch.float32,
+            "none",
+            [],
+            "",
+        )
+        return product
+
+
+def _has_onednn() -> bool:
+    return bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+
+
+@cache
+def has_fast_int8() -> bool:
+    """Whether this CPU multiplies 8-bit integers into 32-bit ones in one instruction. On others
+    oneDNN's sums may overflow."""
+    return _has_onednn() and torch.cpu._is_vnni_supported()
+
+
+@cache
+def has_fast_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 natively."""
+    return _has_onednn() and torch.cpu._is_avx512_bf16_supported()
+
+
+def make_linear(
+    weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype, int8: bool
+) -> LinearKernel:
+    """The fastest kernel for these weights on their device.
+
+    Args:
+        dtype: of the output; of the input and the weights as well, unless `int8`.
+        int8: quantise weights and activations.
+    """
+    on_cpu = weight.device.type == "cpu"
+    if int8:
+        kernel = OneDnnInt8Linear if on_cpu and has_fast_int8() else Int8Linear
+        return kernel(weight, bias, dtype)
+    if on_cpu and dtype == torch.bfloat16 and _has_onednn():
+        return PackedLinear(weight, bias)
+    return DenseLinear(weight, bias)
