@@ -56,6 +56,9 @@ class FileFailed:
     transcript: Transcript
 
 
+_MIN_WAITING = 4
+"""Chunks that wait for a place, at least, while there are more in the files."""
+
 Event = SegmentsReady | FileDone | FileFailed
 
 
@@ -140,10 +143,12 @@ class LocalTranscriber:
             self._open[job.name] = _OpenFile(job, self._limits, detect)
 
     def _fill(self) -> None:
-        """Read on, file after file, until the engine has a full batch waiting."""
+        """Read on, file after file, until the engine has enough waiting for the next steps. Not
+        more: what is read now keeps the engine waiting now."""
         slots = self._engine.config.max_slots
+        enough = max(_MIN_WAITING, 2 * self._engine.config.encode_limit)
         progressed = True
-        while progressed and self._engine.n_waiting < slots:
+        while progressed and self._engine.n_waiting < enough:
             progressed = False
             for file in self._open.values():
                 if not file.exhausted and file.wants_audio(4 * slots):

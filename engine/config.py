@@ -21,21 +21,21 @@ class NumberFormats:
     """Which number format each part of the model computes in.
 
     Attributes:
-        dtype: what layers pass on to each other, their norms, and linear layers if not 8-bit.
-        attention: queries, keys and values, and what is kept of them.
-        int8_linear: linear layers multiply 8-bit integers.
+        dtype: what layers pass on to each other, and their norms.
+        product: linear layers, attention, and what is kept of keys and values.
+        int8_mlp: the MLPs multiply 8-bit integers instead.
     """
 
     dtype: torch.dtype
-    attention: torch.dtype
-    int8_linear: bool = False
+    product: torch.dtype
+    int8_mlp: bool = False
 
 
 class Precision(StrEnum):
     """Number format of weights and activations.
 
-    `INT8` is that of the linear layers alone: weights with a scale an output, activations with a
-    scale a row; attention is in bfloat16.
+    `INT8` is that of the MLPs, two thirds of a layer's weights in the encoder: weights have a scale
+    an output, activations a scale a row. The rest of such a model is in bfloat16.
     """
 
     FLOAT32 = "float32"
@@ -44,12 +44,11 @@ class Precision(StrEnum):
     INT8 = "int8"
 
     def formats(self, device: torch.device) -> NumberFormats:
-        if self is Precision.INT8:
-            # On a CPU norms are faster in float32 than in bfloat16, and quantising is too.
-            dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
-            return NumberFormats(dtype, torch.bfloat16, int8_linear=True)
-        dtype = getattr(torch, self.value)
-        return NumberFormats(dtype, dtype)
+        product = torch.bfloat16 if self is Precision.INT8 else getattr(torch, self.value)
+        # On a CPU norms are faster in float32 than in bfloat16, and sums are better.
+        is_bfloat16_on_cpu = device.type == "cpu" and product == torch.bfloat16
+        dtype = torch.float32 if is_bfloat16_on_cpu else product
+        return NumberFormats(dtype, product, int8_mlp=self is Precision.INT8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +96,11 @@ class EngineConfig:
             at most. None: 1 on a CPU, where the encoder is bound by arithmetic, 8 elsewhere.
         max_length: positions of a self-attention slot, prompt included; a multiple of 4, half of
             it at most for the prompt. None: the model's 448.
+        overlap_encoding: encode windows beside the decoding of others, on a CUDA stream or on half
+            of the CPU's threads; False: in between.
+        lag_steps: steps between a token's sampling and the host's reading of it; what is sampled behind a
+            text's end meanwhile is dropped. None: 2 on a GPU, which else waits for the host at each
+            token, and 0 on a CPU.
         aging_s: a waiting request gains one step of priority each time this many seconds pass.
     """
 
@@ -105,6 +109,8 @@ class EngineConfig:
     max_slots: int = 8
     encode_batch: int | None = None
     max_length: int | None = None
+    overlap_encoding: bool = True
+    lag_steps: int | None = None
     aging_s: float = 30.0
 
     def __post_init__(self) -> None:
@@ -114,12 +120,18 @@ class EngineConfig:
             raise ValueError(f"encode_batch must be at least 1, got {self.encode_batch}")
         if self.max_length is not None and (self.max_length < 32 or self.max_length % 4):
             raise ValueError(f"max_length must be a multiple of 4 from 32, got {self.max_length}")
+        if self.lag_steps is not None and self.lag_steps < 0:
+            raise ValueError(f"lag_steps must not be negative, got {self.lag_steps}")
         if self.aging_s <= 0:
             raise ValueError(f"aging_s must be positive, got {self.aging_s}")
 
     @property
     def on_cpu(self) -> bool:
         return torch.device(self.device).type == "cpu"
+
+    @property
+    def lag(self) -> int:
+        return (0 if self.on_cpu else 2) if self.lag_steps is None else self.lag_steps
 
     @property
     def encode_limit(self) -> int:

@@ -2,22 +2,36 @@
 
 Synchronous, for one thread; a replica runs it in a thread of its own and resolves futures. Each
 step admits waiting chunks into free slots, then decodes one token in every slot, so chunks join
-while others decode and a finished chunk frees its slot at once.
+while others decode and a finished chunk frees its slot at once. Windows are encoded beside that, and
+on a GPU the host reads tokens some steps after it had them sampled, so that neither waits.
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from engine.config import EngineConfig
 from engine.decoding.tokenizer import Tokenizer
+from engine.download import Download
+from engine.encode_ahead import make_encoding
 from engine.errors import EngineError, RequestError
 from engine.header import StepHeader
 from engine.parallel.group import Group, SingleRank
 from engine.request import Request, Result
 from engine.runner import ModelRunner
-from engine.scheduler import Scheduler, Waiting
+from engine.scheduler import Scheduler
 from engine.sequence import Sequence as Running
 from engine.weights.checkpoint import Checkpoint, open_checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class _Launched:
+    """Tokens that the device was told to sample in a step: each row's sequence, and their values."""
+
+    step: int
+    rows: list[Running | None]
+    values: Download
 
 
 class Engine:
@@ -44,8 +58,11 @@ class Engine:
         self._group = group or SingleRank()
         self._clock = clock
         self._runner = ModelRunner(checkpoint, config, self._group)
-        self._scheduler = Scheduler(config.max_slots, config.encode_limit, config.aging_s)
+        self._scheduler = Scheduler(config.max_slots, config.aging_s)
+        self._encoding = make_encoding(self._encode, config, self._group)
+        self._encoded: dict[int, Running] = {}
         self._running: dict[int, Running] = {}
+        self._launched: deque[_Launched] = deque()
         self._ids: set[str] = set()
         self._arrived: list[Request] = []
         self._aborted: list[int] = []
@@ -67,11 +84,12 @@ class Engine:
 
     @property
     def n_running(self) -> int:
-        return len(self._running)
+        """Sequences in slots: decoded, or being encoded."""
+        return self._scheduler.n_running
 
     @property
     def has_unfinished(self) -> bool:
-        return bool(self._ids or self._running)
+        return bool(self._ids or self.n_running)
 
     def add_request(self, request: Request) -> None:
         """Queue a chunk.
@@ -94,10 +112,9 @@ class Engine:
         if len(arrived) < len(self._arrived):
             self._arrived = arrived
         elif not self._scheduler.remove(request_id):
+            held = self._encoded | self._running
             self._aborted += [
-                slot
-                for slot, sequence in self._running.items()
-                if sequence.request.request_id == request_id
+                slot for slot, sequence in held.items() if sequence.request.request_id == request_id
             ]
         return True
 
@@ -111,13 +128,15 @@ class Engine:
             raise EngineError("an earlier step failed: load the engine anew")
         self._in_step = True
         now_s = self._begin_step()
-        admitted = self._scheduler.admit(now_s)
-        if admitted:
-            self._admit(admitted)
-        finished = self._collect()
-        if self._running:
-            self._decode()
-            finished += self._collect()
+        self._admit(now_s)
+        joining = self._encoding.collect(len(self._running))
+        with self._encoding.beside():
+            self._join(joining)
+            finished = self._collect()
+            if self._running:
+                self._decode()
+                finished += self._collect()
+        self._step += 1
         self._in_step = False
         return finished
 
@@ -128,19 +147,35 @@ class Engine:
         aborted, self._aborted = self._aborted, []
         own = StepHeader(self._step, round(self._clock() * 1e6), len(arrived), len(aborted))
         now_s = own.broadcast(self._group).now_us / 1e6
-        self._step += 1
         for slot in aborted:
-            self._release(slot)
+            if slot in self._running:
+                self._release(self._running[slot])
+            else:  # its slot is being written; it is dropped when that is done
+                self._encoded[slot].aborted = True
         for request in arrived:
             self._scheduler.add(request, now_s)
         return now_s
 
-    def _admit(self, admitted: Sequence[tuple[int, Waiting]]) -> None:
+    def _admit(self, now_s: float) -> None:
+        """Give free slots to waiting requests and have their windows encoded."""
+        admitted = self._scheduler.admit(now_s, self._encoding.room)
         now = self._clock()
         new = [Running(item.request, slot, item.arrived_s, now) for slot, item in admitted]
+        self._encoded.update((sequence.slot, sequence) for sequence in new)
+        self._encoding.submit(new)
+
+    def _encode(self, sequences: Sequence[Running]) -> None:
+        pcm = [sequence.request.pcm for sequence in sequences]
+        self._runner.encode(pcm, [sequence.slot for sequence in sequences])
+
+    def _join(self, encoded: Sequence[Running]) -> None:
+        """Run the prompts of sequences whose windows are encoded."""
+        for sequence in encoded:
+            del self._encoded[sequence.slot]
+            if sequence.aborted:
+                self._scheduler.free(sequence.slot)
+        new = [sequence for sequence in encoded if not sequence.aborted]
         self._running.update((sequence.slot, sequence) for sequence in new)
-        slots = [sequence.slot for sequence in new]
-        self._runner.encode([sequence.request.pcm for sequence in new], slots)
         for sequence in new:
             self._set_language(sequence)
         decoding = [sequence for sequence in new if sequence.finish_reason is None]
@@ -167,40 +202,54 @@ class Engine:
             sequence.prompt = self._prompt(sequence.request, sequence.language)
             wanted = sequence.request.options.max_new_tokens or self.dims.n_text_ctx // 2
             sequence.max_new_tokens = min(wanted, self._room(sequence.prompt))
+        noise = [sequence.noise() for sequence in sequences]
         sampled, no_speech = self._runner.begin(
             [sequence.prompt for sequence in sequences],
             [sequence.slot for sequence in sequences],
             [sequence.request.options for sequence in sequences],
-            [sequence.noise() for sequence in sequences],
+            noise,
         )
-        tokens, logprobs = sampled.tokens.tolist(), sampled.logprobs.tolist()
-        for index, sequence in enumerate(sequences):
-            sequence.no_speech_prob = float(no_speech[index])
-            sequence.append(tokens[index], logprobs[index], self.tokenizer.eot)
+        self._keep(list(sequences), Download(sampled.tokens, sampled.logprobs, no_speech))
 
     def _decode(self) -> None:
         n = max(self._running) + 1
-        n_positions = max(sequence.position for sequence in self._running.values()) + 1
         by_slot = [self._running.get(slot) for slot in range(n)]
+        n_positions = max(sequence.position for sequence in self._running.values()) + 1
         noise = [None if sequence is None else sequence.noise() for sequence in by_slot]
         sampled = self._runner.decode(n, n_positions, noise)
-        tokens, logprobs = sampled.tokens.tolist(), sampled.logprobs.tolist()
-        for slot, sequence in self._running.items():
-            sequence.append(tokens[slot], logprobs[slot], self.tokenizer.eot)
+        self._keep(by_slot, Download(sampled.tokens, sampled.logprobs))
+
+    def _keep(self, rows: list[Running | None], values: Download) -> None:
+        for sequence in rows:
+            if sequence is not None:
+                sequence.n_sampled += 1
+        self._launched.append(_Launched(self._step, rows, values))
 
     def _collect(self) -> list[Result]:
+        """Read what has come back from the device, and return what is finished."""
+        newest = self._step - self.config.lag
+        while self._launched and self._launched[0].step <= newest:
+            self._read(self._launched.popleft())
         done = [sequence for sequence in self._running.values() if sequence.finish_reason]
         results = []
         for sequence in done:
             results.append(sequence.result(self.tokenizer, self._clock()))
             self._ids.discard(sequence.request.request_id)
-            self._release(sequence.slot)
+            self._release(sequence)
         return results
 
-    def _release(self, slot: int) -> None:
-        del self._running[slot]
-        self._runner.release(slot)
-        self._scheduler.free(slot)
+    def _read(self, launched: "_Launched") -> None:
+        tokens, logprobs, *no_speech = (column.tolist() for column in launched.values.get())
+        for row, sequence in enumerate(launched.rows):
+            if sequence is not None:
+                sequence.append(tokens[row], logprobs[row], self.tokenizer.eot)
+                if no_speech:
+                    sequence.no_speech_prob = no_speech[0][row]
+
+    def _release(self, sequence: Running) -> None:
+        del self._running[sequence.slot]
+        self._runner.release(sequence.slot)
+        self._scheduler.free(sequence.slot)
 
     def _prompt(self, request: Request, language: str) -> list[int]:
         options = request.options

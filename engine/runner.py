@@ -38,7 +38,9 @@ class ModelRunner:
         self.n_slots = config.max_slots
         self.max_length = min(config.max_length or dims.n_text_ctx, dims.n_text_ctx)
         self.features = LogMel(dims.n_mels, device)
-        model = Whisper.load(checkpoint.source, dims, Stage.whole(dims), group, device, self.formats)
+        model = Whisper.load(
+            checkpoint.source, dims, Stage.whole(dims), group, device, self.formats
+        )
         assert model.encoder is not None and model.decoder is not None
         self.encoder, self.decoder = model.encoder, model.decoder
         n_heads = len(partition(dims.n_text_head, group.size)[group.rank])
@@ -50,7 +52,7 @@ class ModelRunner:
             max_length=self.max_length,
             n_audio_ctx=dims.n_audio_ctx,
             device=device,
-            dtype=self.formats.attention,
+            dtype=self.formats.product,
         )
         self.tokenizer = checkpoint.tokenizer
         rules = TokenRules(

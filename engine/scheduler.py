@@ -36,13 +36,11 @@ class Scheduler:
 
     Args:
         n_slots: sequences that may run at once.
-        admit_limit: requests admitted by one call of `admit`.
         aging_s: seconds of waiting that raise a request's priority by one step.
     """
 
-    def __init__(self, n_slots: int, admit_limit: int, aging_s: float) -> None:
+    def __init__(self, n_slots: int, aging_s: float) -> None:
         self.n_slots = n_slots
-        self.admit_limit = admit_limit
         self.aging_s = aging_s
         self._free = list(range(n_slots))
         self._groups: dict[str, _Group] = {}
@@ -76,13 +74,13 @@ class Scheduler:
                 return True
         return False
 
-    def admit(self, now_s: float) -> list[tuple[int, Waiting]]:
-        """Give free slots to waiting requests: (slot, request), at most `admit_limit` of them.
+    def admit(self, now_s: float, limit: int) -> list[tuple[int, Waiting]]:
+        """Give free slots to waiting requests: (slot, request), at most `limit` of them.
 
         The lowest slots are given first, which keeps the decoded batch small.
         """
         admitted: list[tuple[int, Waiting]] = []
-        while self._free and len(admitted) < self.admit_limit:
+        while self._free and len(admitted) < limit:
             name = self._next_group(now_s)
             if name is None:
                 break

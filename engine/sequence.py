@@ -12,8 +12,8 @@ from engine.request import FinishReason, Request, Result
 class Sequence:
     """A request in a slot.
 
-    `position` is where the last sampled token will be written in the slot. `sum_logprob` counts
-    every sampled token, the end token too.
+    `n_sampled` counts the tokens that the device was told to sample; `tokens` are those that came
+    back, which may be some steps later. `sum_logprob` counts every one of them, the end token too.
     """
 
     request: Request
@@ -25,17 +25,23 @@ class Sequence:
     no_speech_prob: float = 0.0
     prompt: list[int] = field(default_factory=list)
     max_new_tokens: int = 0
+    n_sampled: int = 0
     tokens: list[int] = field(default_factory=list)
     sum_logprob: float = 0.0
     finish_reason: FinishReason | None = None
     first_token_s: float = 0.0
+    aborted: bool = False
 
     @property
     def position(self) -> int:
-        return len(self.prompt) + len(self.tokens) - 1
+        """Where the last sampled token will be written in the slot."""
+        return len(self.prompt) + self.n_sampled - 1
 
     def append(self, token: int, logprob: float, eot: int) -> None:
-        """Record a sampled token; sets `finish_reason` when it is the last one."""
+        """Record a sampled token; sets `finish_reason` when it is the last one. What was sampled
+        behind that before it came back is dropped."""
+        if self.finish_reason is not None:
+            return
         self.sum_logprob += logprob
         if token == eot:
             self.finish_reason = "stop"
@@ -49,7 +55,7 @@ class Sequence:
         options = self.request.options
         if options.temperature == 0.0:
             return None
-        return Noise(options.temperature, options.seed, len(self.tokens))
+        return Noise(options.temperature, options.seed, self.n_sampled)
 
     def result(self, tokenizer: Tokenizer, finished_s: float) -> Result:
         assert self.finish_reason is not None, "the sequence is not finished"

@@ -42,43 +42,43 @@ class TokenRules:
             vocab.start + self._split, vocab.stop, dtype=torch.int64, device=device
         )
 
-    def split(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(n, local ids) -> the text part and the timestamp part, as views."""
-        return logits[:, : self._split], logits[:, self._split :]
+    def split(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(n, local ids) -> words, the special tokens from the end token on, and timestamps, as
+        views."""
+        words, special = logits[:, : self._eot], logits[:, self._eot : self._split]
+        return words, special, logits[:, self._split :]
 
-    def apply(self, logits: torch.Tensor, state: RuleState) -> torch.Tensor:
-        """Set forbidden tokens to -inf, in place.
+    def apply(self, logits: torch.Tensor, state: RuleState) -> tuple[torch.Tensor, torch.Tensor]:
+        """Set forbidden tokens to -inf, in place, but for those that are forbidden as a whole.
 
         Args:
             logits: (n, local ids) float32.
             state: the n slots' entries.
+
+        Returns:
+            (n,) bool each: rows in which all words, and all special tokens, are forbidden. Filling
+            those would be a pass over all logits for a few rows.
         """
         logits.index_fill_(1, self._suppress, float("-inf"))
         is_first = state.n_sampled == 0
         if self._begin_suppress.numel():
             begin = logits[:, self._begin_suppress]
             logits[:, self._begin_suppress] = begin.masked_fill(is_first[:, None], float("-inf"))
-        self._apply_timestamp_rules(logits, state, is_first)
-        return logits
 
-    def _apply_timestamp_rules(
-        self, logits: torch.Tensor, state: RuleState, is_first: torch.Tensor
-    ) -> None:
-        text, timestamps = self.split(logits)
         on = state.with_timestamps
         # A sequence's only token counts as if a timestamp stood before it.
         pair_is_whole = state.penultimate_was_timestamp | (state.n_sampled < 2)
         needs_text = on & state.last_was_timestamp & pair_is_whole
         needs_pair = on & state.last_was_timestamp & ~pair_is_whole
         # Only the second of a pair may repeat a time; else time moves on, once there is one.
-        has_timestamp = state.n_sampled > 0
-        lowest = state.min_timestamp + (has_timestamp & ~needs_pair).long()
+        lowest = state.min_timestamp + ((state.n_sampled > 0) & ~needs_pair).long()
 
-        text.masked_fill_((on & is_first)[:, None], float("-inf"))
-        text[:, : self._eot].masked_fill_(needs_pair[:, None], float("-inf"))
         forbidden = self._timestamps < lowest[:, None]
         forbidden |= is_first[:, None] & (self._timestamps > state.max_initial_timestamp[:, None])
+        timestamps = self.split(logits)[2]
         timestamps.masked_fill_(on[:, None] & (forbidden | needs_text[:, None]), float("-inf"))
+        begins = on & is_first
+        return begins | needs_pair, begins
 
     def _local(self, ids: Sequence[int], device: torch.device) -> torch.Tensor:
         mine = [token - self.vocab.start for token in ids if token in self.vocab]

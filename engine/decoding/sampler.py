@@ -35,6 +35,16 @@ class _Best:
     max_logit: torch.Tensor
     lse: torch.Tensor
 
+    def without(self, rows: torch.Tensor) -> "_Best":
+        """As if all these ids were forbidden in some rows."""
+
+        def masked(values: torch.Tensor) -> torch.Tensor:
+            return values.masked_fill(rows, float("-inf"))
+
+        return _Best(
+            masked(self.score), self.token, self.logit, masked(self.max_logit), masked(self.lse)
+        )
+
 
 class Sampler:
     """Chooses tokens, greedily or by temperature.
@@ -58,14 +68,18 @@ class Sampler:
             state: the n slots' entries.
             noise: per slot the noise to sample with, or None to take the likeliest token.
         """
-        logits = self.rules.apply(logits, state)
+        no_words, no_special = self.rules.apply(logits, state)
         scores = self._scores(logits, noise)
-        text_logits, timestamp_logits = self.rules.split(logits)
-        text_scores, timestamp_scores = self.rules.split(scores)
-        first_text = self.rules.vocab.start
-        first_timestamp = first_text + text_logits.shape[1]
-        text = self._reduce(_best(text_scores, text_logits, first_text))
-        timestamp = self._reduce(_best(timestamp_scores, timestamp_logits, first_timestamp))
+        first_id = self.rules.vocab.start
+        ranges = []
+        for range_scores, range_logits in zip(
+            self.rules.split(scores), self.rules.split(logits), strict=True
+        ):
+            ranges.append(_best(range_scores, range_logits, first_id))
+            first_id += range_logits.shape[1]
+        words, special, timestamps = ranges
+        text = self._reduce(_either(words.without(no_words), special.without(no_special)))
+        timestamp = self._reduce(timestamps)
 
         # All timestamps together are likelier than the best text token: it must be a timestamp.
         forced = state.with_timestamps & (timestamp.lse > text.max_logit)
@@ -160,6 +174,18 @@ def _best(scores: torch.Tensor, logits: torch.Tensor, first_id: int) -> _Best:
         logit.double(),
         max_logit.double(),
         _row_logsumexp(logits).double(),
+    )
+
+
+def _either(low: _Best, high: _Best) -> _Best:
+    """Of two ranges of ids as of one; `low` has the lower ones, which win where scores are equal."""
+    is_high = high.score > low.score
+    return _Best(
+        torch.maximum(low.score, high.score),
+        torch.where(is_high, high.token, low.token),
+        torch.where(is_high, high.logit, low.logit),
+        torch.maximum(low.max_logit, high.max_logit),
+        torch.logaddexp(low.lse, high.lse),
     )
 
 

@@ -22,11 +22,14 @@ def attend(
     Args:
         mask: broadcastable to (B, H, T, L), True where a query must not look.
     """
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    shape = q.shape
+    # Flat views where torch's product of four dimensions would copy a slice of the cache.
+    q, k, v = ((x.flatten(0, 1)) for x in (q * shape[-1] ** -0.5, k, v))
+    scores = torch.bmm(q, k.transpose(1, 2))
     if mask is not None:
-        scores = scores.masked_fill(mask, float("-inf"))
+        scores = scores.view(*shape[:-1], -1).masked_fill_(mask, float("-inf")).view_as(scores)
     # Of 16-bit scores too the sums are in float32.
-    return torch.softmax(scores, dim=-1) @ v
+    return torch.bmm(torch.softmax(scores, dim=-1), v).view(shape)
 
 
 def attend_window(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:

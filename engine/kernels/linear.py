@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from engine.kernels.quantize import quantize_rows, quantize_weight
+from engine.kernels.quantize import quantize_gelu_rows, quantize_rows, quantize_weight
 
 
 class LinearKernel(nn.Module):
@@ -41,12 +41,16 @@ class PackedLinear(LinearKernel):
     """bfloat16 on a CPU, with weights in oneDNN's blocked layout and the GELU inside the product.
 
     Half the time of a plain product at the few rows of a decoder (docs/benchmarks.md).
+
+    Args:
+        dtype: of the output; the product itself is rounded to bfloat16.
     """
 
     bias: torch.Tensor | None
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype) -> None:
         super().__init__()
+        self.dtype = dtype
         # An opaque tensor: no buffer, because it has no storage to move or to save.
         self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.to(torch.bfloat16))
         self.register_buffer("bias", None if bias is None else bias.to(torch.bfloat16))
@@ -54,9 +58,9 @@ class PackedLinear(LinearKernel):
     def forward(self, x: torch.Tensor, gelu: bool = False) -> torch.Tensor:
         name, algorithm = ("gelu", "none") if gelu else ("none", "")
         y: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
-            x, self._packed, self.bias, name, [], algorithm
+            x.to(torch.bfloat16), self._packed, self.bias, name, [], algorithm
         )
-        return y
+        return y.to(self.dtype)
 
 
 class Int8Linear(LinearKernel):
@@ -64,28 +68,42 @@ class Int8Linear(LinearKernel):
 
     Args:
         dtype: of the output.
+        of_gelu: the activations come from a GELU, and are quantised as such.
     """
 
     bias: torch.Tensor
-    weight: torch.Tensor
     scale: torch.Tensor
+    sums: torch.Tensor
+    weight: torch.Tensor
 
     def __init__(
-        self, weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype
+        self,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        dtype: torch.dtype,
+        of_gelu: bool = False,
     ) -> None:
         super().__init__()
         self.dtype = dtype
+        self.of_gelu = of_gelu
         quantized, scale = quantize_weight(weight)
         self.register_buffer("bias", torch.zeros_like(scale) if bias is None else bias.float())
-        self._keep(quantized, scale)
-
-    def _keep(self, quantized: torch.Tensor, scale: torch.Tensor) -> None:
-        self.register_buffer("weight", quantized)
         self.register_buffer("scale", scale)
+        self.register_buffer("sums", quantized.sum(1, dtype=torch.float32) * scale)
+        self._keep(quantized)
+
+    def _keep(self, quantized: torch.Tensor) -> None:
+        self.register_buffer("weight", quantized)
 
     def forward(self, x: torch.Tensor, gelu: bool = False) -> torch.Tensor:
-        rows, scale = quantize_rows(x.reshape(-1, x.shape[-1]))
-        y = self._product(rows).mul_(scale).add_(self.bias)
+        flat = x.reshape(-1, x.shape[-1])
+        if self.of_gelu:
+            rows, scale, zero_point = quantize_gelu_rows(flat)
+            y = self._product(rows).addcmul_(zero_point, self.sums, value=-1.0)
+        else:
+            rows, scale = quantize_rows(flat)
+            y = self._product(rows)
+        y = y.mul_(scale).add_(self.bias)
         y = F.gelu(y) if gelu else y
         return y.to(self.dtype).view(*x.shape[:-1], -1)
 
@@ -95,38 +113,28 @@ class Int8Linear(LinearKernel):
         # CUDA's product takes no fewer than 17 rows, and multiples of 8.
         padded = max(-(-n // 8) * 8, 24) if rows.is_cuda else n
         product = torch._int_mm(F.pad(rows, (0, 0, 0, padded - n)), self.weight.t())
-        return product[:n].float() * self.scale
+        return product[:n] * self.scale
 
 
 class OneDnnInt8Linear(Int8Linear):
     """The same in oneDNN, which scales the integers while they are in registers."""
 
-    _ZERO_POINT = 128
+    _SHIFT = 128
     """oneDNN has fast kernels for unsigned activations only; they are shifted by this."""
 
     zeros: torch.Tensor
 
-    def _keep(self, quantized: torch.Tensor, scale: torch.Tensor) -> None:
+    def _keep(self, quantized: torch.Tensor) -> None:
         self._packed = torch.ops.onednn.qlinear_prepack(quantized, None)
-        self.register_buffer("scale", scale)
-        self.register_buffer("zeros", torch.zeros(len(scale), dtype=torch.int32))
+        self.register_buffer("zeros", torch.zeros(len(quantized), dtype=torch.int32))
 
     def _product(self, rows: torch.Tensor) -> torch.Tensor:
+        shifted = rows.view(torch.uint8).bitwise_xor_(self._SHIFT)
+        packed, scale, zeros = self._packed, self.scale, self.zeros
         product: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
-            rows.view(torch.uint8).bitwise_xor_(self._ZERO_POINT),
-            1.0,
-            self._ZERO_POINT,
-            self._packed,
-            self.scale,
-            self.zeros,
-            None,
-            1.0,
-            0,
-            torch.float32,
-            "none",
-            [],
-            "",
-        )
+            shifted, 1.0, self._SHIFT, packed, scale, zeros,
+            None, 1.0, 0, torch.float32, "none", [], "",
+        )  # fmt: skip
         return product
 
 
@@ -147,19 +155,19 @@ def has_fast_bfloat16() -> bool:
     return _has_onednn() and torch.cpu._is_avx512_bf16_supported()
 
 
-def make_linear(
-    weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype, int8: bool
+def float_linear(
+    weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype, product: torch.dtype
 ) -> LinearKernel:
-    """The fastest kernel for these weights on their device.
-
-    Args:
-        dtype: of the output; of the input and the weights as well, unless `int8`.
-        int8: quantise weights and activations.
-    """
-    on_cpu = weight.device.type == "cpu"
-    if int8:
-        kernel = OneDnnInt8Linear if on_cpu and has_fast_int8() else Int8Linear
-        return kernel(weight, bias, dtype)
-    if on_cpu and dtype == torch.bfloat16 and _has_onednn():
-        return PackedLinear(weight, bias)
+    """The fastest kernel that multiplies in the number format `product`; outputs are `dtype`."""
+    if weight.device.type == "cpu" and product == torch.bfloat16 and _has_onednn():
+        return PackedLinear(weight, bias, dtype)
     return DenseLinear(weight, bias)
+
+
+def int8_linear(
+    weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype, of_gelu: bool
+) -> LinearKernel:
+    """The fastest kernel that multiplies 8-bit integers; outputs are `dtype`."""
+    on_cpu = weight.device.type == "cpu"
+    kernel = OneDnnInt8Linear if on_cpu and has_fast_int8() else Int8Linear
+    return kernel(weight, bias, dtype, of_gelu)

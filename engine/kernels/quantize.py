@@ -7,6 +7,8 @@ numbers never depend on its batch.
 import torch
 
 _LEVELS = 127
+_GELU_DEPTH = 0.17
+"""A GELU is nowhere less than minus this."""
 _SMALLEST = 1e-30
 """Stands for the greatest value of a row of zeros, whose scale would be none."""
 
@@ -18,6 +20,20 @@ def quantize_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     greatest = x.abs().amax(1, keepdim=True).clamp_(min=_SMALLEST)
     # Multiplied, rounded and converted one by one: each of these passes is vectorised on a CPU.
     return (x * (_LEVELS / greatest)).round_().to(torch.int8), greatest / _LEVELS
+
+
+def quantize_gelu_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(n, k) outputs of a GELU -> (n, k) int8, (n, 1) float32 scale and zero point, such that
+    scale * (int8 - zero point) is the input within half a step of each row.
+
+    They lie between -0.17 and the row's greatest value, so an asymmetric range has steps half as wide
+    as a symmetric one. The zero point is whole: most of them are almost zero, and must stay so.
+    """
+    x = x.float()
+    scale = (x.amax(1, keepdim=True).clamp_(min=0.0) + _GELU_DEPTH) / 255
+    zero_point = (_GELU_DEPTH / scale).round_() - 128
+    quantized = (x * (1 / scale) + zero_point).round_().clamp_(-128, 127)
+    return quantized.to(torch.int8), scale, zero_point
 
 
 def quantize_weight(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

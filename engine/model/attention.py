@@ -5,6 +5,8 @@ Heads are this rank's: columns of q, k and v, rows of the output.
 Shapes: B batch, T new tokens, H local heads, D width of a head, L cached length.
 """
 
+from functools import partial
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -44,9 +46,11 @@ class SelfAttention(nn.Module):
         self.head_dim = head_dim
         columns = local_columns(context, n_head, head_dim)
         names = [f"{prefix}.{name}" for name in ("q_proj", "k_proj", "v_proj")]
-        dtype = context.formats.attention
-        self.qkv = ColumnParallelLinear.load(context, names, columns, dtype)
-        self.out = RowParallelLinear.load(context, f"{prefix}.out_proj", columns)
+        make = partial(context.linear, dtype=context.formats.product)
+        self.qkv = ColumnParallelLinear.load(context, names, columns, make)
+        self.out = RowParallelLinear.load(
+            context, f"{prefix}.out_proj", columns, partial(context.linear, dtype=context.dtype)
+        )
 
     def project(self, x: torch.Tensor) -> list[torch.Tensor]:
         """(B, T, n_state) -> q, k and v, each (B, H, T, D)."""
@@ -103,11 +107,13 @@ class CrossAttention(nn.Module):
         super().__init__()
         self.head_dim = head_dim
         columns = local_columns(context, n_head, head_dim)
-        dtype = context.formats.attention
-        self.q = ColumnParallelLinear.load(context, [f"{prefix}.q_proj"], columns, dtype)
+        make = partial(context.linear, dtype=context.formats.product)
+        self.q = ColumnParallelLinear.load(context, [f"{prefix}.q_proj"], columns, make)
         names = [f"{prefix}.{name}" for name in ("k_proj", "v_proj")]
-        self.kv = ColumnParallelLinear.load(context, names, columns, dtype)
-        self.out = RowParallelLinear.load(context, f"{prefix}.out_proj", columns)
+        self.kv = ColumnParallelLinear.load(context, names, columns, make)
+        self.out = RowParallelLinear.load(
+            context, f"{prefix}.out_proj", columns, partial(context.linear, dtype=context.dtype)
+        )
 
     def fill(self, audio_features: torch.Tensor, cache: LayerCache, slots: Slots) -> None:
         """Compute the keys and values of (B, n_audio_ctx, n_state) into the slots."""

@@ -15,7 +15,7 @@ class ConvStem(nn.Module):
 
     def __init__(self, context: LoadContext) -> None:
         super().__init__()
-        dtype = context.formats.attention
+        dtype = context.formats.product
         self.conv1_weight = context.parameter("encoder.conv1.weight", dtype)
         self.conv1_bias = context.parameter("encoder.conv1.bias", dtype)
         self.conv2_weight = context.parameter("encoder.conv2.weight", dtype)

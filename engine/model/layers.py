@@ -1,5 +1,7 @@
 """Layers that encoder and decoder share."""
 
+from functools import partial
+
 import torch
 from torch import nn
 
@@ -25,8 +27,10 @@ class MLP(nn.Module):
         super().__init__()
         hidden = context.source.shape(f"{prefix}.fc1.weight")[0]
         units = scaled(partition(hidden, context.group.size)[context.group.rank], 1)
-        self.fc1 = ColumnParallelLinear.load(context, [f"{prefix}.fc1"], units, context.dtype)
-        self.fc2 = RowParallelLinear.load(context, f"{prefix}.fc2", units)
+        first = partial(context.mlp_linear, of_gelu=False)
+        second = partial(context.mlp_linear, of_gelu=True)
+        self.fc1 = ColumnParallelLinear.load(context, [f"{prefix}.fc1"], units, first)
+        self.fc2 = RowParallelLinear.load(context, f"{prefix}.fc2", units, second)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., n_state) -> the same."""

@@ -4,17 +4,18 @@ Each layer reads from the weight files the slice that its rank owns, and nothing
 (Megatron-LM, arXiv:1909.08053, section 3). The arithmetic is a kernel's (`engine.kernels`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from engine.kernels.linear import LinearKernel
-from engine.kernels.quantize import quantize_weight
 from engine.parallel.group import Group
 from engine.parallel.partition import partition
 from engine.weights.source import LoadContext
+
+MakeKernel = Callable[[torch.Tensor, torch.Tensor | None], LinearKernel]
 
 
 class ColumnParallelLinear(nn.Module):
@@ -26,17 +27,17 @@ class ColumnParallelLinear(nn.Module):
 
     @classmethod
     def load(
-        cls, context: LoadContext, names: Sequence[str], rows: slice, dtype: torch.dtype
+        cls, context: LoadContext, names: Sequence[str], rows: slice, make: MakeKernel
     ) -> "ColumnParallelLinear":
         """Fuse the `rows` of several layers that share their input, such as q, k and v.
 
         A layer without a bias in the files (Whisper's k) gets zeros where another has one.
 
         Args:
-            dtype: of the output.
+            make: a kernel from weight and bias.
         """
         weight = torch.cat([context.read(f"{name}.weight", rows=rows) for name in names])
-        return cls(context.linear(weight, cls._bias(context, names, rows, weight), dtype))
+        return cls(make(weight, cls._bias(context, names, rows, weight)))
 
     @staticmethod
     def _bias(
@@ -73,12 +74,14 @@ class RowParallelLinear(nn.Module):
         self.group = group
 
     @classmethod
-    def load(cls, context: LoadContext, name: str, columns: slice) -> "RowParallelLinear":
+    def load(
+        cls, context: LoadContext, name: str, columns: slice, make: MakeKernel
+    ) -> "RowParallelLinear":
         weight = context.read(f"{name}.weight", columns=columns)
         bias = context.read(f"{name}.bias")
         if context.group.size == 1:
-            return cls(context.linear(weight, bias, context.dtype), None, context.group)
-        return cls(context.linear(weight, None, context.dtype), bias, context.group)
+            return cls(make(weight, bias), None, context.group)
+        return cls(make(weight, None), bias, context.group)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y: torch.Tensor = self.kernel(x)
@@ -88,13 +91,9 @@ class RowParallelLinear(nn.Module):
 
 
 class VocabParallelEmbedding(nn.Module):
-    """Token embedding and, tied to it, the output layer; each rank owns a range of token ids.
-
-    In 8 bit the table is kept as integers too, with the scales of the output layer.
-    """
+    """Token embedding and, tied to it, the output layer; each rank owns a range of token ids."""
 
     table: torch.Tensor
-    scale: torch.Tensor | None
 
     def __init__(self, weight: torch.Tensor, vocab: range, context: LoadContext) -> None:
         super().__init__()
@@ -102,10 +101,8 @@ class VocabParallelEmbedding(nn.Module):
         self.group = context.group
         self.dtype = context.dtype
         self.kernel = context.linear(weight, None, context.dtype)
-        int8 = context.formats.int8_linear
-        table, scale = quantize_weight(weight) if int8 else (weight, None)
-        self.register_buffer("table", table)
-        self.register_buffer("scale", scale)
+        # The same tensor as the kernel's, where that keeps the weights as they are.
+        self.register_buffer("table", weight.to(context.formats.product))
 
     @classmethod
     def load(cls, context: LoadContext, name: str) -> "VocabParallelEmbedding":
@@ -129,7 +126,4 @@ class VocabParallelEmbedding(nn.Module):
         return out
 
     def _lookup(self, ids: torch.Tensor) -> torch.Tensor:
-        rows = F.embedding(ids, self.table)
-        if self.scale is None:
-            return rows
-        return (rows * self.scale[ids].unsqueeze(-1)).to(self.dtype)
+        return F.embedding(ids, self.table).to(self.dtype)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from engine.config import NumberFormats
-from engine.kernels.linear import LinearKernel, make_linear
+from engine.kernels.linear import LinearKernel, float_linear, int8_linear
 from engine.parallel.group import Group
 
 Rows = slice | None
@@ -49,7 +49,15 @@ class LoadContext:
         self, weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype
     ) -> LinearKernel:
         """The kernel for a linear layer whose output is of that number format."""
-        return make_linear(weight, bias, dtype, self.formats.int8_linear)
+        return float_linear(weight, bias, dtype, self.formats.product)
+
+    def mlp_linear(
+        self, weight: torch.Tensor, bias: torch.Tensor | None, of_gelu: bool
+    ) -> LinearKernel:
+        """The kernel for one of an MLP's two layers; `of_gelu` for the second."""
+        if self.formats.int8_mlp:
+            return int8_linear(weight, bias, self.dtype, of_gelu)
+        return self.linear(weight, bias, self.dtype if of_gelu else self.formats.product)
 
     def read(
         self,

@@ -18,31 +18,31 @@ def order(scheduler: Scheduler, now_s: float = 0.0) -> list[str]:
     """The order in which one slot serves all that waits."""
     served = []
     while scheduler.n_waiting:
-        for slot, item in scheduler.admit(now_s):
+        for slot, item in scheduler.admit(now_s, 1):
             served.append(item.request.request_id)
             scheduler.free(slot)
     return served
 
 
 def test_first_come_first_served_within_a_group() -> None:
-    scheduler = Scheduler(1, 1, 30.0)
+    scheduler = Scheduler(1, 30.0)
     for name in "abc":
         scheduler.add(request(name), 0.0)
     assert order(scheduler) == ["a", "b", "c"]
 
 
 def test_a_late_short_file_does_not_wait_for_a_long_one() -> None:
-    scheduler = Scheduler(1, 1, 30.0)
+    scheduler = Scheduler(1, 30.0)
     for index in range(20):
         scheduler.add(request(f"long-{index}", "long", seconds=30), 0.0)
-    for slot, _ in scheduler.admit(0.0):
+    for slot, _ in scheduler.admit(0.0, 1):
         scheduler.free(slot)
     scheduler.add(request("short", "short", seconds=3), 0.1)
     assert order(scheduler).index("short") <= 1
 
 
 def test_groups_share_by_seconds_of_audio_not_by_chunks() -> None:
-    scheduler = Scheduler(1, 1, 30.0)
+    scheduler = Scheduler(1, 30.0)
     for index in range(30):
         scheduler.add(request(f"a{index}", "a", seconds=30), 0.0)
         scheduler.add(request(f"b{index}", "b", seconds=10), 0.0)
@@ -53,13 +53,13 @@ def test_groups_share_by_seconds_of_audio_not_by_chunks() -> None:
 
 def test_a_group_that_paused_gets_no_credit_for_the_pause() -> None:
     """`b` decodes one long chunk and has nothing waiting, while `a` is served eight times."""
-    scheduler = Scheduler(2, 1, 1e9)
+    scheduler = Scheduler(2, 1e9)
     scheduler.add(request("b0", "b"), 0.0)
-    scheduler.admit(0.0)
+    scheduler.admit(0.0, 1)
     for index in range(14):
         scheduler.add(request(f"a{index}", "a"), 0.0)
     for _ in range(8):
-        ((slot, _),) = scheduler.admit(0.0)
+        ((slot, _),) = scheduler.admit(0.0, 1)
         scheduler.free(slot)
     for index in range(1, 9):
         scheduler.add(request(f"b{index}", "b"), 0.0)
@@ -67,31 +67,31 @@ def test_a_group_that_paused_gets_no_credit_for_the_pause() -> None:
 
 
 def test_lower_priority_value_goes_first() -> None:
-    scheduler = Scheduler(1, 1, 30.0)
+    scheduler = Scheduler(1, 30.0)
     scheduler.add(request("batch", "x", priority=2), 0.0)
     scheduler.add(request("realtime", "y", priority=0), 0.0)
     assert order(scheduler) == ["realtime", "batch"]
 
 
 def test_waiting_raises_priority() -> None:
-    scheduler = Scheduler(1, 1, 10.0)
+    scheduler = Scheduler(1, 10.0)
     scheduler.add(request("old batch", "x", priority=2), 0.0)
     scheduler.add(request("new realtime", "y", priority=0), 35.0)
     assert order(scheduler, now_s=35.0) == ["old batch", "new realtime"]
 
 
 def test_admission_is_bounded_and_takes_the_lowest_slots() -> None:
-    scheduler = Scheduler(8, 3, 30.0)
+    scheduler = Scheduler(8, 30.0)
     for index in range(10):
         scheduler.add(request(str(index)), 0.0)
-    assert [slot for slot, _ in scheduler.admit(0.0)] == [0, 1, 2]
+    assert [slot for slot, _ in scheduler.admit(0.0, 3)] == [0, 1, 2]
     scheduler.free(1)
-    assert [slot for slot, _ in scheduler.admit(0.0)] == [1, 3, 4]
+    assert [slot for slot, _ in scheduler.admit(0.0, 3)] == [1, 3, 4]
 
 
 def test_slots_are_never_lost_nor_given_twice() -> None:
     rng = random.Random(5)
-    scheduler = Scheduler(6, 4, 30.0)
+    scheduler = Scheduler(6, 30.0)
     running: dict[int, str] = {}
     waiting: set[str] = set()
     for step in range(3_000):
@@ -105,7 +105,7 @@ def test_slots_are_never_lost_nor_given_twice() -> None:
             assert scheduler.remove(name)
             waiting.discard(name)
         elif action < 0.8:
-            for slot, item in scheduler.admit(step):
+            for slot, item in scheduler.admit(step, 4):
                 assert slot not in running
                 running[slot] = item.request.request_id
                 waiting.discard(item.request.request_id)

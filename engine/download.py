@@ -1,0 +1,31 @@
+"""Values on their way from the device to the host, without making the device wait."""
+
+import torch
+
+
+class Download:
+    """Copies tensors to the host; `get` waits for no more than these copies.
+
+    The tensors may be overwritten by whatever is launched after this.
+    """
+
+    def __init__(self, *tensors: torch.Tensor) -> None:
+        self._event: torch.cuda.Event | None = None
+        if tensors[0].is_cuda:
+            # torch keeps pinned blocks for reuse, so these cost no allocation after the first.
+            self._values = [
+                torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(
+                    tensor, non_blocking=True
+                )
+                for tensor in tensors
+            ]
+            self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._event.record()
+        else:
+            self._values = list(tensors)
+
+    def get(self) -> list[torch.Tensor]:
+        """The tensors, on the CPU."""
+        if self._event is not None:
+            self._event.synchronize()
+        return self._values
