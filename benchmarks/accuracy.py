@@ -106,7 +106,7 @@ def run_system(
     results = []
     for language in languages:
         recording = load_recording(audio, language)
-        segments, wall_s, cpu_s = _timed(system, recording)
+        segments, wall_s, cpu_s = timed(system, recording)
         if transcripts:
             _save(transcripts, system, language, segments)
         results.append(evaluate(system, recording, segments, wall_s, cpu_s))
@@ -162,7 +162,7 @@ def evaluate(
     )
 
 
-def _timed(system: System, recording: Recording) -> tuple[list[TimedText], float, float]:
+def timed(system: System, recording: Recording) -> tuple[list[TimedText], float, float]:
     wall, cpu = time.perf_counter(), time.process_time()
     segments = system.transcribe(recording.path, recording.language)
     return segments, time.perf_counter() - wall, time.process_time() - cpu

@@ -2,25 +2,27 @@
 
 A system is one product with one model at one precision. To add one, write a class with the
 attributes of `System` and put a factory into `FACTORIES`; nothing else changes.
-All run greedily (one beam, temperature 0) with the language given, on the CPU. Murmur has no int8
-yet: asked for it, it is left out.
+All run greedily (one beam, temperature 0) with the language given, on the CPU.
 """
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+import soundfile
 import torch
 from faster_whisper import BatchedInferencePipeline, WhisperModel  # type: ignore[import-untyped]
 
 from benchmarks.scoring import TimedText
+from benchmarks.transformers_model import transformers_pipeline
 from deployments.fallback import FallbackOptions
 from deployments.local import FileDone, Job, LocalTranscriber
 from deployments.transcription import TranscriptionOptions
-from engine import DecodingOptions, Engine, EngineConfig, Precision, resolve_model
+from engine import DecodingOptions, Engine, EngineConfig, Precision, open_checkpoint, resolve_model
 
 CPU_THREADS = 2
 BATCH_SIZE = 8
+MURMUR_SLOTS = 16  # the command line's default
 CONTEXT_CHUNKS = 32  # the command line's default
 
 
@@ -58,11 +60,14 @@ class FasterWhisper:
 
 
 class FasterWhisperBatched:
-    """faster-whisper's batched way: speech regions packed into chunks that are decoded together."""
+    """faster-whisper's batched way: speech regions packed into chunks that are decoded together.
 
-    name = "faster-whisper-batched"
+    Without timestamps, its default, a chunk is one segment, whose start says little.
+    """
 
-    def __init__(self, model: str, precision: str) -> None:
+    def __init__(self, model: str, precision: str, *, timestamps: bool) -> None:
+        self.name = "faster-whisper-batched" + ("" if timestamps else "-no-timestamps")
+        self._timestamps = timestamps
         self.model = model
         self.precision = precision
         self._pipeline = BatchedInferencePipeline(_load(model, precision))
@@ -74,8 +79,7 @@ class FasterWhisperBatched:
             batch_size=BATCH_SIZE,
             beam_size=1,
             temperature=0.0,
-            # The pipeline's default gives one segment a chunk, whose start says little.
-            without_timestamps=False,
+            without_timestamps=not self._timestamps,
         )
         return [TimedText(s.start, s.end, s.text) for s in segments]
 
@@ -84,6 +88,36 @@ def _load(model: str, precision: str) -> WhisperModel:
     return WhisperModel(
         str(resolve_model(model)), device="cpu", compute_type=precision, cpu_threads=CPU_THREADS
     )
+
+
+class Transformers:
+    """transformers' pipeline in its chunked, batched way, in float32."""
+
+    name = "transformers"
+
+    def __init__(self, model: str, precision: str) -> None:
+        torch.set_num_threads(CPU_THREADS)
+        self.model = model
+        self.precision = precision
+        self._multilingual = not model.endswith(".en")
+        self._pipeline = transformers_pipeline(open_checkpoint(model))
+
+    def transcribe(self, path: Path, language: str) -> list[TimedText]:
+        samples, rate = soundfile.read(path, dtype="float32")
+        kwargs = {"language": language, "task": "transcribe"} if self._multilingual else {}
+        result = self._pipeline(
+            {"raw": samples, "sampling_rate": rate},
+            chunk_length_s=30,
+            batch_size=BATCH_SIZE,
+            return_timestamps=True,
+            generate_kwargs=kwargs,
+        )
+        return [
+            TimedText(start, start if end is None else end, chunk["text"])
+            for chunk in result["chunks"]
+            for start, end in [chunk["timestamp"]]
+            if start is not None
+        ]
 
 
 class Murmur:
@@ -95,7 +129,7 @@ class Murmur:
         self.precision = precision
         self._context_chunks = context_chunks
         torch.set_num_threads(CPU_THREADS)
-        config = EngineConfig(precision=Precision(precision), max_slots=BATCH_SIZE)
+        config = EngineConfig(precision=Precision(precision), max_slots=MURMUR_SLOTS)
         self._engine = Engine.load(model, config)
 
     def transcribe(self, path: Path, language: str) -> list[TimedText]:
@@ -114,7 +148,13 @@ class Murmur:
 FACTORIES: dict[str, Factory] = {
     "faster-whisper": lambda model, precision: FasterWhisper(model, precision, vad=True),
     "faster-whisper-no-vad": lambda model, precision: FasterWhisper(model, precision, vad=False),
-    "faster-whisper-batched": FasterWhisperBatched,
+    "faster-whisper-batched": lambda model, precision: FasterWhisperBatched(
+        model, precision, timestamps=True
+    ),
+    "faster-whisper-batched-no-timestamps": lambda model, precision: FasterWhisperBatched(
+        model, precision, timestamps=False
+    ),
+    "transformers": Transformers,
     "murmur": lambda model, precision: Murmur(model, precision, context_chunks=CONTEXT_CHUNKS),
     "murmur-parallel": lambda model, precision: Murmur(model, precision, context_chunks=1),
 }
@@ -122,4 +162,6 @@ FACTORIES: dict[str, Factory] = {
 
 def precisions_of(name: str) -> tuple[str, ...]:
     """What a system of that name can run at."""
+    if name == "transformers":
+        return ("float32",)
     return tuple(Precision) if name.startswith("murmur") else ("float32", "int8")

@@ -4,7 +4,14 @@ Knows nothing of Ray, HTTP or files of audio: int16 chunks of at most 30 s come 
 out, in times of the chunk.
 """
 
-from engine.config import N_SAMPLES, SAMPLE_RATE, EngineConfig, ModelDimensions, Precision
+from engine.config import (
+    N_SAMPLES,
+    SAMPLE_RATE,
+    EngineConfig,
+    ModelDimensions,
+    Precision,
+    default_precision,
+)
 from engine.decoding.languages import language_code, language_name
 from engine.engine import Engine
 from engine.errors import EngineError, ModelNotFoundError, RequestError, WeightsError
@@ -30,6 +37,7 @@ __all__ = [
     "Result",
     "Segment",
     "WeightsError",
+    "default_precision",
     "language_code",
     "language_name",
     "open_checkpoint",

@@ -5,6 +5,8 @@ from enum import StrEnum
 
 import torch
 
+from engine.kernels.linear import has_fast_bfloat16, has_fast_int8
+
 N_FFT = 400
 """Samples of one STFT window: 25 ms at 16 kHz."""
 HOP_LENGTH = 160
@@ -49,6 +51,15 @@ class Precision(StrEnum):
         is_bfloat16_on_cpu = device.type == "cpu" and product == torch.bfloat16
         dtype = torch.float32 if is_bfloat16_on_cpu else product
         return NumberFormats(dtype, product, int8_mlp=self is Precision.INT8)
+
+
+def default_precision(device: torch.device) -> Precision:
+    """The fastest one whose word error rate is float32's, on what the device multiplies fast."""
+    if device.type != "cpu":
+        return Precision.BFLOAT16 if torch.cuda.is_bf16_supported() else Precision.FLOAT16
+    if not has_fast_bfloat16():
+        return Precision.FLOAT32
+    return Precision.INT8 if has_fast_int8() else Precision.BFLOAT16
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +109,9 @@ class EngineConfig:
             it at most for the prompt. None: the model's 448.
         overlap_encoding: encode windows beside the decoding of others, on a CUDA stream or on half
             of the CPU's threads; False: in between.
-        lag_steps: steps between a token's sampling and the host's reading of it; what is sampled behind a
-            text's end meanwhile is dropped. None: 2 on a GPU, which else waits for the host at each
-            token, and 0 on a CPU.
+        lag_steps: steps between a token's sampling and the host's reading of it; what is sampled
+            behind a text's end meanwhile is dropped. None: 2 on a GPU, which else waits for the
+            host at each token, and 0 on a CPU.
         aging_s: a waiting request gains one step of priority each time this many seconds pass.
     """
 

@@ -185,8 +185,8 @@ class ThreadEncoding:
 def make_encoding(encode: Encode, config: EngineConfig, group: Group) -> Encoding:
     """The way that suits device and number format.
 
-    A gang encodes inline: its ranks must agree on which windows join in a step. So does float32 on a
-    CPU, whose products may depend on the number of threads.
+    A gang encodes inline: its ranks must agree on which windows join in a step. So does float32
+    on a CPU, whose products may depend on the number of threads.
     """
     if group.size > 1 or not config.overlap_encoding:
         return InlineEncoding(encode, config.encode_limit)

@@ -2,8 +2,8 @@
 
 Synchronous, for one thread; a replica runs it in a thread of its own and resolves futures. Each
 step admits waiting chunks into free slots, then decodes one token in every slot, so chunks join
-while others decode and a finished chunk frees its slot at once. Windows are encoded beside that, and
-on a GPU the host reads tokens some steps after it had them sampled, so that neither waits.
+while others decode and a finished chunk frees its slot at once. Windows are encoded beside that,
+and on a GPU the host reads tokens some steps after it had them sampled, so that neither waits.
 """
 
 import time
@@ -27,7 +27,7 @@ from engine.weights.checkpoint import Checkpoint, open_checkpoint
 
 @dataclass(frozen=True, slots=True)
 class _Launched:
-    """Tokens that the device was told to sample in a step: each row's sequence, and their values."""
+    """Tokens that the device was told to sample: each row's sequence, and the values."""
 
     step: int
     rows: list[Running | None]

@@ -87,7 +87,7 @@ def _add_transcribe(parser: argparse.ArgumentParser) -> None:
         choices=("float32", "bfloat16", "float16"),
         help="default: float32 on a CPU, float16 on a GPU",
     )
-    parser.add_argument("--batch-size", type=int, default=8, help="chunks decoded at once (8)")
+    parser.add_argument("--batch-size", type=int, default=16, help="chunks decoded at once (16)")
     parser.add_argument("--threads", type=int, help="CPU threads; default: all cores")
     parser.add_argument(
         "--max-duration", type=float, metavar="SECONDS", help="refuse longer files (24 hours)"

@@ -19,6 +19,7 @@ from engine import (
     EngineConfig,
     EngineError,
     Precision,
+    default_precision,
     language_code,
 )
 from serve.exit_codes import EXIT_BAD_INPUT, EXIT_OK
@@ -128,11 +129,10 @@ def _engine_config(args: argparse.Namespace) -> EngineConfig:
         torch.set_num_threads(args.threads)
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        on_cpu = torch.device(device).type == "cpu"
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, ImportError, OSError) as error:
         raise ValueError(f"device {device!r} cannot be used: {_first_line(error)}") from error
-    precision = args.precision or ("float32" if on_cpu else "float16")
+    precision = args.precision or default_precision(torch.device(device))
     if args.batch_size < 1:
         raise ValueError(f"--batch-size must be at least 1, got {args.batch_size}")
     return EngineConfig(device, Precision(precision), max_slots=args.batch_size)

@@ -178,7 +178,7 @@ def _best(scores: torch.Tensor, logits: torch.Tensor, first_id: int) -> _Best:
 
 
 def _either(low: _Best, high: _Best) -> _Best:
-    """Of two ranges of ids as of one; `low` has the lower ones, which win where scores are equal."""
+    """Of two ranges of ids as of one; the lower ids win where scores are equal."""
     is_high = high.score > low.score
     return _Best(
         torch.maximum(low.score, high.score),

@@ -26,8 +26,9 @@ def quantize_gelu_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, tor
     """(n, k) outputs of a GELU -> (n, k) int8, (n, 1) float32 scale and zero point, such that
     scale * (int8 - zero point) is the input within half a step of each row.
 
-    They lie between -0.17 and the row's greatest value, so an asymmetric range has steps half as wide
-    as a symmetric one. The zero point is whole: most of them are almost zero, and must stay so.
+    They lie between -0.17 and the row's greatest value, so an asymmetric range has steps half as
+    wide as a symmetric one. The zero point is whole: most of them are almost zero, and must stay
+    so.
     """
     x = x.float()
     scale = (x.amax(1, keepdim=True).clamp_(min=0.0) + _GELU_DEPTH) / 255
