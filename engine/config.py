@@ -112,6 +112,7 @@ class EngineConfig:
         lag_steps: steps between a token's sampling and the host's reading of it; what is sampled
             behind a text's end meanwhile is dropped. None: 2 on a GPU, which else waits for the
             host at each token, and 0 on a CPU.
+        cuda_graphs: replay decoder steps as graphs; on a GPU only.
         aging_s: a waiting request gains one step of priority each time this many seconds pass.
     """
 
@@ -122,6 +123,7 @@ class EngineConfig:
     max_length: int | None = None
     overlap_encoding: bool = True
     lag_steps: int | None = None
+    cuda_graphs: bool = True
     aging_s: float = 30.0
 
     def __post_init__(self) -> None:

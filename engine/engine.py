@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 from engine.config import EngineConfig
 from engine.decoding.tokenizer import Tokenizer
-from engine.download import Download
 from engine.encode_ahead import make_encoding
 from engine.errors import EngineError, RequestError
 from engine.header import StepHeader
@@ -22,6 +21,7 @@ from engine.request import Request, Result
 from engine.runner import ModelRunner
 from engine.scheduler import Scheduler
 from engine.sequence import Sequence as Running
+from engine.transfer import Download
 from engine.weights.checkpoint import Checkpoint, open_checkpoint
 
 

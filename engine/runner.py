@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from engine.audio.features import LogMel
 from engine.batching import batch_rows, padded_prompt, read_length
 from engine.config import EngineConfig
+from engine.cuda_graphs import DecodeGraphs
 from engine.decoding.rules import TokenRules
 from engine.decoding.sampler import Noise, Sampled, Sampler
 from engine.decoding.state import RuleState
@@ -21,6 +22,7 @@ from engine.model.whisper import Stage, Whisper
 from engine.parallel.group import Group
 from engine.parallel.partition import partition
 from engine.request import DecodingOptions
+from engine.transfer import upload
 from engine.weights.checkpoint import Checkpoint
 
 
@@ -67,6 +69,17 @@ class ModelRunner:
         self.rule_state = RuleState.empty(self.n_slots, device)
         self.tokens = torch.zeros(self.n_slots, dtype=torch.int64, device=device)
         self.positions = torch.zeros(self.n_slots, dtype=torch.int64, device=device)
+        # Only float32 on a CPU cares how many rows there are; see `engine.batching`.
+        self.pads_rows = config.on_cpu and self.formats.product == torch.float32
+        self._graphs: DecodeGraphs | None = None
+        if not config.on_cpu and config.cuda_graphs and group.size == 1:
+            state = [self.tokens, self.positions, *self.rule_state.tensors()]
+            self._graphs = DecodeGraphs(
+                lambda rows, length: self._decode(rows, rows, length, [None] * rows),
+                state,
+                self.n_slots,
+                self.max_length,
+            )
 
     @torch.inference_mode()
     def encode(self, chunks: Seq[npt.NDArray[np.int16]], slots: Seq[int]) -> None:
@@ -99,8 +112,8 @@ class ModelRunner:
         hidden = self._prefill(prompts, slots)
         sot = [prompt.index(self.tokenizer.sot) for prompt in prompts]
         rows = torch.arange(len(prompts), device=self.device)
-        at_sot = hidden[rows, torch.tensor(sot, device=self.device)]
-        lengths = torch.tensor([len(prompt) for prompt in prompts], device=self.device)
+        at_sot = hidden[rows, upload(sot, self.device)]
+        lengths = upload([len(prompt) for prompt in prompts], self.device)
         at_end = hidden[rows, lengths - 1]
         sot_logits, logits = self._logits(torch.cat([at_sot, at_end])).chunk(2)
         no_speech = self.sampler.probability(sot_logits, self.tokenizer.no_speech)
@@ -119,11 +132,16 @@ class ModelRunner:
         Args:
             n_positions: positions in use in the fullest slot, that token's included.
         """
-        rows = batch_rows(n, self.n_slots)
+        if self._graphs is not None and all(item is None for item in noise):
+            return self._graphs(n, n_positions)
+        rows = batch_rows(n, self.n_slots) if self.pads_rows else n
+        return self._decode(n, rows, read_length(n_positions, self.max_length), noise)
+
+    def _decode(self, n: int, rows: int, length: int, noise: Seq[Noise | None]) -> Sampled:
+        """A step of the first `n` slots in `rows` rows; reads nothing back to the host."""
         positions = self.positions[:n]
         tokens = F.pad(self.tokens[:n], (0, rows - n))
         x = self.decoder.embed(tokens[:, None], F.pad(positions, (0, rows - n))[:, None])
-        length = read_length(n_positions, self.max_length)
         hidden = self.decoder.decode(x, self.cache, positions, length)
         logits = self.decoder.local_logits(hidden[:, 0])[:n]
         where = slice(0, n)
@@ -147,8 +165,8 @@ class ModelRunner:
         prompt's end is overwritten token by token before anything reads it."""
         length = padded_prompt(max(map(len, prompts)))
         eot = self.tokenizer.eot
-        tokens = torch.tensor([prompt + [eot] * (length - len(prompt)) for prompt in prompts])
-        tokens = tokens.to(self.device)
+        padded = [prompt + [eot] * (length - len(prompt)) for prompt in prompts]
+        tokens = upload(padded, self.device)
         positions = torch.arange(length, device=self.device).expand_as(tokens)
         x = self.decoder.embed(tokens, positions)
         return self.decoder.prefill(x, self.cache, self._slots(slots))
@@ -156,11 +174,12 @@ class ModelRunner:
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """(n, n_text_state) -> (n, local ids), computed with the batch's number of rows."""
         n = len(hidden)
-        return self.decoder.local_logits(F.pad(hidden, (0, 0, 0, batch_rows(n, n) - n)))[:n]
+        rows = batch_rows(n, n) if self.pads_rows else n
+        return self.decoder.local_logits(F.pad(hidden, (0, 0, 0, rows - n)))[:n]
 
     def _slots(self, slots: Seq[int]) -> Slots:
         """A view where the slots are contiguous, so that nothing is copied."""
         first = slots[0]
         if list(slots) == list(range(first, first + len(slots))):
             return slice(first, first + len(slots))
-        return torch.tensor(slots, dtype=torch.int64, device=self.device)
+        return upload(list(slots), self.device)

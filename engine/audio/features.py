@@ -9,7 +9,6 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.nn import functional as F
 from transformers.audio_utils import mel_filter_bank
 
 from engine.config import HOP_LENGTH, N_FFT, N_SAMPLES, SAMPLE_RATE
@@ -42,17 +41,29 @@ class LogMel:
     def __call__(self, chunks: Sequence[npt.NDArray[np.int16]]) -> torch.Tensor:
         """Chunks of at most 480,000 samples -> (batch, n_mels, 3000) float32.
 
-        Shorter ones are padded with silence. Each chunk is computed alone, so that it does not
-        depend on its neighbours.
+        Shorter ones are padded with silence. On a CPU each chunk is computed alone, so that it does
+        not depend on its neighbours.
         """
-        return torch.stack([self._one(chunk) for chunk in chunks])
+        if self.device.type == "cuda":
+            return self._log_mel(self._upload(chunks))
+        return torch.stack([self._log_mel(_padded([chunk])[0]) for chunk in chunks])
 
-    def _one(self, pcm: npt.NDArray[np.int16]) -> torch.Tensor:
-        # Ray hands arrays over read-only; torch wants to own what it wraps.
-        samples = torch.from_numpy(pcm if pcm.flags.writeable else pcm.copy()).to(self.device)
-        waveform = F.pad(samples.to(torch.float32) * INT16_SCALE, (0, N_SAMPLES - len(samples)))
+    def _upload(self, chunks: Sequence[npt.NDArray[np.int16]]) -> torch.Tensor:
+        return _padded(chunks).pin_memory().to(self.device, non_blocking=True)
+
+    def _log_mel(self, samples: torch.Tensor) -> torch.Tensor:
+        """(..., N_SAMPLES) int16 on the device -> (..., n_mels, 3000)."""
+        waveform = samples.to(torch.float32) * INT16_SCALE
         stft = torch.stft(waveform, N_FFT, HOP_LENGTH, window=self._window, return_complex=True)
         power = stft[..., :-1].abs() ** 2
         log_spec = torch.clamp(self._filters @ power, min=1e-10).log10()
-        log_spec = torch.maximum(log_spec, log_spec.max() - 8.0)
+        log_spec = torch.maximum(log_spec, log_spec.amax((-2, -1), keepdim=True) - 8.0)
         return (log_spec + 4.0) / 4.0
+
+
+def _padded(chunks: Sequence[npt.NDArray[np.int16]]) -> torch.Tensor:
+    """Chunks as one (batch, N_SAMPLES) int16 tensor, with silence behind each."""
+    batch = torch.zeros(len(chunks), N_SAMPLES, dtype=torch.int16)
+    for row, chunk in zip(batch.numpy(), chunks, strict=True):
+        row[: len(chunk)] = chunk
+    return batch

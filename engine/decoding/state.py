@@ -48,6 +48,10 @@ class RuleState:
         self.with_timestamps[slot] = options.timestamps
         self.max_initial_timestamp[slot] = NO_LIMIT if limit is None else timestamp_begin + limit
 
+    def tensors(self) -> list[torch.Tensor]:
+        """All of them, whole."""
+        return [getattr(self, field.name) for field in fields(self)]
+
     def select(self, slots: slice | torch.Tensor) -> "RuleState":
         """The entries of some slots; a view for a slice."""
         return RuleState(*(getattr(self, field.name)[slots] for field in fields(self)))

@@ -16,12 +16,14 @@ def attend(
 ) -> torch.Tensor:
     """(B, H, T, D) x (B, H, L, D) -> (B, H, T, D) for few queries.
 
-    Two batched products: on a CPU a fused one-query kernel is slower, and its result depends on
-    the batch; these give each row the same bits at any batch.
+    On a CPU two batched products: a fused one-query kernel is slower there, and its result depends
+    on the batch; these give each row the same bits at any batch.
 
     Args:
         mask: broadcastable to (B, H, T, L), True where a query must not look.
     """
+    if q.is_cuda:
+        return F.scaled_dot_product_attention(q, k, v, None if mask is None else ~mask)
     shape = q.shape
     # Flat views where torch's product of four dimensions would copy a slice of the cache.
     q, k, v = ((x.flatten(0, 1)) for x in (q * shape[-1] ** -0.5, k, v))
