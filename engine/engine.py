@@ -57,7 +57,7 @@ class Engine:
         self.tokenizer: Tokenizer = checkpoint.tokenizer
         self._group = group or SingleRank()
         self._clock = clock
-        self._runner = ModelRunner(checkpoint, config, self._group)
+        self.runner = ModelRunner(checkpoint, config, self._group)
         self._scheduler = Scheduler(config.max_slots, config.aging_s)
         self._encoding = make_encoding(self._encode, config, self._group)
         self._encoded: dict[int, Running] = {}
@@ -166,7 +166,7 @@ class Engine:
 
     def _encode(self, sequences: Sequence[Running]) -> None:
         pcm = [sequence.request.pcm for sequence in sequences]
-        self._runner.encode(pcm, [sequence.slot for sequence in sequences])
+        self.runner.encode(pcm, [sequence.slot for sequence in sequences])
 
     def _join(self, encoded: Sequence[Running]) -> None:
         """Run the prompts of sequences whose windows are encoded."""
@@ -191,7 +191,7 @@ class Engine:
         if options.language is not None and options.task != "detect_language":
             sequence.language = options.language
         elif self.tokenizer.multilingual:
-            probabilities = self._runner.detect_language(sequence.slot)
+            probabilities = self.runner.detect_language(sequence.slot)
             sequence.language = max(probabilities, key=probabilities.__getitem__)
             sequence.language_prob = probabilities[sequence.language]
         if options.task == "detect_language":
@@ -203,7 +203,7 @@ class Engine:
             wanted = sequence.request.options.max_new_tokens or self.dims.n_text_ctx // 2
             sequence.max_new_tokens = min(wanted, self._room(sequence.prompt))
         noise = [sequence.noise() for sequence in sequences]
-        sampled, no_speech = self._runner.begin(
+        sampled, no_speech = self.runner.begin(
             [sequence.prompt for sequence in sequences],
             [sequence.slot for sequence in sequences],
             [sequence.request.options for sequence in sequences],
@@ -216,7 +216,7 @@ class Engine:
         by_slot = [self._running.get(slot) for slot in range(n)]
         n_positions = max(sequence.position for sequence in self._running.values()) + 1
         noise = [None if sequence is None else sequence.noise() for sequence in by_slot]
-        sampled = self._runner.decode(n, n_positions, noise)
+        sampled = self.runner.decode(n, n_positions, noise)
         self._keep(by_slot, Download(sampled.tokens, sampled.logprobs))
 
     def _keep(self, rows: list[Running | None], values: Download) -> None:
@@ -248,15 +248,15 @@ class Engine:
 
     def _release(self, sequence: Running) -> None:
         del self._running[sequence.slot]
-        self._runner.release(sequence.slot)
+        self.runner.release(sequence.slot)
         self._scheduler.free(sequence.slot)
 
     def _prompt(self, request: Request, language: str) -> list[int]:
         options = request.options
-        limit = self._runner.max_length // 2 - 1
+        limit = self.runner.max_length // 2 - 1
         prompt = self.tokenizer.prompt_tokens(options, limit)
         return prompt + self.tokenizer.sot_sequence(language, options)
 
     def _room(self, prompt: list[int]) -> int:
         """Tokens that can be sampled after a prompt. The last one sampled is never written."""
-        return self._runner.max_length - len(prompt) + 1
+        return self.runner.max_length - len(prompt) + 1

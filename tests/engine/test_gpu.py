@@ -46,3 +46,16 @@ def test_half_precisions_write_the_same_words(
     expected = run(engines["demo:base"], requests(clips))
     for name, result in run(engine, requests(clips)).items():
         assert result.text == expected[name].text
+
+
+@pytest.mark.parametrize("changes", [{"cuda_graphs": False}, {"overlap_encoding": False}], ids=str)
+def test_graphs_and_overlap_change_no_token(
+    changes: dict[str, bool], checkpoints: dict[str, Checkpoint], clips: dict[str, np.ndarray]
+) -> None:
+    model = checkpoints["demo:base"]
+    plain = Engine(model, EngineConfig("cuda", max_slots=6, **changes))
+    expected = run(plain, requests(clips))
+    for name, result in run(
+        Engine(model, EngineConfig("cuda", max_slots=6)), requests(clips)
+    ).items():
+        assert result.tokens == expected[name].tokens

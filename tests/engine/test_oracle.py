@@ -63,7 +63,7 @@ def test_tokens_equal_the_oracles(
 def test_teacher_forced_logits_are_within_a_thousandth(
     model: str, engines: dict[str, Engine], oracles: dict[str, Oracle], clips: dict[str, np.ndarray]
 ) -> None:
-    oracle, runner = oracles[model], engines[model]._runner
+    oracle, runner = oracles[model], engines[model].runner
     for pcm in clips.values():
         tokens = [oracle.tokenizer.sot, *oracle.decode(pcm, DecodingOptions()).tokens]
         mel = oracle.mel(pcm)

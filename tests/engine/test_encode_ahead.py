@@ -1,0 +1,157 @@
+"""Encoding beside decoding, and reading tokens late: the same results, and nothing left behind."""
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from engine import (
+    Checkpoint,
+    DecodingOptions,
+    Engine,
+    EngineConfig,
+    EngineError,
+    Precision,
+    Request,
+    Result,
+)
+from tests.engine.test_invariance import numbers
+from tests.support.running import drain, run, run_alone
+
+MODEL = "demo:tiny.en"
+CLIP = "librivox-0870.wav"
+
+
+def mixed(clips: dict[str, np.ndarray]) -> list[Request]:
+    options = [
+        DecodingOptions(),
+        DecodingOptions(timestamps=False, max_new_tokens=1),
+        DecodingOptions(prompt="Jane Austen"),
+        DecodingOptions(temperature=0.7, seed=3),
+        DecodingOptions(max_new_tokens=5),
+    ]
+    return [
+        Request(f"{name}-{index}", pcm, option, group=name)
+        for name, pcm in list(clips.items())[:3]
+        for index, option in enumerate(options)
+    ]
+
+
+def engine_of(checkpoints: dict[str, Checkpoint], **changes: object) -> Engine:
+    values: dict[str, object] = {"precision": Precision.INT8, "max_slots": 5} | changes
+    return Engine(checkpoints[MODEL], EngineConfig(**values))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module", params=[Precision.INT8, Precision.BFLOAT16])
+def alone(
+    request: pytest.FixtureRequest,
+    checkpoints: dict[str, Checkpoint],
+    clips: dict[str, np.ndarray],
+) -> tuple[Precision, dict[str, Result]]:
+    """One by one, each window encoded before anything is decoded."""
+    engine = engine_of(checkpoints, precision=request.param, max_slots=1, overlap_encoding=False)
+    return request.param, {r.request_id: run_alone(engine, r) for r in mixed(clips)}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"overlap_encoding": False},
+        {"overlap_encoding": True},
+        {"overlap_encoding": True, "max_slots": 16},
+        {"overlap_encoding": True, "lag_steps": 1},
+        {"overlap_encoding": False, "lag_steps": 3, "encode_batch": 4},
+    ],
+    ids=str,
+)
+def test_the_way_of_running_changes_no_bit(
+    changes: dict[str, object],
+    alone: tuple[Precision, dict[str, Result]],
+    checkpoints: dict[str, Checkpoint],
+    clips: dict[str, np.ndarray],
+) -> None:
+    precision, expected = alone
+    results = run(engine_of(checkpoints, precision=precision, **changes), mixed(clips))
+    assert {k: numbers(r) for k, r in results.items()} == {
+        k: numbers(r) for k, r in expected.items()
+    }
+
+
+def test_the_number_of_threads_changes_no_bit(
+    alone: tuple[Precision, dict[str, Result]],
+    checkpoints: dict[str, Checkpoint],
+    clips: dict[str, np.ndarray],
+) -> None:
+    precision, expected = alone
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        results = run(engine_of(checkpoints, precision=precision), mixed(clips))
+    finally:
+        torch.set_num_threads(before)
+    assert all(numbers(result) == numbers(expected[key]) for key, result in results.items())
+
+
+def test_float32_reads_late_to_the_bit(
+    checkpoints: dict[str, Checkpoint],
+    engines: dict[str, Engine],
+    clips: dict[str, np.ndarray],
+) -> None:
+    late = Engine(checkpoints[MODEL], EngineConfig(lag_steps=2))
+    results, expected = run(late, mixed(clips)), run(engines[MODEL], mixed(clips))
+    assert {k: numbers(r) for k, r in results.items()} == {
+        k: numbers(r) for k, r in expected.items()
+    }
+
+
+def test_an_error_of_the_encoding_thread_ends_the_engine(
+    checkpoints: dict[str, Checkpoint],
+    clips: dict[str, np.ndarray],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine = engine_of(checkpoints)
+    encode = engine.runner.encode
+
+    def fails_elsewhere(*arguments: object) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            raise torch.OutOfMemoryError("no room")
+        encode(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(engine.runner, "encode", fails_elsewhere)
+    for request in mixed(clips)[:4]:
+        engine.add_request(request)
+    with pytest.raises(torch.OutOfMemoryError):
+        drain(engine)
+    with pytest.raises(EngineError, match="earlier step failed"):
+        engine.step()
+
+
+@pytest.mark.parametrize("lag_steps", [0, 2])
+def test_aborted_at_any_time_frees_its_slot(
+    lag_steps: int, checkpoints: dict[str, Checkpoint], clips: dict[str, np.ndarray]
+) -> None:
+    """Waiting, being encoded, or decoded."""
+    engine = engine_of(checkpoints, lag_steps=lag_steps)
+    requests = mixed(clips)
+    for request in requests:
+        engine.add_request(request)
+    results: dict[str, Result] = {}
+    for request in requests[::2]:
+        results |= {result.request_id: result for result in engine.step()}
+        if request.request_id not in results:
+            assert engine.abort(request.request_id)
+            assert not engine.abort(request.request_id)
+    results |= drain(engine)
+    assert {request.request_id for request in requests[1::2]} <= set(results)
+    assert engine.n_running == engine.n_waiting == 0
+    again = run(engine, mixed(clips)[:1])
+    assert again[requests[0].request_id].text
+
+
+def test_torch_keeps_its_threads(
+    checkpoints: dict[str, Checkpoint], clips: dict[str, np.ndarray]
+) -> None:
+    before = torch.get_num_threads()
+    run(engine_of(checkpoints), mixed(clips)[:6])
+    assert torch.get_num_threads() == before

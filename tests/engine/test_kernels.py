@@ -1,0 +1,119 @@
+"""Number formats: what quantising costs, and that a row's bits are its own."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from engine.kernels.attention import attend_window
+from engine.kernels.linear import (
+    Int8Linear,
+    LinearKernel,
+    OneDnnInt8Linear,
+    PackedLinear,
+    has_fast_bfloat16,
+    has_fast_int8,
+)
+from engine.kernels.quantize import quantize_gelu_rows, quantize_rows, quantize_weight
+
+IN, OUT = 96, 160
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("size", [1e-20, 1.0, 1e20])
+def test_rows_come_back_within_half_a_step(size: float) -> None:
+    x = random(50, IN) * size * torch.logspace(-3, 3, 50)[:, None]
+    quantized, scale = quantize_rows(x)
+    assert quantized.dtype == torch.int8 and quantized.abs().amax(1).eq(127).all()
+    assert ((quantized * scale - x).abs() <= 0.5001 * scale).all()
+
+
+def test_a_row_of_zeros_stays_zero() -> None:
+    quantized, scale = quantize_rows(torch.zeros(2, IN))
+    assert quantized.eq(0).all() and scale.isfinite().all()
+    quantized, scale, zero_point = quantize_gelu_rows(torch.zeros(2, IN))
+    assert ((quantized - zero_point) * scale).eq(0).all()
+
+
+@pytest.mark.parametrize("greatest", [0.01, 1.0, 60.0])
+def test_gelu_rows_come_back_within_half_a_step(greatest: float) -> None:
+    x = F.gelu(random(50, IN))
+    x = torch.where(x > 0, x / x.max() * greatest, x)
+    x[:, ::7] = 0.0
+    quantized, scale, zero_point = quantize_gelu_rows(x)
+    back = (quantized - zero_point) * scale
+    # The zero point is rounded, so the depth of -0.17 may miss the range by half a step.
+    assert ((back - x).abs() <= 1.0001 * scale).all()
+    assert back[:, ::7].eq(0).all(), "zeros stay zeros"
+    assert (scale <= (greatest + 0.18) / 255).all(), "finer than a symmetric range"
+
+
+def test_each_output_has_its_own_scale() -> None:
+    weight = random(OUT, IN) * torch.logspace(-4, 4, OUT)[:, None]
+    quantized, scale = quantize_weight(weight)
+    assert scale.shape == (OUT,)
+    assert ((quantized * scale[:, None] - weight).abs() <= 0.5001 * scale[:, None]).all()
+
+
+def kernels() -> list[object]:
+    weight, bias = random(OUT, IN, seed=1) * IN**-0.5, random(OUT, seed=2)
+    made = [
+        pytest.param(Int8Linear(weight, bias, torch.float32), False, id="int8"),
+        pytest.param(Int8Linear(weight, bias, torch.float32, True), True, id="int8 of gelu"),
+    ]
+    if has_fast_int8():
+        of_gelu = OneDnnInt8Linear(weight, bias, torch.float32, True)
+        made += [
+            pytest.param(OneDnnInt8Linear(weight, bias, torch.float32), False, id="onednn int8"),
+            pytest.param(of_gelu, True, id="onednn int8 of gelu"),
+        ]
+    if has_fast_bfloat16():
+        made.append(pytest.param(PackedLinear(weight, bias, torch.float32), False, id="bfloat16"))
+    return made
+
+
+@pytest.mark.parametrize("gelu", [False, True])
+@pytest.mark.parametrize(("kernel", "of_gelu"), kernels())
+def test_products_are_near_float32s(kernel: LinearKernel, of_gelu: bool, gelu: bool) -> None:
+    weight, bias = random(OUT, IN, seed=1) * IN**-0.5, random(OUT, seed=2)
+    x = random(3, 40, IN, seed=3)
+    x = F.gelu(x) if of_gelu else x
+    exact = F.linear(x, weight, bias)
+    exact = F.gelu(exact) if gelu else exact
+    y = kernel(x, gelu)
+    assert y.shape == exact.shape and y.dtype == torch.float32
+    assert (y - exact).norm() < 0.015 * exact.norm()
+
+
+@pytest.mark.parametrize(("kernel", "of_gelu"), kernels())
+def test_a_row_has_the_same_bits_in_any_batch(kernel: LinearKernel, of_gelu: bool) -> None:
+    x = random(1500, IN, seed=4)
+    x = F.gelu(x) if of_gelu else x
+    together = kernel(x)
+    for n in (1, 2, 3, 5, 8, 16, 31, 64):
+        assert torch.equal(kernel(x[:n]), together[:n]), f"{n} rows"
+    other_neighbours = kernel(torch.cat([x[:1], 1000 * x[1:8]]))
+    assert torch.equal(other_neighbours[:1], together[:1])
+
+
+@pytest.mark.skipif(not has_fast_int8(), reason="no 8-bit instructions here")
+@pytest.mark.parametrize("of_gelu", [False, True])
+def test_both_int8_kernels_agree(of_gelu: bool) -> None:
+    weight, bias = random(OUT, IN, seed=1), random(OUT, seed=2)
+    x = F.gelu(random(20, IN, seed=5))
+    plain = Int8Linear(weight, bias, torch.float32, of_gelu)(x)
+    torch.testing.assert_close(
+        OneDnnInt8Linear(weight, bias, torch.float32, of_gelu)(x), plain, rtol=1e-5, atol=1e-5
+    )
+
+
+def test_attention_in_blocks_is_attention() -> None:
+    """1100 queries: two whole blocks and a part; slices of one tensor, as the encoder has them."""
+    q, k, v = random(1, 1100, 3 * 2 * 64).to(torch.bfloat16).chunk(3, dim=-1)
+    q, k, v = (x.view(1, 1100, 2, 64).transpose(1, 2) for x in (q, k, v))
+    exact = F.scaled_dot_product_attention(q.float(), k.float(), v.float())
+    out = attend_window(q, k, v)
+    assert out.shape == exact.shape and out.dtype == torch.bfloat16
+    assert (out.float() - exact).norm() < 0.01 * exact.norm()
