@@ -22,7 +22,7 @@ from engine import DecodingOptions, Engine, EngineConfig, Precision, open_checkp
 
 CPU_THREADS = 2
 BATCH_SIZE = 8
-MURMUR_SLOTS = 16  # the command line's default
+MURMUR_SLOTS = 24  # the command line's default
 CONTEXT_CHUNKS = 32  # the command line's default
 
 

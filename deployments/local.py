@@ -5,9 +5,11 @@ does not grow with the length of a file.
 """
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 from deployments.audio_io import AudioLimits, read_audio
+from deployments.chunking import Piece
 from deployments.errors import DeploymentError
 from deployments.messages import (
     Chunk,
@@ -63,26 +65,41 @@ Event = SegmentsReady | FileDone | FileFailed
 
 
 class _OpenFile:
-    """A file that is being read."""
+    """A file that is being read, a block ahead, beside the engine."""
 
-    def __init__(self, job: Job, limits: AudioLimits, detect: bool) -> None:
+    def __init__(
+        self, job: Job, limits: AudioLimits, detect: bool, reader: ThreadPoolExecutor
+    ) -> None:
         self.name = job.name
         self.transcription = Transcription(job.name, job.options, detect)
         self.error: DeploymentError | None = None
         self.exhausted = False
         self._blocks = read_audio(job.source, limits)
+        self._reader = reader
+        self._ahead = reader.submit(self._read)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether `read` would return at once."""
+        return self._ahead.done()
 
     def read(self) -> list[Chunk]:
-        """Read one block; returns the chunks that it completes."""
+        """Take the next block; returns the chunks that it completes."""
         try:
-            return self.transcription.push(next(self._blocks))
-        except StopIteration:
-            pass
+            pieces = self._ahead.result()
         except DeploymentError as error:
             # What was read before the fault is still transcribed.
-            self.error = error
-        self.exhausted = True
-        return self.transcription.finish()
+            self.error, pieces = error, None
+        if pieces is None:
+            self.exhausted = True
+            return self.transcription.finish()
+        self._ahead = self._reader.submit(self._read)
+        return self.transcription.take(pieces)
+
+    def _read(self) -> list[Piece] | None:
+        """Read a block and find the speech in it; None at the end."""
+        block = next(self._blocks, None)
+        return None if block is None else self.transcription.cut(block)
 
     def wants_audio(self, max_unfinished: int) -> bool:
         """Held parts wait for earlier ones, so reading far ahead would only fill memory; but a
@@ -91,6 +108,8 @@ class _OpenFile:
         return state.n_unfinished < max_unfinished or not state.n_in_flight
 
     def close(self) -> None:
+        self._ahead.cancel()
+        wait([self._ahead])
         self._blocks.close()
 
 
@@ -109,6 +128,7 @@ class LocalTranscriber:
         self._engine = engine
         self._limits = limits or AudioLimits()
         self._max_open_files = max_open_files
+        self._reader = ThreadPoolExecutor(max_open_files, "murmur-read")
         self._open: dict[str, _OpenFile] = {}
         self._chunk_owner: dict[str, str] = {}
 
@@ -140,7 +160,7 @@ class LocalTranscriber:
             if job.name in self._open:
                 raise ValueError(f"two jobs are called {job.name!r}")
             detect = self._engine.tokenizer.multilingual
-            self._open[job.name] = _OpenFile(job, self._limits, detect)
+            self._open[job.name] = _OpenFile(job, self._limits, detect, self._reader)
 
     def _fill(self) -> None:
         """Read on, file after file, until the engine has enough waiting for the next steps. Not
@@ -151,7 +171,9 @@ class LocalTranscriber:
         while progressed and self._engine.n_waiting < enough:
             progressed = False
             for file in self._open.values():
-                if not file.exhausted and file.wants_audio(4 * slots):
+                # With nothing else to do, wait for the reader.
+                ready = file.is_ready or not self._engine.has_unfinished
+                if ready and not file.exhausted and file.wants_audio(4 * slots):
                     self._submit(file.name, file.read())
                     progressed = True
 

@@ -148,7 +148,17 @@ class Transcription:
 
     def push(self, pcm: npt.NDArray[np.int16]) -> list[Chunk]:
         """Take the file's next samples; returns chunks to decode."""
-        return self._take(self._chunker.push(pcm))
+        return self.take(self.cut(pcm))
+
+    def cut(self, pcm: npt.NDArray[np.int16]) -> list[Piece]:
+        """Find the speech in the file's next samples; returns what `take` is to get. The longer
+        part of `push`; it touches nothing that other methods change, so it may run on a thread of
+        its own."""
+        return list(self._chunker.push(pcm))
+
+    def take(self, pieces: Iterable[Piece]) -> list[Chunk]:
+        """Take what `cut` returned, in order; returns chunks to decode."""
+        return self._take(pieces)
 
     def finish(self) -> list[Chunk]:
         """The file has ended; returns chunks to decode."""

@@ -114,8 +114,9 @@ class StreamEncoding:
 class ThreadEncoding:
     """Encodes on a thread of its own with half of the CPU's threads, window by window.
 
-    While few sequences are decoded, the calling thread encodes as well, because a step costs almost
-    the same with full slots. A lone window, with nothing else to do, gets all threads.
+    While less than a third of the slots are decoded, the calling thread encodes as well, because a
+    step costs little more for more of them; the other slots hold windows that are ready. A lone
+    window, with nothing else to do, gets all threads.
 
     Args:
         n_slots: sequences that can be decoded at once.
@@ -125,7 +126,7 @@ class ThreadEncoding:
 
     def __init__(self, encode: Encode, n_slots: int) -> None:
         self._encode = encode
-        self._enough = max(1, (3 * n_slots) // 4)
+        self._enough = max(1, n_slots // 3)
         self._submitted: list[Running] = []
         self._futures: dict[Future[None], Running] = {}
         self._helped: list[Running] = []

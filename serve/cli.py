@@ -88,7 +88,7 @@ def _add_transcribe(parser: argparse.ArgumentParser) -> None:
         help="default: the fastest with float32's word error rate: on a CPU int8 or bfloat16 where "
         "it has instructions for them, else float32; on a GPU bfloat16, else float16",
     )
-    parser.add_argument("--batch-size", type=int, default=16, help="chunks decoded at once (16)")
+    parser.add_argument("--batch-size", type=int, default=24, help="chunks decoded at once (24)")
     parser.add_argument("--threads", type=int, help="CPU threads; default: all cores")
     parser.add_argument(
         "--max-duration", type=float, metavar="SECONDS", help="refuse longer files (24 hours)"

@@ -39,14 +39,20 @@ def pad_rows(x: torch.Tensor, batch: int) -> torch.Tensor:
 
 
 class SelfAttention(nn.Module):
-    """The layers of self-attention, with q, k and v in one product."""
+    """The layers of self-attention, with q, k and v in one product.
 
-    def __init__(self, context: LoadContext, prefix: str, n_head: int, head_dim: int) -> None:
+    Args:
+        dtype: of q, k and v.
+    """
+
+    def __init__(
+        self, context: LoadContext, prefix: str, n_head: int, head_dim: int, dtype: torch.dtype
+    ) -> None:
         super().__init__()
         self.head_dim = head_dim
         columns = local_columns(context, n_head, head_dim)
         names = [f"{prefix}.{name}" for name in ("q_proj", "k_proj", "v_proj")]
-        make = partial(context.linear, dtype=context.formats.product)
+        make = partial(context.linear, dtype=dtype)
         self.qkv = ColumnParallelLinear.load(context, names, columns, make)
         self.out = RowParallelLinear.load(
             context, f"{prefix}.out_proj", columns, partial(context.linear, dtype=context.dtype)

@@ -22,7 +22,7 @@ class DecoderLayer(nn.Module):
         prefix = f"decoder.layers.{index}"
         heads = (dims.n_text_head, dims.head_dim)
         self.attn_norm = LayerNorm(context, f"{prefix}.self_attn_layer_norm")
-        self.attn = DecoderSelfAttention(context, f"{prefix}.self_attn", *heads)
+        self.attn = DecoderSelfAttention(context, f"{prefix}.self_attn", *heads, context.dtype)
         self.cross_norm = LayerNorm(context, f"{prefix}.encoder_attn_layer_norm")
         self.cross = CrossAttention(context, f"{prefix}.encoder_attn", *heads)
         self.mlp_norm = LayerNorm(context, f"{prefix}.final_layer_norm")

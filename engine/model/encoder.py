@@ -38,7 +38,11 @@ class EncoderLayer(nn.Module):
         head_dim = dims.n_audio_state // dims.n_audio_head
         self.attn_norm = LayerNorm(context, f"{prefix}.self_attn_layer_norm")
         self.attn = EncoderSelfAttention(
-            context, f"{prefix}.self_attn", dims.n_audio_head, head_dim
+            context,
+            f"{prefix}.self_attn",
+            dims.n_audio_head,
+            head_dim,
+            context.formats.product,
         )
         self.mlp_norm = LayerNorm(context, f"{prefix}.final_layer_norm")
         self.mlp = MLP(context, prefix)

@@ -40,24 +40,28 @@ class KVCache:
         max_length: int,
         n_audio_ctx: int,
         device: torch.device,
-        dtype: torch.dtype,
+        self_dtype: torch.dtype,
+        cross_dtype: torch.dtype,
     ) -> None:
         self.n_slots = n_slots
         self.max_length = max_length
 
-        def zeros(length: int) -> torch.Tensor:
+        def zeros(length: int, dtype: torch.dtype) -> torch.Tensor:
             return torch.zeros(n_slots, n_heads, length, head_dim, device=device, dtype=dtype)
 
         try:
             self.layers = [
                 LayerCache(
-                    zeros(max_length), zeros(max_length), zeros(n_audio_ctx), zeros(n_audio_ctx)
+                    zeros(max_length, self_dtype),
+                    zeros(max_length, self_dtype),
+                    zeros(n_audio_ctx, cross_dtype),
+                    zeros(n_audio_ctx, cross_dtype),
                 )
                 for _ in range(n_layers)
             ]
         except RuntimeError as error:
-            slot_bytes = 2 * n_layers * n_heads * head_dim * (max_length + n_audio_ctx)
-            gigabytes = n_slots * slot_bytes * dtype.itemsize / 1e9
+            position_bytes = max_length * self_dtype.itemsize + n_audio_ctx * cross_dtype.itemsize
+            gigabytes = n_slots * 2 * n_layers * n_heads * head_dim * position_bytes / 1e9
             raise EngineError(
                 f"no room for {n_slots} slots ({gigabytes:.1f} GB): choose a smaller batch"
             ) from error

@@ -27,8 +27,9 @@ class MLP(nn.Module):
         super().__init__()
         hidden = context.source.shape(f"{prefix}.fc1.weight")[0]
         units = scaled(partition(hidden, context.group.size)[context.group.rank], 1)
-        first = partial(context.mlp_linear, of_gelu=False)
-        second = partial(context.mlp_linear, of_gelu=True)
+        many_rows = prefix.startswith("encoder")
+        first = partial(context.mlp_linear, of_gelu=False, many_rows=many_rows)
+        second = partial(context.mlp_linear, of_gelu=True, many_rows=many_rows)
         self.fc1 = ColumnParallelLinear.load(context, [f"{prefix}.fc1"], units, first)
         self.fc2 = RowParallelLinear.load(context, f"{prefix}.fc2", units, second)
 

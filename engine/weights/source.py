@@ -14,6 +14,7 @@ from engine.kernels.linear import LinearKernel, float_linear, int8_linear
 from engine.parallel.group import Group
 
 Rows = slice | None
+_WORTH_QUANTISING = 2_000_000
 
 
 class WeightSource(Protocol):
@@ -52,10 +53,14 @@ class LoadContext:
         return float_linear(weight, bias, dtype, self.formats.product)
 
     def mlp_linear(
-        self, weight: torch.Tensor, bias: torch.Tensor | None, of_gelu: bool
+        self, weight: torch.Tensor, bias: torch.Tensor | None, of_gelu: bool, many_rows: bool
     ) -> LinearKernel:
-        """The kernel for one of an MLP's two layers; `of_gelu` for the second."""
-        if self.formats.int8_mlp:
+        """The kernel for one of an MLP's two layers; `of_gelu` for the second.
+
+        Weights under 2 M values stay in bfloat16 where few rows meet them, in a decoder: to
+        quantise those takes as long as it saves.
+        """
+        if self.formats.int8_mlp and (many_rows or weight.numel() >= _WORTH_QUANTISING):
             return int8_linear(weight, bias, self.dtype, of_gelu)
         return self.linear(weight, bias, self.dtype if of_gelu else self.formats.product)
 

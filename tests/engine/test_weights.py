@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from benchmarks.transformers_model import transformers_config, transformers_model
 from engine import Checkpoint, Engine, EngineConfig, ModelDimensions, Request, open_checkpoint
 from engine.errors import ModelNotFoundError, WeightsError
 from engine.weights.ctranslate2 import CTranslate2Source
@@ -17,7 +18,6 @@ from engine.weights.hub import DemoModel, _assemble, resolve_model
 from engine.weights.random import RandomSource
 from engine.weights.safetensors import SafetensorsSource
 from engine.weights.shapes import tensor_shapes
-from tests.support.oracle import transformers_config, transformers_model
 from tests.support.running import run_alone
 
 LARGE_V3 = ModelDimensions(128, 51_866, 1500, 1280, 20, 32, 448, 1280, 20, 32)
