@@ -3,7 +3,8 @@
 Measured on AVX-512 CPUs with torch 2.13 (MKL), float32, all of Whisper's layer shapes: a row of a
 linear layer has the same bits at 4, 8 and 12 rows, and the same bits at every multiple of 4 from 16
 up, but not the same in both ranges; at other row counts it may differ again. So an engine stays
-within one range, and idle rows compute along.
+within one range, and idle rows compute along. In bfloat16 (oneDNN) every multiple of 4 agrees; a
+single row is computed by another kernel, and 7 rows are at some widths.
 """
 
 _STEP = 4
@@ -13,10 +14,10 @@ LENGTH_STEP = 32
 because masked positions add exact zeros."""
 
 
-def batch_rows(n_rows: int, max_rows: int) -> int:
+def batch_rows(n_rows: int, max_rows: int, float32: bool) -> int:
     """Rows to compute for `n_rows` of a batch that may grow to `max_rows`."""
     rounded = _round_up(n_rows, _STEP)
-    if max_rows <= _SMALL_RANGE_END:
+    if max_rows <= _SMALL_RANGE_END or not float32:
         return rounded
     return max(rounded, _SMALL_RANGE_END + _STEP)
 

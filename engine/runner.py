@@ -71,8 +71,7 @@ class ModelRunner:
         self.rule_state = RuleState.empty(self.n_slots, device)
         self.tokens = torch.zeros(self.n_slots, dtype=torch.int64, device=device)
         self.positions = torch.zeros(self.n_slots, dtype=torch.int64, device=device)
-        # Only float32 on a CPU cares how many rows there are; see `engine.batching`.
-        self.pads_rows = config.on_cpu and self.formats.product == torch.float32
+        self._on_cpu = config.on_cpu
         self._graphs: DecodeGraphs | None = None
         if not config.on_cpu and config.cuda_graphs and group.size == 1:
             state = [self.tokens, self.positions, *self.rule_state.tensors()]
@@ -136,7 +135,7 @@ class ModelRunner:
         """
         if self._graphs is not None and all(item is None for item in noise):
             return self._graphs(n, n_positions)
-        rows = batch_rows(n, self.n_slots) if self.pads_rows else n
+        rows = self._rows(n, self.n_slots)
         return self._decode(n, rows, read_length(n_positions, self.max_length), noise)
 
     def _decode(self, n: int, rows: int, length: int, noise: Seq[Noise | None]) -> Sampled:
@@ -150,6 +149,12 @@ class ModelRunner:
         sampled = self.sampler(logits, self.rule_state.select(where), noise)
         self._record(where, sampled.tokens)
         return sampled
+
+    def _rows(self, n: int, max_rows: int) -> int:
+        """Rows to compute for `n`: on a CPU their number may change the bits."""
+        if not self._on_cpu:
+            return n
+        return batch_rows(n, max_rows, self.formats.product == torch.float32)
 
     def release(self, slot: int) -> None:
         """Keep an idle slot's rows computing at a harmless place."""
@@ -176,7 +181,7 @@ class ModelRunner:
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """(n, n_text_state) -> (n, local ids), computed with the batch's number of rows."""
         n = len(hidden)
-        rows = batch_rows(n, n) if self.pads_rows else n
+        rows = self._rows(n, n)
         return self.decoder.local_logits(F.pad(hidden, (0, 0, 0, rows - n)))[:n]
 
     def _slots(self, slots: Seq[int]) -> Slots:

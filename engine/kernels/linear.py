@@ -1,7 +1,7 @@
 """y = x W^T + b in each number format, behind one call.
 
-Which kernel a layer gets is chosen once, when it is loaded (`make_linear`). All give a row the same
-bits whatever the other rows are, except float32 on a CPU, which `engine.batching` arranges for.
+Which kernel a layer gets is chosen once, when it is loaded. On a CPU all give a row the same bits
+whatever the other rows are, if their number is one of those that `engine.batching` chooses.
 """
 
 from functools import cache
