@@ -5,8 +5,6 @@ from enum import StrEnum
 
 import torch
 
-from engine.kernels.linear import has_fast_bfloat16, has_fast_int8
-
 N_FFT = 400
 """Samples of one STFT window: 25 ms at 16 kHz."""
 HOP_LENGTH = 160
@@ -54,12 +52,10 @@ class Precision(StrEnum):
 
 
 def default_precision(device: torch.device) -> Precision:
-    """The fastest one whose word error rate is float32's, on what the device multiplies fast."""
-    if device.type != "cpu":
-        return Precision.BFLOAT16 if torch.cuda.is_bf16_supported() else Precision.FLOAT16
-    if not has_fast_bfloat16():
+    """The fastest one whose word error rate is known to be float32's, in every mode."""
+    if device.type == "cpu":
         return Precision.FLOAT32
-    return Precision.INT8 if has_fast_int8() else Precision.BFLOAT16
+    return Precision.BFLOAT16 if torch.cuda.is_bf16_supported() else Precision.FLOAT16
 
 
 @dataclass(frozen=True, slots=True)
