@@ -205,13 +205,26 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Accuracy of speech-recognition systems.")
+    parser = selection_parser("Accuracy of speech-recognition systems.", ",".join(FACTORIES))
+    parser.add_argument("--transcripts", type=Path, help="folder to keep what each system said")
+    return parse_selection(parser, arguments)
+
+
+def selection_parser(description: str, systems: str) -> argparse.ArgumentParser:
+    """Options that choose what is run on what; `systems` is the default list of names."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--audio", type=Path, required=True, help="folder of LANG.wav, LANG.json")
-    parser.add_argument("--systems", type=_names, default=",".join(FACTORIES))
+    parser.add_argument("--systems", type=_names, default=systems)
     parser.add_argument("--models", type=_names, default=MODELS)
     parser.add_argument("--languages", type=_names, default=LANGUAGES)
     parser.add_argument("--precisions", type=_names, default=PRECISIONS)
-    parser.add_argument("--transcripts", type=Path, help="folder to keep what each system said")
+    return parser
+
+
+def parse_selection(
+    parser: argparse.ArgumentParser, arguments: Sequence[str] | None
+) -> argparse.Namespace:
+    """Parse, refusing systems that there are not."""
     options = parser.parse_args(arguments)
     unknown = set(options.systems) - set(FACTORIES)
     if unknown:

@@ -19,10 +19,16 @@ from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 
-from benchmarks.accuracy import LANGUAGES, MODELS, Result, evaluate, load_recording, timed
+from benchmarks.accuracy import (
+    Result,
+    evaluate,
+    load_recording,
+    parse_selection,
+    selection_parser,
+    timed,
+)
 from benchmarks.systems import FACTORIES, precisions_of
 
-PRECISIONS = "float32,int8"
 SYSTEMS = ",".join(name for name in FACTORIES if name != "faster-whisper-no-vad")
 
 
@@ -138,23 +144,10 @@ def _report(rows: Sequence[Row]) -> None:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Speed and accuracy side by side.")
-    parser.add_argument("--audio", type=Path, required=True, help="folder of LANG.wav, LANG.json")
-    parser.add_argument("--systems", type=_names, default=SYSTEMS)
-    parser.add_argument("--models", type=_names, default=MODELS)
-    parser.add_argument("--languages", type=_names, default=LANGUAGES)
-    parser.add_argument("--precisions", type=_names, default=PRECISIONS)
+    parser = selection_parser("Speed and accuracy side by side.", SYSTEMS)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--child", help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
-    unknown = set(options.systems) - set(FACTORIES)
-    if unknown:
-        parser.error(f"unknown systems {sorted(unknown)}; known: {sorted(FACTORIES)}")
-    return options
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
+    return parse_selection(parser, arguments)
 
 
 if __name__ == "__main__":

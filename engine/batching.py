@@ -15,7 +15,11 @@ because masked positions add exact zeros."""
 
 
 def batch_rows(n_rows: int, max_rows: int, float32: bool) -> int:
-    """Rows to compute for `n_rows` of a batch that may grow to `max_rows`."""
+    """Rows to compute for `n_rows` of a batch that may grow to `max_rows`.
+
+    Args:
+        float32: products are in float32, whose ranges of rows differ from each other.
+    """
     rounded = _round_up(n_rows, _STEP)
     if max_rows <= _SMALL_RANGE_END or not float32:
         return rounded

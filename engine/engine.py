@@ -60,7 +60,7 @@ class Engine:
         self.runner = ModelRunner(checkpoint, config, self._group)
         self._scheduler = Scheduler(config.max_slots, config.aging_s)
         self._encoding = make_encoding(self._encode, config, self._group)
-        self._encoded: dict[int, Running] = {}
+        self._being_encoded: dict[int, Running] = {}
         self._running: dict[int, Running] = {}
         self._launched: deque[_Launched] = deque()
         self._ids: set[str] = set()
@@ -112,7 +112,7 @@ class Engine:
         if len(arrived) < len(self._arrived):
             self._arrived = arrived
         elif not self._scheduler.remove(request_id):
-            held = self._encoded | self._running
+            held = self._being_encoded | self._running
             self._aborted += [
                 slot for slot, sequence in held.items() if sequence.request.request_id == request_id
             ]
@@ -151,7 +151,7 @@ class Engine:
             if slot in self._running:
                 self._release(self._running[slot])
             else:  # its slot is being written; it is dropped when that is done
-                self._encoded[slot].aborted = True
+                self._being_encoded[slot].aborted = True
         for request in arrived:
             self._scheduler.add(request, now_s)
         return now_s
@@ -161,7 +161,7 @@ class Engine:
         admitted = self._scheduler.admit(now_s, self._encoding.room)
         now = self._clock()
         new = [Running(item.request, slot, item.arrived_s, now) for slot, item in admitted]
-        self._encoded.update((sequence.slot, sequence) for sequence in new)
+        self._being_encoded.update((sequence.slot, sequence) for sequence in new)
         self._encoding.submit(new)
 
     def _encode(self, sequences: Sequence[Running]) -> None:
@@ -171,7 +171,7 @@ class Engine:
     def _join(self, encoded: Sequence[Running]) -> None:
         """Run the prompts of sequences whose windows are encoded."""
         for sequence in encoded:
-            del self._encoded[sequence.slot]
+            del self._being_encoded[sequence.slot]
             if sequence.aborted:
                 self._scheduler.free(sequence.slot)
         new = [sequence for sequence in encoded if not sequence.aborted]

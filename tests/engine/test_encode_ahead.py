@@ -16,7 +16,7 @@ from engine import (
     Request,
     Result,
 )
-from tests.engine.test_invariance import numbers
+from tests.engine.test_invariance import mixed_requests, numbers
 from tests.support.running import drain, run, run_alone
 
 MODEL = "demo:tiny.en"
@@ -24,18 +24,9 @@ CLIP = "librivox-0870.wav"
 
 
 def mixed(clips: dict[str, np.ndarray]) -> list[Request]:
-    options = [
-        DecodingOptions(),
-        DecodingOptions(timestamps=False, max_new_tokens=1),
-        DecodingOptions(prompt="Jane Austen"),
-        DecodingOptions(temperature=0.7, seed=3),
-        DecodingOptions(max_new_tokens=5),
-    ]
-    return [
-        Request(f"{name}-{index}", pcm, option, group=name)
-        for name, pcm in list(clips.items())[:3]
-        for index, option in enumerate(options)
-    ]
+    """As elsewhere, and one that ends with its first token."""
+    only_one = Request("one", clips[CLIP], DecodingOptions(max_new_tokens=1))
+    return [only_one, *mixed_requests(clips)]
 
 
 def engine_of(checkpoints: dict[str, Checkpoint], **changes: object) -> Engine:
@@ -145,8 +136,8 @@ def test_aborted_at_any_time_frees_its_slot(
     results |= drain(engine)
     assert {request.request_id for request in requests[1::2]} <= set(results)
     assert engine.n_running == engine.n_waiting == 0
-    again = run(engine, mixed(clips)[:1])
-    assert again[requests[0].request_id].text
+    again = run(engine, mixed(clips)[1:2])
+    assert again[requests[1].request_id].text
 
 
 def test_torch_keeps_its_threads(
