@@ -29,7 +29,7 @@ clean:
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
 # torch goes first and alone: the constraints name the build that every other package must accept.
-.venv/.run: pyproject.toml constraints.txt
+.venv/.run: pyproject.toml constraints.txt $(wildcard engine/kernels/csrc/*)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q -c constraints.txt torch
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[demo]'

@@ -23,12 +23,13 @@ class NumberFormats:
     Attributes:
         dtype: what layers pass on to each other, and their norms.
         product: linear layers, attention, and what is kept of keys and values.
-        int8_mlp: the MLPs multiply 8-bit integers instead.
+        int8: 8-bit integers instead where they hold the words: in the MLPs, and, where there are
+            native kernels, in the output layer and the cross-attention.
     """
 
     dtype: torch.dtype
     product: torch.dtype
-    int8_mlp: bool = False
+    int8: bool = False
 
 
 class Precision(StrEnum):
@@ -48,7 +49,7 @@ class Precision(StrEnum):
         # On a CPU norms are faster in float32 than in bfloat16, and sums are better.
         is_bfloat16_on_cpu = device.type == "cpu" and product == torch.bfloat16
         dtype = torch.float32 if is_bfloat16_on_cpu else product
-        return NumberFormats(dtype, product, int8_mlp=self is Precision.INT8)
+        return NumberFormats(dtype, product, int8=self is Precision.INT8)
 
 
 def default_precision(device: torch.device) -> Precision:

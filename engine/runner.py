@@ -54,9 +54,7 @@ class ModelRunner:
             max_length=self.max_length,
             n_audio_ctx=dims.n_audio_ctx,
             device=device,
-            # A CPU multiplies the short keys of self-attention twice as fast in float32.
-            self_dtype=self.formats.dtype,
-            cross_dtype=self.formats.product,
+            formats=self.formats,
         )
         self.tokenizer = checkpoint.tokenizer
         rules = TokenRules(

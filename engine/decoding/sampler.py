@@ -12,6 +12,7 @@ import torch
 
 from engine.decoding.rules import TokenRules
 from engine.decoding.state import RuleState
+from engine.kernels import native
 from engine.parallel.group import Group
 
 
@@ -164,17 +165,25 @@ def _best(scores: torch.Tensor, logits: torch.Tensor, first_id: int) -> _Best:
     if scores.shape[1] == 0:
         nothing = scores.new_full((len(scores),), float("-inf"), dtype=torch.float64)
         return _Best(nothing, torch.zeros_like(nothing), nothing, nothing, nothing)
-    score, index = scores.max(dim=1)
-    logit = logits.gather(1, index[:, None])[:, 0]
-    # Greedy scores are the logits themselves: one pass less.
-    max_logit = score if scores.data_ptr() == logits.data_ptr() else logits.amax(1)
+    score, index, lse = _reduce_rows(scores)
+    logit, max_logit = score, score
+    if scores.data_ptr() != logits.data_ptr():  # greedy scores are the logits themselves
+        logit = logits.gather(1, index[:, None])[:, 0]
+        max_logit, _, lse = _reduce_rows(logits)
     return _Best(
         score.double(),
         (index + first_id).double(),
         logit.double(),
         max_logit.double(),
-        _row_logsumexp(logits).double(),
+        lse.double(),
     )
+
+
+def _reduce_rows(values: torch.Tensor) -> Sequence[torch.Tensor]:
+    """(n, ids) -> (n,) each: the greatest, the first index that has it, and the log-sum-exp."""
+    if native.serves(values.device):
+        return native.reduce_logits(values)
+    return *values.max(dim=1), _row_logsumexp(values)
 
 
 def _either(low: _Best, high: _Best) -> _Best:

@@ -6,6 +6,8 @@ Shapes: B batch, H heads, T queries, L keys, D width of a head.
 import torch
 from torch.nn import functional as F
 
+from engine.kernels import native
+
 _BLOCK_ROWS = 500
 """Queries whose scores (1500 each, 1.5 MB in bfloat16) are computed at once: they stay in a core's
 cache between the three passes over them."""
@@ -34,14 +36,32 @@ def attend(
     return torch.bmm(torch.softmax(scores, dim=-1), v).view(shape)
 
 
-def attend_window(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """(B, H, T, D) x (B, H, L, D) -> (B, H, T, D) for as many queries as keys, without a mask.
+def attend_window(qkv: torch.Tensor, head_dim: int) -> torch.Tensor:
+    """(B, T, q, k and v of H heads) -> (B, T, H*D): every row looks at all rows."""
+    length = qkv.shape[1]
+    is_bfloat16 = qkv.dtype == torch.bfloat16
+    known = head_dim == native.HEAD_DIM and length <= native.MAX_LENGTH
+    if is_bfloat16 and known and native.serves(qkv.device):
+        return native.encoder_attention(qkv)
+    q, k, v = (split_heads(part, head_dim) for part in qkv.chunk(3, dim=-1))
+    if is_bfloat16 and not qkv.is_cuda:
+        return merge_heads(_attend_in_blocks(q, k, v))
+    return merge_heads(F.scaled_dot_product_attention(q, k, v))
 
-    On a CPU in bfloat16 two products and a softmax over blocks that fit the cache take 0.6 times as
-    long as torch's fused kernel (docs/benchmarks.md).
-    """
-    if q.dtype != torch.bfloat16 or q.device.type != "cpu":
-        return F.scaled_dot_product_attention(q, k, v)
+
+def split_heads(x: torch.Tensor, head_dim: int) -> torch.Tensor:
+    """(B, T, H*D) -> (B, H, T, D)."""
+    return x.view(*x.shape[:-1], -1, head_dim).transpose(1, 2)
+
+
+def merge_heads(x: torch.Tensor) -> torch.Tensor:
+    """(B, H, T, D) -> (B, T, H*D)."""
+    return x.transpose(1, 2).flatten(2)
+
+
+def _attend_in_blocks(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """(B, H, T, D) each -> the same, by two products and a softmax over blocks that fit the cache:
+    0.6 times as long as torch's fused kernel takes in bfloat16 (docs/benchmarks.md)."""
     out = torch.empty(
         q.shape[0], q.shape[2], q.shape[1], q.shape[3], dtype=q.dtype, device=q.device
     ).transpose(1, 2)

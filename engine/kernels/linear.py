@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from engine.kernels import native
 from engine.kernels.quantize import quantize_gelu_rows, quantize_rows, quantize_weight
 
 
@@ -61,6 +62,23 @@ class PackedLinear(LinearKernel):
             x.to(torch.bfloat16), self._packed, self.bias, name, [], algorithm
         )
         return y.to(self.dtype)
+
+
+class NativeBfloat16Linear(LinearKernel):
+    """bfloat16 in our own kernel, which has a row's bits whatever their number, and a tenth of
+    oneDNN's overhead on the few rows of a decoder.
+
+    Args:
+        dtype: of the output; sums and bias are float32.
+    """
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+        self.packed = native.Bfloat16Weight(weight, bias)
+
+    def forward(self, x: torch.Tensor, gelu: bool = False) -> torch.Tensor:
+        return native.linear_bfloat16(x, self.packed, self.dtype, gelu)
 
 
 class Int8Linear(LinearKernel):
@@ -138,6 +156,38 @@ class OneDnnInt8Linear(Int8Linear):
         return product
 
 
+class NativeInt8Linear(LinearKernel):
+    """The same in our own kernels, which quantise rows, multiply and apply the GELU in one pass."""
+
+    def __init__(
+        self,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        dtype: torch.dtype,
+        of_gelu: bool = False,
+    ) -> None:
+        super().__init__()
+        self.dtype = dtype
+        self.of_gelu = of_gelu
+        self.packed = native.Int8Weight(*quantize_weight(weight), bias)
+
+    def forward(self, x: torch.Tensor, gelu: bool = False) -> torch.Tensor:
+        return native.linear_int8(x.float(), self.packed, gelu, self.of_gelu).to(self.dtype)
+
+
+_MANY_ROWS = 48
+"""More than the fused MLP gives to one thread."""
+
+
+def mlp(first: LinearKernel, second: LinearKernel, x: torch.Tensor) -> torch.Tensor:
+    """(..., in) -> (..., out): two layers around a GELU."""
+    many = x.numel() > _MANY_ROWS * x.shape[-1]
+    if many and isinstance(first, NativeInt8Linear) and isinstance(second, NativeInt8Linear):
+        return native.mlp_int8(x.float(), first.packed, second.packed).to(second.dtype)
+    y: torch.Tensor = second(first(x, gelu=True))
+    return y
+
+
 def _has_onednn() -> bool:
     return bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
 
@@ -159,15 +209,20 @@ def float_linear(
     weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype, product: torch.dtype
 ) -> LinearKernel:
     """The fastest kernel that multiplies in the number format `product`; outputs are `dtype`."""
-    if weight.device.type == "cpu" and product == torch.bfloat16 and _has_onednn():
+    is_bfloat16 = weight.device.type == "cpu" and product == torch.bfloat16
+    if is_bfloat16 and native.serves(weight.device) and weight.shape[1] % 32 == 0:
+        return NativeBfloat16Linear(weight, bias, dtype)
+    if is_bfloat16 and _has_onednn():
         return PackedLinear(weight, bias, dtype)
     return DenseLinear(weight, bias)
 
 
 def int8_linear(
-    weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype, of_gelu: bool
+    weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype, of_gelu: bool = False
 ) -> LinearKernel:
     """The fastest kernel that multiplies 8-bit integers; outputs are `dtype`."""
+    if native.serves(weight.device) and weight.shape[1] % 4 == 0:
+        return NativeInt8Linear(weight, bias, dtype, of_gelu)
     on_cpu = weight.device.type == "cpu"
     kernel = OneDnnInt8Linear if on_cpu and has_fast_int8() else Int8Linear
     return kernel(weight, bias, dtype, of_gelu)

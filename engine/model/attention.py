@@ -11,8 +11,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from engine.kernels.attention import attend, attend_window
-from engine.model.kv_cache import LayerCache, Slots
+from engine.kernels import native
+from engine.kernels.attention import attend, attend_window, merge_heads, split_heads
+from engine.model.kv_cache import LayerCache, Slots, n_slots
 from engine.parallel.linear import ColumnParallelLinear, RowParallelLinear
 from engine.parallel.partition import partition, scaled
 from engine.weights.source import LoadContext
@@ -21,16 +22,6 @@ from engine.weights.source import LoadContext
 def local_columns(context: LoadContext, n_head: int, head_dim: int) -> slice:
     """The columns of q, k and v that belong to this rank's heads."""
     return scaled(partition(n_head, context.group.size)[context.group.rank], head_dim)
-
-
-def split_heads(x: torch.Tensor, head_dim: int) -> torch.Tensor:
-    """(B, T, H*D) -> (B, H, T, D)."""
-    return x.view(*x.shape[:-1], -1, head_dim).transpose(1, 2)
-
-
-def merge_heads(x: torch.Tensor) -> torch.Tensor:
-    """(B, H, T, D) -> (B, T, H*D)."""
-    return x.transpose(1, 2).flatten(2)
 
 
 def pad_rows(x: torch.Tensor, batch: int) -> torch.Tensor:
@@ -50,6 +41,9 @@ class SelfAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.head_dim = head_dim
+        # float32 stays as torch computes it.
+        quick = context.formats.product == torch.bfloat16 and head_dim == native.HEAD_DIM
+        self.is_native = quick and native.serves(context.device)
         columns = local_columns(context, n_head, head_dim)
         names = [f"{prefix}.{name}" for name in ("q_proj", "k_proj", "v_proj")]
         make = partial(context.linear, dtype=dtype)
@@ -68,8 +62,7 @@ class EncoderSelfAttention(SelfAttention):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, n_audio_ctx, n_state) -> the same."""
-        q, k, v = self.project(x)
-        out: torch.Tensor = self.out(merge_heads(attend_window(q, k, v)))
+        out: torch.Tensor = self.out(attend_window(self.qkv(x), self.head_dim))
         return out
 
 
@@ -95,15 +88,24 @@ class DecoderSelfAttention(SelfAttention):
             positions: (n,) where each token is written; n <= B, rows beyond n are padding.
             mask: (n, 1, 1, L), True beyond each slot's own length; L bounds what is read.
         """
+        if self.is_native:
+            qkv = self.qkv(x)[: len(positions), 0]
+            attended = native.self_attention(qkv, positions, cache.self_k, cache.self_v)[:, None]
+        else:
+            attended = self._attend_tokens(x, cache, positions, mask)
+        out: torch.Tensor = self.out(pad_rows(attended, len(x)))
+        return out
+
+    def _attend_tokens(
+        self, x: torch.Tensor, cache: LayerCache, positions: torch.Tensor, mask: torch.Tensor
+    ) -> torch.Tensor:
         n, length = len(positions), mask.shape[-1]
         q, k, v = (part[:n] for part in self.project(x))
         rows = torch.arange(n, device=x.device)
         cache.self_k[rows, :, positions] = k[:, :, 0]
         cache.self_v[rows, :, positions] = v[:, :, 0]
         keys, values = cache.self_k[:n, :, :length], cache.self_v[:n, :, :length]
-        attended = merge_heads(attend(q, keys, values, mask))
-        out: torch.Tensor = self.out(pad_rows(attended, len(x)))
-        return out
+        return merge_heads(attend(q, keys, values, mask))
 
 
 class CrossAttention(nn.Module):
@@ -123,14 +125,10 @@ class CrossAttention(nn.Module):
 
     def fill(self, audio_features: torch.Tensor, cache: LayerCache, slots: Slots) -> None:
         """Compute the keys and values of (B, n_audio_ctx, n_state) into the slots."""
-        k, v = self.kv(audio_features).chunk(2, dim=-1)
-        cache.cross_k[slots] = split_heads(k, self.head_dim)
-        cache.cross_v[slots] = split_heads(v, self.head_dim)
+        cache.cross.fill(self.kv(audio_features), slots)
 
     def forward(self, x: torch.Tensor, cache: LayerCache, slots: Slots) -> torch.Tensor:
         """(B, T, n_state) -> the same, each row looking at its slot; rows beyond are padding."""
-        k, v = cache.cross_k[slots], cache.cross_v[slots]
-        q = split_heads(self.q(x)[: len(k)], self.head_dim)
-        attended = merge_heads(attend(q, k, v, None))
+        attended = cache.cross.attend(self.q(x)[: n_slots(slots)], slots)
         out: torch.Tensor = self.out(pad_rows(attended, len(x)))
         return out

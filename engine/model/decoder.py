@@ -31,19 +31,18 @@ class DecoderLayer(nn.Module):
     def prefill(
         self, x: torch.Tensor, cache: LayerCache, slots: Slots, mask: torch.Tensor
     ) -> torch.Tensor:
-        x = x + self.attn.prefill(self.attn_norm(x), cache, slots, mask)
+        x = x.add_(self.attn.prefill(self.attn_norm(x), cache, slots, mask))
         return self._rest(x, cache, slots)
 
     def decode(
         self, x: torch.Tensor, cache: LayerCache, positions: torch.Tensor, mask: torch.Tensor
     ) -> torch.Tensor:
-        x = x + self.attn.decode(self.attn_norm(x), cache, positions, mask)
+        x = x.add_(self.attn.decode(self.attn_norm(x), cache, positions, mask))
         return self._rest(x, cache, slice(0, len(positions)))
 
     def _rest(self, x: torch.Tensor, cache: LayerCache, slots: Slots) -> torch.Tensor:
-        x = x + self.cross(self.cross_norm(x), cache, slots)
-        out: torch.Tensor = x + self.mlp(self.mlp_norm(x))
-        return out
+        x = x.add_(self.cross(self.cross_norm(x), cache, slots))
+        return x.add_(self.mlp(self.mlp_norm(x)))
 
 
 class DecoderStage(nn.Module):

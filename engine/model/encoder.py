@@ -48,9 +48,8 @@ class EncoderLayer(nn.Module):
         self.mlp = MLP(context, prefix)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = x + self.attn(self.attn_norm(x))
-        out: torch.Tensor = x + self.mlp(self.mlp_norm(x))
-        return out
+        x = x.add_(self.attn(self.attn_norm(x)))
+        return x.add_(self.mlp(self.mlp_norm(x)))
 
 
 class EncoderStage(nn.Module):

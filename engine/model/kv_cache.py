@@ -8,21 +8,21 @@ from dataclasses import dataclass
 
 import torch
 
+from engine.config import NumberFormats
 from engine.errors import EngineError
+from engine.kernels import native
+from engine.model.cross_cache import CrossCache, DenseCrossCache, Int8CrossCache, Slots, n_slots
 
-Slots = slice | torch.Tensor
-"""Slots that a batch touches: a leading range, or indices of shape (n,) int64."""
-
+__all__ = ["KVCache", "LayerCache", "Slots", "n_slots"]
 
 @dataclass
 class LayerCache:
-    """One decoder layer's slots: self (n_slots, n_head, max_length, head_dim), cross
-    (n_slots, n_head, n_audio_ctx, head_dim); heads are this rank's."""
+    """One decoder layer's slots: keys and values of tokens, (n_slots, n_head, max_length,
+    head_dim), and of windows; heads are this rank's."""
 
     self_k: torch.Tensor
     self_v: torch.Tensor
-    cross_k: torch.Tensor
-    cross_v: torch.Tensor
+    cross: CrossCache
 
 
 class KVCache:
@@ -40,27 +40,28 @@ class KVCache:
         max_length: int,
         n_audio_ctx: int,
         device: torch.device,
-        self_dtype: torch.dtype,
-        cross_dtype: torch.dtype,
+        formats: NumberFormats,
     ) -> None:
         self.n_slots = n_slots
         self.max_length = max_length
+        # A CPU multiplies the short keys of self-attention twice as fast in float32.
+        dtype = formats.dtype
+        in_8_bits = formats.int8 and head_dim == native.HEAD_DIM and native.serves(device)
 
-        def zeros(length: int, dtype: torch.dtype) -> torch.Tensor:
-            return torch.zeros(n_slots, n_heads, length, head_dim, device=device, dtype=dtype)
+        def tokens() -> torch.Tensor:
+            return torch.zeros(n_slots, n_heads, max_length, head_dim, device=device, dtype=dtype)
+
+        def cross() -> CrossCache:
+            if in_8_bits and n_audio_ctx <= native.MAX_LENGTH:
+                return Int8CrossCache(n_slots, n_heads, n_audio_ctx)
+            return DenseCrossCache(
+                (n_slots, n_heads, n_audio_ctx, head_dim), device, formats.product
+            )
 
         try:
-            self.layers = [
-                LayerCache(
-                    zeros(max_length, self_dtype),
-                    zeros(max_length, self_dtype),
-                    zeros(n_audio_ctx, cross_dtype),
-                    zeros(n_audio_ctx, cross_dtype),
-                )
-                for _ in range(n_layers)
-            ]
+            self.layers = [LayerCache(tokens(), tokens(), cross()) for _ in range(n_layers)]
         except RuntimeError as error:
-            position_bytes = max_length * self_dtype.itemsize + n_audio_ctx * cross_dtype.itemsize
+            position_bytes = max_length * dtype.itemsize + n_audio_ctx * formats.product.itemsize
             gigabytes = n_slots * 2 * n_layers * n_heads * head_dim * position_bytes / 1e9
             raise EngineError(
                 f"no room for {n_slots} slots ({gigabytes:.1f} GB): choose a smaller batch"
@@ -69,7 +70,6 @@ class KVCache:
     @property
     def n_bytes(self) -> int:
         return sum(
-            tensor.nbytes
+            layer.self_k.nbytes + layer.self_v.nbytes + layer.cross.n_bytes
             for layer in self.layers
-            for tensor in (layer.self_k, layer.self_v, layer.cross_k, layer.cross_v)
         )

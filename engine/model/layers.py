@@ -5,6 +5,7 @@ from functools import partial
 import torch
 from torch import nn
 
+from engine.kernels.linear import mlp
 from engine.parallel.linear import ColumnParallelLinear, RowParallelLinear
 from engine.parallel.partition import partition, scaled
 from engine.weights.source import LoadContext
@@ -35,5 +36,4 @@ class MLP(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., n_state) -> the same."""
-        out: torch.Tensor = self.fc2(self.fc1(x, gelu=True))
-        return out
+        return self.fc2.reduce(mlp(self.fc1.kernel, self.fc2.kernel, x))

@@ -84,7 +84,10 @@ class RowParallelLinear(nn.Module):
         return cls(make(weight, None), bias, context.group)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y: torch.Tensor = self.kernel(x)
+        return self.reduce(self.kernel(x))
+
+    def reduce(self, y: torch.Tensor) -> torch.Tensor:
+        """What this rank's kernel gave -> the layer's output."""
         if self.group.size == 1:
             return y
         return self.group.all_reduce_sum(y) + self.bias
@@ -100,7 +103,7 @@ class VocabParallelEmbedding(nn.Module):
         self.vocab = vocab
         self.group = context.group
         self.dtype = context.dtype
-        self.kernel = context.linear(weight, None, context.dtype)
+        self.kernel = context.output_linear(weight)
         # The same tensor as the kernel's, where that keeps the weights as they are.
         self.register_buffer("table", weight.to(context.formats.product))
 

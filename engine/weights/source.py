@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from engine.config import NumberFormats
+from engine.kernels import native
 from engine.kernels.linear import LinearKernel, float_linear, int8_linear
 from engine.parallel.group import Group
 
@@ -57,12 +58,19 @@ class LoadContext:
     ) -> LinearKernel:
         """The kernel for one of an MLP's two layers; `of_gelu` for the second.
 
-        Weights under 2 M values stay in bfloat16 where few rows meet them, in a decoder: to
-        quantise those takes as long as it saves.
+        Without native kernels weights under 2 M values stay in bfloat16 where few rows meet them,
+        in a decoder: to quantise those takes as long as it saves.
         """
-        if self.formats.int8_mlp and (many_rows or weight.numel() >= _WORTH_QUANTISING):
+        worth = many_rows or native.serves(self.device) or weight.numel() >= _WORTH_QUANTISING
+        if self.formats.int8 and worth:
             return int8_linear(weight, bias, self.dtype, of_gelu)
         return self.linear(weight, bias, self.dtype if of_gelu else self.formats.product)
+
+    def output_linear(self, weight: torch.Tensor) -> LinearKernel:
+        """The kernel for the output layer."""
+        if self.formats.int8 and native.serves(self.device):
+            return int8_linear(weight, None, self.dtype)
+        return self.linear(weight, None, self.dtype)
 
     def read(
         self,

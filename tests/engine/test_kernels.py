@@ -4,7 +4,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from engine.kernels.attention import attend_window
+from engine.kernels.attention import (
+    _attend_in_blocks,
+    attend_window,
+    merge_heads,
+    split_heads,
+)
 from engine.kernels.linear import (
     Int8Linear,
     LinearKernel,
@@ -110,11 +115,11 @@ def test_both_int8_kernels_agree(of_gelu: bool) -> None:
     )
 
 
-def test_attention_in_blocks_is_attention() -> None:
-    """1100 queries: two whole blocks and a part; slices of one tensor, as the encoder has them."""
-    q, k, v = random(1, 1100, 3 * 2 * 64).to(torch.bfloat16).chunk(3, dim=-1)
-    q, k, v = (x.view(1, 1100, 2, 64).transpose(1, 2) for x in (q, k, v))
-    exact = F.scaled_dot_product_attention(q.float(), k.float(), v.float())
-    out = attend_window(q, k, v)
-    assert out.shape == exact.shape and out.dtype == torch.bfloat16
-    assert (out.float() - exact).norm() < 0.01 * exact.norm()
+@pytest.mark.parametrize("length", [1500, 1100, 37, 1])
+def test_attention_of_windows_is_attention(length: int) -> None:
+    qkv = random(2, length, 3 * 2 * 64).to(torch.bfloat16)
+    q, k, v = (split_heads(x, 64) for x in qkv.chunk(3, dim=-1))
+    exact = merge_heads(F.scaled_dot_product_attention(q.float(), k.float(), v.float()))
+    for out in (attend_window(qkv, 64), merge_heads(_attend_in_blocks(q, k, v))):
+        assert out.shape == exact.shape and out.dtype == torch.bfloat16
+        assert (out.float() - exact).norm() < 0.01 * exact.norm()

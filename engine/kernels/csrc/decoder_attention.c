@@ -1,0 +1,240 @@
+/* Attention of one token a slot: to the window's frames, whose keys and values are kept in 8 bits,
+ * and to the slot's earlier tokens, in float32.
+ *
+ * Both wait for memory, so what counts is to read it once, and little of it. */
+#include "simd.h"
+
+#define QUADS (HEAD_DIM / 4) /* one instruction adds the products of four values to each of 16 sums */
+#define EIGHTH 0.125f /* 1 / sqrt(64) */
+#define CROSS_STEP (4 * LANES) /* keys at once */
+#define MAX_LENGTH 1536
+#define LEAST 1e-30f
+
+/* A layer's slots. Each slot and head has, of its keys, (padded / 64, 16 quads, 64 keys, 4) unsigned
+ * bytes around 128; of its values, (padded / 4, 64 dimensions, 4 values) signed bytes; and a scale
+ * for each key and each value. `padded` is the length up to a multiple of 64. */
+typedef struct {
+    uint8_t *keys;
+    int8_t *values;
+    float *key_scales, *value_scales; /* (slots, heads, padded) */
+    long heads, length, padded;
+} CrossCache;
+
+static __m512 from_bfloat16(const bfloat16 *x) {
+    const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)x));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+}
+
+/* 64 values -> signed bytes; returns their scale. */
+static float quantize_head(const __m512 *x, int8_t *out) {
+    __m512 greatest = _mm512_abs_ps(x[0]);
+    for (int i = 1; i < 4; i++) greatest = _mm512_max_ps(greatest, _mm512_abs_ps(x[i]));
+    float top = _mm512_reduce_max_ps(greatest);
+    if (top < LEAST) top = LEAST;
+    const __m512 inverse = _mm512_set1_ps(127.0f / top);
+    for (int i = 0; i < 4; i++) {
+        const __m512i whole = _mm512_cvtps_epi32(_mm512_mul_ps(x[i], inverse));
+        _mm_storeu_si128((__m128i *)(out + i * LANES), _mm512_cvtsepi32_epi8(whole));
+    }
+    return top / 127.0f;
+}
+
+static void fill_head(
+    const bfloat16 *keys, const bfloat16 *values, long stride, const CrossCache *cache, long item) {
+    const long padded = cache->padded;
+    quad *packed_keys = (quad *)(cache->keys + item * padded * HEAD_DIM);
+    int8_t *packed_values = cache->values + item * padded * HEAD_DIM;
+    float *key_scales = cache->key_scales + item * padded;
+    float *value_scales = cache->value_scales + item * padded;
+    for (long j = 0; j < padded; j++) {
+        int8_t row[HEAD_DIM] = {0};
+        __m512 x[4];
+        key_scales[j] = value_scales[j] = 0.0f;
+        if (j < cache->length) {
+            for (int i = 0; i < 4; i++) x[i] = from_bfloat16(keys + j * stride + i * LANES);
+            key_scales[j] = quantize_head(x, row);
+        }
+        quad *column = packed_keys + j / CROSS_STEP * QUADS * CROSS_STEP + j % CROSS_STEP;
+        for (int i = 0; i < QUADS; i++)
+            column[i * CROSS_STEP] = ((const quad *)row)[i] ^ (quad)0x80808080;
+        if (j < cache->length) {
+            for (int i = 0; i < 4; i++) x[i] = from_bfloat16(values + j * stride + i * LANES);
+            value_scales[j] = quantize_head(x, row);
+        }
+        int8_t *target = packed_values + j / 4 * HEAD_DIM * 4 + j % 4;
+        for (int d = 0; d < HEAD_DIM; d++) target[d * 4] = row[d];
+    }
+}
+
+/* (batch, length, keys and values, heads, 64) bfloat16 into `slots`, (batch,). */
+int murmur_fill_cross(
+    const bfloat16 *kv, long batch, const int64_t *slots, const CrossCache *cache, int threads) {
+    const long width = cache->heads * HEAD_DIM, stride = 2 * width;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (long item = 0; item < batch * cache->heads; item++) {
+        const long row = item / cache->heads, head = item % cache->heads;
+        const bfloat16 *keys = kv + row * cache->length * stride + head * HEAD_DIM;
+        fill_head(keys, keys + width, stride, cache, slots[row] * cache->heads + head);
+    }
+    return 0;
+}
+
+/* Scores of one query, times log2 e: (padded). */
+static void score_keys(
+    const float *query, const uint8_t *keys, const float *key_scales, long padded, float *scores) {
+    __m512 x[4];
+    int8_t row[HEAD_DIM];
+    for (int i = 0; i < 4; i++) x[i] = _mm512_loadu_ps(query + i * LANES);
+    const float scale = quantize_head(x, row) * (EIGHTH * LOG2_E);
+    int32_t sum = 0;
+    for (int d = 0; d < HEAD_DIM; d++) sum += row[d];
+    const __m512i shift = _mm512_set1_epi32(-128 * sum); /* keys are shifted by 128 */
+    const quad *quads = (const quad *)row;
+    for (long j = 0; j < padded; j += CROSS_STEP, keys += CROSS_STEP * HEAD_DIM) {
+        __m512i sums[4] = {shift, shift, shift, shift};
+        for (int i = 0; i < QUADS; i++) {
+            const __m512i q = _mm512_set1_epi32(quads[i]);
+#pragma GCC unroll 4
+            for (int block = 0; block < 4; block++) {
+                const uint8_t *at = keys + (i * 4 + block) * 4 * LANES;
+                sums[block] = add_products(sums[block], _mm512_loadu_si512(at), q);
+            }
+        }
+#pragma GCC unroll 4
+        for (int block = 0; block < 4; block++) {
+            const __m512 steps = _mm512_loadu_ps(key_scales + j + block * LANES);
+            const __m512 step = _mm512_mul_ps(steps, _mm512_set1_ps(scale));
+            _mm512_storeu_ps(
+                scores + j + block * LANES, _mm512_mul_ps(_mm512_cvtepi32_ps(sums[block]), step));
+        }
+    }
+}
+
+/* Scores -> softmax weights times the scales of the values, as 16-bit integers in two rows of
+ * bytes, the high ones and the low ones; returns what their unit stands for. */
+static float weigh(
+    float *scores, const float *value_scales, long length, long padded, uint8_t *high, uint8_t *low) {
+    for (long j = length; j < padded; j++) scores[j] = -3e38f;
+    __m512 greatest = _mm512_loadu_ps(scores);
+    for (long j = LANES; j < padded; j += LANES)
+        greatest = _mm512_max_ps(greatest, _mm512_loadu_ps(scores + j));
+    const __m512 top = _mm512_set1_ps(_mm512_reduce_max_ps(greatest));
+    __m512 sum = _mm512_setzero_ps(), widest = _mm512_setzero_ps();
+    for (long j = 0; j < padded; j += LANES) {
+        const __m512 e = exp2_ps(_mm512_sub_ps(_mm512_loadu_ps(scores + j), top));
+        const __m512 weight = _mm512_mul_ps(e, _mm512_loadu_ps(value_scales + j));
+        sum = _mm512_add_ps(sum, e);
+        widest = _mm512_max_ps(widest, weight);
+        _mm512_storeu_ps(scores + j, weight);
+    }
+    const float unit = _mm512_reduce_max_ps(widest) / 65535.0f;
+    const __m512 inverse = _mm512_set1_ps(1.0f / unit);
+    for (long j = 0; j < padded; j += LANES) {
+        const __m512 units = _mm512_mul_ps(_mm512_loadu_ps(scores + j), inverse);
+        const __m512i whole = _mm512_min_epu32(_mm512_cvtps_epu32(units), _mm512_set1_epi32(65535));
+        _mm_storeu_si128((__m128i *)(high + j), _mm512_cvtepi32_epi8(_mm512_srli_epi32(whole, 8)));
+        _mm_storeu_si128((__m128i *)(low + j), _mm512_cvtepi32_epi8(whole));
+    }
+    return unit / _mm512_reduce_add_ps(sum);
+}
+
+static void attend_head(const float *query, const CrossCache *cache, long item, float *out) {
+    float scores[MAX_LENGTH];
+    uint8_t high[MAX_LENGTH], low[MAX_LENGTH];
+    const long padded = cache->padded;
+    const uint8_t *keys = cache->keys + item * padded * HEAD_DIM;
+    const int8_t *values = cache->values + item * padded * HEAD_DIM;
+    score_keys(query, keys, cache->key_scales + item * padded, padded, scores);
+    const float *value_scales = cache->value_scales + item * padded;
+    const float unit = weigh(scores, value_scales, cache->length, padded, high, low);
+    __m512i sums[2][4];
+    for (int i = 0; i < 4; i++) sums[0][i] = sums[1][i] = _mm512_setzero_si512();
+    for (long j = 0; j < padded; j += 4, values += 4 * HEAD_DIM) {
+        const __m512i weights[2] = {
+            _mm512_set1_epi32(*(const quad *)(high + j)), _mm512_set1_epi32(*(const quad *)(low + j))};
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) {
+            const __m512i v = _mm512_loadu_si512(values + i * 4 * LANES);
+            sums[0][i] = add_products(sums[0][i], weights[0], v);
+            sums[1][i] = add_products(sums[1][i], weights[1], v);
+        }
+    }
+    for (int i = 0; i < 4; i++) {
+        const __m512 upper = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[0][i]), _mm512_set1_ps(256.0f));
+        const __m512 both = _mm512_add_ps(upper, _mm512_cvtepi32_ps(sums[1][i]));
+        _mm512_storeu_ps(out + i * LANES, _mm512_mul_ps(both, _mm512_set1_ps(unit)));
+    }
+}
+
+/* Queries (n, heads, 64) -> (n, heads, 64), both float32, row by row to `slots`, (n,). */
+int murmur_cross_attention(
+    const float *queries, long n, const int64_t *slots, const CrossCache *cache, float *out,
+    int threads) {
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 4)
+    for (long item = 0; item < n * cache->heads; item++) {
+        /* A slot's tokens one after another: they read the same keys. */
+        const long row = item % n, head = item / n, at = (row * cache->heads + head) * HEAD_DIM;
+        attend_head(queries + at, cache, slots[row] * cache->heads + head, out + at);
+    }
+    return 0;
+}
+
+static float dot(const __m512 *query, const float *key) {
+    __m512 sum = _mm512_mul_ps(query[0], _mm512_loadu_ps(key));
+    for (int i = 1; i < 4; i++)
+        sum = _mm512_fmadd_ps(query[i], _mm512_loadu_ps(key + i * LANES), sum);
+    return _mm512_reduce_add_ps(sum);
+}
+
+static void attend_tokens(
+    const float *query, const float *keys, const float *values, long length, float *out) {
+    float scores[MAX_LENGTH];
+    __m512 q[4], sums[4];
+    for (int i = 0; i < 4; i++) {
+        q[i] = _mm512_mul_ps(_mm512_loadu_ps(query + i * LANES), _mm512_set1_ps(EIGHTH * LOG2_E));
+        sums[i] = _mm512_setzero_ps();
+    }
+    for (long j = 0; j < length; j++) scores[j] = dot(q, keys + j * HEAD_DIM);
+    for (long j = length; j < round_up(length, LANES); j++) scores[j] = -3e38f;
+    __m512 greatest = _mm512_loadu_ps(scores);
+    for (long j = LANES; j < length; j += LANES)
+        greatest = _mm512_max_ps(greatest, _mm512_loadu_ps(scores + j));
+    const __m512 top = _mm512_set1_ps(_mm512_reduce_max_ps(greatest));
+    __m512 total = _mm512_setzero_ps();
+    for (long j = 0; j < length; j += LANES) {
+        const __m512 e = exp2_ps(_mm512_sub_ps(_mm512_loadu_ps(scores + j), top));
+        total = _mm512_add_ps(total, e);
+        _mm512_storeu_ps(scores + j, e);
+    }
+    for (long j = 0; j < length; j++)
+        for (int i = 0; i < 4; i++)
+            sums[i] = _mm512_fmadd_ps(
+                _mm512_set1_ps(scores[j]), _mm512_loadu_ps(values + j * HEAD_DIM + i * LANES),
+                sums[i]);
+    const __m512 inverse = _mm512_set1_ps(1.0f / _mm512_reduce_add_ps(total));
+    for (int i = 0; i < 4; i++) _mm512_storeu_ps(out + i * LANES, _mm512_mul_ps(sums[i], inverse));
+}
+
+/* One token in each of the first n slots: (n, 3 of q, k and v, heads, 64) -> (n, heads, 64). Keys
+ * and values, (slots, heads, max_length, 64), are written at `positions`, (n,), and read up to them;
+ * all float32, positions below 1536. */
+int murmur_self_attention(
+    const float *qkv, long n, long heads, const int64_t *positions, float *keys, float *values,
+    long max_length, float *out, int threads) {
+    const long width = heads * HEAD_DIM;
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 4)
+    for (long item = 0; item < n * heads; item++) {
+        const float *query = qkv + item / heads * 3 * width + item % heads * HEAD_DIM;
+        const long position = positions[item / heads];
+        float *slot_keys = keys + item * max_length * HEAD_DIM;
+        float *slot_values = values + item * max_length * HEAD_DIM;
+        for (int i = 0; i < HEAD_DIM; i += LANES) {
+            _mm512_storeu_ps(
+                slot_keys + position * HEAD_DIM + i, _mm512_loadu_ps(query + width + i));
+            _mm512_storeu_ps(
+                slot_values + position * HEAD_DIM + i, _mm512_loadu_ps(query + 2 * width + i));
+        }
+        attend_tokens(query, slot_keys, slot_values, position + 1, out + item * HEAD_DIM);
+    }
+    return 0;
+}

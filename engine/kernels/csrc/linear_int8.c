@@ -1,0 +1,186 @@
+/* Linear layers of 8-bit integers: y = x W^T + b, and two of them around a GELU.
+ *
+ * Activations are unsigned, with a scale and a zero point a row; weights are signed, with a scale an
+ * output. Their products are summed as integers, hence exactly.
+ *
+ * Weights come packed: (width / 16, depth / 4, 16 outputs, 4 inputs), so that one instruction adds
+ * the products of four inputs to each of 16 outputs. Widths are padded to 32, depths multiples of
+ * 4. */
+#include "simd.h"
+
+#define GELU_DEPTH 0.17f /* a GELU is nowhere less than minus this */
+#define LEAST 1e-30f /* stands for the greatest value of a row of zeros */
+
+typedef struct {
+    const int8_t *weight; /* packed */
+    const float *scale; /* (padded width) */
+    const int32_t *sums; /* (padded width): of an output's weights */
+    const float *bias; /* (padded width) */
+    long depth, width;
+} Layer;
+
+/* Quantised rows: tiles of (depth / 4, 12 rows, 4 inputs), and each row's scale and zero point. */
+typedef struct {
+    uint8_t *tiles;
+    float *scale;
+    int32_t *zero;
+} Rows;
+
+static size_t rows_size(long n, long depth) {
+    return (size_t)round_up(n, TILE_ROWS) * (size_t)(depth + 8) + 64;
+}
+
+static Rows rows_in(void *memory, long n, long depth) {
+    const long padded = round_up(n, TILE_ROWS);
+    Rows rows;
+    rows.tiles = memory;
+    rows.scale = (float *)(rows.tiles + padded * depth);
+    rows.zero = (int32_t *)(rows.scale + padded);
+    return rows;
+}
+
+/* The steps that a row is quantised in. Of what comes from a GELU the range is asymmetric, with a
+ * whole zero point: most such values are almost zero, and must stay so. */
+static void row_range(const float *x, long depth, int of_gelu, float *scale, int32_t *zero) {
+    __m512 greatest = _mm512_setzero_ps();
+    for (long k = 0; k < depth; k += LANES) {
+        const __m512 v = _mm512_maskz_loadu_ps(lanes_within(k, depth), x + k);
+        greatest = _mm512_max_ps(greatest, of_gelu ? v : _mm512_abs_ps(v));
+    }
+    const float top = _mm512_reduce_max_ps(greatest);
+    *scale = of_gelu ? (top + GELU_DEPTH) / 255.0f : (top > LEAST ? top : LEAST) / 127.0f;
+    *zero = of_gelu ? (int32_t)__builtin_rintf(GELU_DEPTH / *scale) : 128;
+}
+
+/* Row `row` of a tile. */
+static void quantize_row(const float *x, long depth, int of_gelu, Rows rows, long row) {
+    row_range(x, depth, of_gelu, &rows.scale[row], &rows.zero[row]);
+    quad *out = (quad *)(rows.tiles + row / TILE_ROWS * TILE_ROWS * depth) + row % TILE_ROWS;
+    const __m512 inverse = _mm512_set1_ps(1.0f / rows.scale[row]);
+    const __m512 zero = _mm512_set1_ps((float)rows.zero[row]);
+    for (long k = 0; k < depth; k += LANES) {
+        const __m512 v = _mm512_maskz_loadu_ps(lanes_within(k, depth), x + k);
+        const __m512i whole = _mm512_cvtps_epi32(_mm512_fmadd_ps(v, inverse, zero));
+        const __m512i positive = _mm512_max_epi32(whole, _mm512_setzero_si512());
+        int32_t quads[4];
+        _mm_storeu_si128((__m128i *)quads, _mm512_cvtusepi32_epi8(positive));
+        for (long i = 0; i < smaller(4, (depth - k) / 4); i++) out[(k / 4 + i) * TILE_ROWS] = quads[i];
+    }
+}
+
+/* A tile's rows and two vectors of outputs from `column` on, into rows of `out`. `rows` is a
+ * constant where this is called. */
+static inline __attribute__((always_inline)) void multiply_tile(
+    const Layer *layer, Rows quantized, long first, long column, const int rows, long n, float *out,
+    long out_stride, int gelu) {
+    const quad *a = (const quad *)(quantized.tiles + first * layer->depth);
+    const int8_t *b = layer->weight + column * layer->depth;
+    const long panel = LANES * layer->depth;
+    __m512i sums[TILE_ROWS][2];
+#pragma GCC unroll 12
+    for (int r = 0; r < rows; r++) sums[r][0] = sums[r][1] = _mm512_setzero_si512();
+    for (long k = 0; k < layer->depth; k += 4, a += TILE_ROWS) {
+        const __m512i left = _mm512_loadu_si512(b + k * LANES);
+        const __m512i right = _mm512_loadu_si512(b + panel + k * LANES);
+#pragma GCC unroll 12
+        for (int r = 0; r < rows; r++) {
+            const __m512i x = _mm512_set1_epi32(a[r]);
+            sums[r][0] = add_products(sums[r][0], x, left);
+            sums[r][1] = add_products(sums[r][1], x, right);
+        }
+    }
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; half++) {
+        const long at = column + half * LANES;
+        const __mmask16 mask = lanes_within(at, layer->width);
+        const __m512 scale = _mm512_loadu_ps(layer->scale + at);
+        const __m512 bias = _mm512_loadu_ps(layer->bias + at);
+        const __m512i weights = _mm512_loadu_si512(layer->sums + at);
+#pragma GCC unroll 12
+        for (int r = 0; r < rows; r++) {
+            if (r >= n) break;
+            const __m512i zero = _mm512_set1_epi32(quantized.zero[first + r]);
+            const __m512i whole =
+                _mm512_sub_epi32(sums[r][half], _mm512_mullo_epi32(zero, weights));
+            const __m512 step = _mm512_mul_ps(scale, _mm512_set1_ps(quantized.scale[first + r]));
+            __m512 y = _mm512_fmadd_ps(_mm512_cvtepi32_ps(whole), step, bias);
+            if (gelu) y = gelu_ps(y);
+            _mm512_mask_storeu_ps(out + r * out_stride + at, mask, y);
+        }
+    }
+}
+
+/* Rows `first` to `first + n` of a tile; all 12 are computed only if there are more than 8. */
+static void multiply(
+    const Layer *layer, Rows rows, long first, long column, long n, float *out, long out_stride,
+    int gelu) {
+    if (n <= 4)
+        multiply_tile(layer, rows, first, column, 4, n, out, out_stride, gelu);
+    else if (n <= 8)
+        multiply_tile(layer, rows, first, column, 8, n, out, out_stride, gelu);
+    else
+        multiply_tile(layer, rows, first, column, 12, n, out, out_stride, gelu);
+}
+
+/* (n, depth) float -> (n, width) float, through a GELU if asked to. `of_gelu`: the input comes from
+ * a GELU. 0, or -1 where memory is out. */
+int murmur_linear_int8(
+    const float *x, long n, const Layer *layer, float *out, int gelu, int of_gelu, int threads) {
+    void *memory = scratch(0, rows_size(n, layer->depth));
+    if (memory == NULL) return -1;
+    const Rows rows = rows_in(memory, n, layer->depth);
+    const long n_panels = round_up(layer->width, TILE_COLUMNS) / TILE_COLUMNS;
+    const long n_blocks = round_up(n, BLOCK_ROWS) / BLOCK_ROWS;
+#pragma omp parallel num_threads(threads)
+    {
+#pragma omp for schedule(static)
+        for (long row = 0; row < n; row++)
+            quantize_row(x + row * layer->depth, layer->depth, of_gelu, rows, row);
+#pragma omp for collapse(2) schedule(static)
+        for (long block = 0; block < n_blocks; block++)
+            for (long panel = 0; panel < n_panels; panel++) {
+                const long end = smaller(n, (block + 1) * BLOCK_ROWS);
+                for (long row = block * BLOCK_ROWS; row < end; row += TILE_ROWS)
+                    multiply(
+                        layer, rows, row, panel * TILE_COLUMNS, smaller(end - row, TILE_ROWS),
+                        out + row * layer->width, layer->width, gelu);
+            }
+    }
+    return 0;
+}
+
+static void multiply_block(
+    const Layer *layer, Rows rows, long n, float *out, long out_stride, int gelu) {
+    for (long column = 0; column < layer->width; column += TILE_COLUMNS)
+        for (long row = 0; row < n; row += TILE_ROWS)
+            multiply(
+                layer, rows, row, column, smaller(n - row, TILE_ROWS), out + row * out_stride,
+                out_stride, gelu);
+}
+
+/* Two layers around a GELU, in blocks of rows whose hidden units never leave the second cache.
+ * (n, depth) float -> (n, width) float. 0, or -1 where memory is out. */
+int murmur_mlp_int8(
+    const float *x, long n, const Layer *first, const Layer *second, float *out, int threads) {
+    int failed = 0;
+#pragma omp parallel for num_threads(threads) schedule(dynamic) reduction(| : failed)
+    for (long start = 0; start < n; start += BLOCK_ROWS) {
+        const long count = smaller(BLOCK_ROWS, n - start);
+        const long hidden = first->width;
+        void *inputs = scratch(1, rows_size(count, first->depth));
+        void *units = scratch(2, rows_size(count, hidden));
+        float *values = scratch(3, (size_t)(BLOCK_ROWS * hidden) * sizeof(float));
+        if (inputs == NULL || units == NULL || values == NULL) {
+            failed = 1;
+            continue;
+        }
+        const Rows in = rows_in(inputs, count, first->depth), middle = rows_in(units, count, hidden);
+        for (long row = 0; row < count; row++)
+            quantize_row(x + (start + row) * first->depth, first->depth, 0, in, row);
+        multiply_block(first, in, count, values, hidden, 1);
+        for (long row = 0; row < count; row++)
+            quantize_row(values + row * hidden, hidden, 1, middle, row);
+        multiply_block(second, middle, count, out + start * second->width, second->width, 0);
+    }
+    return failed ? -1 : 0;
+}

@@ -1,0 +1,250 @@
+"""The native kernels of `csrc`, for CPUs with AVX-512's 8-bit and bfloat16 products.
+
+They are compiled when the package is installed, if there is a C compiler; without them everything
+runs on torch's kernels. Tensors are on the CPU, and rows never share their sums, so a row has the
+same bits whatever the others are and however many threads there are.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+
+HEAD_DIM = 64
+"""Of every Whisper model, and the only one that the attention kernels know."""
+MAX_LENGTH = 1536
+"""Keys that they can attend to."""
+_LANES = 16
+_COLUMNS = 32
+_CROSS_STEP = 64
+
+
+def serves(device: torch.device) -> bool:
+    """Whether the kernels were compiled and can run there."""
+    return device.type == "cpu" and _is_available()
+
+
+@cache
+def _is_available() -> bool:
+    cpu = torch.cpu
+    return bool(_path()) and cpu._is_vnni_supported() and cpu._is_avx512_bf16_supported()
+
+
+def _path() -> Path | None:
+    for suffix in EXTENSION_SUFFIXES:
+        path = Path(__file__).with_name(f"_native{suffix}")
+        if path.exists():
+            return path
+    return None
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    library = ctypes.CDLL(str(_path()))
+    pointer, size, number = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
+    signatures: dict[str, list[type]] = {
+        "linear_bfloat16": [pointer, number, size, pointer, pointer, number, number],
+        "linear_int8": [pointer, size, pointer, pointer, number, number],
+        "mlp_int8": [pointer, size, pointer, pointer, pointer],
+        "encoder_attention": [pointer, size, size, size, pointer],
+        "fill_cross": [pointer, size, pointer, pointer],
+        "cross_attention": [pointer, size, pointer, pointer, pointer],
+        "self_attention": [pointer, size, size, pointer, pointer, pointer, size, pointer],
+        "reduce_logits": [pointer, size, size, size, pointer, pointer, pointer],
+    }
+    for name, arguments in signatures.items():
+        function = getattr(library, f"murmur_{name}")
+        function.argtypes = [*arguments, number]  # the last one: threads
+        function.restype = number
+    return library
+
+
+def _call(name: str, *arguments: object) -> None:
+    """Run a kernel with as many threads as torch would use; tensors are passed as pointers."""
+    plain = [x.data_ptr() if isinstance(x, torch.Tensor) else x for x in arguments]
+    if getattr(_library(), f"murmur_{name}")(*plain, torch.get_num_threads()):
+        raise MemoryError(f"no memory for the scratch of {name}")
+
+
+class _Int8Layer(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("weight", "scale", "sums", "bias")),
+        *((name, ctypes.c_long) for name in ("depth", "width")),
+    ]
+
+
+class _Bfloat16Layer(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("weight", "bias")),
+        *((name, ctypes.c_long) for name in ("depth", "width")),
+    ]
+
+
+class Bfloat16Weight:
+    """A linear layer's weights in the kernels' layout.
+
+    Args:
+        weight: (out, in); `in` is a multiple of 32.
+        bias: (out,).
+    """
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        self.width, self.depth = weight.shape
+        padding = -self.width % _COLUMNS
+        padded = F.pad(weight.to(torch.bfloat16), (0, 0, 0, padding))
+        blocks = padded.view(-1, _LANES, self.depth // 2, 2)
+        bias = weight.new_zeros(self.width) if bias is None else bias
+        # Referred to by address, so they must live as long as this does.
+        self._tensors = (blocks.permute(0, 2, 1, 3).contiguous(), F.pad(bias.float(), (0, padding)))
+        addresses = [tensor.data_ptr() for tensor in self._tensors]
+        self._layer = _Bfloat16Layer(*addresses, self.depth, self.width)
+
+    @property
+    def pointer(self) -> int:
+        return ctypes.addressof(self._layer)
+
+
+def linear_bfloat16(
+    x: torch.Tensor, weight: Bfloat16Weight, dtype: torch.dtype, gelu: bool
+) -> torch.Tensor:
+    """(..., in) float32 or bfloat16 -> (..., out) of `dtype`, one of the two, through a GELU if
+    asked to."""
+    x = x.contiguous()
+    out = x.new_empty(*x.shape[:-1], weight.width, dtype=dtype)
+    n, is_float, to_float = x.numel() // weight.depth, x.dtype.itemsize == 4, dtype.itemsize == 4
+    _call("linear_bfloat16", x, is_float, n, weight.pointer, out, to_float, gelu)
+    return out
+
+
+class Int8Weight:
+    """A linear layer's weights in the kernels' layout.
+
+    Args:
+        quantized: (out, in) int8; `in` is a multiple of 4.
+        scale, bias: (out,) float32.
+    """
+
+    def __init__(
+        self, quantized: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None
+    ) -> None:
+        self.width, self.depth = quantized.shape
+        padding = -self.width % _COLUMNS
+        padded = F.pad(quantized, (0, 0, 0, padding))
+        blocks = padded.view(-1, _LANES, self.depth // 4, 4)
+        bias = torch.zeros_like(scale) if bias is None else bias.float()
+        # Referred to by address, so they must live as long as this does.
+        self._tensors = (
+            blocks.permute(0, 2, 1, 3).contiguous(),
+            F.pad(scale, (0, padding)),
+            padded.sum(1, dtype=torch.int32),
+            F.pad(bias, (0, padding)),
+        )
+        addresses = [tensor.data_ptr() for tensor in self._tensors]
+        self._layer = _Int8Layer(*addresses, self.depth, self.width)
+
+    @property
+    def pointer(self) -> int:
+        return ctypes.addressof(self._layer)
+
+
+def linear_int8(x: torch.Tensor, weight: Int8Weight, gelu: bool, of_gelu: bool) -> torch.Tensor:
+    """(..., in) float32 -> (..., out) float32, through a GELU if asked to; rows are quantised one
+    by one.
+
+    Args:
+        of_gelu: the input comes from a GELU, and is quantised as such.
+    """
+    x = x.contiguous()
+    out = x.new_empty(*x.shape[:-1], weight.width)
+    _call("linear_int8", x, x.numel() // weight.depth, weight.pointer, out, gelu, of_gelu)
+    return out
+
+
+def mlp_int8(x: torch.Tensor, first: Int8Weight, second: Int8Weight) -> torch.Tensor:
+    """What two calls of `linear_int8` around a GELU give, to the bit, without the hidden units ever
+    leaving a core's cache: (..., in) float32 -> (..., out) float32."""
+    x = x.contiguous()
+    out = x.new_empty(*x.shape[:-1], second.width)
+    _call("mlp_int8", x, x.numel() // first.depth, first.pointer, second.pointer, out)
+    return out
+
+
+def encoder_attention(qkv: torch.Tensor) -> torch.Tensor:
+    """(B, T, q, k and v of H heads of 64) bfloat16 -> (B, T, H * 64) bfloat16, every row looking at
+    all rows; T is at most 1536."""
+    qkv = qkv.contiguous()
+    batch, length, width = qkv.shape
+    out = qkv.new_empty(batch, length, width // 3)
+    _call("encoder_attention", qkv, batch, length, width // 3 // HEAD_DIM, out)
+    return out
+
+
+class _CrossCache(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("keys", "values", "key_scales", "value_scales")),
+        *((name, ctypes.c_long) for name in ("heads", "length", "padded")),
+    ]
+
+
+class Int8CrossCache:
+    """One layer's cross-attention keys and values in slots, in 8 bits with a scale for each row of
+    64, zeroed at the start."""
+
+    def __init__(self, n_slots: int, n_heads: int, length: int) -> None:
+        padded = length + -length % _CROSS_STEP
+        shape = (n_slots, n_heads, padded)
+        self._tensors = (
+            torch.zeros(*shape, HEAD_DIM, dtype=torch.uint8),
+            torch.zeros(*shape, HEAD_DIM, dtype=torch.int8),
+            torch.zeros(shape),
+            torch.zeros(shape),
+        )
+        addresses = [tensor.data_ptr() for tensor in self._tensors]
+        self._cache = _CrossCache(*addresses, n_heads, length, padded)
+
+    @property
+    def n_bytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self._tensors)
+
+    def fill(self, kv: torch.Tensor, slots: torch.Tensor) -> None:
+        """(B, length, k and v of H heads of 64) bfloat16 into slots (B,) int64."""
+        pointer = ctypes.addressof(self._cache)
+        _call("fill_cross", kv.contiguous(), len(kv), slots, pointer)
+
+    def attend(self, queries: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
+        """(n, H * 64) float32 -> (n, H * 64) float32, row by row to slots (n,) int64."""
+        queries = queries.contiguous()
+        out = torch.empty_like(queries)
+        pointer = ctypes.addressof(self._cache)
+        _call("cross_attention", queries, len(queries), slots, pointer, out)
+        return out
+
+
+def self_attention(
+    qkv: torch.Tensor, positions: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
+) -> torch.Tensor:
+    """One token in each of the first n slots: (n, q, k and v of H heads of 64) -> (n, H * 64).
+
+    Args:
+        positions: (n,) int64, where each token is written; it looks at all up to itself.
+        keys, values: (slots, H, positions, 64) contiguous; all float32.
+    """
+    qkv, positions = qkv.contiguous(), positions.contiguous()
+    heads, max_length = keys.shape[1:3]
+    out = qkv.new_empty(len(qkv), heads * HEAD_DIM)
+    _call("self_attention", qkv, len(qkv), heads, positions, keys, values, max_length, out)
+    return out
+
+
+def reduce_logits(logits: torch.Tensor) -> Sequence[torch.Tensor]:
+    """(n, ids) float32, each row contiguous -> (n,) each: the greatest, the first index that has
+    it, and the log-sum-exp."""
+    n, width = logits.shape
+    greatest, log_sum = logits.new_empty(2, n)
+    index = torch.empty(n, dtype=torch.int64)
+    _call("reduce_logits", logits, n, width, logits.stride(0), greatest, index, log_sum)
+    return greatest, index, log_sum
