@@ -4,11 +4,9 @@
  * Both wait for memory, so what counts is to read it once, and little of it. */
 #include "simd.h"
 
-#define QUADS (HEAD_DIM / 4) /* one instruction adds the products of four values to each of 16 sums */
-#define EIGHTH 0.125f /* 1 / sqrt(64) */
+#define EIGHTH 0.125f          /* 1 / sqrt(64) */
 #define CROSS_STEP (4 * LANES) /* keys at once */
 #define MAX_LENGTH 1536
-#define LEAST 1e-30f
 
 /* A layer's slots. Each slot and head has, of its keys, (padded / 64, 16 quads, 64 keys, 4) unsigned
  * bytes around 128; of its values, (padded / 4, 64 dimensions, 4 values) signed bytes; and a scale
@@ -19,25 +17,6 @@ typedef struct {
     float *key_scales, *value_scales; /* (slots, heads, padded) */
     long heads, length, padded;
 } CrossCache;
-
-static __m512 from_bfloat16(const bfloat16 *x) {
-    const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)x));
-    return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
-}
-
-/* 64 values -> signed bytes; returns their scale. */
-static float quantize_head(const __m512 *x, int8_t *out) {
-    __m512 greatest = _mm512_abs_ps(x[0]);
-    for (int i = 1; i < 4; i++) greatest = _mm512_max_ps(greatest, _mm512_abs_ps(x[i]));
-    float top = _mm512_reduce_max_ps(greatest);
-    if (top < LEAST) top = LEAST;
-    const __m512 inverse = _mm512_set1_ps(127.0f / top);
-    for (int i = 0; i < 4; i++) {
-        const __m512i whole = _mm512_cvtps_epi32(_mm512_mul_ps(x[i], inverse));
-        _mm_storeu_si128((__m128i *)(out + i * LANES), _mm512_cvtsepi32_epi8(whole));
-    }
-    return top / 127.0f;
-}
 
 static void fill_head(
     const bfloat16 *keys, const bfloat16 *values, long stride, const CrossCache *cache, long item) {
@@ -113,8 +92,9 @@ static void score_keys(
 /* Scores -> softmax weights times the scales of the values, as 16-bit integers in two rows of
  * bytes, the high ones and the low ones; returns what their unit stands for. */
 static float weigh(
-    float *scores, const float *value_scales, long length, long padded, uint8_t *high, uint8_t *low) {
-    for (long j = length; j < padded; j++) scores[j] = -3e38f;
+    float *scores, const float *value_scales, long length, long padded, uint8_t *high,
+    uint8_t *low) {
+    for (long j = length; j < padded; j++) scores[j] = NOTHING;
     __m512 greatest = _mm512_loadu_ps(scores);
     for (long j = LANES; j < padded; j += LANES)
         greatest = _mm512_max_ps(greatest, _mm512_loadu_ps(scores + j));
@@ -151,7 +131,8 @@ static void attend_head(const float *query, const CrossCache *cache, long item, 
     for (int i = 0; i < 4; i++) sums[0][i] = sums[1][i] = _mm512_setzero_si512();
     for (long j = 0; j < padded; j += 4, values += 4 * HEAD_DIM) {
         const __m512i weights[2] = {
-            _mm512_set1_epi32(*(const quad *)(high + j)), _mm512_set1_epi32(*(const quad *)(low + j))};
+            _mm512_set1_epi32(*(const quad *)(high + j)),
+            _mm512_set1_epi32(*(const quad *)(low + j))};
 #pragma GCC unroll 4
         for (int i = 0; i < 4; i++) {
             const __m512i v = _mm512_loadu_si512(values + i * 4 * LANES);
@@ -195,7 +176,7 @@ static void attend_tokens(
         sums[i] = _mm512_setzero_ps();
     }
     for (long j = 0; j < length; j++) scores[j] = dot(q, keys + j * HEAD_DIM);
-    for (long j = length; j < round_up(length, LANES); j++) scores[j] = -3e38f;
+    for (long j = length; j < round_up(length, LANES); j++) scores[j] = NOTHING;
     __m512 greatest = _mm512_loadu_ps(scores);
     for (long j = LANES; j < length; j += LANES)
         greatest = _mm512_max_ps(greatest, _mm512_loadu_ps(scores + j));

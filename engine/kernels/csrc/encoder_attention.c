@@ -1,83 +1,134 @@
-/* Attention of a window's frames to each other, in bfloat16 with float32 sums.
+/* Attention of a window's frames to each other.
  *
- * A block of queries is multiplied with all keys, softmaxed and multiplied with all values before
- * the next block begins, so scores never leave the second cache. */
+ * Queries and keys are multiplied as 8-bit integers, each row of a head with a scale of its own; the
+ * weights and the values in bfloat16, with float32 sums. A block of queries is multiplied with all
+ * keys, softmaxed and multiplied with all values before the next block begins, so scores never
+ * leave the second cache. */
 #include "simd.h"
 
-#define PAIRS (HEAD_DIM / 2) /* one instruction adds the products of two values to each of 16 sums */
 #define KEY_STEP (2 * LANES)
 #define MAX_LENGTH 1536
 #define STRIDE (MAX_LENGTH + 32) /* rows 64 bytes off a multiple of 4096 do not evict each other */
 
+/* A head of one window, `padded` frames long: a multiple of 32, with zeros behind the end. */
+typedef struct {
+    quad *keys;      /* (padded / 16, 16 quads, 16 keys) of signed bytes */
+    quad *values;    /* (2 halves, padded / 2, 32 dimensions) of two bfloat16 */
+    float *scales;   /* (padded): of the keys */
+    int32_t *shifts; /* (padded): minus 128 times the sum of a key, because queries are unsigned */
+    long length, padded;
+} Head;
+
 typedef struct {
     float scores[TILE_ROWS][STRIDE];
     bfloat16 weights[TILE_ROWS][STRIDE];
-    int32_t queries[PAIRS][TILE_ROWS];
+    quad queries[QUADS][TILE_ROWS]; /* of unsigned bytes around 128 */
+    float scales[TILE_ROWS];
     float sums[TILE_ROWS];
 } Block;
 
-/* (length, 64) -> (length / 16, 32 pairs, 16 keys), zeros behind the end. */
-static void pack_keys(const bfloat16 *keys, long stride, long length, int32_t *out) {
-    for (long j = 0; j < round_up(length, KEY_STEP); j++) {
-        int32_t *column = out + j / LANES * PAIRS * LANES + j % LANES;
-        const quad *row = (const quad *)(keys + j * stride);
-        for (long p = 0; p < PAIRS; p++) column[p * LANES] = j < length ? row[p] : 0;
+static size_t head_size(long padded) {
+    return (size_t)padded * (HEAD_DIM * 3 + 8);
+}
+
+static Head head_in(char *memory, long length) {
+    const long padded = round_up(length, KEY_STEP);
+    Head head;
+    head.keys = (quad *)memory;
+    head.values = (quad *)(memory + padded * HEAD_DIM);
+    head.scales = (float *)(memory + padded * HEAD_DIM * 3);
+    head.shifts = (int32_t *)(head.scales + padded);
+    head.length = length;
+    head.padded = padded;
+    return head;
+}
+
+/* A row's bytes and their scale; zeros for NULL. */
+static float quantize_frame(const bfloat16 *row, int8_t *bytes) {
+    __m512 x[4] = {
+        _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps()};
+    if (row != NULL)
+        for (int i = 0; i < 4; i++) x[i] = from_bfloat16(row + i * LANES);
+    return quantize_head(x, bytes);
+}
+
+static void pack_keys(const bfloat16 *keys, long stride, Head head) {
+    for (long j = 0; j < head.padded; j++) {
+        int8_t bytes[HEAD_DIM];
+        int32_t sum = 0;
+        head.scales[j] = quantize_frame(j < head.length ? keys + j * stride : NULL, bytes);
+        for (int d = 0; d < HEAD_DIM; d++) sum += bytes[d];
+        head.shifts[j] = -128 * sum;
+        quad *column = head.keys + j / LANES * QUADS * LANES + j % LANES;
+        for (int i = 0; i < QUADS; i++) column[i * LANES] = ((const quad *)bytes)[i];
     }
 }
 
-/* (length, 64) -> (2 halves, length / 2, 32 dimensions, 2 values), zeros behind the end. */
-static void pack_values(const bfloat16 *values, long stride, long length, int32_t *out) {
-    const long n_pairs = round_up(length, KEY_STEP) / 2;
+static void pack_values(const bfloat16 *values, long stride, Head head) {
+    const long n_pairs = head.padded / 2;
     for (long j = 0; j < n_pairs; j++)
         for (long d = 0; d < HEAD_DIM; d++) {
-            const uint32_t low = 2 * j < length ? values[2 * j * stride + d] : 0;
-            const uint32_t high = 2 * j + 1 < length ? values[(2 * j + 1) * stride + d] : 0;
-            out[(d / 32 * n_pairs + j) * 32 + d % 32] = (int32_t)(low | high << 16);
+            const uint32_t low = 2 * j < head.length ? values[2 * j * stride + d] : 0;
+            const uint32_t high = 2 * j + 1 < head.length ? values[(2 * j + 1) * stride + d] : 0;
+            head.values[(d / 32 * n_pairs + j) * 32 + d % 32] = (quad)(low | high << 16);
         }
 }
 
 static void pack_queries(const bfloat16 *queries, long stride, long n, Block *block) {
-    for (long r = 0; r < TILE_ROWS; r++)
-        for (long p = 0; p < PAIRS; p++)
-            block->queries[p][r] = r < n ? ((const quad *)(queries + r * stride))[p] : 0;
+    for (long r = 0; r < TILE_ROWS; r++) {
+        int8_t bytes[HEAD_DIM];
+        block->scales[r] = quantize_frame(r < n ? queries + r * stride : NULL, bytes);
+        for (int i = 0; i < QUADS; i++)
+            block->queries[i][r] = ((const quad *)bytes)[i] ^ (quad)0x80808080;
+    }
 }
 
-static void score(const int32_t *keys, long length, Block *block) {
-    for (long j = 0; j < length; j += KEY_STEP, keys += KEY_STEP * PAIRS) {
-        __m512 sums[TILE_ROWS][2];
-#pragma GCC unroll 12
-        for (int r = 0; r < TILE_ROWS; r++) sums[r][0] = sums[r][1] = _mm512_setzero_ps();
-        for (long p = 0; p < PAIRS; p++) {
-            const __m512bh left = (__m512bh)_mm512_loadu_si512(keys + p * LANES);
-            const __m512bh right = (__m512bh)_mm512_loadu_si512(keys + (PAIRS + p) * LANES);
-#pragma GCC unroll 12
-            for (int r = 0; r < TILE_ROWS; r++) {
-                const __m512bh q = (__m512bh)_mm512_set1_epi32(block->queries[p][r]);
-                sums[r][0] = _mm512_dpbf16_ps(sums[r][0], q, left);
-                sums[r][1] = _mm512_dpbf16_ps(sums[r][1], q, right);
-            }
-        }
+/* Products of queries and keys, without the queries' scales. */
+static void score(Head head, Block *block) {
+    const quad *keys = head.keys;
+    for (long j = 0; j < head.padded; j += KEY_STEP, keys += KEY_STEP * QUADS) {
+        __m512i sums[TILE_ROWS][2];
 #pragma GCC unroll 12
         for (int r = 0; r < TILE_ROWS; r++) {
-            _mm512_storeu_ps(&block->scores[r][j], sums[r][0]);
-            _mm512_storeu_ps(&block->scores[r][j + LANES], sums[r][1]);
+            sums[r][0] = _mm512_loadu_si512(head.shifts + j);
+            sums[r][1] = _mm512_loadu_si512(head.shifts + j + LANES);
+        }
+        for (int i = 0; i < QUADS; i++) {
+            const __m512i left = _mm512_loadu_si512(keys + i * LANES);
+            const __m512i right = _mm512_loadu_si512(keys + (QUADS + i) * LANES);
+#pragma GCC unroll 12
+            for (int r = 0; r < TILE_ROWS; r++) {
+                const __m512i q = _mm512_set1_epi32(block->queries[i][r]);
+                sums[r][0] = add_products(sums[r][0], q, left);
+                sums[r][1] = add_products(sums[r][1], q, right);
+            }
+        }
+#pragma GCC unroll 2
+        for (int half = 0; half < 2; half++) {
+            const __m512 scale = _mm512_loadu_ps(head.scales + j + half * LANES);
+#pragma GCC unroll 12
+            for (int r = 0; r < TILE_ROWS; r++)
+                _mm512_storeu_ps(
+                    &block->scores[r][j + half * LANES],
+                    _mm512_mul_ps(_mm512_cvtepi32_ps(sums[r][half]), scale));
         }
     }
 }
 
-/* Scores -> e^((score - greatest) / 8) in bfloat16, zeros behind the end, and its sum. */
-static void exponentiate(long length, int r, Block *block) {
+/* Scores -> e^((score - greatest) / 8) in bfloat16, as good as zero behind the end, and its sum. */
+static void exponentiate(Head head, int r, Block *block) {
     float *scores = block->scores[r];
-    const long padded = round_up(length, KEY_STEP);
-    for (long j = length; j < padded; j++) scores[j] = -3e38f;
+    const long padded = head.padded;
+    for (long j = head.length; j < padded; j++) scores[j] = NOTHING;
     __m512 greatest = _mm512_loadu_ps(scores);
     for (long j = LANES; j < padded; j += LANES)
         greatest = _mm512_max_ps(greatest, _mm512_loadu_ps(scores + j));
-    const __m512 scale = _mm512_set1_ps(0.125f * LOG2_E); /* 1 / sqrt(64) */
+    const __m512 scale = _mm512_set1_ps(block->scales[r] * (0.125f * LOG2_E)); /* 1 / sqrt(64) */
     const __m512 top = _mm512_mul_ps(_mm512_set1_ps(_mm512_reduce_max_ps(greatest)), scale);
     __m512 sum = _mm512_setzero_ps();
     for (long j = 0; j < padded; j += KEY_STEP) {
-        const __m512 left = _mm512_loadu_ps(scores + j), right = _mm512_loadu_ps(scores + j + LANES);
+        const __m512 left = _mm512_loadu_ps(scores + j),
+                     right = _mm512_loadu_ps(scores + j + LANES);
         const __m512 low = exp2_ps(_mm512_fmsub_ps(left, scale, top));
         const __m512 high = exp2_ps(_mm512_fmsub_ps(right, scale, top));
         sum = _mm512_add_ps(sum, _mm512_add_ps(low, high));
@@ -87,17 +138,17 @@ static void exponentiate(long length, int r, Block *block) {
 }
 
 /* Weighted sums of the values of 32 dimensions. */
-static void combine(const int32_t *values, long length, long n, Block *block, bfloat16 *out, long stride) {
+static void combine(
+    const quad *values, long padded, long n, Block *block, bfloat16 *out, long stride) {
     __m512 sums[TILE_ROWS][2];
 #pragma GCC unroll 12
     for (int r = 0; r < TILE_ROWS; r++) sums[r][0] = sums[r][1] = _mm512_setzero_ps();
-    for (long j = 0; j < round_up(length, KEY_STEP); j += 2, values += 2 * LANES) {
+    for (long j = 0; j < padded; j += 2, values += 2 * LANES) {
         const __m512bh left = (__m512bh)_mm512_loadu_si512(values);
         const __m512bh right = (__m512bh)_mm512_loadu_si512(values + LANES);
 #pragma GCC unroll 12
         for (int r = 0; r < TILE_ROWS; r++) {
-            const __m512bh w =
-                (__m512bh)_mm512_set1_epi32(*(const quad *)&block->weights[r][j]);
+            const __m512bh w = (__m512bh)_mm512_set1_epi32(*(const quad *)&block->weights[r][j]);
             sums[r][0] = _mm512_dpbf16_ps(sums[r][0], w, left);
             sums[r][1] = _mm512_dpbf16_ps(sums[r][1], w, right);
         }
@@ -106,21 +157,20 @@ static void combine(const int32_t *values, long length, long n, Block *block, bf
     for (int r = 0; r < TILE_ROWS; r++) {
         if (r >= n) break;
         const __m512 scale = _mm512_set1_ps(1.0f / block->sums[r]);
-        const __m512bh both = _mm512_cvtne2ps_pbh(
-            _mm512_mul_ps(sums[r][1], scale), _mm512_mul_ps(sums[r][0], scale));
+        const __m512bh both =
+            _mm512_cvtne2ps_pbh(_mm512_mul_ps(sums[r][1], scale), _mm512_mul_ps(sums[r][0], scale));
         _mm512_storeu_si512(out + r * stride, (__m512i)both);
     }
 }
 
 static void attend_block(
-    const bfloat16 *queries, long stride, long n, const int32_t *keys, const int32_t *values,
-    long length, Block *block, bfloat16 *out, long out_stride) {
+    const bfloat16 *queries, long stride, long n, Head head, Block *block, bfloat16 *out,
+    long out_stride) {
     pack_queries(queries, stride, n, block);
-    score(keys, length, block);
-    for (int r = 0; r < TILE_ROWS; r++) exponentiate(length, r, block);
-    const long half = round_up(length, KEY_STEP) / 2 * 32;
-    combine(values, length, n, block, out, out_stride);
-    combine(values + half, length, n, block, out + 32, out_stride);
+    score(head, block);
+    for (int r = 0; r < TILE_ROWS; r++) exponentiate(head, r, block);
+    combine(head.values, head.padded, n, block, out, out_stride);
+    combine(head.values + head.padded / 2 * 32, head.padded, n, block, out + 32, out_stride);
 }
 
 /* (batch, length, 3 of q, k and v, heads, 64) -> (batch, length, heads, 64), both bfloat16; length
@@ -128,18 +178,18 @@ static void attend_block(
 int murmur_encoder_attention(
     const bfloat16 *qkv, long batch, long length, long heads, bfloat16 *out, int threads) {
     const long stride = 3 * heads * HEAD_DIM, out_stride = heads * HEAD_DIM;
-    const long packed = round_up(length, KEY_STEP) * HEAD_DIM / 2;
-    int32_t *keys = scratch(0, (size_t)(2 * batch * heads * packed) * sizeof(int32_t));
-    if (keys == NULL) return -1;
-    int32_t *values = keys + batch * heads * packed;
+    const size_t size = head_size(round_up(length, KEY_STEP));
+    char *heads_memory = scratch(0, (size_t)(batch * heads) * size);
+    if (heads_memory == NULL) return -1;
     int failed = 0;
 #pragma omp parallel num_threads(threads) reduction(| : failed)
     {
 #pragma omp for schedule(static)
         for (long item = 0; item < batch * heads; item++) {
-            const bfloat16 *head = qkv + item / heads * length * stride + item % heads * HEAD_DIM;
-            pack_keys(head + out_stride, stride, length, keys + item * packed);
-            pack_values(head + 2 * out_stride, stride, length, values + item * packed);
+            const Head head = head_in(heads_memory + item * size, length);
+            const bfloat16 *first = qkv + item / heads * length * stride + item % heads * HEAD_DIM;
+            pack_keys(first + out_stride, stride, head);
+            pack_values(first + 2 * out_stride, stride, head);
         }
         Block *block = scratch(1, sizeof(Block));
         failed = block == NULL;
@@ -147,11 +197,11 @@ int murmur_encoder_attention(
         for (long item = 0; item < batch * heads; item++)
             for (long start = 0; start < length; start += TILE_ROWS) {
                 if (block == NULL) continue;
-                const long row = item / heads * length + start, head = item % heads * HEAD_DIM;
+                const long row = item / heads * length + start, column = item % heads * HEAD_DIM;
                 attend_block(
-                    qkv + row * stride + head, stride, smaller(TILE_ROWS, length - start),
-                    keys + item * packed, values + item * packed, length, block,
-                    out + row * out_stride + head, out_stride);
+                    qkv + row * stride + column, stride, smaller(TILE_ROWS, length - start),
+                    head_in(heads_memory + item * size, length), block,
+                    out + row * out_stride + column, out_stride);
             }
     }
     return failed ? -1 : 0;

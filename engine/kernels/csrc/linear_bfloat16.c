@@ -7,7 +7,7 @@
 
 typedef struct {
     const quad *weight; /* packed */
-    const float *bias; /* (padded width) */
+    const float *bias;  /* (padded width) */
     long depth, width;
 } Layer;
 
@@ -96,7 +96,8 @@ int murmur_linear_bfloat16(
     {
 #pragma omp for schedule(static)
         for (long row = 0; row < n; row++)
-            pack_row((const char *)x + (size_t)(row * depth) * in_bytes, depth, from_float, tiles, row);
+            pack_row(
+                (const char *)x + (size_t)(row * depth) * in_bytes, depth, from_float, tiles, row);
 #pragma omp for collapse(2) schedule(static)
         for (long block = 0; block < n_blocks; block++)
             for (long panel = 0; panel < n_panels; panel++) {

@@ -9,13 +9,12 @@
 #include "simd.h"
 
 #define GELU_DEPTH 0.17f /* a GELU is nowhere less than minus this */
-#define LEAST 1e-30f /* stands for the greatest value of a row of zeros */
 
 typedef struct {
     const int8_t *weight; /* packed */
-    const float *scale; /* (padded width) */
-    const int32_t *sums; /* (padded width): of an output's weights */
-    const float *bias; /* (padded width) */
+    const float *scale;   /* (padded width) */
+    const int32_t *sums;  /* (padded width): of an output's weights */
+    const float *bias;    /* (padded width) */
     long depth, width;
 } Layer;
 
@@ -64,7 +63,8 @@ static void quantize_row(const float *x, long depth, int of_gelu, Rows rows, lon
         const __m512i positive = _mm512_max_epi32(whole, _mm512_setzero_si512());
         int32_t quads[4];
         _mm_storeu_si128((__m128i *)quads, _mm512_cvtusepi32_epi8(positive));
-        for (long i = 0; i < smaller(4, (depth - k) / 4); i++) out[(k / 4 + i) * TILE_ROWS] = quads[i];
+        for (long i = 0; i < smaller(4, (depth - k) / 4); i++)
+            out[(k / 4 + i) * TILE_ROWS] = quads[i];
     }
 }
 
@@ -174,7 +174,8 @@ int murmur_mlp_int8(
             failed = 1;
             continue;
         }
-        const Rows in = rows_in(inputs, count, first->depth), middle = rows_in(units, count, hidden);
+        const Rows in = rows_in(inputs, count, first->depth),
+                   middle = rows_in(units, count, hidden);
         for (long row = 0; row < count; row++)
             quantize_row(x + (start + row) * first->depth, first->depth, 0, in, row);
         multiply_block(first, in, count, values, hidden, 1);

@@ -7,7 +7,8 @@
 
 /* Of `width` values: the greatest, the first that equals it, and log(sum of e^value). All -inf:
  * -inf, 0, -inf. */
-static void reduce_row(const float *x, long width, float *greatest, int64_t *where, float *log_sum) {
+static void reduce_row(
+    const float *x, long width, float *greatest, int64_t *where, float *log_sum) {
     __m512 most = _mm512_set1_ps(NONE), total = _mm512_setzero_ps();
     for (long j = 0; j < width; j += LANES) {
         const __mmask16 mask = lanes_within(j, width);

@@ -10,16 +10,24 @@
 
 #define LANES 16
 #define HEAD_DIM 64 /* of every Whisper model */
+#define QUADS (HEAD_DIM / 4)
 #define TILE_ROWS 12 /* with two vectors of columns: 24 of the 32 registers are sums */
 #define TILE_COLUMNS (2 * LANES)
 #define BLOCK_ROWS (4 * TILE_ROWS) /* share a panel of weights while it is in a near cache */
 
+#define LEAST 1e-30f   /* stands for the greatest value of a row of zeros */
+#define NOTHING -3e38f /* a score whose weight is none */
+
 typedef uint16_t __attribute__((may_alias)) bfloat16;
 typedef int32_t __attribute__((may_alias)) quad; /* four bytes, or two bfloat16 */
 
-static inline long round_up(long value, long step) { return (value + step - 1) / step * step; }
+static inline long round_up(long value, long step) {
+    return (value + step - 1) / step * step;
+}
 
-static inline long smaller(long a, long b) { return a < b ? a : b; }
+static inline long smaller(long a, long b) {
+    return a < b ? a : b;
+}
 
 /* Lanes of a vector that starts at `start` of `length` values. */
 static inline __mmask16 lanes_within(long start, long length) {
@@ -67,6 +75,25 @@ static inline __m512 gelu_ps(__m512 x) {
     const __mmask16 negative = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_LT_OQ);
     const __m512 sum = _mm512_mask_sub_ps(p, (__mmask16)~negative, _mm512_set1_ps(2.0f), p);
     return _mm512_mul_ps(_mm512_mul_ps(x, _mm512_set1_ps(0.5f)), sum);
+}
+
+static inline __m512 from_bfloat16(const bfloat16 *x) {
+    const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)x));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+}
+
+/* A head's 64 values -> signed bytes; returns their scale. */
+static inline float quantize_head(const __m512 *x, int8_t *out) {
+    __m512 greatest = _mm512_abs_ps(x[0]);
+    for (int i = 1; i < 4; i++) greatest = _mm512_max_ps(greatest, _mm512_abs_ps(x[i]));
+    float top = _mm512_reduce_max_ps(greatest);
+    if (top < LEAST) top = LEAST;
+    const __m512 inverse = _mm512_set1_ps(127.0f / top);
+    for (int i = 0; i < 4; i++) {
+        const __m512i whole = _mm512_cvtps_epi32(_mm512_mul_ps(x[i], inverse));
+        _mm_storeu_si128((__m128i *)(out + i * LANES), _mm512_cvtsepi32_epi8(whole));
+    }
+    return top / 127.0f;
 }
 
 /* This thread's scratch memory number `which`, of at least `size` bytes. It is kept for the next
