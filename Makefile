@@ -3,6 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 CLIP := tests/data/librivox-0870.wav
+KERNELS := $(wildcard engine/kernels/csrc/*.[ch])
 
 .PHONY: run test test-speech check format clean
 
@@ -18,18 +19,20 @@ test-speech: .venv/.dev  ## long, multilingual speech; installs Debian's speech 
 check: .venv/.dev  ## format, lint, types, layers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/clang-format --dry-run --Werror $(KERNELS)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 format: .venv/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	$(BIN)/clang-format -i $(KERNELS)
 
 clean:
-	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv build engine/kernels/*.so *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
 # torch goes first and alone: the constraints name the build that every other package must accept.
-.venv/.run: pyproject.toml constraints.txt $(wildcard engine/kernels/csrc/*)
+.venv/.run: pyproject.toml constraints.txt $(KERNELS)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q -c constraints.txt torch
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[demo]'

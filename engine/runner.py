@@ -17,7 +17,8 @@ from engine.cuda_graphs import DecodeGraphs
 from engine.decoding.rules import TokenRules
 from engine.decoding.sampler import Noise, Sampled, Sampler
 from engine.decoding.state import RuleState
-from engine.model.kv_cache import KVCache, Slots
+from engine.model.kv_cache import KVCache
+from engine.model.slots import Slots
 from engine.model.whisper import Stage, Whisper
 from engine.parallel.group import Group
 from engine.parallel.partition import partition

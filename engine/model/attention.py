@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from engine.kernels import native
 from engine.kernels.attention import attend, attend_window, merge_heads, split_heads
-from engine.model.kv_cache import LayerCache, Slots, n_slots
+from engine.model.kv_cache import LayerCache
+from engine.model.slots import Slots, n_slots
 from engine.parallel.linear import ColumnParallelLinear, RowParallelLinear
 from engine.parallel.partition import partition, scaled
 from engine.weights.source import LoadContext

@@ -9,13 +9,7 @@ import torch
 
 from engine.kernels import native
 from engine.kernels.attention import attend, merge_heads, split_heads
-
-Slots = slice | torch.Tensor
-"""Slots that a batch touches: a range, or indices of shape (n,) int64."""
-
-
-def n_slots(slots: Slots) -> int:
-    return slots.stop - slots.start if isinstance(slots, slice) else len(slots)
+from engine.model.slots import Slots, slot_indices
 
 
 class CrossCache(Protocol):
@@ -32,12 +26,15 @@ class CrossCache(Protocol):
 
 
 class DenseCrossCache:
-    """In the number format that they are computed in."""
+    """In the number format that they are computed in.
+
+    Args:
+        shape: (slots, H, n_audio_ctx, D).
+    """
 
     def __init__(
         self, shape: tuple[int, int, int, int], device: torch.device, dtype: torch.dtype
     ) -> None:
-        """Args: shape: (slots, H, n_audio_ctx, D)."""
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
 
@@ -67,13 +64,9 @@ class Int8CrossCache:
         return self._cache.n_bytes
 
     def fill(self, kv: torch.Tensor, slots: Slots) -> None:
-        self._cache.fill(kv, _indices(slots))
+        self._cache.fill(kv, slot_indices(slots))
 
     def attend(self, queries: torch.Tensor, slots: Slots) -> torch.Tensor:
         length = queries.shape[1]
-        rows = _indices(slots).repeat_interleave(length) if length > 1 else _indices(slots)
+        rows = slot_indices(slots).repeat_interleave(length)
         return self._cache.attend(queries.flatten(0, 1).float(), rows).view(queries.shape)
-
-
-def _indices(slots: Slots) -> torch.Tensor:
-    return torch.arange(slots.start, slots.stop) if isinstance(slots, slice) else slots

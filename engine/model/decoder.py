@@ -8,8 +8,9 @@ from torch.nn import functional as F
 
 from engine.config import ModelDimensions
 from engine.model.attention import CrossAttention, DecoderSelfAttention
-from engine.model.kv_cache import KVCache, LayerCache, Slots
+from engine.model.kv_cache import KVCache, LayerCache
 from engine.model.layers import MLP, LayerNorm
+from engine.model.slots import Slots
 from engine.parallel.linear import VocabParallelEmbedding
 from engine.weights.source import LoadContext
 

@@ -11,9 +11,8 @@ import torch
 from engine.config import NumberFormats
 from engine.errors import EngineError
 from engine.kernels import native
-from engine.model.cross_cache import CrossCache, DenseCrossCache, Int8CrossCache, Slots, n_slots
+from engine.model.cross_cache import CrossCache, DenseCrossCache, Int8CrossCache
 
-__all__ = ["KVCache", "LayerCache", "Slots", "n_slots"]
 
 @dataclass
 class LayerCache:
@@ -70,6 +69,5 @@ class KVCache:
     @property
     def n_bytes(self) -> int:
         return sum(
-            layer.self_k.nbytes + layer.self_v.nbytes + layer.cross.n_bytes
-            for layer in self.layers
+            layer.self_k.nbytes + layer.self_v.nbytes + layer.cross.n_bytes for layer in self.layers
         )

@@ -16,6 +16,7 @@ from engine import (
     Request,
     Result,
 )
+from engine.kernels import native
 from tests.engine.test_invariance import mixed_requests, numbers
 from tests.support.running import drain, run, run_alone
 
@@ -43,6 +44,19 @@ def alone(
     """One by one, each window encoded before anything is decoded."""
     engine = engine_of(checkpoints, precision=request.param, max_slots=1, overlap_encoding=False)
     return request.param, {r.request_id: run_alone(engine, r) for r in mixed(clips)}
+
+
+def test_the_words_are_right(
+    alone: tuple[Precision, dict[str, Result]],
+    clips: dict[str, np.ndarray],
+    transcripts: dict[str, str],
+) -> None:
+    from benchmarks.scoring import wer
+
+    names = [name for name in clips if f"{name}-0" in alone[1]]
+    text = " ".join(alone[1][f"{name}-0"].text for name in names)
+    assert len(names) == 3
+    assert wer(" ".join(transcripts[name] for name in names), text, "en").rate < 0.1
 
 
 @pytest.mark.parametrize(
@@ -82,6 +96,22 @@ def test_the_number_of_threads_changes_no_bit(
     finally:
         torch.set_num_threads(before)
     assert all(numbers(result) == numbers(expected[key]) for key, result in results.items())
+
+
+@pytest.mark.parametrize("precision", [Precision.INT8, Precision.BFLOAT16])
+def test_torchs_kernels_hold_as_well(
+    precision: Precision,
+    checkpoints: dict[str, Checkpoint],
+    clips: dict[str, np.ndarray],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What runs where the native kernels were not compiled, or do not know the processor."""
+    monkeypatch.setattr(native, "_is_available", lambda: False)
+    requests = mixed(clips)[:6]
+    one_by_one = engine_of(checkpoints, precision=precision, max_slots=1, overlap_encoding=False)
+    expected = {r.request_id: numbers(run_alone(one_by_one, r)) for r in requests}
+    results = run(engine_of(checkpoints, precision=precision, max_slots=16), requests)
+    assert {k: numbers(r) for k, r in results.items()} == expected
 
 
 def test_float32_reads_late_to_the_bit(

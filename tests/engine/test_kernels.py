@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from engine.kernels import native
 from engine.kernels.attention import (
     _attend_in_blocks,
     attend_window,
@@ -13,6 +14,8 @@ from engine.kernels.attention import (
 from engine.kernels.linear import (
     Int8Linear,
     LinearKernel,
+    NativeBfloat16Linear,
+    NativeInt8Linear,
     OneDnnInt8Linear,
     PackedLinear,
     has_fast_bfloat16,
@@ -73,6 +76,15 @@ def kernels() -> list[object]:
         made += [
             pytest.param(OneDnnInt8Linear(weight, bias, torch.float32), False, id="onednn int8"),
             pytest.param(of_gelu, True, id="onednn int8 of gelu"),
+        ]
+    if native.serves(torch.device("cpu")):
+        of_gelu = NativeInt8Linear(weight, bias, torch.float32, True)
+        made += [
+            pytest.param(NativeInt8Linear(weight, bias, torch.float32), False, id="native int8"),
+            pytest.param(of_gelu, True, id="native int8 of gelu"),
+            pytest.param(
+                NativeBfloat16Linear(weight, bias, torch.float32), False, id="native bfloat16"
+            ),
         ]
     if has_fast_bfloat16():
         made.append(pytest.param(PackedLinear(weight, bias, torch.float32), False, id="bfloat16"))

@@ -1,0 +1,15 @@
+"""Which slots a batch touches."""
+
+import torch
+
+Slots = slice | torch.Tensor
+"""A range, or indices of shape (n,) int64."""
+
+
+def n_slots(slots: Slots) -> int:
+    return slots.stop - slots.start if isinstance(slots, slice) else len(slots)
+
+
+def slot_indices(slots: Slots) -> torch.Tensor:
+    """(n,) int64, on the CPU where a range was given."""
+    return torch.arange(slots.start, slots.stop) if isinstance(slots, slice) else slots
