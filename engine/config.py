@@ -24,7 +24,7 @@ class NumberFormats:
         dtype: what layers pass on to each other, and their norms.
         product: linear layers, attention, and what is kept of keys and values.
         int8: 8-bit integers instead where they hold the words: in the MLPs, and, where there are
-            native kernels, in the output layer and the cross-attention.
+            native kernels, in what is kept of the cross-attention's keys and values.
     """
 
     dtype: torch.dtype

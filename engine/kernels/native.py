@@ -6,7 +6,8 @@ same bits whatever the others are and however many threads there are.
 """
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -25,7 +26,21 @@ _CROSS_STEP = 64
 
 def serves(device: torch.device) -> bool:
     """Whether the kernels were compiled and can run there."""
-    return device.type == "cpu" and _is_available()
+    return device.type == "cpu" and _is_enabled and _is_available()
+
+
+@contextmanager
+def disabled() -> Iterator[None]:
+    """As where they were not compiled, for models loaded and run in here: to compare."""
+    global _is_enabled
+    before, _is_enabled = _is_enabled, False
+    try:
+        yield
+    finally:
+        _is_enabled = before
+
+
+_is_enabled = True
 
 
 @cache

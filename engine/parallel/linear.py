@@ -103,7 +103,7 @@ class VocabParallelEmbedding(nn.Module):
         self.vocab = vocab
         self.group = context.group
         self.dtype = context.dtype
-        self.kernel = context.output_linear(weight)
+        self.kernel = context.linear(weight, None, context.dtype)
         # The same tensor as the kernel's, where that keeps the weights as they are.
         self.register_buffer("table", weight.to(context.formats.product))
 

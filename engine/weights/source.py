@@ -66,12 +66,6 @@ class LoadContext:
             return int8_linear(weight, bias, self.dtype, of_gelu)
         return self.linear(weight, bias, self.dtype if of_gelu else self.formats.product)
 
-    def output_linear(self, weight: torch.Tensor) -> LinearKernel:
-        """The kernel for the output layer."""
-        if self.formats.int8 and native.serves(self.device):
-            return int8_linear(weight, None, self.dtype)
-        return self.linear(weight, None, self.dtype)
-
     def read(
         self,
         name: str,

@@ -100,17 +100,14 @@ def test_the_number_of_threads_changes_no_bit(
 
 @pytest.mark.parametrize("precision", [Precision.INT8, Precision.BFLOAT16])
 def test_torchs_kernels_hold_as_well(
-    precision: Precision,
-    checkpoints: dict[str, Checkpoint],
-    clips: dict[str, np.ndarray],
-    monkeypatch: pytest.MonkeyPatch,
+    precision: Precision, checkpoints: dict[str, Checkpoint], clips: dict[str, np.ndarray]
 ) -> None:
     """What runs where the native kernels were not compiled, or do not know the processor."""
-    monkeypatch.setattr(native, "_is_available", lambda: False)
     requests = mixed(clips)[:6]
-    one_by_one = engine_of(checkpoints, precision=precision, max_slots=1, overlap_encoding=False)
-    expected = {r.request_id: numbers(run_alone(one_by_one, r)) for r in requests}
-    results = run(engine_of(checkpoints, precision=precision, max_slots=16), requests)
+    with native.disabled():
+        alone = engine_of(checkpoints, precision=precision, max_slots=1, overlap_encoding=False)
+        expected = {r.request_id: numbers(run_alone(alone, r)) for r in requests}
+        results = run(engine_of(checkpoints, precision=precision, max_slots=16), requests)
     assert {k: numbers(r) for k, r in results.items()} == expected
 
 
