@@ -5,6 +5,8 @@ from enum import StrEnum
 
 import torch
 
+from engine.kernels import native
+
 N_FFT = 400
 """Samples of one STFT window: 25 ms at 16 kHz."""
 HOP_LENGTH = 160
@@ -53,9 +55,9 @@ class Precision(StrEnum):
 
 
 def default_precision(device: torch.device) -> Precision:
-    """The fastest one whose word error rate is known to be float32's, in every mode."""
+    """The fastest one whose word error rate is known to be float32's (docs/benchmarks.md)."""
     if device.type == "cpu":
-        return Precision.FLOAT32
+        return Precision.INT8 if native.serves(device) else Precision.FLOAT32
     return Precision.BFLOAT16 if torch.cuda.is_bf16_supported() else Precision.FLOAT16
 
 
@@ -98,7 +100,8 @@ class EngineConfig:
 
     Args:
         device: a torch device, `"cpu"` or `"cuda:0"`.
-        precision: number format of weights and activations.
+        precision: number format of weights and activations; `default_precision` names the fastest
+            one that a device has without losing words.
         max_slots: sequences decoded at once; each holds a fixed self- and cross-attention slot.
         encode_batch: chunks encoded as one batch when admitted, hence what a newcomer waits for
             at most. None: 1 on a CPU, where the encoder is bound by arithmetic, 8 elsewhere.

@@ -11,7 +11,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from engine.config import EngineConfig
+import torch
+
+from engine.config import EngineConfig, default_precision
 from engine.decoding.tokenizer import Tokenizer
 from engine.encode_ahead import make_encoding
 from engine.errors import EngineError, RequestError
@@ -71,12 +73,14 @@ class Engine:
 
     @classmethod
     def load(cls, model: str, config: EngineConfig | None = None) -> "Engine":
-        """Open a model by name and load it.
+        """Open a model by name and load it; without a config on the CPU, at its default precision.
 
         Raises:
             ModelNotFoundError, WeightsError: the model cannot be had or used.
         """
-        return cls(open_checkpoint(model), config or EngineConfig())
+        if config is None:
+            config = EngineConfig(precision=default_precision(torch.device("cpu")))
+        return cls(open_checkpoint(model), config)
 
     @property
     def n_waiting(self) -> int:

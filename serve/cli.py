@@ -85,8 +85,8 @@ def _add_transcribe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision",
         choices=("float32", "bfloat16", "float16", "int8"),
-        help="default: float32 on a CPU, where int8 is several times as fast; on a GPU bfloat16, "
-        "else float16",
+        help="default: on a CPU int8 where the native kernels run, else float32; on a GPU "
+        "bfloat16, else float16",
     )
     parser.add_argument("--batch-size", type=int, default=24, help="chunks decoded at once (24)")
     parser.add_argument("--threads", type=int, help="CPU threads; default: all cores")

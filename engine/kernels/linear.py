@@ -175,6 +175,31 @@ class NativeInt8Linear(LinearKernel):
         return native.linear_int8(x.float(), self.packed, gelu, self.of_gelu).to(self.dtype)
 
 
+class NativeOutputLinear(LinearKernel):
+    """An output layer over token ids: 8-bit logits, and bfloat16 ones where they decide.
+
+    Half the bytes of a bfloat16 layer, and its choice: the special tokens and timestamps, whose sum
+    counts, and the words that may be the likeliest are computed again.
+
+    Args:
+        weight: (ids, in) bfloat16, which is kept as it is.
+        tail: ids from here on are always bfloat16's.
+    """
+
+    weight: torch.Tensor
+
+    def __init__(self, weight: torch.Tensor, tail: int) -> None:
+        super().__init__()
+        self.tail = tail
+        self.register_buffer("weight", weight)
+        self.packed = native.Int8Weight(*quantize_weight(weight), None)
+
+    def forward(self, x: torch.Tensor, gelu: bool = False) -> torch.Tensor:
+        logits = native.linear_int8(x.float(), self.packed, gelu=False, of_gelu=False)
+        native.refine_logits(logits, x, self.weight, self.tail)
+        return logits
+
+
 _MANY_ROWS = 48
 """More than the fused MLP gives to one thread."""
 
@@ -215,6 +240,21 @@ def float_linear(
     if is_bfloat16 and _has_onednn():
         return PackedLinear(weight, bias, dtype)
     return DenseLinear(weight, bias)
+
+
+_EXACT_TAIL = 2048
+"""More than a Whisper vocabulary's special tokens and timestamps, which are its last."""
+
+
+def output_linear(
+    weight: torch.Tensor, ids: range, n_vocab: int, dtype: torch.dtype, int8: bool
+) -> LinearKernel:
+    """The fastest kernel for an output layer over `ids` of the vocabulary; outputs are `dtype`."""
+    fits = weight.shape[1] % 32 == 0 and dtype == torch.float32
+    if int8 and fits and native.serves(weight.device):
+        tail = min(max(n_vocab - _EXACT_TAIL - ids.start, 0), len(ids))
+        return NativeOutputLinear(weight, tail)
+    return float_linear(weight, None, dtype, weight.dtype)
 
 
 def int8_linear(

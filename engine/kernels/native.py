@@ -69,6 +69,7 @@ def _library() -> ctypes.CDLL:
         "fill_cross": [pointer, size, pointer, pointer],
         "cross_attention": [pointer, size, pointer, pointer, pointer],
         "self_attention": [pointer, size, size, pointer, pointer, pointer, size, pointer],
+        "refine_logits": [pointer, size, size, pointer, size, size, pointer],
         "reduce_logits": [pointer, size, size, size, pointer, pointer, pointer],
     }
     for name, arguments in signatures.items():
@@ -253,6 +254,20 @@ def self_attention(
     out = qkv.new_empty(len(qkv), heads * HEAD_DIM)
     _call("self_attention", qkv, len(qkv), heads, positions, keys, values, max_length, out)
     return out
+
+
+def refine_logits(logits: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, tail: int) -> None:
+    """Compute again in bfloat16, in place, those 8-bit logits that decide: the ones from id `tail`
+    on, and all that may be the greatest of those before it.
+
+    Args:
+        logits: (n, ids) float32 contiguous.
+        x: (n, in), the rows that they were computed from; `in` is a multiple of 32.
+        weight: (ids, in) bfloat16 contiguous, the output layer.
+    """
+    x = x.to(torch.bfloat16).contiguous()
+    width, depth = weight.shape
+    _call("refine_logits", x, len(x), depth, weight, width, tail, logits)
 
 
 def reduce_logits(logits: torch.Tensor) -> Sequence[torch.Tensor]:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from engine.kernels.linear import LinearKernel
+from engine.kernels.linear import LinearKernel, output_linear
 from engine.parallel.group import Group
 from engine.parallel.partition import partition
 from engine.weights.source import LoadContext
@@ -98,21 +98,23 @@ class VocabParallelEmbedding(nn.Module):
 
     table: torch.Tensor
 
-    def __init__(self, weight: torch.Tensor, vocab: range, context: LoadContext) -> None:
+    def __init__(
+        self, weight: torch.Tensor, vocab: range, n_vocab: int, context: LoadContext
+    ) -> None:
         super().__init__()
         self.vocab = vocab
         self.group = context.group
         self.dtype = context.dtype
-        self.kernel = context.linear(weight, None, context.dtype)
         # The same tensor as the kernel's, where that keeps the weights as they are.
         self.register_buffer("table", weight.to(context.formats.product))
+        self.kernel = output_linear(self.table, vocab, n_vocab, context.dtype, context.formats.int8)
 
     @classmethod
     def load(cls, context: LoadContext, name: str) -> "VocabParallelEmbedding":
         n_vocab = context.source.shape(f"{name}.weight")[0]
         vocab = partition(n_vocab, context.group.size)[context.group.rank]
         weight = context.read(f"{name}.weight", rows=slice(vocab.start, vocab.stop))
-        return cls(weight, vocab, context)
+        return cls(weight, vocab, n_vocab, context)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """(...) int64 -> (..., n_state)."""

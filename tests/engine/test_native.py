@@ -1,14 +1,17 @@
 """The native kernels against plain torch: values, bits, edges."""
 
+import os
 import shutil
+import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from torch.nn import functional as F
 
 from engine.kernels import native
-from engine.kernels.linear import Int8Linear
+from engine.kernels.linear import Int8Linear, NativeOutputLinear
 from engine.kernels.quantize import quantize_weight
 
 CPU = torch.device("cpu")
@@ -128,6 +131,27 @@ def test_encoder_attention_at_extremes(size: float) -> None:
     assert (ours - exact).norm() <= (0.01 if size < 1 else 0.2) * exact.norm()
 
 
+@needs_native
+@pytest.mark.skipif(not Path("/proc").exists(), reason="Linux tells it there")
+def test_threads_leave_no_memory_behind() -> None:
+    """Each thread keeps some scratch memory, a megabyte here, as long as it lives."""
+    qkv = random(1, LENGTH, 3 * HEADS * 64).to(torch.bfloat16)
+
+    def resident_bytes() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    def run_threads(n: int) -> None:
+        for _ in range(n):
+            thread = threading.Thread(target=native.encoder_attention, args=(qkv,))
+            thread.start()
+            thread.join()
+
+    run_threads(5)
+    before = resident_bytes()
+    run_threads(50)
+    assert resident_bytes() - before < 20e6
+
+
 def filled(n_slots: int, slots: list[int], scale: float = 1.0) -> native.Int8CrossCache:
     cache = native.Int8CrossCache(n_slots, HEADS, LENGTH)
     kv = random(len(slots), LENGTH, 2 * HEADS * 64, seed=9) * scale
@@ -196,6 +220,31 @@ def test_of_equal_logits_the_first_is_taken() -> None:
     logits = torch.zeros(1, 100)
     logits[0, [40, 41, 90]] = 5.0
     assert native.reduce_logits(logits)[1].tolist() == [40]
+
+
+@needs_native
+@pytest.mark.parametrize("tail", [0, 150, 200])
+def test_logits_are_exact_where_they_decide(tail: int, threads: int) -> None:
+    x, weight = 0.2 * random(40, 64), random(200, 64, seed=1).to(torch.bfloat16)
+    exact = x.to(torch.bfloat16).double() @ weight.double().T
+    # As wrong as 8 bits could make them: another is the greatest.
+    wrong = (exact + 0.9 * random(40, 200, seed=2).clamp(-1, 1)).float()
+    refined = wrong.clone()
+    native.refine_logits(refined, x, weight, tail)
+    if tail:
+        assert not torch.equal(wrong[:, :tail].argmax(1), exact[:, :tail].argmax(1))
+        assert torch.equal(refined[:, :tail].argmax(1), exact[:, :tail].argmax(1))
+        far = exact[:, :tail] < exact[:, :tail].amax(1, keepdim=True) - 4
+        assert torch.equal(refined[:, :tail][far], wrong[:, :tail][far]), "the others stay"
+    torch.testing.assert_close(refined[:, tail:].double(), exact[:, tail:], rtol=1e-5, atol=1e-4)
+
+
+@needs_native
+def test_an_output_layer_has_one_result(threads: int) -> None:
+    kernel = NativeOutputLinear(random(300, 64).to(torch.bfloat16), 250)
+    x = random(30, 64, seed=1)
+    together = kernel(x)
+    assert torch.equal(torch.cat([kernel(row) for row in x.split(1)]), together)
 
 
 @needs_native

@@ -4,6 +4,7 @@
  * weights and the values in bfloat16, with float32 sums. A block of queries is multiplied with all
  * keys, softmaxed and multiplied with all values before the next block begins, so scores never
  * leave the second cache. */
+#include "scratch.h"
 #include "simd.h"
 
 #define KEY_STEP (2 * LANES)

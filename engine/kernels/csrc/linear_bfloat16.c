@@ -3,6 +3,7 @@
  * Weights come packed: (width / 16, depth / 2, 16 outputs, 2 inputs), so that one instruction adds
  * the products of two inputs to each of 16 outputs. Widths are padded to 32, depths multiples of
  * 32. */
+#include "scratch.h"
 #include "simd.h"
 
 typedef struct {

@@ -6,6 +6,7 @@
  * Weights come packed: (width / 16, depth / 4, 16 outputs, 4 inputs), so that one instruction adds
  * the products of four inputs to each of 16 outputs. Widths are padded to 32, depths multiples of
  * 4. */
+#include "scratch.h"
 #include "simd.h"
 
 #define GELU_DEPTH 0.17f /* a GELU is nowhere less than minus this */

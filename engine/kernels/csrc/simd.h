@@ -1,4 +1,4 @@
-/* What the kernels share: 512-bit vectors of 16 floats, and scratch memory.
+/* What the kernels share: 512-bit vectors of 16 floats.
  *
  * A row's result never depends on the rows beside it: every sum has one order, whatever the number
  * of rows or of threads. */
@@ -6,7 +6,6 @@
 
 #include <immintrin.h>
 #include <stdint.h>
-#include <stdlib.h>
 
 #define LANES 16
 #define HEAD_DIM 64 /* of every Whisper model */
@@ -94,20 +93,4 @@ static inline float quantize_head(const __m512 *x, int8_t *out) {
         _mm_storeu_si128((__m128i *)(out + i * LANES), _mm512_cvtsepi32_epi8(whole));
     }
     return top / 127.0f;
-}
-
-/* This thread's scratch memory number `which`, of at least `size` bytes. It is kept for the next
- * call: fresh pages cost more than what is computed in them. NULL where memory is out. */
-static inline void *scratch(int which, size_t size) {
-    static _Thread_local struct {
-        void *memory;
-        size_t size;
-    } kept[4];
-    if (kept[which].size < size) {
-        free(kept[which].memory);
-        kept[which].size = (size_t)round_up((long)size, 4096);
-        kept[which].memory = aligned_alloc(4096, kept[which].size);
-        if (kept[which].memory == NULL) kept[which].size = 0;
-    }
-    return kept[which].memory;
 }
