@@ -34,6 +34,7 @@ clean:
 # torch goes first and alone: the constraints name the build that every other package must accept.
 .venv/.run: pyproject.toml constraints.txt $(KERNELS)
 	$(PYTHON) -m venv .venv
+	rm -f engine/kernels/*.so
 	$(BIN)/python -m pip install -q -c constraints.txt torch
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[demo]'
 	touch $@

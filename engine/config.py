@@ -26,7 +26,8 @@ class NumberFormats:
         dtype: what layers pass on to each other, and their norms.
         product: linear layers, attention, and what is kept of keys and values.
         int8: 8-bit integers instead where they hold the words: in the MLPs, and, where there are
-            native kernels, in what is kept of the cross-attention's keys and values.
+            native kernels, in what is kept of the cross-attention's keys and values, and in logits
+            that do not decide.
     """
 
     dtype: torch.dtype
@@ -38,7 +39,8 @@ class Precision(StrEnum):
     """Number format of weights and activations.
 
     `INT8` is that of the MLPs, two thirds of a layer's weights in the encoder: weights have a scale
-    an output, activations a scale a row. The rest of such a model is in bfloat16.
+    an output, activations a scale a row. Native kernels also keep cross-attention's keys and values
+    in 8 bits, and logits where they do not decide. The rest of such a model is in bfloat16.
     """
 
     FLOAT32 = "float32"

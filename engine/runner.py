@@ -66,6 +66,8 @@ class ModelRunner:
             timestamp_begin=self.tokenizer.timestamp_begin,
             device=device,
         )
+        suppressed = {*checkpoint.suppress_tokens, *checkpoint.begin_suppress_tokens}
+        self.decoder.embedding.never_choose(sorted(suppressed))
         self.sampler = Sampler(rules, dims.n_vocab, group)
         self.rule_state = RuleState.empty(self.n_slots, device)
         self.tokens = torch.zeros(self.n_slots, dtype=torch.int64, device=device)

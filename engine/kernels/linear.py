@@ -4,6 +4,7 @@ Which kernel a layer gets is chosen once, when it is loaded. On a CPU all give a
 whatever the other rows are, if their number is one of those that `engine.batching` chooses.
 """
 
+from collections.abc import Sequence
 from functools import cache
 
 import torch
@@ -178,8 +179,8 @@ class NativeInt8Linear(LinearKernel):
 class NativeOutputLinear(LinearKernel):
     """An output layer over token ids: 8-bit logits, and bfloat16 ones where they decide.
 
-    Half the bytes of a bfloat16 layer, and its choice: the special tokens and timestamps, whose sum
-    counts, and the words that may be the likeliest are computed again.
+    Half the bytes of a bfloat16 layer, and its greedy choice: the special tokens and timestamps,
+    whose sum counts, and the words that may be the likeliest are computed again.
 
     Args:
         weight: (ids, in) bfloat16, which is kept as it is.
@@ -192,16 +193,24 @@ class NativeOutputLinear(LinearKernel):
         super().__init__()
         self.tail = tail
         self.register_buffer("weight", weight)
-        self.packed = native.Int8Weight(*quantize_weight(weight), None)
+        quantized, self._scale = quantize_weight(weight)
+        self.packed = native.Int8Weight(quantized, self._scale, None)
+        self.never_choose(())
+
+    def never_choose(self, ids: Sequence[int]) -> None:
+        """Ids that are suppressed whatever their logits; the likeliest is sought without them."""
+        words = [token for token in ids if 0 <= token < self.tail]
+        self._output = native.OutputWeight(self.weight, self._scale, self.tail, words)
 
     def forward(self, x: torch.Tensor, gelu: bool = False) -> torch.Tensor:
+        assert not gelu, "logits pass through none"
         logits = native.linear_int8(x.float(), self.packed, gelu=False, of_gelu=False)
-        native.refine_logits(logits, x, self.weight, self.tail)
+        native.refine_logits(logits, x, self._output)
         return logits
 
 
 _MANY_ROWS = 48
-"""More than the fused MLP gives to one thread."""
+"""What the fused MLP gives to one thread at once."""
 
 
 def mlp(first: LinearKernel, second: LinearKernel, x: torch.Tensor) -> torch.Tensor:
@@ -250,8 +259,8 @@ def output_linear(
     weight: torch.Tensor, ids: range, n_vocab: int, dtype: torch.dtype, int8: bool
 ) -> LinearKernel:
     """The fastest kernel for an output layer over `ids` of the vocabulary; outputs are `dtype`."""
-    fits = weight.shape[1] % 32 == 0 and dtype == torch.float32
-    if int8 and fits and native.serves(weight.device):
+    fits = weight.shape[1] % 32 == 0 and weight.dtype == torch.bfloat16
+    if int8 and fits and dtype == torch.float32 and native.serves(weight.device):
         tail = min(max(n_vocab - _EXACT_TAIL - ids.start, 0), len(ids))
         return NativeOutputLinear(weight, tail)
     return float_linear(weight, None, dtype, weight.dtype)

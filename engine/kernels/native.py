@@ -19,6 +19,7 @@ HEAD_DIM = 64
 """Of every Whisper model, and the only one that the attention kernels know."""
 MAX_LENGTH = 1536
 """Keys that they can attend to."""
+_ABI = 1
 _LANES = 16
 _COLUMNS = 32
 _CROSS_STEP = 64
@@ -46,7 +47,12 @@ _is_enabled = True
 @cache
 def _is_available() -> bool:
     cpu = torch.cpu
-    return bool(_path()) and cpu._is_vnni_supported() and cpu._is_avx512_bf16_supported()
+    if not (_path() and cpu._is_vnni_supported() and cpu._is_avx512_bf16_supported()):
+        return False
+    try:
+        return bool(_library().murmur_abi() == _ABI)
+    except (OSError, AttributeError):  # a library that it needs is missing, or it is an older one
+        return False
 
 
 def _path() -> Path | None:
@@ -69,7 +75,7 @@ def _library() -> ctypes.CDLL:
         "fill_cross": [pointer, size, pointer, pointer],
         "cross_attention": [pointer, size, pointer, pointer, pointer],
         "self_attention": [pointer, size, size, pointer, pointer, pointer, size, pointer],
-        "refine_logits": [pointer, size, size, pointer, size, size, pointer],
+        "refine_logits": [pointer, size, pointer, pointer],
         "reduce_logits": [pointer, size, size, size, pointer, pointer, pointer],
     }
     for name, arguments in signatures.items():
@@ -129,6 +135,7 @@ def linear_bfloat16(
 ) -> torch.Tensor:
     """(..., in) float32 or bfloat16 -> (..., out) of `dtype`, one of the two, through a GELU if
     asked to."""
+    assert {x.dtype, dtype} <= {torch.float32, torch.bfloat16} and x.shape[-1] == weight.depth
     x = x.contiguous()
     out = x.new_empty(*x.shape[:-1], weight.width, dtype=dtype)
     n, is_float, to_float = x.numel() // weight.depth, x.dtype.itemsize == 4, dtype.itemsize == 4
@@ -174,6 +181,7 @@ def linear_int8(x: torch.Tensor, weight: Int8Weight, gelu: bool, of_gelu: bool) 
     Args:
         of_gelu: the input comes from a GELU, and is quantised as such.
     """
+    assert x.dtype == torch.float32 and x.shape[-1] == weight.depth
     x = x.contiguous()
     out = x.new_empty(*x.shape[:-1], weight.width)
     _call("linear_int8", x, x.numel() // weight.depth, weight.pointer, out, gelu, of_gelu)
@@ -183,6 +191,8 @@ def linear_int8(x: torch.Tensor, weight: Int8Weight, gelu: bool, of_gelu: bool) 
 def mlp_int8(x: torch.Tensor, first: Int8Weight, second: Int8Weight) -> torch.Tensor:
     """What two calls of `linear_int8` around a GELU give, to the bit, without the hidden units ever
     leaving a core's cache: (..., in) float32 -> (..., out) float32."""
+    assert x.dtype == torch.float32 and x.shape[-1] == first.depth
+    assert first.width == second.depth
     x = x.contiguous()
     out = x.new_empty(*x.shape[:-1], second.width)
     _call("mlp_int8", x, x.numel() // first.depth, first.pointer, second.pointer, out)
@@ -192,6 +202,7 @@ def mlp_int8(x: torch.Tensor, first: Int8Weight, second: Int8Weight) -> torch.Te
 def encoder_attention(qkv: torch.Tensor) -> torch.Tensor:
     """(B, T, q, k and v of H heads of 64) bfloat16 -> (B, T, H * 64) bfloat16, every row looking at
     all rows; T is at most 1536."""
+    assert qkv.dtype == torch.bfloat16 and qkv.shape[1] <= MAX_LENGTH
     qkv = qkv.contiguous()
     batch, length, width = qkv.shape
     out = qkv.new_empty(batch, length, width // 3)
@@ -211,6 +222,7 @@ class Int8CrossCache:
     64, zeroed at the start."""
 
     def __init__(self, n_slots: int, n_heads: int, length: int) -> None:
+        assert length <= MAX_LENGTH
         padded = length + -length % _CROSS_STEP
         shape = (n_slots, n_heads, padded)
         self._tensors = (
@@ -228,11 +240,13 @@ class Int8CrossCache:
 
     def fill(self, kv: torch.Tensor, slots: torch.Tensor) -> None:
         """(B, length, k and v of H heads of 64) bfloat16 into slots (B,) int64."""
+        assert kv.dtype == torch.bfloat16 and kv.shape[:2] == (len(slots), self._cache.length)
         pointer = ctypes.addressof(self._cache)
         _call("fill_cross", kv.contiguous(), len(kv), slots, pointer)
 
     def attend(self, queries: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
         """(n, H * 64) float32 -> (n, H * 64) float32, row by row to slots (n,) int64."""
+        assert queries.dtype == torch.float32 and len(queries) == len(slots)
         queries = queries.contiguous()
         out = torch.empty_like(queries)
         pointer = ctypes.addressof(self._cache)
@@ -251,29 +265,66 @@ def self_attention(
     """
     qkv, positions = qkv.contiguous(), positions.contiguous()
     heads, max_length = keys.shape[1:3]
+    assert qkv.dtype == keys.dtype == values.dtype == torch.float32 and max_length <= MAX_LENGTH
+    assert keys.is_contiguous() and values.is_contiguous()
     out = qkv.new_empty(len(qkv), heads * HEAD_DIM)
     _call("self_attention", qkv, len(qkv), heads, positions, keys, values, max_length, out)
     return out
 
 
-def refine_logits(logits: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, tail: int) -> None:
-    """Compute again in bfloat16, in place, those 8-bit logits that decide: the ones from id `tail`
-    on, and all that may be the greatest of those before it.
+class _Output(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("weight", "excluded")),
+        *((name, ctypes.c_long) for name in ("depth", "width", "tail", "n_excluded")),
+        *((name, ctypes.c_float) for name in ("norm", "step")),
+    ]
+
+
+class OutputWeight:
+    """What tells where 8-bit logits have to be computed again.
+
+    Args:
+        weight: (ids, in) bfloat16 contiguous, the output layer; `in` is a multiple of 32.
+        scale: (ids,) float32, the steps that it was quantised in.
+        tail: all ids from this one on count; before it, those that may be the greatest.
+        excluded: ids before the tail that are never chosen.
+    """
+
+    def __init__(
+        self, weight: torch.Tensor, scale: torch.Tensor, tail: int, excluded: Sequence[int] = ()
+    ) -> None:
+        assert weight.dtype == torch.bfloat16 and weight.is_contiguous()
+        assert all(0 <= token < tail for token in excluded)
+        width, depth = weight.shape
+        # Referred to by address, so they must live as long as this does.
+        self._tensors = (weight, torch.tensor(excluded, dtype=torch.int64))
+        addresses = [tensor.data_ptr() for tensor in self._tensors]
+        norm = float(weight.float().norm(dim=1).amax())
+        step = float(scale.amax())
+        self._output = _Output(*addresses, depth, width, tail, len(excluded), norm, step)
+
+    @property
+    def pointer(self) -> int:
+        return ctypes.addressof(self._output)
+
+
+def refine_logits(logits: torch.Tensor, x: torch.Tensor, weight: OutputWeight) -> None:
+    """Compute again in bfloat16, in place, those 8-bit logits that decide.
 
     Args:
         logits: (n, ids) float32 contiguous.
-        x: (n, in), the rows that they were computed from; `in` is a multiple of 32.
-        weight: (ids, in) bfloat16 contiguous, the output layer.
+        x: (n, in), the rows that they were computed from.
     """
     x = x.to(torch.bfloat16).contiguous()
-    width, depth = weight.shape
-    _call("refine_logits", x, len(x), depth, weight, width, tail, logits)
+    assert logits.is_contiguous()
+    _call("refine_logits", x, len(x), weight.pointer, logits)
 
 
 def reduce_logits(logits: torch.Tensor) -> Sequence[torch.Tensor]:
     """(n, ids) float32, each row contiguous -> (n,) each: the greatest, the first index that has
     it, and the log-sum-exp."""
     n, width = logits.shape
+    assert logits.dtype == torch.float32 and (width == 1 or logits.stride(1) == 1)
     greatest, log_sum = logits.new_empty(2, n)
     index = torch.empty(n, dtype=torch.int64)
     _call("reduce_logits", logits, n, width, logits.stride(0), greatest, index, log_sum)

@@ -6,6 +6,8 @@ numbers never depend on its batch.
 
 import torch
 
+from engine.errors import WeightsError
+
 _LEVELS = 127
 _GELU_DEPTH = 0.17
 """A GELU is nowhere less than minus this."""
@@ -38,6 +40,12 @@ def quantize_gelu_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, tor
 
 
 def quantize_weight(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(out, in) float -> (out, in) int8 and (out,) float32 scales."""
+    """(out, in) float -> (out, in) int8 and (out,) float32 scales.
+
+    Raises:
+        WeightsError: a weight is infinite or no number, which integers would hide.
+    """
     quantized, scale = quantize_rows(weight)
+    if not scale.isfinite().all():
+        raise WeightsError("the weights hold values that are not finite")
     return quantized, scale[:, 0].contiguous()

@@ -89,7 +89,7 @@ class DecoderSelfAttention(SelfAttention):
             positions: (n,) where each token is written; n <= B, rows beyond n are padding.
             mask: (n, 1, 1, L), True beyond each slot's own length; L bounds what is read.
         """
-        if self.is_native:
+        if self.is_native and cache.self_k.shape[2] <= native.MAX_LENGTH:
             qkv = self.qkv(x)[: len(positions), 0]
             attended = native.self_attention(qkv, positions, cache.self_k, cache.self_v)[:, None]
         else:

@@ -60,7 +60,8 @@ class KVCache:
         try:
             self.layers = [LayerCache(tokens(), tokens(), cross()) for _ in range(n_layers)]
         except RuntimeError as error:
-            position_bytes = max_length * dtype.itemsize + n_audio_ctx * formats.product.itemsize
+            frame_bytes = 1 if in_8_bits else formats.product.itemsize
+            position_bytes = max_length * dtype.itemsize + n_audio_ctx * frame_bytes
             gigabytes = n_slots * 2 * n_layers * n_heads * head_dim * position_bytes / 1e9
             raise EngineError(
                 f"no room for {n_slots} slots ({gigabytes:.1f} GB): choose a smaller batch"

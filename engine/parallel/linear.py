@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from engine.kernels.linear import LinearKernel, output_linear
+from engine.kernels.linear import LinearKernel, NativeOutputLinear, output_linear
 from engine.parallel.group import Group
 from engine.parallel.partition import partition
 from engine.weights.source import LoadContext
@@ -129,6 +129,11 @@ class VocabParallelEmbedding(nn.Module):
         """(..., n_state) -> (..., this rank's token ids). Full logits are never gathered."""
         out: torch.Tensor = self.kernel(x)
         return out
+
+    def never_choose(self, ids: Sequence[int]) -> None:
+        """Token ids that are suppressed whatever their logits."""
+        if isinstance(self.kernel, NativeOutputLinear):
+            self.kernel.never_choose([token - self.vocab.start for token in ids])
 
     def _lookup(self, ids: torch.Tensor) -> torch.Tensor:
         return F.embedding(ids, self.table).to(self.dtype)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from engine.errors import WeightsError
 from engine.kernels import native
 from engine.kernels.attention import (
     _attend_in_blocks,
@@ -63,6 +64,14 @@ def test_each_output_has_its_own_scale() -> None:
     quantized, scale = quantize_weight(weight)
     assert scale.shape == (OUT,)
     assert ((quantized * scale[:, None] - weight).abs() <= 0.5001 * scale[:, None]).all()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(value: float) -> None:
+    weight = random(OUT, IN)
+    weight[3, 4] = value
+    with pytest.raises(WeightsError, match="not finite"):
+        quantize_weight(weight)
 
 
 def kernels() -> list[object]:
@@ -127,7 +136,7 @@ def test_both_int8_kernels_agree(of_gelu: bool) -> None:
     )
 
 
-@pytest.mark.parametrize("length", [1500, 1100, 37, 1])
+@pytest.mark.parametrize("length", [1537, 1536, 1500, 1100, 37, 1])
 def test_attention_of_windows_is_attention(length: int) -> None:
     qkv = random(2, length, 3 * 2 * 64).to(torch.bfloat16)
     q, k, v = (split_heads(x, 64) for x in qkv.chunk(3, dim=-1))

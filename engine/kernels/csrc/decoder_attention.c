@@ -4,9 +4,7 @@
  * Both wait for memory, so what counts is to read it once, and little of it. */
 #include "simd.h"
 
-#define EIGHTH 0.125f          /* 1 / sqrt(64) */
 #define CROSS_STEP (4 * LANES) /* keys at once */
-#define MAX_LENGTH 1536
 
 /* A layer's slots. Each slot and head has, of its keys, (padded / 64, 16 quads, 64 keys, 4) unsigned
  * bytes around 128; of its values, (padded / 4, 64 dimensions, 4 values) signed bytes; and a scale
@@ -26,7 +24,7 @@ static void fill_head(
     float *key_scales = cache->key_scales + item * padded;
     float *value_scales = cache->value_scales + item * padded;
     for (long j = 0; j < padded; j++) {
-        int8_t row[HEAD_DIM] = {0};
+        _Alignas(64) int8_t row[HEAD_DIM] = {0};
         __m512 x[4];
         key_scales[j] = value_scales[j] = 0.0f;
         if (j < cache->length) {
@@ -62,7 +60,7 @@ int murmur_fill_cross(
 static void score_keys(
     const float *query, const uint8_t *keys, const float *key_scales, long padded, float *scores) {
     __m512 x[4];
-    int8_t row[HEAD_DIM];
+    _Alignas(64) int8_t row[HEAD_DIM];
     for (int i = 0; i < 4; i++) x[i] = _mm512_loadu_ps(query + i * LANES);
     const float scale = quantize_head(x, row) * (EIGHTH * LOG2_E);
     int32_t sum = 0;
@@ -120,7 +118,7 @@ static float weigh(
 
 static void attend_head(const float *query, const CrossCache *cache, long item, float *out) {
     float scores[MAX_LENGTH];
-    uint8_t high[MAX_LENGTH], low[MAX_LENGTH];
+    _Alignas(64) uint8_t high[MAX_LENGTH], low[MAX_LENGTH];
     const long padded = cache->padded;
     const uint8_t *keys = cache->keys + item * padded * HEAD_DIM;
     const int8_t *values = cache->values + item * padded * HEAD_DIM;
@@ -147,7 +145,8 @@ static void attend_head(const float *query, const CrossCache *cache, long item, 
     }
 }
 
-/* Queries (n, heads, 64) -> (n, heads, 64), both float32, row by row to `slots`, (n,). */
+/* Queries (n, heads, 64) -> (n, heads, 64), both float32, row by row to `slots`, (n,). A slot that
+ * another thread fills meanwhile gives finite numbers that mean nothing. */
 int murmur_cross_attention(
     const float *queries, long n, const int64_t *slots, const CrossCache *cache, float *out,
     int threads) {

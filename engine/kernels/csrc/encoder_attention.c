@@ -8,8 +8,7 @@
 #include "simd.h"
 
 #define KEY_STEP (2 * LANES)
-#define MAX_LENGTH 1536
-#define STRIDE (MAX_LENGTH + 32) /* rows 64 bytes off a multiple of 4096 do not evict each other */
+#define STRIDE (MAX_LENGTH + 32) /* rows a multiple of 4096 bytes apart evict each other */
 
 /* A head of one window, `padded` frames long: a multiple of 32, with zeros behind the end. */
 typedef struct {
@@ -55,7 +54,7 @@ static float quantize_frame(const bfloat16 *row, int8_t *bytes) {
 
 static void pack_keys(const bfloat16 *keys, long stride, Head head) {
     for (long j = 0; j < head.padded; j++) {
-        int8_t bytes[HEAD_DIM];
+        _Alignas(64) int8_t bytes[HEAD_DIM];
         int32_t sum = 0;
         head.scales[j] = quantize_frame(j < head.length ? keys + j * stride : NULL, bytes);
         for (int d = 0; d < HEAD_DIM; d++) sum += bytes[d];
@@ -77,7 +76,7 @@ static void pack_values(const bfloat16 *values, long stride, Head head) {
 
 static void pack_queries(const bfloat16 *queries, long stride, long n, Block *block) {
     for (long r = 0; r < TILE_ROWS; r++) {
-        int8_t bytes[HEAD_DIM];
+        _Alignas(64) int8_t bytes[HEAD_DIM];
         block->scales[r] = quantize_frame(r < n ? queries + r * stride : NULL, bytes);
         for (int i = 0; i < QUADS; i++)
             block->queries[i][r] = ((const quad *)bytes)[i] ^ (quad)0x80808080;
@@ -124,7 +123,7 @@ static void exponentiate(Head head, int r, Block *block) {
     __m512 greatest = _mm512_loadu_ps(scores);
     for (long j = LANES; j < padded; j += LANES)
         greatest = _mm512_max_ps(greatest, _mm512_loadu_ps(scores + j));
-    const __m512 scale = _mm512_set1_ps(block->scales[r] * (0.125f * LOG2_E)); /* 1 / sqrt(64) */
+    const __m512 scale = _mm512_set1_ps(block->scales[r] * (EIGHTH * LOG2_E));
     const __m512 top = _mm512_mul_ps(_mm512_set1_ps(_mm512_reduce_max_ps(greatest)), scale);
     __m512 sum = _mm512_setzero_ps();
     for (long j = 0; j < padded; j += KEY_STEP) {
@@ -180,7 +179,7 @@ int murmur_encoder_attention(
     const bfloat16 *qkv, long batch, long length, long heads, bfloat16 *out, int threads) {
     const long stride = 3 * heads * HEAD_DIM, out_stride = heads * HEAD_DIM;
     const size_t size = head_size(round_up(length, KEY_STEP));
-    char *heads_memory = scratch(0, (size_t)(batch * heads) * size);
+    char *heads_memory = murmur_scratch(0, (size_t)(batch * heads) * size);
     if (heads_memory == NULL) return -1;
     int failed = 0;
 #pragma omp parallel num_threads(threads) reduction(| : failed)
@@ -192,7 +191,7 @@ int murmur_encoder_attention(
             pack_keys(first + out_stride, stride, head);
             pack_values(first + 2 * out_stride, stride, head);
         }
-        Block *block = scratch(1, sizeof(Block));
+        Block *block = murmur_scratch(1, sizeof(Block));
         failed = block == NULL;
 #pragma omp for collapse(2) schedule(dynamic, 8)
         for (long item = 0; item < batch * heads; item++)

@@ -10,7 +10,7 @@ typedef struct {
     const quad *weight; /* packed */
     const float *bias;  /* (padded width) */
     long depth, width;
-} Layer;
+} Bfloat16Layer;
 
 /* 32 values of a row. */
 static __m512i load_pairs(const void *x, long at, int from_float) {
@@ -37,7 +37,7 @@ typedef struct {
 } Target;
 
 static inline __attribute__((always_inline)) void multiply_tile(
-    const Layer *layer, const quad *a, long column, const int rows, long n, Target to) {
+    const Bfloat16Layer *layer, const quad *a, long column, const int rows, long n, Target to) {
     const quad *b = layer->weight + column * (layer->depth / 2);
     const long panel = LANES * (layer->depth / 2);
     __m512 sums[TILE_ROWS][2];
@@ -73,7 +73,7 @@ static inline __attribute__((always_inline)) void multiply_tile(
     }
 }
 
-static void multiply(const Layer *layer, const quad *tile, long column, long n, Target to) {
+static void multiply(const Bfloat16Layer *layer, const quad *tile, long column, long n, Target to) {
     if (n <= 4)
         multiply_tile(layer, tile, column, 4, n, to);
     else if (n <= 8)
@@ -84,12 +84,13 @@ static void multiply(const Layer *layer, const quad *tile, long column, long n, 
 
 /* (n, depth) -> (n, width), each float32 or bfloat16. 0, or -1 where memory is out. */
 int murmur_linear_bfloat16(
-    const void *x, int from_float, long n, const Layer *layer, void *out, int to_float, int gelu,
-    int threads) {
+    const void *x, int from_float, long n, const Bfloat16Layer *layer, void *out, int to_float,
+    int gelu, int threads) {
     const long depth = layer->depth, width = layer->width;
     const size_t in_bytes = from_float ? sizeof(float) : sizeof(bfloat16);
     const size_t out_bytes = to_float ? sizeof(float) : sizeof(bfloat16);
-    quad *tiles = scratch(0, (size_t)(round_up(n, TILE_ROWS) * depth / 2) * sizeof(quad));
+    if (n == 0) return 0;
+    quad *tiles = murmur_scratch(0, (size_t)(round_up(n, TILE_ROWS) * depth / 2) * sizeof(quad));
     if (tiles == NULL) return -1;
     const long n_panels = round_up(width, TILE_COLUMNS) / TILE_COLUMNS;
     const long n_blocks = round_up(n, BLOCK_ROWS) / BLOCK_ROWS;

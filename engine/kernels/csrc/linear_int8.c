@@ -17,7 +17,7 @@ typedef struct {
     const int32_t *sums;  /* (padded width): of an output's weights */
     const float *bias;    /* (padded width) */
     long depth, width;
-} Layer;
+} Int8Layer;
 
 /* Quantised rows: tiles of (depth / 4, 12 rows, 4 inputs), and each row's scale and zero point. */
 typedef struct {
@@ -27,7 +27,7 @@ typedef struct {
 } Rows;
 
 static size_t rows_size(long n, long depth) {
-    return (size_t)round_up(n, TILE_ROWS) * (size_t)(depth + 8) + 64;
+    return (size_t)round_up(n, TILE_ROWS) * (size_t)(depth + 8); /* a scale and a zero point */
 }
 
 static Rows rows_in(void *memory, long n, long depth) {
@@ -69,22 +69,22 @@ static void quantize_row(const float *x, long depth, int of_gelu, Rows rows, lon
     }
 }
 
-/* A tile's rows and two vectors of outputs from `column` on, into rows of `out`. `rows` is a
- * constant where this is called. */
+/* A tile's rows and two vectors of outputs from `column` on, into rows of `out`; `n_tile` is
+ * a constant where this is called, `n` of its rows are wanted. */
 static inline __attribute__((always_inline)) void multiply_tile(
-    const Layer *layer, Rows quantized, long first, long column, const int rows, long n, float *out,
-    long out_stride, int gelu) {
+    const Int8Layer *layer, Rows quantized, long first, long column, const int n_tile, long n,
+    float *out, long out_stride, int gelu) {
     const quad *a = (const quad *)(quantized.tiles + first * layer->depth);
     const int8_t *b = layer->weight + column * layer->depth;
     const long panel = LANES * layer->depth;
     __m512i sums[TILE_ROWS][2];
 #pragma GCC unroll 12
-    for (int r = 0; r < rows; r++) sums[r][0] = sums[r][1] = _mm512_setzero_si512();
+    for (int r = 0; r < n_tile; r++) sums[r][0] = sums[r][1] = _mm512_setzero_si512();
     for (long k = 0; k < layer->depth; k += 4, a += TILE_ROWS) {
         const __m512i left = _mm512_loadu_si512(b + k * LANES);
         const __m512i right = _mm512_loadu_si512(b + panel + k * LANES);
 #pragma GCC unroll 12
-        for (int r = 0; r < rows; r++) {
+        for (int r = 0; r < n_tile; r++) {
             const __m512i x = _mm512_set1_epi32(a[r]);
             sums[r][0] = add_products(sums[r][0], x, left);
             sums[r][1] = add_products(sums[r][1], x, right);
@@ -98,7 +98,7 @@ static inline __attribute__((always_inline)) void multiply_tile(
         const __m512 bias = _mm512_loadu_ps(layer->bias + at);
         const __m512i weights = _mm512_loadu_si512(layer->sums + at);
 #pragma GCC unroll 12
-        for (int r = 0; r < rows; r++) {
+        for (int r = 0; r < n_tile; r++) {
             if (r >= n) break;
             const __m512i zero = _mm512_set1_epi32(quantized.zero[first + r]);
             const __m512i whole =
@@ -113,7 +113,7 @@ static inline __attribute__((always_inline)) void multiply_tile(
 
 /* Rows `first` to `first + n` of a tile; all 12 are computed only if there are more than 8. */
 static void multiply(
-    const Layer *layer, Rows rows, long first, long column, long n, float *out, long out_stride,
+    const Int8Layer *layer, Rows rows, long first, long column, long n, float *out, long out_stride,
     int gelu) {
     if (n <= 4)
         multiply_tile(layer, rows, first, column, 4, n, out, out_stride, gelu);
@@ -126,8 +126,10 @@ static void multiply(
 /* (n, depth) float -> (n, width) float, through a GELU if asked to. `of_gelu`: the input comes from
  * a GELU. 0, or -1 where memory is out. */
 int murmur_linear_int8(
-    const float *x, long n, const Layer *layer, float *out, int gelu, int of_gelu, int threads) {
-    void *memory = scratch(0, rows_size(n, layer->depth));
+    const float *x, long n, const Int8Layer *layer, float *out, int gelu, int of_gelu,
+    int threads) {
+    if (n == 0) return 0;
+    void *memory = murmur_scratch(0, rows_size(n, layer->depth));
     if (memory == NULL) return -1;
     const Rows rows = rows_in(memory, n, layer->depth);
     const long n_panels = round_up(layer->width, TILE_COLUMNS) / TILE_COLUMNS;
@@ -151,7 +153,7 @@ int murmur_linear_int8(
 }
 
 static void multiply_block(
-    const Layer *layer, Rows rows, long n, float *out, long out_stride, int gelu) {
+    const Int8Layer *layer, Rows rows, long n, float *out, long out_stride, int gelu) {
     for (long column = 0; column < layer->width; column += TILE_COLUMNS)
         for (long row = 0; row < n; row += TILE_ROWS)
             multiply(
@@ -162,15 +164,16 @@ static void multiply_block(
 /* Two layers around a GELU, in blocks of rows whose hidden units never leave the second cache.
  * (n, depth) float -> (n, width) float. 0, or -1 where memory is out. */
 int murmur_mlp_int8(
-    const float *x, long n, const Layer *first, const Layer *second, float *out, int threads) {
+    const float *x, long n, const Int8Layer *first, const Int8Layer *second, float *out,
+    int threads) {
     int failed = 0;
 #pragma omp parallel for num_threads(threads) schedule(dynamic) reduction(| : failed)
     for (long start = 0; start < n; start += BLOCK_ROWS) {
         const long count = smaller(BLOCK_ROWS, n - start);
         const long hidden = first->width;
-        void *inputs = scratch(1, rows_size(count, first->depth));
-        void *units = scratch(2, rows_size(count, hidden));
-        float *values = scratch(3, (size_t)(BLOCK_ROWS * hidden) * sizeof(float));
+        void *inputs = murmur_scratch(1, rows_size(count, first->depth));
+        void *units = murmur_scratch(2, rows_size(count, hidden));
+        float *values = murmur_scratch(3, (size_t)(BLOCK_ROWS * hidden) * sizeof(float));
         if (inputs == NULL || units == NULL || values == NULL) {
             failed = 1;
             continue;

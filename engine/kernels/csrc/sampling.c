@@ -5,10 +5,14 @@
 #include "simd.h"
 
 #define NONE (-INFINITY)
-#define MARGIN 2.0f /* several times as much as two 8-bit logits are wrong by */
+#define DEVIATIONS 12.0f /* two logits, six standard deviations each */
+
+int murmur_abi(void) {
+    return ABI;
+}
 
 /* Of `width` values: the greatest, the first that equals it, and log(sum of e^value). All -inf:
- * -inf, 0, -inf. */
+ * -inf, 0, -inf. A NaN among them makes the sum one. */
 static void reduce_row(
     const float *x, long width, float *greatest, int64_t *where, float *log_sum) {
     __m512 most = _mm512_set1_ps(NONE), total = _mm512_setzero_ps();
@@ -22,16 +26,18 @@ static void reduce_row(
     if (top == NONE) return;
     const __m512 shift = _mm512_set1_ps(top * LOG2_E);
     long found = -1;
+    __mmask16 unordered = 0;
     for (long j = 0; j < width; j += LANES) {
         const __mmask16 mask = lanes_within(j, width);
         const __m512 v = _mm512_mask_loadu_ps(_mm512_set1_ps(NONE), mask, x + j);
         const __m512 power = _mm512_fmsub_ps(v, _mm512_set1_ps(LOG2_E), shift);
         total = _mm512_add_ps(total, exp2_ps(power));
+        unordered |= _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
         const __mmask16 equal = _mm512_cmp_ps_mask(v, _mm512_set1_ps(top), _CMP_EQ_OQ);
         if (found < 0 && equal) found = j + __builtin_ctz(equal);
     }
     *where = found < 0 ? 0 : found;
-    *log_sum = top + logf(_mm512_reduce_add_ps(total));
+    *log_sum = unordered ? NAN : top + logf(_mm512_reduce_add_ps(total));
 }
 
 /* Rows of (n, width) float32 that lie `stride` apart -> (n,) each. */
@@ -53,40 +59,70 @@ static float dot(const bfloat16 *x, const bfloat16 *y, long depth) {
     return _mm512_reduce_add_ps(sum);
 }
 
-/* All that may be the greatest. */
-static void refine_greatest(
-    const bfloat16 *x, const bfloat16 *table, long depth, long width, float *logits) {
+static float greatest_of(const float *x, long width) {
     __m512 most = _mm512_set1_ps(NONE);
     for (long j = 0; j < width; j += LANES) {
         const __mmask16 mask = lanes_within(j, width);
-        most = _mm512_mask_max_ps(most, mask, most, _mm512_maskz_loadu_ps(mask, logits + j));
+        most = _mm512_mask_max_ps(most, mask, most, _mm512_maskz_loadu_ps(mask, x + j));
     }
-    const __m512 least = _mm512_set1_ps(_mm512_reduce_max_ps(most) - MARGIN);
-    for (long j = 0; j < width; j += LANES) {
-        const __m512 v = _mm512_maskz_loadu_ps(lanes_within(j, width), logits + j);
-        unsigned found = lanes_within(j, width) & _mm512_cmp_ps_mask(v, least, _CMP_GE_OQ);
+    return _mm512_reduce_max_ps(most);
+}
+
+/* An output layer that was computed in 8 bits, and what it was computed from. */
+typedef struct {
+    const bfloat16 *weight;  /* (width, depth) */
+    const int64_t *excluded; /* (n_excluded): ids before the tail that are never chosen */
+    long depth, width, tail, n_excluded;
+    float norm; /* the greatest of an id's weights, as a vector */
+    float step; /* the greatest step that an id's weights were quantised in */
+} Output;
+
+/* How far apart 8-bit logits may lie that are equal: values rounded to steps are wrong by
+ * step / sqrt(12), and those errors add up as vectors. */
+static float margin(const bfloat16 *x, const Output *output) {
+    __m512 most = _mm512_setzero_ps();
+    for (long k = 0; k < output->depth; k += LANES)
+        most = _mm512_max_ps(most, _mm512_abs_ps(from_bfloat16(x + k)));
+    const float step = _mm512_reduce_max_ps(most) / 127.0f;
+    const float squares = step * step * output->norm * output->norm +
+                          output->step * output->step * dot(x, x, output->depth);
+    return DEVIATIONS * sqrtf(squares / 12.0f);
+}
+
+/* All before the tail that may be the greatest of those that can be chosen. */
+static void refine_greatest(const bfloat16 *x, const Output *output, float *logits) {
+    float kept[output->n_excluded + 1];
+    for (long i = 0; i < output->n_excluded; i++) {
+        kept[i] = logits[output->excluded[i]];
+        logits[output->excluded[i]] = NONE;
+    }
+    const float least = greatest_of(logits, output->tail) - margin(x, output);
+    for (long i = 0; i < output->n_excluded; i++) logits[output->excluded[i]] = kept[i];
+    for (long j = 0; j < output->tail; j += LANES) {
+        const __mmask16 mask = lanes_within(j, output->tail);
+        const __m512 v = _mm512_maskz_loadu_ps(mask, logits + j);
+        unsigned found = _mm512_mask_cmp_ps_mask(mask, v, _mm512_set1_ps(least), _CMP_GE_OQ);
         for (; found; found &= found - 1) {
             const long id = j + __builtin_ctz(found);
-            logits[id] = dot(x, table + id * depth, depth);
+            logits[id] = dot(x, output->weight + id * output->depth, output->depth);
         }
     }
 }
 
-/* Logits (n, width) of rows x, (n, depth), that were computed in 8 bits: compute them again in
- * bfloat16, with the output layer's weights (width, depth), from id `tail` on and wherever one may
- * be the greatest of those before. */
+/* Logits (n, width) of rows x, (n, depth): compute them again in bfloat16 from the tail on, and
+ * wherever one may be the greatest of those before. */
 int murmur_refine_logits(
-    const bfloat16 *x, long n, long depth, const bfloat16 *table, long width, long tail,
-    float *logits, int threads) {
+    const bfloat16 *x, long n, const Output *output, float *logits, int threads) {
+    const long depth = output->depth, width = output->width;
 #pragma omp parallel num_threads(threads)
     {
 #pragma omp for schedule(static) nowait
-        for (long id = tail; id < width; id++)
+        for (long id = output->tail; id < width; id++)
             for (long row = 0; row < n; row++)
-                logits[row * width + id] = dot(x + row * depth, table + id * depth, depth);
+                logits[row * width + id] = dot(x + row * depth, output->weight + id * depth, depth);
 #pragma omp for schedule(static)
         for (long row = 0; row < n; row++)
-            refine_greatest(x + row * depth, table, depth, tail, logits + row * width);
+            refine_greatest(x + row * depth, output, logits + row * width);
     }
     return 0;
 }

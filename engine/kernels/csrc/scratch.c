@@ -11,6 +11,7 @@ typedef struct {
 } Kept;
 
 static pthread_key_t key;
+static int has_key;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 static void release(void *all) {
@@ -20,16 +21,20 @@ static void release(void *all) {
 }
 
 static void make_key(void) {
-    pthread_key_create(&key, release);
+    has_key = pthread_key_create(&key, release) == 0;
 }
 
-void *scratch(int which, size_t size) {
+void *murmur_scratch(int which, size_t size) {
     pthread_once(&once, make_key);
+    if (!has_key) return NULL;
     Kept *all = pthread_getspecific(key);
     if (all == NULL) {
         all = calloc(N_SCRATCH, sizeof(Kept));
         if (all == NULL) return NULL;
-        pthread_setspecific(key, all);
+        if (pthread_setspecific(key, all) != 0) {
+            free(all);
+            return NULL;
+        }
     }
     Kept *kept = &all[which];
     if (kept->size < size) {

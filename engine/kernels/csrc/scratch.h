@@ -6,4 +6,4 @@
 
 /* This thread's scratch memory number `which`, of at least `size` bytes, kept for its next call:
  * fresh pages cost more than what is computed in them. NULL where memory is out. */
-void *scratch(int which, size_t size);
+void *murmur_scratch(int which, size_t size);

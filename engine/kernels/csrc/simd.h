@@ -7,6 +7,7 @@
 #include <immintrin.h>
 #include <stdint.h>
 
+#define ABI 1 /* changes with any signature or layout; `native.py` knows it too */
 #define LANES 16
 #define HEAD_DIM 64 /* of every Whisper model */
 #define QUADS (HEAD_DIM / 4)
@@ -14,8 +15,10 @@
 #define TILE_COLUMNS (2 * LANES)
 #define BLOCK_ROWS (4 * TILE_ROWS) /* share a panel of weights while it is in a near cache */
 
-#define LEAST 1e-30f   /* stands for the greatest value of a row of zeros */
-#define NOTHING -3e38f /* a score whose weight is none */
+#define EIGHTH 0.125f   /* 1 / sqrt(64) */
+#define MAX_LENGTH 1536 /* keys that attention can look at */
+#define LEAST 1e-30f    /* stands for the greatest value of a row of zeros */
+#define NOTHING -3e38f  /* a score whose weight is none */
 
 typedef uint16_t __attribute__((may_alias)) bfloat16;
 typedef int32_t __attribute__((may_alias)) quad; /* four bytes, or two bfloat16 */
