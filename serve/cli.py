@@ -25,6 +25,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from serve.models_command import list_models
 
             return list_models()
+        if args.command == "check-config":
+            from serve.config_command import check_config
+
+            return check_config(args.file)
         from serve.transcribe_command import transcribe
 
         return transcribe(args)
@@ -43,6 +47,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_transcribe(commands.add_parser("transcribe", help="transcribe files on this machine"))
     commands.add_parser("models", help="list the models that can be loaded")
+    check = commands.add_parser("check-config", help="check a cluster's settings and print them")
+    check.add_argument("file", nargs="?", help="YAML; default: the environment and defaults alone")
     return parser
 
 

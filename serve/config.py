@@ -1,0 +1,224 @@
+"""Settings of the cluster: one YAML file, overridden by the environment, checked before all else.
+
+Every field has its meaning here; docs/configuration.md is rendered from it.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+
+from engine import Precision
+
+ENVIRONMENT_PREFIX = "MURMUR__"
+"""`MURMUR__LIMITS__MAX_UPLOAD_MB=100` sets `limits.max_upload_mb`; values are YAML."""
+CPU = "cpu"
+
+
+class ConfigError(Exception):
+    """What is wrong with the settings: a line for each fault, naming the field."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class TierSettings(_Section):
+    """One model at one precision on one kind of machine, in as many replicas as it needs."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+    """Its name in `model` of a request and in metrics: lower case letters, digits and `._-`."""
+    model: Annotated[str, Field(min_length=1)]
+    """Folder, hub id or demo model."""
+    accelerator: str = CPU
+    """`cpu`, or a GPU class by Ray's name, such as `L4` or `H100`."""
+    precision: Precision | None = None
+    """float32, bfloat16, float16 or int8; by default the fastest that holds the words there."""
+    tensor_parallel: Annotated[int, Field(ge=1)] = 1
+    """GPUs that share each layer."""
+    pipeline_parallel: Annotated[int, Field(ge=1)] = 1
+    """Groups of those that hold consecutive layers."""
+    min_replicas: Annotated[int, Field(ge=0)] = 1
+    """Copies that always run."""
+    max_replicas: Annotated[int, Field(ge=1)] = 1
+    """Copies that run at most."""
+    batch_size: Annotated[int, Field(ge=1)] = 24
+    """Chunks that a replica decodes at once."""
+    cpus: Annotated[int, Field(ge=1)] = 1
+    """CPU cores that a replica reserves, and threads that it computes with."""
+
+    @model_validator(mode="after")
+    def _replicas_are_a_range(self) -> "TierSettings":
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(
+                f"min_replicas ({self.min_replicas}) is above max_replicas ({self.max_replicas})"
+            )
+        return self
+
+
+class LimitSettings(_Section):
+    """Bounds on what is accepted, so that overload is answered instead of suffered."""
+
+    max_upload_mb: Annotated[float, Field(gt=0)] = 1024.0
+    """Size of an upload, in 10^6 bytes; larger ones are answered with 413."""
+    max_duration_s: Annotated[float, Field(gt=0)] = 6 * 3600.0
+    """Length of a file's audio, in seconds."""
+    max_chunks_in_flight: Annotated[int, Field(ge=1)] = 64
+    """Chunks of one request that are in replicas at once."""
+    max_queued_audio_s: Annotated[float, Field(gt=0)] = 24 * 3600.0
+    """Audio accepted and not yet transcribed, in seconds, over all requests; beyond it new ones are
+    answered with 429."""
+    deadline_s: Annotated[float, Field(gt=0)] = 3600.0
+    """Time that a request may take, in seconds, upload left out."""
+
+
+class AuthSettings(_Section):
+    """Who may call."""
+
+    api_keys: tuple[SecretStr, ...] = ()
+    """Accepted as bearer tokens; with none, everybody may call."""
+
+
+class SloSettings(_Section):
+    """What the autoscaler aims at."""
+
+    queue_wait_s: Annotated[float, Field(gt=0)] = 5.0
+    """Time that a chunk may wait for a replica, in seconds."""
+
+
+class HttpSettings(_Section):
+    """Where the cluster answers."""
+
+    host: str = "127.0.0.1"
+    """Address that every node's proxy listens on; 0.0.0.0 for all."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    """Port of the proxies."""
+    route_prefix: Annotated[str, Field(pattern=r"^/([^/]|/.*[^/])?$")] = "/"
+    """Path below which the routes lie."""
+
+
+def _demo_tiers() -> tuple[TierSettings, ...]:
+    return (
+        TierSettings(name="tiny.en", model="demo:tiny.en"),
+        TierSettings(name="base", model="demo:base"),
+    )
+
+
+def _whisper_1(values: dict[str, Any]) -> dict[str, str]:
+    tiers = values.get("tiers", ())  # none, if they are wrong themselves
+    return {"whisper-1": tiers[-1].name} if tiers else {}
+
+
+class Settings(_Section):
+    """The whole cluster. Without a file it serves the demo models on a CPU."""
+
+    tiers: Annotated[tuple[TierSettings, ...], Field(min_length=1)] = Field(
+        default_factory=_demo_tiers
+    )
+    """The models served."""
+    aliases: dict[str, str] = Field(default_factory=_whisper_1)
+    """Other names that requests may use -> names of tiers. By default `whisper-1`, the name in most
+    programs written for OpenAI, is the last tier."""
+    limits: LimitSettings = LimitSettings()
+    """Bounds on what is accepted."""
+    auth: AuthSettings = AuthSettings()
+    """Who may call."""
+    slo: SloSettings = SloSettings()
+    """What the autoscaler aims at."""
+    http: HttpSettings = HttpSettings()
+    """Where the cluster answers."""
+
+    @model_validator(mode="after")
+    def _names_are_clear(self) -> "Settings":
+        names = [tier.name for tier in self.tiers]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two tiers are called {name!r}")
+        for alias, name in self.aliases.items():
+            if alias in names:
+                raise ValueError(f"alias {alias!r} is the name of a tier")
+            if name not in names:
+                raise ValueError(f"alias {alias!r} stands for {name!r}, which is no tier")
+        return self
+
+
+def load_settings(
+    path: Path | None = None, environment: Mapping[str, str] | None = None
+) -> Settings:
+    """Read a YAML file, if there is one, put what the environment says over it, and check it all.
+
+    Args:
+        environment: by default that of this process.
+
+    Raises:
+        ConfigError: the file cannot be read, or a field is unknown, missing or out of bounds.
+    """
+    values = {} if path is None else _read(path)
+    _override(values, os.environ if environment is None else environment)
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_lines(error))) from error
+
+
+def _lines(error: ValidationError) -> list[str]:
+    """A line for each fault, without those that only follow from another."""
+    faults = [fault for fault in error.errors() if fault["type"] != "default_factory_not_called"]
+    places = [fault["loc"] for fault in faults]
+    return [
+        f"{_name_of(fault['loc'])}: {_words_of(fault['type'], fault['msg'])}"
+        for fault in faults
+        if not any(_is_inside(place, fault["loc"]) for place in places)
+    ]
+
+
+def _is_inside(inner: tuple[int | str, ...], outer: tuple[int | str, ...]) -> bool:
+    return len(inner) > len(outer) and inner[: len(outer)] == outer
+
+
+def _words_of(kind: str, message: str) -> str:
+    words = {"extra_forbidden": "there is no such setting", "missing": "must be set"}
+    return words.get(kind, message.removeprefix("Value error, "))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: is not YAML: {_one_line(error)}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: must be a mapping of settings")
+    return values
+
+
+def _override(values: dict[str, Any], environment: Mapping[str, str]) -> None:
+    """Put `MURMUR__SECTION__FIELD` into the values; a whole section or list may be given too."""
+    for variable in sorted(environment):
+        if not variable.startswith(ENVIRONMENT_PREFIX):
+            continue
+        *sections, field = variable.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")
+        try:
+            value = yaml.safe_load(environment[variable])
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{variable}: is not YAML: {_one_line(error)}") from error
+        section = values
+        for name in sections:
+            section = section.setdefault(name, {})
+            if not isinstance(section, dict):
+                raise ConfigError(f"{variable}: {name} has no fields")
+        section[field] = value
+
+
+def _name_of(location: tuple[int | str, ...]) -> str:
+    return ".".join(map(str, location)) or "settings"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,22 @@
+"""`murmur check-config`: what a settings file means, or what is wrong with it."""
+
+import sys
+from pathlib import Path
+
+import yaml
+
+from serve.config import ConfigError, load_settings
+from serve.exit_codes import EXIT_BAD_INPUT, EXIT_OK
+
+
+def check_config(path: str | None) -> int:
+    """Print the settings with all defaults, as YAML; faults go to the standard error."""
+    try:
+        settings = load_settings(None if path is None else Path(path))
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return EXIT_BAD_INPUT
+    # Keys are not shown: what is printed ends up in logs.
+    values = settings.model_dump(mode="json")
+    print(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), end="")
+    return EXIT_OK

@@ -1,0 +1,89 @@
+"""docs/configuration.md, rendered from the settings themselves.
+
+python -m serve.config_reference > docs/configuration.md
+"""
+
+import json
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from serve.config import (
+    ENVIRONMENT_PREFIX,
+    AuthSettings,
+    HttpSettings,
+    LimitSettings,
+    Settings,
+    SloSettings,
+    TierSettings,
+)
+
+_HEAD = f"""# Configuration
+
+One YAML file; every field has a default. `murmur check-config FILE` says what is wrong with it, or
+prints what it means. A variable of the environment goes before the file:
+`{ENVIRONMENT_PREFIX}LIMITS__DEADLINE_S=60` sets `deadline_s` of `limits`, and values are YAML.
+
+The application that runs on these settings is being built; so far `check-config` reads them.
+
+```yaml
+tiers:
+  - name: turbo
+    model: openai/whisper-large-v3-turbo
+    accelerator: L4
+    max_replicas: 4
+  - name: large
+    model: openai/whisper-large-v3
+    accelerator: H100
+    batch_size: 128
+limits:
+  max_upload_mb: 200
+```
+"""
+_SECTIONS: dict[str, type[BaseModel]] = {
+    "tiers": TierSettings,
+    "limits": LimitSettings,
+    "auth": AuthSettings,
+    "slo": SloSettings,
+    "http": HttpSettings,
+}
+
+
+def render() -> str:
+    """The whole page."""
+    parts = [_HEAD, _table(Settings, "## The file")]
+    parts += [_table(model, f"## `{name}`") for name, model in _SECTIONS.items()]
+    return "\n".join(parts)
+
+
+def _table(model: type[BaseModel], title: str) -> str:
+    rows = [
+        f"| `{name}` | {_default(name, field)} | {_words(field.description)} |"
+        for name, field in model.model_fields.items()
+    ]
+    header = ["| field | default | meaning |", "|---|---|---|"]
+    return "\n".join([title, "", _words(model.__doc__), "", *header, *rows, ""])
+
+
+def _default(name: str, field: FieldInfo) -> str:
+    if field.is_required():
+        return "must be set"
+    if name in _SECTIONS:
+        return "the demo models" if name == "tiers" else "see below"
+    if name == "aliases":
+        return "`whisper-1`: the last tier"
+    return f"`{json.dumps(_plain(field.default))}`"
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _words(text: str | None) -> str:
+    assert text, "every setting says what it means"
+    return " ".join(text.split())
+
+
+if __name__ == "__main__":
+    print(render(), end="")

@@ -1,0 +1,123 @@
+"""Settings: defaults, the file, the environment over it, and what is said of mistakes."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from serve import config_reference
+from serve.cli import main
+from serve.config import ConfigError, load_settings
+
+ROOT = Path(__file__).parents[2]
+
+
+def load(tmp_path: Path, text: str, **environment: str):  # type: ignore[no-untyped-def]
+    path = tmp_path / "murmur.yaml"
+    path.write_text(text, encoding="utf-8")
+    return load_settings(path, environment)
+
+
+def test_without_a_file_the_demo_models_are_served() -> None:
+    settings = load_settings(None, {})
+    assert [tier.model for tier in settings.tiers] == ["demo:tiny.en", "demo:base"]
+    assert settings.aliases == {"whisper-1": "base"}
+    assert all(tier.accelerator == "cpu" for tier in settings.tiers)
+
+
+def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
+    assert load(tmp_path, "# nothing yet\n") == load_settings(None, {})
+
+
+def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
+    text = "limits: {deadline_s: 5, max_upload_mb: 7}"
+    settings = load(tmp_path, text, MURMUR__LIMITS__DEADLINE_S="9.5", OTHER="1")
+    assert (settings.limits.deadline_s, settings.limits.max_upload_mb) == (9.5, 7)
+
+
+def test_a_list_may_come_from_the_environment() -> None:
+    tiers = "[{name: small, model: m}, {name: large, model: n, batch_size: 3}]"
+    settings = load_settings(None, {"MURMUR__TIERS": tiers})
+    assert settings.tiers[1].batch_size == 3
+    assert settings.aliases == {"whisper-1": "large"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("limit: {}", "limit: there is no such setting"),
+        ("limits: {deadlines: 1}", "limits.deadlines: there is no such setting"),
+        ("limits: {deadline_s: 0}", "limits.deadline_s: .* greater than 0"),
+        ("limits: {deadline_s: soon}", "limits.deadline_s: .* valid number"),
+        ("tiers: []", "tiers: .* at least 1 item"),
+        ("tiers: [{name: a}]", "tiers.0.model: must be set"),
+        ("tiers: [{name: A b, model: m}]", "tiers.0.name: .* pattern"),
+        ("tiers: [{name: a, model: m, precision: int3}]", "tiers.0.precision: .*'int8'"),
+        ("tiers: [{name: a, model: m, min_replicas: 2}]", "tiers.0: .*above max_replicas"),
+        ("tiers: [{name: a, model: m}, {name: a, model: n}]", "two tiers are called 'a'"),
+        ("aliases: {whisper-1: huge}", "stands for 'huge', which is no tier"),
+        ("aliases: {base: tiny.en}", "alias 'base' is the name of a tier"),
+        ("http: {route_prefix: asr}", "http.route_prefix: .* pattern"),
+        ("- 1", "must be a mapping"),
+        ("a: [", "is not YAML"),
+    ],
+)
+def test_a_mistake_is_named_in_one_line(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as caught:
+        load(tmp_path, text)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_every_mistake_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, "limits: {deadline_s: 0}\nhttp: {port: 70000}")
+    assert len(str(caught.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("MURMUR__HTTP__PORT__NUMBER", "1", "http.port"),
+        ("MURMUR__HTTP", "[", "is not YAML"),
+        ("MURMUR__COLOUR", "red", "colour: there is no such setting"),
+    ],
+)
+def test_mistakes_of_the_environment(variable: str, value: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load_settings(None, {variable: value})
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_settings(tmp_path / "none.yaml", {})
+
+
+def test_the_page_is_that_of_the_settings() -> None:
+    """`python -m serve.config_reference > docs/configuration.md`"""
+    page = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
+    assert page == config_reference.render()
+
+
+def test_the_example_of_the_page_is_valid(tmp_path: Path) -> None:
+    example = config_reference.render().split("```yaml\n")[1].split("```")[0]
+    assert [tier.name for tier in load(tmp_path, example).tiers] == ["turbo", "large"]
+
+
+def test_the_command_prints_what_it_means(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "murmur.yaml"
+    path.write_text("auth: {api_keys: [sesame]}\nhttp: {port: 9000}", encoding="utf-8")
+    assert main(["check-config", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "sesame" not in out
+    values = yaml.safe_load(out)
+    assert values["http"]["port"] == 9000 and values["tiers"][0]["name"] == "tiny.en"
+
+
+def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "murmur.yaml"
+    path.write_text("http: {port: -1}", encoding="utf-8")
+    assert main(["check-config", str(path)]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("http.port:") and len(err.splitlines()) == 1
