@@ -37,8 +37,7 @@ def refused(capsys: pytest.CaptureFixture[str], *args: str | Path) -> str:
 
 
 def words(text: str) -> str:
-    """Also where times stand between them, because a precision may cut elsewhere."""
-    return " ".join(re.sub(r"[^a-z]+", " ", text.lower()).split())
+    return re.sub(r"[^a-z ]", "", " ".join(text.lower().split()))
 
 
 @pytest.fixture(scope="module")
@@ -100,14 +99,15 @@ def test_every_bad_file_is_named_and_the_others_finish(
 
 @pytest.mark.parametrize("output_format", ["txt", "json", "verbose_json", "srt", "vtt"])
 def test_formats_on_standard_output(output_format: str, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = run(capsys, CLIP, "--format", output_format)
+    # Where a precision cuts its segments is its own; float32's are known.
+    code, out, _ = run(capsys, CLIP, "--format", output_format, "--precision", "float32")
     assert code == 0 and SPOKEN in words(out)
     if output_format == "json":
         assert set(json.loads(out)) == {"text"}
     if output_format == "verbose_json":
         verbose = json.loads(out)
         assert verbose["language"] == "english" and verbose["duration"] == 7.1
-        assert verbose["segments"][-1]["end"] == pytest.approx(7.0, abs=0.3)
+        assert verbose["segments"][0]["end"] == pytest.approx(7.0, abs=0.2)
     if output_format == "srt":
         assert out.startswith("1\n00:00:00,")
     if output_format == "vtt":
@@ -120,7 +120,8 @@ def test_output_folder(tmp_path: Path, inputs: Path, capsys: pytest.CaptureFixtu
     pcm, rate = soundfile.read(CLIP, dtype="int16")
     soundfile.write(same_stem, pcm, rate)
     files = [CLIP, inputs / "video.mp4", inputs / "empty.wav", same_stem]
-    code, out, _ = run(capsys, *files, "--output-dir", folder, "--format", "srt")
+    exact = ("--precision", "float32")  # whose segments are known
+    code, out, _ = run(capsys, *files, "--output-dir", folder, "--format", "srt", *exact)
     assert code == 2 and out == ""
     assert {p.name for p in folder.iterdir()} == {
         "librivox-0870.wav.srt",
