@@ -64,7 +64,10 @@ class ChunkResult:
 
 @dataclass(frozen=True, slots=True)
 class TranscriptSegment:
-    """A timed piece of text on the file's clock, with the confidence of the chunk it came from."""
+    """A timed piece of text on the file's clock, with the confidence of the chunk it came from.
+
+    `logprobs` has the natural logarithm of each token's probability.
+    """
 
     start_s: float
     end_s: float
@@ -75,6 +78,7 @@ class TranscriptSegment:
     compression_ratio: float
     no_speech_prob: float
     model: str
+    logprobs: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

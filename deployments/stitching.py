@@ -84,4 +84,5 @@ def _place(piece: Piece, result: ChunkResult, segment: Segment) -> TranscriptSeg
         compression_ratio=result.compression_ratio,
         no_speech_prob=result.no_speech_prob,
         model=result.model,
+        logprobs=segment.logprobs,
     )

@@ -196,6 +196,8 @@ class Engine:
             sequence.language = options.language
         elif self.tokenizer.multilingual:
             probabilities = self.runner.detect_language(sequence.slot)
+            if options.languages:
+                probabilities = _among(probabilities, options.languages)
             sequence.language = max(probabilities, key=probabilities.__getitem__)
             sequence.language_prob = probabilities[sequence.language]
         if options.task == "detect_language":
@@ -264,3 +266,12 @@ class Engine:
     def _room(self, prompt: list[int]) -> int:
         """Tokens that can be sampled after a prompt. The last one sampled is never written."""
         return self.runner.max_length - len(prompt) + 1
+
+
+def _among(probabilities: dict[str, float], languages: Sequence[str]) -> dict[str, float]:
+    """Probabilities of some languages, given that it is one of them."""
+    total = sum(probabilities[language] for language in languages)
+    return {
+        language: probabilities[language] / total if total else 1 / len(languages)
+        for language in languages
+    }

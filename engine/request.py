@@ -27,6 +27,7 @@ class DecodingOptions:
     Args:
         task: `transcribe`; `translate` (to English); or `detect_language`, which decodes no text.
         language: ISO code such as `"en"`; None lets the model detect it.
+        languages: ISO codes that a detection chooses among; none: all that the model knows.
         timestamps: decode timestamp tokens, which give the segments their times. Without them
             a chunk is one segment.
         prompt: text that the transcript is to continue (names, spelling, style); the last 223
@@ -43,6 +44,7 @@ class DecodingOptions:
 
     task: Task = "transcribe"
     language: str | None = None
+    languages: tuple[str, ...] = ()
     timestamps: bool = True
     prompt: str | None = None
     previous_tokens: tuple[int, ...] = ()
@@ -103,12 +105,14 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A timed piece of text. `end_s` is None where the model gave no end."""
+    """A timed piece of text. `end_s` is None where the model gave no end. `logprobs` has the natural
+    logarithm of each token's probability, timestamps too."""
 
     start_s: float
     end_s: float | None
     text: str
     tokens: tuple[int, ...]
+    logprobs: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

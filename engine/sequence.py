@@ -27,6 +27,7 @@ class Sequence:
     max_new_tokens: int = 0
     n_sampled: int = 0
     tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
     sum_logprob: float = 0.0
     finish_reason: FinishReason | None = None
     first_token_s: float = 0.0
@@ -47,6 +48,7 @@ class Sequence:
             self.finish_reason = "stop"
             return
         self.tokens.append(token)
+        self.logprobs.append(logprob)
         if len(self.tokens) >= self.max_new_tokens:
             self.finish_reason = "length"
 
@@ -63,7 +65,7 @@ class Sequence:
         return Result(
             request_id=self.request.request_id,
             tokens=tuple(self.tokens),
-            segments=split_segments(self.tokens, tokenizer),
+            segments=split_segments(self.tokens, tokenizer, self.logprobs),
             text=text,
             language=self.language,
             language_prob=self.language_prob,

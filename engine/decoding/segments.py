@@ -1,33 +1,43 @@
 """Sampled tokens -> timed segments."""
 
 import zlib
+from collections.abc import Sequence
 
 from engine.config import TIME_PRECISION_S
 from engine.decoding.tokenizer import Tokenizer
 from engine.request import Segment
 
 
-def split_segments(tokens: list[int], tokenizer: Tokenizer) -> tuple[Segment, ...]:
+def split_segments(
+    tokens: Sequence[int], tokenizer: Tokenizer, logprobs: Sequence[float] = ()
+) -> tuple[Segment, ...]:
     """Cut a chunk's tokens at its timestamps.
 
     A segment's tokens lie between a start and an end timestamp and are returned with them. Text
     before any timestamp starts at 0; text that no timestamp closes has `end_s` None.
+
+    Args:
+        logprobs: one for each token, or none at all.
     """
     segments: list[Segment] = []
-    start_s, current = 0.0, list[int]()
-    for token in tokens:
+    start_s, first, has_text = 0.0, 0, False
+
+    def close(end_s: float | None, stop: int) -> None:
+        part = slice(first, stop)
+        text = tokenizer.decode(tokens[part])
+        segments.append(Segment(start_s, end_s, text, tuple(tokens[part]), tuple(logprobs[part])))
+
+    for index, token in enumerate(tokens):
         if token < tokenizer.timestamp_begin:
-            current.append(token)
+            has_text = has_text or token < tokenizer.eot
             continue
         time_s = _seconds(token, tokenizer)
-        if _has_text(current, tokenizer):
-            segments.append(_segment(start_s, time_s, [*current, token], tokenizer))
-            current = []
-        else:
-            current = [token]
-        start_s = time_s
-    if _has_text(current, tokenizer):
-        segments.append(_segment(start_s, None, current, tokenizer))
+        if has_text:
+            close(time_s, index + 1)
+        # The end of a segment is no part of the next one, its start is.
+        first, start_s, has_text = index + has_text, time_s, False
+    if has_text:
+        close(None, len(tokens))
     return tuple(segment for segment in segments if segment.text.strip())
 
 
@@ -36,16 +46,6 @@ def compression_ratio(text: str) -> float:
     (openai/whisper, `utils.compression_ratio`)."""
     data = text.encode("utf-8")
     return len(data) / len(zlib.compress(data))
-
-
-def _segment(
-    start_s: float, end_s: float | None, tokens: list[int], tokenizer: Tokenizer
-) -> Segment:
-    return Segment(start_s, end_s, tokenizer.decode(tokens), tuple(tokens))
-
-
-def _has_text(tokens: list[int], tokenizer: Tokenizer) -> bool:
-    return any(token < tokenizer.eot for token in tokens)
 
 
 def _seconds(token: int, tokenizer: Tokenizer) -> float:

@@ -1,6 +1,7 @@
 """Whisper's tokens: special ids by name, prompts, and text from ids."""
 
 import re
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -67,11 +68,11 @@ class Tokenizer:
             raise RequestError("this model is English-only and cannot translate")
         if not all(self._may_stand_in_a_prompt(token) for token in options.previous_tokens):
             raise RequestError("previous_tokens must be text and timestamp tokens of this model")
-        if options.language is not None and options.language not in self.languages:
-            known = " ".join(sorted(self.languages))
-            raise RequestError(
-                f"unsupported language {options.language!r}; this model has: {known}"
-            )
+        named = options.languages if options.language is None else (options.language,)
+        for language in named:
+            if language not in self.languages:
+                known = " ".join(sorted(self.languages))
+                raise RequestError(f"unsupported language {language!r}; this model has: {known}")
 
     def sot_sequence(self, language: str, options: DecodingOptions) -> list[int]:
         """The tokens that tell the decoder what to do."""
@@ -95,7 +96,14 @@ class Tokenizer:
         ids = self._backend.encode(text, add_special_tokens=False).ids
         return [token for token in ids if token < self.eot]
 
-    def decode(self, tokens: list[int] | tuple[int, ...]) -> str:
+    @cached_property
+    def vocabulary(self) -> tuple[bytes, ...]:
+        """What each ordinary token stands for, by id: not always whole characters of UTF-8."""
+        letters = _letters_of_bytes()
+        names = (self._backend.id_to_token(token) or "" for token in range(self.eot))
+        return tuple(bytes(letters[letter] for letter in name) for name in names)
+
+    def decode(self, tokens: Sequence[int]) -> str:
         """Text of the ordinary tokens; special and timestamp tokens are left out."""
         return str(self._backend.decode([token for token in tokens if token < self.eot]))
 
@@ -108,6 +116,15 @@ class Tokenizer:
             if token_id is not None:
                 return int(token_id)
         raise WeightsError(f"the tokenizer lacks the token {names[0]}")
+
+
+def _letters_of_bytes() -> dict[str, int]:
+    """How byte-level BPE writes bytes as letters (GPT-2's `bytes_to_unicode`): printable ones of
+    Latin-1 as themselves, the others as the letters from U+0100 on."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = [byte for byte in range(256) if byte not in printable]
+    letters = {chr(byte): byte for byte in printable}
+    return letters | {chr(256 + n): byte for n, byte in enumerate(others)}
 
 
 def _read_backend(file: Path) -> Backend:
