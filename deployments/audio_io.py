@@ -1,8 +1,8 @@
-"""Bytes or a local file in, 16 kHz mono int16 blocks out: the first step of a request's audio.
+"""Bytes, a file or samples in, 16 kHz mono int16 blocks out: the first step of a request's audio.
 
-Memory stays at a few blocks however long the file is. Plain PCM is read by `pcm_reader`, all else
-by `ffmpeg_reader`; `mono_resampler` does the samples; the limits and the rules for bad input are
-here, once. Knows nothing of speech, chunks or HTTP.
+Memory stays at a few blocks however long the file is. Plain PCM is read by `pcm_reader`, samples by
+`sample_reader`, all else by `ffmpeg_reader`; `mono_resampler` makes them one channel at one rate;
+the limits and the rules for bad input are here, once. Knows nothing of speech, chunks or HTTP.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ import math
 import os
 import stat
 import tempfile
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, fields
 from typing import IO, Protocol
 
@@ -30,12 +30,14 @@ from deployments.errors import (
 from deployments.ffmpeg_reader import FfmpegReader
 from deployments.mono_resampler import MonoResampler
 from deployments.pcm_reader import open_pcm
+from deployments.sample_reader import SampleReader, Samples
 from engine import SAMPLE_RATE
 
-__all__ = ["AudioLimits", "Source", "read_audio"]
+__all__ = ["AudioLimits", "Samples", "Source", "read_audio"]
 
-Source = str | os.PathLike[str] | bytes
-"""A path on this machine, or the content of a file."""
+Source = str | os.PathLike[str] | bytes | IO[bytes] | Samples
+"""A path on this machine, the content of a file, a real file that is open (and is closed when it
+has been read), or samples."""
 
 _Pcm = npt.NDArray[np.int16]
 
@@ -91,7 +93,10 @@ class _Reader(Protocol):
 
 
 def read_audio(
-    source: Source, limits: AudioLimits = _DEFAULT_LIMITS, block_s: float = 30.0
+    source: Source,
+    limits: AudioLimits = _DEFAULT_LIMITS,
+    block_s: float = 30.0,
+    on_open: Callable[[float | None], None] | None = None,
 ) -> Generator[_Pcm, None, None]:
     """Decode `source` block by block.
 
@@ -100,9 +105,11 @@ def read_audio(
     block is asked for. Closing the generator ends the decoder and frees the file.
 
     Args:
-        source: a path on this machine (never a URL), or the content of a file.
+        source: see `Source`; a path is never a URL.
         limits: see `AudioLimits`.
         block_s: length of a block.
+        on_open: told the length in seconds, None where only decoding can tell it, before the first
+            block. What it raises ends the reading.
 
     Yields:
         int16 arrays of shape (n_samples,), at 16 kHz. All hold `block_s` seconds but the last.
@@ -118,13 +125,11 @@ def read_audio(
     if block_samples < 1:
         raise ValueError(f"block_s={block_s}: shorter than one sample")
     with contextlib.ExitStack() as stack:
-        file = stack.enter_context(_open_source(source))
-        _check_size(file, limits)
-        chunk = find_data_chunk(file)
-        reader: _Reader | None = open_pcm(file) if chunk is not None else None
-        reader = reader or _open_ffmpeg(file, limits, stack)
+        reader, chunk = _open(source, limits, stack)
         stack.callback(reader.close)
         _check_format(reader, limits)
+        if on_open is not None:
+            on_open(reader.expected_s)
         blocks = _Blocks(block_samples)
         yield from blocks.cut(_decode(reader, limits))
         decoded_s = blocks.n_samples / SAMPLE_RATE
@@ -139,9 +144,26 @@ def read_audio(
             raise truncation
 
 
-def _open_source(source: Source) -> IO[bytes]:
+def _open(
+    source: Source, limits: AudioLimits, stack: contextlib.ExitStack
+) -> tuple[_Reader, DataChunk | None]:
+    """A reader for the source, and where a file's samples lie if it says so."""
+    if isinstance(source, Samples):
+        return SampleReader(source), None
+    file = stack.enter_context(_open_source(source))
+    _check_size(file, limits)
+    chunk = find_data_chunk(file)
+    reader: _Reader | None = open_pcm(file) if chunk is not None else None
+    return reader or _open_ffmpeg(file, limits, stack), chunk
+
+
+def _open_source(
+    source: str | os.PathLike[str] | bytes | IO[bytes],
+) -> IO[bytes]:
     if isinstance(source, bytes):
         return io.BytesIO(source)
+    if not isinstance(source, str | os.PathLike):
+        return source
     name = os.path.basename(os.path.normpath(source))
     try:
         mode = os.stat(source).st_mode

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
-from deployments.audio_io import AudioLimits, read_audio
+from deployments.audio_io import AudioLimits, Source, read_audio
 from deployments.chunking import Piece
 from deployments.errors import DeploymentError
 from deployments.messages import (
@@ -28,7 +28,7 @@ class Job:
     """A file to transcribe; `name` is unique and comes back with every event."""
 
     name: str
-    source: str | bytes
+    source: Source
     options: TranscriptionOptions = field(default_factory=TranscriptionOptions)
 
 

@@ -84,6 +84,11 @@ class _Part:
     tried: list[ChunkResult] = field(default_factory=list)
     n_done: int = 0
 
+    @property
+    def duration_s(self) -> float:
+        """Of the audio that is not decoded yet."""
+        return self.piece.duration_s + sum(piece.duration_s for piece in self.rest)
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -143,8 +148,27 @@ class Transcription:
         return len(self._parts) + self._order.n_held
 
     @property
+    def unfinished_s(self) -> float:
+        """Seconds of audio in parts that are not final yet."""
+        return sum(part.duration_s for part in self._parts.values())
+
+    @property
+    def ended(self) -> bool:
+        """Whether the file's end was reached."""
+        return self._ended
+
+    @property
     def done(self) -> bool:
         return self._ended and not self._parts
+
+    def span_s(self, key: str) -> tuple[float, float]:
+        """Where a chunk's audio lies in the file, from start to end in seconds.
+
+        Args:
+            key: of a chunk whose result is awaited, without the attempt.
+        """
+        piece = self._in_flight[key].piece
+        return piece.file_time_s(0), piece.file_time_s(piece.duration_s, is_end=True)
 
     def push(self, pcm: npt.NDArray[np.int16]) -> list[Chunk]:
         """Take the file's next samples; returns chunks to decode."""

@@ -105,8 +105,8 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A timed piece of text. `end_s` is None where the model gave no end. `logprobs` has the natural
-    logarithm of each token's probability, timestamps too."""
+    """A timed piece of text. `end_s` is None where the model gave no end. `logprobs` has the
+    natural logarithm of each token's probability, timestamps too."""
 
     start_s: float
     end_s: float | None

@@ -3,6 +3,7 @@
 Every field has its meaning here; docs/configuration.md is rendered from it.
 """
 
+import copy
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,6 +60,15 @@ class TierSettings(_Section):
         return self
 
 
+class IngressSettings(_Section):
+    """What decodes and cuts audio and answers requests; it scales on its own."""
+
+    replicas: Annotated[int, Field(ge=1)] = 1
+    """Copies."""
+    cpus: Annotated[float, Field(ge=0)] = 0.0
+    """CPU cores that each reserves for reading audio and finding speech; 0 shares what there is."""
+
+
 class LimitSettings(_Section):
     """Bounds on what is accepted, so that overload is answered instead of suffered."""
 
@@ -68,9 +78,11 @@ class LimitSettings(_Section):
     """Length of a file's audio, in seconds."""
     max_chunks_in_flight: Annotated[int, Field(ge=1)] = 64
     """Chunks of one request that are in replicas at once."""
+    max_requests: Annotated[int, Field(ge=1)] = 256
+    """Requests that one ingress serves at once; beyond it new ones are answered with 429."""
     max_queued_audio_s: Annotated[float, Field(gt=0)] = 24 * 3600.0
-    """Audio accepted and not yet transcribed, in seconds, over all requests; beyond it new ones are
-    answered with 429."""
+    """Audio that one ingress has accepted and not yet transcribed, in seconds; beyond it new
+    requests are answered with 429."""
     deadline_s: Annotated[float, Field(gt=0)] = 3600.0
     """Time that a request may take, in seconds, upload left out."""
 
@@ -79,7 +91,9 @@ class AuthSettings(_Section):
     """Who may call."""
 
     api_keys: tuple[SecretStr, ...] = ()
-    """Accepted as bearer tokens; with none, everybody may call."""
+    """Accepted as bearer tokens; with none here or below, everybody may call."""
+    api_keys_sha256: tuple[Annotated[str, Field(pattern="^[0-9a-f]{64}$")], ...] = ()
+    """The same as hexadecimal SHA-256 sums. What `murmur` sends to a cluster has these alone."""
 
 
 class SloSettings(_Section):
@@ -96,6 +110,9 @@ class HttpSettings(_Section):
     """Address that every node's proxy listens on; 0.0.0.0 for all."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     """Port of the proxies."""
+    haproxy: bool = False
+    """Answer through HAProxy instead of Ray's own proxy, for more load. Every Ray process of the
+    cluster needs RAY_SERVE_ENABLE_HA_PROXY=1, which `murmur up` sets where it starts them."""
     route_prefix: Annotated[str, Field(pattern=r"^/([^/]|/.*[^/])?$")] = "/"
     """Path below which the routes lie."""
 
@@ -122,6 +139,8 @@ class Settings(_Section):
     aliases: dict[str, str] = Field(default_factory=_whisper_1)
     """Other names that requests may use -> names of tiers. By default `whisper-1`, the name in most
     programs written for OpenAI, is the last tier."""
+    ingress: IngressSettings = IngressSettings()
+    """What decodes and cuts audio and answers requests."""
     limits: LimitSettings = LimitSettings()
     """Bounds on what is accepted."""
     auth: AuthSettings = AuthSettings()
@@ -146,20 +165,23 @@ class Settings(_Section):
 
 
 def load_settings(
-    path: Path | None = None, environment: Mapping[str, str] | None = None
+    path: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    values: Mapping[str, Any] | None = None,
 ) -> Settings:
     """Read a YAML file, if there is one, put what the environment says over it, and check it all.
 
     Args:
         environment: by default that of this process.
+        values: sections that go before those of the file.
 
     Raises:
         ConfigError: the file cannot be read, or a field is unknown, missing or out of bounds.
     """
-    values = {} if path is None else _read(path)
-    _override(values, os.environ if environment is None else environment)
+    merged = ({} if path is None else _read(path)) | copy.deepcopy(dict(values or {}))
+    _override(merged, os.environ if environment is None else environment)
     try:
-        return Settings.model_validate(values)
+        return Settings.model_validate(merged)
     except ValidationError as error:
         raise ConfigError("\n".join(_lines(error))) from error
 

@@ -13,6 +13,7 @@ from serve.config import (
     ENVIRONMENT_PREFIX,
     AuthSettings,
     HttpSettings,
+    IngressSettings,
     LimitSettings,
     Settings,
     SloSettings,
@@ -24,8 +25,6 @@ _HEAD = f"""# Configuration
 One YAML file; every field has a default. `murmur check-config FILE` says what is wrong with it, or
 prints what it means. A variable of the environment goes before the file:
 `{ENVIRONMENT_PREFIX}LIMITS__DEADLINE_S=60` sets `deadline_s` of `limits`, and values are YAML.
-
-The application that runs on these settings is being built; so far `check-config` reads them.
 
 ```yaml
 tiers:
@@ -43,6 +42,7 @@ limits:
 """
 _SECTIONS: dict[str, type[BaseModel]] = {
     "tiers": TierSettings,
+    "ingress": IngressSettings,
     "limits": LimitSettings,
     "auth": AuthSettings,
     "slo": SloSettings,

@@ -98,6 +98,7 @@ def temp_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(autouse=True)
 def nothing_leaks() -> Iterator[None]:
+    gc.collect()  # what an earlier test left is not this one's
     before, open_before = children(), len(os.listdir("/proc/self/fd"))
     yield
     gc.collect()

@@ -1,0 +1,132 @@
+"""How much work an ingress takes on: a bound on requests and on seconds of audio.
+
+Refusing early is what keeps the cluster responsive under overload, so what is asked here takes no
+time: a request is refused before its body is read, or as soon as its length is known.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from deployments.errors import OverloadedError
+
+_RATE_WINDOW_S = 60.0
+_MIN_RETRY_S, _MAX_RETRY_S = 1.0, 60.0
+
+
+class Ticket:
+    """One admitted request's share of the queue, in seconds of audio.
+
+    Attributes:
+        declared_s: the audio's length, as far as it is known before all of it is read.
+        queued_s: what of it counts as queued.
+    """
+
+    def __init__(self, admission: "Admission", tier: str) -> None:
+        self._admission = admission
+        self.tier = tier
+        self.declared_s = 0.0
+        self.queued_s = 0.0
+
+    def declare(self, duration_s: float) -> None:
+        """The audio's length is known.
+
+        Raises:
+            OverloadedError: there is no room for so much beside what others have queued.
+        """
+        self._admission.reserve(self, duration_s)
+        self.declared_s = duration_s
+
+    def update(self, read_s: float, unfinished_s: float) -> None:
+        """How much of the audio was read, and how much of that is not transcribed yet."""
+        self._admission.update(self, max(0.0, self.declared_s - read_s) + unfinished_s)
+
+
+class Admission:
+    """Counts what is admitted. Safe to use from any thread.
+
+    Args:
+        max_requests: requests at once.
+        max_queued_audio_s: seconds of audio accepted and not transcribed yet. A file that is longer
+            than that alone is accepted when nothing else is queued: its own limit is another one.
+        clock: seconds, rising.
+    """
+
+    def __init__(
+        self,
+        max_requests: int,
+        max_queued_audio_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._max_requests = max_requests
+        self._max_queued_s = max_queued_audio_s
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._tickets: set[Ticket] = set()
+        self._finished: deque[tuple[float, float]] = deque()
+
+    def queued_s(self, tier: str) -> float:
+        """Seconds of audio that wait for a tier or are in it."""
+        with self._lock:
+            return sum(ticket.queued_s for ticket in self._tickets if ticket.tier == tier)
+
+    def check(self) -> None:
+        """Raises OverloadedError if nothing more is accepted now."""
+        with self._lock:
+            self._check()
+
+    @contextmanager
+    def admit(self, tier: str) -> Iterator[Ticket]:
+        """Count a request while it runs.
+
+        Raises:
+            OverloadedError: too much is queued.
+        """
+        ticket = Ticket(self, tier)
+        with self._lock:
+            self._check()
+            self._tickets.add(ticket)
+        try:
+            yield ticket
+        finally:
+            with self._lock:
+                self._tickets.discard(ticket)
+
+    def reserve(self, ticket: Ticket, duration_s: float) -> None:
+        with self._lock:
+            others_s = self._queued_s() - ticket.queued_s
+            if others_s > 0 and others_s + duration_s > self._max_queued_s:
+                raise self._overloaded(f"{others_s:.0f} s of audio are queued")
+            ticket.queued_s = duration_s
+
+    def update(self, ticket: Ticket, queued_s: float) -> None:
+        with self._lock:
+            if queued_s < ticket.queued_s:
+                self._finished.append((self._clock(), ticket.queued_s - queued_s))
+            ticket.queued_s = queued_s
+            self._forget_old()
+
+    def _check(self) -> None:
+        if len(self._tickets) >= self._max_requests:
+            raise self._overloaded(f"{len(self._tickets)} requests are being served")
+        if (queued_s := self._queued_s()) >= self._max_queued_s:
+            raise self._overloaded(f"{queued_s:.0f} s of audio are queued")
+
+    def _queued_s(self) -> float:
+        return sum(ticket.queued_s for ticket in self._tickets)
+
+    def _overloaded(self, reason: str) -> OverloadedError:
+        """With the time that the present speed needs for a tenth of the room."""
+        self._forget_old()
+        rate = sum(seconds for _, seconds in self._finished) / _RATE_WINDOW_S
+        wanted_s = self._max_queued_s / 10
+        wait_s = wanted_s / rate if rate else _MAX_RETRY_S
+        retry_after_s = min(max(wait_s, _MIN_RETRY_S), _MAX_RETRY_S)
+        return OverloadedError(f"overloaded: {reason}; try again later", retry_after_s)
+
+    def _forget_old(self) -> None:
+        horizon = self._clock() - _RATE_WINDOW_S
+        while self._finished and self._finished[0][0] < horizon:
+            self._finished.popleft()

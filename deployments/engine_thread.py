@@ -1,0 +1,184 @@
+"""An engine in a thread of its own: requests in from any thread, futures of results out.
+
+The engine is synchronous and belongs to one thread. Between two steps the thread takes in what has
+arrived, so a caller never waits for a step. Knows nothing of Ray or asyncio.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from deployments.errors import EngineStoppedError
+from engine import Engine, EngineError, Request, Result
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLoad:
+    """How busy an engine is. `n_steps` and `n_rows` (sequences decoded, summed over steps) only
+    grow; the ratio of their differences is how full the batch was."""
+
+    n_waiting: int
+    n_running: int
+    n_steps: int
+    n_rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Submitted:
+    request: Request
+    future: Future[Result]
+
+
+@dataclass(frozen=True, slots=True)
+class _Aborted:
+    request_id: str
+
+
+class EngineThread:
+    """Runs an engine.
+
+    Args:
+        load: makes the engine, on the thread.
+        on_failure: told, on the thread, of what broke the engine, before futures fail.
+
+    Raises:
+        EngineError: the engine cannot be loaded.
+    """
+
+    def __init__(
+        self, load: Callable[[], Engine], on_failure: Callable[[BaseException], None] | None = None
+    ) -> None:
+        self._load = load
+        self._on_failure = on_failure
+        self._inbox: queue.SimpleQueue[_Submitted | _Aborted | None] = queue.SimpleQueue()
+        self._futures: dict[str, Future[Result]] = {}
+        self._loaded: Future[Engine] = Future()
+        self._step_began: float | None = None
+        self._stopped: BaseException | None = None
+        # Guards `_stopped` against the inbox: nothing may be put there that nobody will take.
+        self._lock = threading.Lock()
+        self._n_steps = self._n_rows = 0
+        self._thread = threading.Thread(target=self._run, name="murmur-engine", daemon=True)
+        self._thread.start()
+        self.engine = self._loaded.result()
+
+    @property
+    def load(self) -> EngineLoad:
+        return EngineLoad(
+            self.engine.n_waiting + self._inbox.qsize(),
+            self.engine.n_running,
+            self._n_steps,
+            self._n_rows,
+        )
+
+    def submit(self, request: Request) -> Future[Result]:
+        """Queue a chunk.
+
+        Returns:
+            Its result, or a RequestError where the model cannot do what it asks, or an
+            EngineStoppedError. Cancelling it does not stop the decoding: see `abort`.
+
+        Raises:
+            EngineStoppedError: the engine has stopped.
+        """
+        future: Future[Result] = Future()
+        self._put(_Submitted(request, future))
+        return future
+
+    def abort(self, request_id: str) -> None:
+        """Stop decoding a request, if it is here. Its future is cancelled."""
+        try:
+            self._put(_Aborted(request_id))
+        except EngineStoppedError:
+            return  # then nothing is decoded any more
+
+    def check(self, stuck_after_s: float) -> None:
+        """Raises EngineStoppedError if the engine broke or a step has taken so long."""
+        if self._stopped is not None:
+            raise EngineStoppedError(f"the engine has stopped: {self._stopped}")
+        began = self._step_began
+        if began is not None and (took_s := time.monotonic() - began) > stuck_after_s:
+            raise EngineStoppedError(f"the engine hangs: a step has taken {took_s:.0f} s so far")
+
+    def close(self) -> None:
+        """Stop after the current step; what is unfinished fails with EngineStoppedError."""
+        self._inbox.put(None)
+        self._thread.join()
+
+    def _put(self, message: _Submitted | _Aborted) -> None:
+        with self._lock:
+            if self._stopped is not None:
+                raise EngineStoppedError(f"the engine has stopped: {self._stopped}")
+            self._inbox.put(message)
+
+    def _run(self) -> None:
+        try:
+            engine = self._load()
+        except BaseException as error:  # the border of the thread: the constructor raises it
+            self._loaded.set_exception(error)
+            return
+        self._loaded.set_result(engine)
+        try:
+            self._serve(engine)
+        except BaseException as error:  # the border of the thread: every caller gets it
+            self._stop(error)
+            if self._on_failure is not None:
+                self._on_failure(error)
+        else:
+            self._stop(EngineStoppedError("it was closed"))
+        self._fail_all()
+
+    def _serve(self, engine: Engine) -> None:
+        while True:
+            if not self._take_in(engine):
+                return
+            self._step_began = time.monotonic()
+            results = engine.step()
+            self._step_began = None
+            self._n_steps += 1
+            self._n_rows += engine.n_running + len(results)
+            for result in results:
+                future = self._futures.pop(result.request_id)
+                if future.set_running_or_notify_cancel():
+                    future.set_result(result)
+
+    def _take_in(self, engine: Engine) -> bool:
+        """Take what has arrived, waiting for something to do; False: close."""
+        while True:
+            try:
+                message = self._inbox.get(block=not engine.has_unfinished)
+            except queue.Empty:
+                return True
+            if message is None:
+                return False
+            if isinstance(message, _Submitted):
+                self._add(engine, message)
+            elif engine.abort(message.request_id):
+                self._futures.pop(message.request_id).cancel()
+
+    def _add(self, engine: Engine, submitted: _Submitted) -> None:
+        try:
+            engine.add_request(submitted.request)
+        except EngineError as error:
+            if submitted.future.set_running_or_notify_cancel():
+                submitted.future.set_exception(error)
+        else:
+            self._futures[submitted.request.request_id] = submitted.future
+
+    def _stop(self, error: BaseException) -> None:
+        with self._lock:
+            self._stopped = error
+
+    def _fail_all(self) -> None:
+        error = EngineStoppedError(f"the engine has stopped: {self._stopped}")
+        waiting = list(self._futures.values())
+        while not self._inbox.empty():
+            message = self._inbox.get()
+            if isinstance(message, _Submitted):
+                waiting.append(message.future)
+        for future in waiting:
+            if future.set_running_or_notify_cancel():
+                future.set_exception(error)

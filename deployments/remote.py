@@ -1,0 +1,211 @@
+"""One file over replicas: drives the state machine of `transcription` on an event loop.
+
+Audio is read and speech found on threads, a block ahead of what is needed. Chunks go out as they
+are known, as many at once as allowed, and results come back in any order.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field
+from typing import Any
+
+from deployments.audio_io import AudioLimits, Source, read_audio
+from deployments.chunking import Piece
+from deployments.errors import AudioError, ChunkFailedError
+from deployments.messages import Chunk, TranscriptSegment, key_of_chunk
+from deployments.tier_client import ChunkLostError, Decoded
+from deployments.transcription import Transcription
+
+Decode = Callable[[Chunk], Awaitable[Decoded]]
+
+
+@dataclass(slots=True)
+class Work:
+    """What a request cost so far: seconds by stage, summed over blocks and chunks."""
+
+    n_chunks: int = 0
+    n_retries: int = 0
+    n_tokens: int = 0
+    stages_s: dict[str, float] = field(default_factory=dict)
+
+    def add(self, stage: str, seconds: float) -> None:
+        self.stages_s[stage] = self.stages_s.get(stage, 0.0) + seconds
+
+    def add_chunk(self, decoded: Decoded) -> dict[str, float]:
+        """Count a chunk; returns its own stages."""
+        self.n_chunks += 1
+        self.n_retries += decoded.n_retries
+        self.n_tokens += len(decoded.result.tokens)
+        stages = dict(decoded.result.timings_s)
+        stages["hops"] = max(0.0, decoded.round_trip_s - sum(stages.values()))
+        for stage, seconds in stages.items():
+            self.add(stage, seconds)
+        return stages
+
+
+class _Reader:
+    """Reads a file and finds the speech in it, block by block, on threads."""
+
+    def __init__(
+        self,
+        source: Source,
+        limits: AudioLimits,
+        on_open: Callable[[float | None], None],
+        cut: Callable[..., list[Piece]],
+        work: Work,
+        threads: Executor,
+    ) -> None:
+        self._blocks = read_audio(source, limits, on_open=on_open)
+        self._cut = cut
+        self._work = work
+        self._threads = threads
+        self._reading: Future[list[Piece] | None] | None = None
+
+    def read(self) -> "asyncio.Future[list[Piece] | None]":
+        """Begin to read the next block; None at the end of the file."""
+        self._reading = self._threads.submit(self._read)
+        return asyncio.wrap_future(self._reading)
+
+    def close(self) -> None:
+        """End the decoder, once it is not being read."""
+        if self._reading is None or self._reading.done():
+            self._threads.submit(self._blocks.close)
+        elif self._reading.cancel():
+            self._threads.submit(self._blocks.close)
+        else:
+            self._reading.add_done_callback(lambda _: self._blocks.close())
+
+    def _read(self) -> list[Piece] | None:
+        began = time.perf_counter()
+        block = next(self._blocks, None)
+        read = time.perf_counter()
+        self._work.add("read", read - began)
+        if block is None:
+            return None
+        pieces = self._cut(block)
+        self._work.add("vad", time.perf_counter() - read)
+        return pieces
+
+
+class RemoteRun:
+    """One request's run.
+
+    Args:
+        transcription: the file's state.
+        decode: sends a chunk to a replica.
+        max_in_flight: chunks in replicas at once.
+        on_chunk: told the stages of each chunk that came back, in seconds.
+        on_progress: told the seconds of audio read so far, and of those not final yet.
+        partial: whether what there is of broken audio is transcribed before its error is raised.
+    """
+
+    def __init__(
+        self,
+        transcription: Transcription,
+        decode: Decode,
+        max_in_flight: int,
+        on_chunk: Callable[[dict[str, float]], None],
+        on_progress: Callable[[float, float], None],
+        partial: bool,
+    ) -> None:
+        self.transcription = transcription
+        self.work = Work()
+        self._decode = decode
+        self._max_in_flight = max_in_flight
+        self._on_chunk = on_chunk
+        self._on_progress = on_progress
+        self._partial = partial
+        self._to_send: deque[Chunk] = deque()
+        self._in_flight: dict[asyncio.Task[Decoded], Chunk] = {}
+        self._error: AudioError | None = None
+
+    async def segments(
+        self,
+        source: Source,
+        limits: AudioLimits,
+        on_open: Callable[[float | None], None],
+        threads: Executor,
+    ) -> AsyncGenerator[list[TranscriptSegment], None]:
+        """Transcribe; yields segments as they become final, in file order. Closing it stops all
+        that runs.
+
+        Raises:
+            AudioError: the audio cannot be used, or not to its end.
+            ChunkFailedError: replicas died of a part of it.
+            RequestError: the model cannot do what it asks.
+        """
+        cut = self.transcription.cut
+        reader = _Reader(source, limits, on_open, cut, self.work, threads)
+        reading: asyncio.Future[list[Piece] | None] | None = reader.read()
+        try:
+            while reading is not None or self._in_flight:
+                wanted: list[asyncio.Future[Any]] = [*self._in_flight]
+                if reading is not None:
+                    wanted.append(reading)
+                await asyncio.wait(wanted, return_when=asyncio.FIRST_COMPLETED)
+                if reading is not None and reading.done():
+                    self._to_send.extend(self._take(reading))
+                    reading = None
+                ready: list[TranscriptSegment] = []
+                for task in [task for task in self._in_flight if task.done()]:
+                    ready += self._accept(task)
+                if reading is None and not self._exhausted and self._wants_audio():
+                    reading = reader.read()
+                self._send()
+                self._on_progress(self.transcription.duration_s, self.transcription.unfinished_s)
+                if ready:
+                    yield ready
+            if self._error is not None:
+                raise self._error
+        finally:
+            if reading is not None:
+                reading.cancel()
+            reader.close()
+            await self._stop()
+
+    @property
+    def _exhausted(self) -> bool:
+        return self.transcription.ended
+
+    def _wants_audio(self) -> bool:
+        """Parts that wait for earlier ones fill memory, so reading must not run far ahead; but a
+        file with nothing under way gets nowhere without more."""
+        is_busy = self._in_flight or self._to_send
+        return self.transcription.n_unfinished < 2 * self._max_in_flight or not is_busy
+
+    def _take(self, reading: "asyncio.Future[list[Piece] | None]") -> Iterable[Chunk]:
+        try:
+            pieces = reading.result()
+        except AudioError as error:
+            if not self._partial:
+                raise
+            self._error, pieces = error, None
+        if pieces is None:
+            return self.transcription.finish()
+        return self.transcription.take(pieces)
+
+    def _accept(self, task: "asyncio.Task[Decoded]") -> list[TranscriptSegment]:
+        chunk = self._in_flight.pop(task)
+        try:
+            decoded = task.result()
+        except ChunkLostError as error:
+            start_s, end_s = self.transcription.span_s(key_of_chunk(chunk.key))
+            raise ChunkFailedError(start_s, end_s, error.attempts) from error
+        self._on_chunk(self.work.add_chunk(decoded))
+        progress = self.transcription.accept(decoded.result)
+        self._to_send.extend(progress.chunks)
+        return progress.segments
+
+    def _send(self) -> None:
+        while self._to_send and len(self._in_flight) < self._max_in_flight:
+            chunk = self._to_send.popleft()
+            self._in_flight[asyncio.ensure_future(self._decode(chunk))] = chunk
+
+    async def _stop(self) -> None:
+        """Stop the chunks that are under way: nobody waits for them any more."""
+        for task in self._in_flight:
+            task.cancel()
+        await asyncio.gather(*self._in_flight, return_exceptions=True)

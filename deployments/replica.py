@@ -1,0 +1,127 @@
+"""A tier's replica: one engine behind asynchronous calls.
+
+The engine's queue is the cluster's queue: it is ordered and fair, and Serve's own stay empty. The
+event loop does nothing but hand chunks over and wait for results.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator
+from typing import NoReturn
+
+import torch
+
+from deployments import metrics
+from deployments.engine_thread import EngineLoad, EngineThread
+from deployments.messages import Chunk, ChunkResult, to_chunk_result, to_request
+from deployments.tier import TierInfo, TierSpec
+from engine import Engine, EngineConfig, default_precision
+
+logger = logging.getLogger("ray.serve")
+
+STARTED = "started"
+STUCK_AFTER_S = 120.0
+"""A step that takes longer hangs: the slowest real one is an encoder batch of a large model on a
+slow CPU."""
+_REPORT_PERIOD_S = 2.0
+
+
+class Replica:
+    """Serves one tier's chunks with one engine.
+
+    Raises:
+        EngineError: the model cannot be had or loaded.
+    """
+
+    def __init__(self, spec: TierSpec) -> None:
+        self._spec = spec
+        self._engine = EngineThread(self._load, on_failure=_end_process)
+        # One at a time of those that a replica may have died of, so that if this one dies too, it
+        # is known of which.
+        self._suspects = asyncio.Lock()
+        self._slots = metrics.SLOTS.gauge()
+        self._in_use = metrics.SLOTS_IN_USE.gauge()
+        self._waiting = metrics.CHUNKS_WAITING.gauge()
+        self._fill = metrics.BATCH_FILL.histogram()
+        self._reporting: asyncio.Task[None] | None = None
+
+    async def decode(self, chunk: Chunk) -> ChunkResult:
+        """Decode a chunk; cancelling the call frees its slot.
+
+        Raises:
+            RequestError: the model cannot do what it asks.
+            EngineStoppedError: the engine is closed.
+        """
+        if self._reporting is None:
+            self._reporting = asyncio.create_task(self._report())
+        future = self._engine.submit(to_request(chunk))
+        try:
+            result = await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            self._engine.abort(chunk.key)
+            raise
+        return to_chunk_result(result, self._spec.name)
+
+    async def decode_suspect(self, chunk: Chunk) -> AsyncIterator[str | ChunkResult]:
+        """Decode a chunk whose last replica died, beside no other such one.
+
+        Yields:
+            `STARTED` when it is its turn, then its result. If this replica dies before the first,
+            it was not this chunk's doing.
+        """
+        async with self._suspects:
+            yield STARTED
+            yield await self.decode(chunk)
+
+    async def describe(self) -> TierInfo:
+        engine = self._engine.engine
+        return TierInfo(
+            model=self._spec.model,
+            precision=engine.config.precision.value,
+            languages=tuple(engine.tokenizer.languages),
+            multilingual=engine.tokenizer.multilingual,
+            max_slots=engine.config.max_slots,
+        )
+
+    async def vocabulary(self) -> tuple[bytes, ...]:
+        """The bytes of each text token, by id."""
+        return self._engine.engine.tokenizer.vocabulary
+
+    def check_health(self) -> None:
+        """Called by Serve, which replaces a replica that raises here."""
+        self._engine.check(STUCK_AFTER_S)
+
+    def _load(self) -> Engine:
+        # In the engine's thread, so that it is this thread's number, too.
+        torch.set_num_threads(self._spec.threads)
+        precision = self._spec.precision or default_precision(torch.device(self._spec.device))
+        config = EngineConfig(self._spec.device, precision, max_slots=self._spec.max_slots)
+        return Engine.load(self._spec.model, config)
+
+    async def _report(self) -> None:
+        """Say how busy the engine is, every few seconds."""
+        tags = {"tier": self._spec.name}
+        self._slots.set(self._spec.max_slots, tags)
+        before = self._engine.load
+        while True:
+            await asyncio.sleep(_REPORT_PERIOD_S)
+            load = self._engine.load
+            self._in_use.set(load.n_running, tags)
+            self._waiting.set(load.n_waiting, tags)
+            if load.n_steps > before.n_steps:
+                self._fill.observe(_fill(before, load) / self._spec.max_slots, tags)
+            before = load
+
+
+def _fill(before: EngineLoad, after: EngineLoad) -> float:
+    """Sequences a step, on average between two readings."""
+    return (after.n_rows - before.n_rows) / (after.n_steps - before.n_steps)
+
+
+def _end_process(error: BaseException) -> NoReturn:
+    """A broken engine's slots are in an unknown state: end at once, as after a crash, so that Serve
+    brings a new replica and the ingress sends the chunks elsewhere."""
+    logger.critical("the engine broke: the replica ends", exc_info=error)
+    logging.shutdown()
+    os._exit(1)

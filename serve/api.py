@@ -1,0 +1,203 @@
+"""The HTTP routes, as OpenAI's API has them, on top of the ingress. Knows nothing of audio."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from typing import Any
+
+from fastapi import FastAPI
+from ray.serve.handle import DeploymentHandle
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from deployments.errors import OptionError
+from deployments.ingress import Done, Ingress, IngressLimits
+from deployments.messages import TranscriptSegment
+from engine.request import Task
+from serve.api_docs import describe_form
+from serve.api_errors import answer_error, to_http_error
+from serve.api_responses import (
+    MEDIA_TYPES,
+    EventStream,
+    TokenNames,
+    render_body,
+    server_sent_event,
+)
+from serve.auth import Auth
+from serve.fields import (
+    FieldError,
+    TranscriptionFields,
+    TranslationFields,
+    field_of_option,
+    parse_fields,
+)
+from serve.upload import Upload, read_upload
+
+_Events = AsyncGenerator[list[TranscriptSegment] | Done, None]
+
+
+class HttpIngress(Ingress):
+    """The ingress with routes.
+
+    Args:
+        max_upload_bytes: of one request.
+        api_keys_sha256: sums of the accepted keys; none: everybody may call.
+    """
+
+    def __init__(
+        self,
+        tiers: Mapping[str, DeploymentHandle[Any]],
+        aliases: Mapping[str, str],
+        limits: IngressLimits,
+        max_upload_bytes: int,
+        api_keys_sha256: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(tiers, aliases, limits)
+        self._max_upload_bytes = max_upload_bytes
+        self._auth = Auth(api_keys_sha256)
+
+    # Serve calls this behind the constructor and routes requests to what it returns.
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return build_api(self)
+
+    async def answer(self, request: Request, task: Task, kind: type[TranslationFields]) -> Response:
+        """Transcribe or translate an upload."""
+        self._auth.check(request)
+        self.admission.check()  # before the body is read
+        upload = await read_upload(request, self._max_upload_bytes)
+        try:
+            return await self._answer(upload, task, kind, _request_id(request))
+        except OptionError as error:
+            raise field_of_option(error) from error
+        finally:
+            await upload.close()
+
+    def check_key(self, request: Request) -> None:
+        """Raises UnauthorizedError."""
+        self._auth.check(request)
+
+    async def _answer(
+        self, upload: Upload, task: Task, kind: type[TranslationFields], request_id: str
+    ) -> Response:
+        fields = parse_fields(upload.fields, kind)
+        if upload.file is None:
+            raise FieldError("file must be given", "file", "missing_required_parameter")
+        options = fields.options(task)
+        names = None
+        if isinstance(fields, TranscriptionFields) and fields.include:
+            names = TokenNames(await self.resolve(options.model).vocabulary())
+        events = self.run(upload.source(), options, fields.stream, request_id)
+        if fields.stream:
+            return await _stream(events, EventStream(fields.response_format, names))
+        done = await _last(events)
+        granularities = getattr(fields, "timestamp_granularities", ())
+        body = render_body(done.transcript, fields.response_format, granularities, names)
+        timing = ", ".join(f"{k};dur={1000 * v:.2f}" for k, v in done.work.stages_s.items())
+        media_type = MEDIA_TYPES[fields.response_format]
+        return Response(body, media_type=media_type, headers={"server-timing": timing})
+
+
+def build_api(ingress: HttpIngress) -> FastAPI:
+    """The routes of an ingress."""
+    api = FastAPI(title="Murmur", description="Whisper speech recognition, as OpenAI's API has it.")
+    api.add_exception_handler(Exception, answer_error)
+    api.add_exception_handler(HTTPException, answer_error)
+
+    @api.post("/v1/audio/transcriptions", openapi_extra=describe_form(TranscriptionFields))
+    @_in_words
+    async def transcriptions(request: Request) -> Response:
+        """Speech to text in its language."""
+        return await ingress.answer(request, "transcribe", TranscriptionFields)
+
+    @api.post("/v1/audio/translations", openapi_extra=describe_form(TranslationFields))
+    @_in_words
+    async def translations(request: Request) -> Response:
+        """Speech to English text."""
+        return await ingress.answer(request, "translate", TranslationFields)
+
+    @api.get("/v1/models")
+    @_in_words
+    async def models(request: Request) -> Response:
+        """The tiers and their aliases."""
+        ingress.check_key(request)
+        names = [*ingress.tiers, *ingress.aliases]
+        return JSONResponse({"object": "list", "data": [_model(ingress, name) for name in names]})
+
+    @api.get("/v1/models/{model:path}")
+    @_in_words
+    async def model(request: Request) -> Response:
+        """A tier or an alias."""
+        ingress.check_key(request)
+        name = request.path_params["model"]
+        ingress.resolve(name)
+        return JSONResponse(_model(ingress, name))
+
+    @api.get("/healthz")
+    async def live() -> dict[str, str]:
+        """Whether this process answers."""
+        return {"status": "ok"}
+
+    @api.get("/readyz")
+    async def ready() -> JSONResponse:
+        """Whether some tier decodes a real chunk; which ones do."""
+        tiers = await ingress.ready()
+        is_ready = any(tiers.values())
+        body = {"status": "ready" if is_ready else "not ready", "tiers": tiers}
+        return JSONResponse(body, 200 if is_ready else 503)
+
+    return api
+
+
+def _in_words(
+    route: Callable[[Request], Awaitable[Response]],
+) -> Callable[[Request], Awaitable[Response]]:
+    """Answer with an error's own status. The application's handler for all else would, too, but
+    Starlette raises such an error again behind the answer, and Serve would count a crash."""
+
+    async def guarded(request: Request) -> Response:
+        try:
+            return await route(request)
+        except Exception as error:  # the border of the process: whatever it is, the client is told
+            return await answer_error(request, error)
+
+    guarded.__name__, guarded.__doc__ = route.__name__, route.__doc__
+    return guarded
+
+
+async def _last(events: _Events) -> Done:
+    async with aclosing(events):
+        async for event in events:
+            if isinstance(event, Done):
+                return event
+    raise AssertionError("a run ends with Done or raises")
+
+
+async def _stream(events: _Events, stream: EventStream) -> StreamingResponse:
+    """Answer once there is something, so that an error before that has a status of its own."""
+    first = await anext(events)
+
+    async def body() -> AsyncGenerator[str, None]:
+        try:
+            async with aclosing(events):
+                yield stream.begin() + _render(stream, first)
+                async for event in events:
+                    yield _render(stream, event)
+        except Exception as error:  # the border of the process: the status is sent, so it is told
+            yield server_sent_event(to_http_error(error).body)
+
+    return StreamingResponse(body(), media_type="text/event-stream")
+
+
+def _render(stream: EventStream, event: list[TranscriptSegment] | Done) -> str:
+    if isinstance(event, Done):
+        return stream.done(event.transcript)
+    return stream.segments(event)
+
+
+def _model(ingress: Ingress, name: str) -> dict[str, Any]:
+    root = ingress.aliases.get(name, name)
+    return {"id": name, "object": "model", "created": 0, "owned_by": "murmur", "root": root}
+
+
+def _request_id(request: Request) -> str:
+    return request.headers.get("x-request-id", "")

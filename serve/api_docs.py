@@ -1,0 +1,35 @@
+"""The forms in the OpenAPI page: bodies are parsed as a stream, so FastAPI cannot see them."""
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from serve.fields import LISTS
+
+
+def describe_form(fields: type[BaseModel]) -> dict[str, Any]:
+    """`openapi_extra` of a route that takes these form fields and a file."""
+    schema = fields.model_json_schema(ref_template="#/components/schemas/{model}")
+    nested = schema.pop("$defs", {})
+    properties = {
+        name + "[]" * (name in LISTS): _inline(value, nested)
+        for name, value in schema["properties"].items()
+    }
+    file = {"type": "string", "format": "binary", "description": "Any audio or video."}
+    form = {
+        "type": "object",
+        "required": ["file", *schema["required"]],
+        "properties": {"file": file, **properties},
+    }
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": form}}}}
+
+
+def _inline(value: Any, nested: dict[str, Any]) -> Any:
+    """Definitions in the place of references to them."""
+    if isinstance(value, list):
+        return [_inline(item, nested) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if "$ref" in value:
+        return _inline(nested[value["$ref"].rpartition("/")[2]], nested)
+    return {key: _inline(item, nested) for key, item in value.items()}

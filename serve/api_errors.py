@@ -1,0 +1,126 @@
+"""Errors -> HTTP: one table, and OpenAI's error body for all of them."""
+
+import logging
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from deployments.errors import (
+    AudioDecodeTimeoutError,
+    AudioError,
+    AudioTooLongError,
+    ChunkFailedError,
+    DeadlineError,
+    DeploymentError,
+    OptionError,
+    OverloadedError,
+    TierUnavailableError,
+    TruncatedAudioError,
+    UnknownModelError,
+)
+from engine import RequestError
+from serve.auth import UnauthorizedError
+from serve.fields import FieldError
+from serve.upload import MalformedBodyError, NotMultipartError, TooLargeError
+
+logger = logging.getLogger("ray.serve")
+
+_BAD_REQUEST = "invalid_request_error"
+_SERVER = "server_error"
+_RETRY_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class HttpError:
+    """A status and OpenAI's error object; `retry_after_s` is also what says that a retry helps."""
+
+    status: int
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+    retry_after_s: float | None = None
+
+    @property
+    def body(self) -> dict[str, Any]:
+        error = {
+            "message": self.message,
+            "type": self.type,
+            "param": self.param,
+            "code": self.code,
+        }
+        return {"error": error}
+
+    @property
+    def headers(self) -> dict[str, str]:
+        if self.retry_after_s is not None:
+            return {"retry-after": str(math.ceil(self.retry_after_s))}
+        # OpenAI's clients retry every 5xx, and all of a long file again, unless told not to.
+        return {"x-should-retry": "false"} if self.status >= 500 else {}
+
+    def response(self) -> JSONResponse:
+        return JSONResponse(self.body, self.status, self.headers)
+
+
+_AUDIO: tuple[tuple[type[AudioError], int, str], ...] = (
+    (AudioTooLongError, 413, "audio_too_long"),
+    (TruncatedAudioError, 422, "audio_truncated"),
+    (AudioDecodeTimeoutError, 422, "audio_decode_timeout"),
+    (AudioError, 400, "invalid_audio"),
+)
+_BODY: dict[type[BaseException], tuple[int, str]] = {
+    NotMultipartError: (415, "unsupported_media_type"),
+    MalformedBodyError: (400, "malformed_body"),
+    TooLargeError: (413, "upload_too_large"),
+}
+
+
+def to_http_error(error: BaseException) -> HttpError:
+    """What a caller is told. Of a fault of ours only that there was one: details are in the log."""
+    if isinstance(error, HTTPException):  # no such route, another method
+        return HttpError(error.status_code, error.detail, _BAD_REQUEST)
+    if isinstance(error, UnauthorizedError):
+        return HttpError(401, str(error), _BAD_REQUEST, code="invalid_api_key")
+    if isinstance(error, FieldError):
+        return HttpError(400, str(error), _BAD_REQUEST, error.param, error.code)
+    if type(error) in _BODY:
+        status, code = _BODY[type(error)]
+        return HttpError(status, str(error), _BAD_REQUEST, code=code)
+    for kind, status, code in _AUDIO:
+        if isinstance(error, kind):
+            return HttpError(status, error.reason, _BAD_REQUEST, "file", code)
+    if isinstance(error, DeploymentError):
+        return _deployment(error)
+    if isinstance(error, RequestError):
+        return HttpError(400, str(error), _BAD_REQUEST)
+    return HttpError(500, "internal error", _SERVER, code="internal_error")
+
+
+def _deployment(error: DeploymentError) -> HttpError:
+    if isinstance(error, UnknownModelError):
+        return HttpError(404, str(error), _BAD_REQUEST, "model", "model_not_found")
+    if isinstance(error, OptionError):
+        return HttpError(400, str(error), _BAD_REQUEST, error.option, "invalid_value")
+    if isinstance(error, OverloadedError):
+        wait_s = error.retry_after_s
+        return HttpError(429, str(error), "rate_limit_error", None, "overloaded", wait_s)
+    if isinstance(error, DeadlineError):
+        return HttpError(504, str(error), _SERVER, code="deadline_exceeded")
+    if isinstance(error, ChunkFailedError):
+        return HttpError(500, str(error), _SERVER, code="chunk_failed")
+    if isinstance(error, TierUnavailableError):
+        return HttpError(503, str(error), _SERVER, "model", "unavailable", _RETRY_S)
+    return HttpError(500, "internal error", _SERVER, code="internal_error")
+
+
+async def answer_error(request: Request, error: Exception) -> JSONResponse:
+    """FastAPI's handler for every exception."""
+    answer = to_http_error(error)
+    if answer.code == "internal_error":
+        request_id = request.headers.get("x-request-id", "")
+        logger.error("request id=%s failed", request_id, exc_info=error)
+    return answer.response()

@@ -1,0 +1,172 @@
+"""Transcripts as OpenAI's response bodies and server-sent events."""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
+
+from deployments.messages import Transcript, TranscriptSegment
+from engine import SAMPLE_RATE, language_name
+from engine.config import HOP_LENGTH
+from serve.fields import ResponseFormat
+from serve.formats import LineFormat, LineWriter, to_json, to_lines, to_text, to_verbose_json
+
+MEDIA_TYPES: dict[ResponseFormat, str] = {
+    "json": "application/json",
+    "verbose_json": "application/json",
+    "text": "text/plain",
+    "srt": "application/x-subrip",
+    "vtt": "text/vtt",
+}
+_POSITIONS_PER_S = SAMPLE_RATE / HOP_LENGTH / 2
+"""What the encoder makes of a second of audio: the audio tokens of `usage`."""
+
+
+class TokenNames:
+    """Log-probabilities of segments as OpenAI's objects.
+
+    Args:
+        vocabulary: the bytes of each text token, by id.
+    """
+
+    def __init__(self, vocabulary: Sequence[bytes]) -> None:
+        self._vocabulary = vocabulary
+
+    def logprobs(self, segments: Iterable[TranscriptSegment]) -> list[dict[str, Any]]:
+        """Of the text tokens, in order; timestamps are left out."""
+        return [
+            self._logprob(token, logprob)
+            for segment in segments
+            for token, logprob in zip(segment.tokens, segment.logprobs, strict=True)
+            if token < len(self._vocabulary)
+        ]
+
+    def _logprob(self, token: int, logprob: float) -> dict[str, Any]:
+        data = self._vocabulary[token]
+        text = data.decode("utf-8", "replace")
+        return {"token": text, "bytes": list(data), "logprob": logprob}
+
+
+def render_body(
+    transcript: Transcript,
+    response_format: ResponseFormat,
+    granularities: Sequence[str],
+    names: TokenNames | None,
+) -> str:
+    """The body of an answer that is not streamed.
+
+    Args:
+        granularities: what `verbose_json` gives times of.
+        names: given if log-probabilities are wanted.
+    """
+    if response_format == "text":
+        return to_text(transcript)
+    if response_format in ("srt", "vtt"):
+        return to_lines(transcript, cast(LineFormat, response_format))
+    usage = {"type": "duration", "seconds": round(transcript.duration_s, 3)}
+    if response_format == "json":
+        body = {**to_json(transcript), "languages": _languages(transcript), "usage": usage}
+        if names is not None:
+            body["logprobs"] = names.logprobs(transcript.segments)
+    else:
+        verbose = to_verbose_json(transcript, language_name(transcript.language))
+        body = {**verbose, "usage": usage}
+        if granularities and "segment" not in granularities:
+            body["segments"] = None
+    return json.dumps(body, ensure_ascii=False)
+
+
+class EventStream:
+    """A growing transcript as server-sent events.
+
+    The deltas joined are the text of `transcript.text.done`, which is the body that the same
+    request has without `stream`: the text alone for both kinds of JSON and for text (there without
+    its line break), the subtitle file for srt and vtt. verbose_json has an event for each segment,
+    too.
+    """
+
+    def __init__(self, response_format: ResponseFormat, names: TokenNames | None) -> None:
+        self._format = response_format
+        self._names = names
+        self._n_segments = 0
+        self._n_tokens = 0
+        self._held = ""
+        self._parts: list[str] = []
+        self._logprobs: list[dict[str, Any]] = []
+        is_lines = response_format in ("srt", "vtt")
+        self._writer = LineWriter(cast(LineFormat, response_format)) if is_lines else None
+
+    def begin(self) -> str:
+        """What goes before the first segment."""
+        header = self._writer.header if self._writer is not None else ""
+        return self._delta(header, {}) if header else ""
+
+    def segments(self, segments: Sequence[TranscriptSegment]) -> str:
+        """Events of segments that are final now."""
+        return "".join(self._segment(segment) for segment in segments)
+
+    def done(self, transcript: Transcript) -> str:
+        """The last event."""
+        audio_tokens = round(transcript.duration_s * _POSITIONS_PER_S)
+        event: dict[str, Any] = {
+            "type": "transcript.text.done",
+            "text": "".join(self._parts),
+            "languages": _languages(transcript),
+            "usage": {
+                "type": "tokens",
+                "input_tokens": audio_tokens,
+                "input_token_details": {"audio_tokens": audio_tokens, "text_tokens": 0},
+                "output_tokens": self._n_tokens,
+                "total_tokens": audio_tokens + self._n_tokens,
+            },
+        }
+        if self._names is not None:
+            event["logprobs"] = self._logprobs
+        return server_sent_event(event)
+
+    def _segment(self, segment: TranscriptSegment) -> str:
+        segment_id = f"seg_{self._n_segments}"
+        self._n_segments += 1
+        self._n_tokens += len(segment.tokens)
+        more: dict[str, Any] = {"segment_id": segment_id} if self._format == "verbose_json" else {}
+        if self._names is not None:
+            more["logprobs"] = self._names.logprobs([segment])
+            self._logprobs += more["logprobs"]
+        text = self._text(segment) if self._writer is None else self._writer.render(segment)
+        events = self._delta(text, more) if text else ""
+        if self._format == "verbose_json":
+            events += server_sent_event(_segment_event(segment, segment_id))
+        return events
+
+    def _text(self, segment: TranscriptSegment) -> str:
+        """A segment's part of the text, which begins and ends without blanks."""
+        text = self._held + segment.text
+        if not self._parts:
+            text = text.lstrip()
+        kept = text.rstrip()
+        self._held = text[len(kept) :]
+        return kept
+
+    def _delta(self, text: str, more: dict[str, Any]) -> str:
+        self._parts.append(text)
+        return server_sent_event({"type": "transcript.text.delta", "delta": text, **more})
+
+
+def server_sent_event(event: dict[str, Any]) -> str:
+    """One event on the wire."""
+    return f"data: {json.dumps(event, ensure_ascii=False)}\n\n"
+
+
+def _segment_event(segment: TranscriptSegment, segment_id: str) -> dict[str, Any]:
+    return {
+        "type": "transcript.text.segment",
+        "id": segment_id,
+        "start": round(segment.start_s, 3),
+        "end": round(segment.end_s, 3),
+        "text": segment.text,
+        "speaker": "",  # the type has one; speakers are not told apart
+    }
+
+
+def _languages(transcript: Transcript) -> list[dict[str, str]]:
+    """None where nothing was heard that could be in one."""
+    return [{"code": transcript.language}] if transcript.segments else []

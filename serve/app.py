@@ -1,0 +1,123 @@
+"""The Ray Serve application: settings in, deployments out. Wiring only.
+
+`serve run serve.app:build config=murmur.yaml`, `import_path: serve.app:build` in a Serve config
+(`murmur serve-config` prints one), or `ray.serve.run(build({}))`.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from ray import serve as ray_serve
+from ray.serve import Application, Deployment
+from ray.serve.config import AutoscalingConfig
+
+from deployments.audio_io import AudioLimits
+from deployments.ingress import IngressLimits
+from deployments.replica import Replica
+from deployments.tier import TierSpec
+from serve.api import HttpIngress
+from serve.auth import hash_key
+from serve.config import CPU, AuthSettings, ConfigError, Settings, TierSettings, load_settings
+
+APP_NAME = "murmur"
+INGRESS_NAME = "Ingress"
+_UNBOUNDED = 1_000_000
+"""`max_ongoing_requests` of replicas, whose own queue is fair where Serve's is first come, first
+served. What bounds it is what the ingress admits."""
+_SPARE_REQUESTS = 256
+"""Beyond what an ingress admits, so that it can refuse more itself, and answer probes."""
+_HEALTH_PERIOD_S = 5.0
+
+
+def build(args: dict[str, Any]) -> Application:
+    """Ray's application builder.
+
+    Args:
+        args: sections of the settings, and `config`, a settings file on the machine that builds.
+
+    Raises:
+        ConfigError: the settings are wrong.
+    """
+    sections = {name: value for name, value in args.items() if name != "config"}
+    path = args.get("config")
+    return assemble(load_settings(None if path is None else Path(path), values=sections))
+
+
+def assemble(settings: Settings, replica: type[Replica] = Replica) -> Application:
+    """The application of some settings.
+
+    Args:
+        replica: what a tier runs; a subclass of Replica.
+    """
+    tiers = {tier.name: _tier(tier, settings, replica) for tier in settings.tiers}
+    limits = settings.limits
+    deployment = _deployment(ray_serve.ingress()(HttpIngress)).options(
+        name=INGRESS_NAME,
+        num_replicas=settings.ingress.replicas,
+        max_ongoing_requests=limits.max_requests + _SPARE_REQUESTS,
+        graceful_shutdown_timeout_s=limits.deadline_s,
+        health_check_period_s=_HEALTH_PERIOD_S,
+        ray_actor_options={"num_cpus": settings.ingress.cpus},
+    )
+    max_upload_bytes = round(limits.max_upload_mb * 1e6)
+    ingress_limits = IngressLimits(
+        audio=AudioLimits(max_duration_s=limits.max_duration_s),
+        max_chunks_in_flight=limits.max_chunks_in_flight,
+        max_requests=limits.max_requests,
+        max_queued_audio_s=limits.max_queued_audio_s,
+        deadline_s=limits.deadline_s,
+    )
+    keys = key_sums(settings.auth)
+    return deployment.bind(tiers, settings.aliases, ingress_limits, max_upload_bytes, keys)
+
+
+def key_sums(auth: AuthSettings) -> tuple[str, ...]:
+    """SHA-256 sums of all accepted keys."""
+    plain = (hash_key(key.get_secret_value()) for key in auth.api_keys)
+    return tuple(dict.fromkeys([*plain, *auth.api_keys_sha256]))
+
+
+def _deployment(kind: Any) -> Deployment:
+    deployment = ray_serve.deployment(kind)
+    assert isinstance(deployment, Deployment)  # Ray's annotation has its decorator's type, too
+    return deployment
+
+
+def _tier(tier: TierSettings, settings: Settings, replica: type[Replica]) -> Application:
+    if tier.tensor_parallel * tier.pipeline_parallel > 1:
+        raise ConfigError(f"tier {tier.name}: several GPUs for one replica are not supported yet")
+    spec = TierSpec(
+        name=tier.name,
+        model=tier.model,
+        device="cpu" if tier.accelerator == CPU else "cuda",
+        precision=tier.precision,
+        max_slots=tier.batch_size,
+        threads=tier.cpus,
+    )
+    deployment = _deployment(replica).options(
+        name=tier.name,
+        max_ongoing_requests=_UNBOUNDED,
+        graceful_shutdown_timeout_s=settings.limits.deadline_s,
+        health_check_period_s=_HEALTH_PERIOD_S,
+        ray_actor_options=_resources(tier),
+        **_replicas(tier),
+    )
+    return deployment.bind(spec)
+
+
+def _resources(tier: TierSettings) -> dict[str, Any]:
+    if tier.accelerator == CPU:
+        return {"num_cpus": tier.cpus}
+    return {"num_cpus": tier.cpus, "num_gpus": 1, "accelerator_type": tier.accelerator}
+
+
+def _replicas(tier: TierSettings) -> dict[str, Any]:
+    if tier.min_replicas == tier.max_replicas:
+        return {"num_replicas": tier.min_replicas}
+    return {
+        "autoscaling_config": AutoscalingConfig(
+            min_replicas=tier.min_replicas,
+            max_replicas=tier.max_replicas,
+            target_ongoing_requests=tier.batch_size,
+        )
+    }

@@ -1,0 +1,29 @@
+"""Settings -> the config file of Ray Serve, as `serve deploy` and KubeRay take it."""
+
+from typing import Any
+
+from serve.app import APP_NAME, key_sums
+from serve.config import Settings
+
+IMPORT_PATH = "serve.app:build"
+
+
+def serve_config(settings: Settings) -> dict[str, Any]:
+    """A ServeDeploySchema. It has the sums of API keys, not the keys: what Serve is given, its
+    dashboard shows."""
+    args = settings.model_dump(mode="json", exclude={"http", "auth"}, exclude_defaults=True)
+    if keys := key_sums(settings.auth):
+        args["auth"] = {"api_keys_sha256": list(keys)}
+    return {
+        "proxy_location": "EveryNode",
+        "http_options": {"host": settings.http.host, "port": settings.http.port},
+        "logging_config": {"encoding": "JSON", "enable_access_log": False},
+        "applications": [
+            {
+                "name": APP_NAME,
+                "route_prefix": settings.http.route_prefix,
+                "import_path": IMPORT_PATH,
+                "args": args,
+            }
+        ],
+    }
