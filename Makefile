@@ -5,10 +5,14 @@ BIN := .venv/bin
 CLIP := tests/data/librivox-0870.wav
 KERNELS := $(wildcard engine/kernels/csrc/*.[ch])
 
-.PHONY: run test test-speech check format clean
+.PHONY: run stop test test-speech check format clean
 
-run: .venv/.run  ## transcribe a clip of real speech with a demo model
-	$(BIN)/murmur transcribe $(CLIP)
+run: .venv/.run  ## serve the demo models on this machine, and transcribe a clip over HTTP
+	@url=$$($(BIN)/murmur up) && $(BIN)/python examples/transcribe_http.py $$url $(CLIP) \
+		&& echo "Serving at $$url (its API: $$url/docs). To stop: make stop"
+
+stop:  ## end what `make run` started
+	$(BIN)/murmur down
 
 test: .venv/.dev  ## the tests that need nothing but this repository
 	$(BIN)/python -m pytest -m "not speech and not gpu"

@@ -5,7 +5,7 @@
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ray import serve as ray_serve
 from ray.serve import Application, Deployment
@@ -16,10 +16,9 @@ from deployments.ingress import IngressLimits
 from deployments.replica import Replica
 from deployments.tier import TierSpec
 from serve.api import HttpIngress
-from serve.auth import hash_key
-from serve.config import CPU, AuthSettings, ConfigError, Settings, TierSettings, load_settings
+from serve.auth import key_sums
+from serve.config import CPU, ConfigError, Settings, TierSettings, load_settings
 
-APP_NAME = "murmur"
 INGRESS_NAME = "Ingress"
 _UNBOUNDED = 1_000_000
 """`max_ongoing_requests` of replicas, whose own queue is fair where Serve's is first come, first
@@ -71,16 +70,8 @@ def assemble(settings: Settings, replica: type[Replica] = Replica) -> Applicatio
     return deployment.bind(tiers, settings.aliases, ingress_limits, max_upload_bytes, keys)
 
 
-def key_sums(auth: AuthSettings) -> tuple[str, ...]:
-    """SHA-256 sums of all accepted keys."""
-    plain = (hash_key(key.get_secret_value()) for key in auth.api_keys)
-    return tuple(dict.fromkeys([*plain, *auth.api_keys_sha256]))
-
-
 def _deployment(kind: Any) -> Deployment:
-    deployment = ray_serve.deployment(kind)
-    assert isinstance(deployment, Deployment)  # Ray's annotation has its decorator's type, too
-    return deployment
+    return cast(Deployment, ray_serve.deployment(kind))  # its type is also that of a decorator
 
 
 def _tier(tier: TierSettings, settings: Settings, replica: type[Replica]) -> Application:

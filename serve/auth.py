@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 from starlette.requests import Request
 
+from serve.config import AuthSettings
+
 
 class UnauthorizedError(Exception):
     """No key, or one that is not accepted."""
@@ -37,3 +39,9 @@ class Auth:
 def hash_key(key: str) -> str:
     """What is kept of a key. Keys are long and random, so no slower hash is needed."""
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def key_sums(settings: AuthSettings) -> tuple[str, ...]:
+    """SHA-256 sums of all accepted keys."""
+    plain = (hash_key(key.get_secret_value()) for key in settings.api_keys)
+    return tuple(dict.fromkeys([*plain, *settings.api_keys_sha256]))

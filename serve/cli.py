@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from serve.exit_codes import EXIT_INTERRUPTED, EXIT_OK
 
+_FILE_HELP = "settings, YAML; default: the environment and defaults alone"
 FORMATS = ("txt", "json", "verbose_json", "srt", "vtt")
 
 
@@ -29,15 +30,31 @@ def main(argv: Sequence[str] | None = None) -> int:
             from serve.config_command import check_config
 
             return check_config(args.file)
-        from serve.transcribe_command import transcribe
+        if args.command == "transcribe":
+            from serve.transcribe_command import transcribe
 
-        return transcribe(args)
+            return transcribe(args)
+        return _run_cluster_command(args)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader of our output went away, as `head` does: nothing left to say, not even at exit.
         sys.stdout = None
         return EXIT_OK
+
+
+def _run_cluster_command(args: argparse.Namespace) -> int:
+    from serve import cluster_command
+
+    if args.command == "up":
+        return cluster_command.up(args.file, args.address, args.timeout)
+    if args.command == "down":
+        return cluster_command.down(args.address)
+    if args.command == "env":
+        return cluster_command.print_environment()
+    if args.command == "status":
+        return cluster_command.status(args.address)
+    return cluster_command.print_serve_config(args.file)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -48,8 +65,28 @@ def _parser() -> argparse.ArgumentParser:
     _add_transcribe(commands.add_parser("transcribe", help="transcribe files on this machine"))
     commands.add_parser("models", help="list the models that can be loaded")
     check = commands.add_parser("check-config", help="check a cluster's settings and print them")
-    check.add_argument("file", nargs="?", help="YAML; default: the environment and defaults alone")
+    check.add_argument("file", nargs="?", help=_FILE_HELP)
+    _add_cluster_commands(commands)
     return parser
+
+
+def _add_cluster_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    start = commands.add_parser("up", help="serve: deploy on a Ray cluster, and print the address")
+    start.add_argument("file", nargs="?", help=_FILE_HELP)
+    start.add_argument(
+        "--timeout", type=float, default=1800.0, metavar="SECONDS", help="(%(default)g)"
+    )
+    stop = commands.add_parser("down", help="stop serving, and a cluster that `up` started")
+    status = commands.add_parser("status", help="print how the application and its tiers are")
+    for parser in (start, stop, status):
+        parser.add_argument(
+            "--address",
+            help="of a Ray cluster, host:port or auto; default: RAY_ADDRESS, else a cluster of "
+            "this machine's own, which `up` starts",
+        )
+    commands.add_parser("env", help="print what other Ray jobs need to join `up`'s own cluster")
+    config = commands.add_parser("serve-config", help="print a config for `serve deploy`, KubeRay")
+    config.add_argument("file", nargs="?", help=_FILE_HELP)
 
 
 def _add_transcribe(parser: argparse.ArgumentParser) -> None:

@@ -2,15 +2,20 @@
 
 from typing import Any
 
-from serve.app import APP_NAME, key_sums
+from serve.auth import key_sums
 from serve.config import Settings
 
+APP_NAME = "murmur"
 IMPORT_PATH = "serve.app:build"
 
 
-def serve_config(settings: Settings) -> dict[str, Any]:
+def serve_config(settings: Settings, import_path: str = IMPORT_PATH) -> dict[str, Any]:
     """A ServeDeploySchema. It has the sums of API keys, not the keys: what Serve is given, its
-    dashboard shows."""
+    dashboard shows.
+
+    Args:
+        import_path: of a builder that takes the same arguments as `serve.app.build`.
+    """
     args = settings.model_dump(mode="json", exclude={"http", "auth"}, exclude_defaults=True)
     if keys := key_sums(settings.auth):
         args["auth"] = {"api_keys_sha256": list(keys)}
@@ -22,7 +27,7 @@ def serve_config(settings: Settings) -> dict[str, Any]:
             {
                 "name": APP_NAME,
                 "route_prefix": settings.http.route_prefix,
-                "import_path": IMPORT_PATH,
+                "import_path": import_path,
                 "args": args,
             }
         ],

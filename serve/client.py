@@ -1,0 +1,288 @@
+"""The cluster from Python, over HTTP or a Ray handle: the same two calls.
+
+with connect("http://127.0.0.1:8000") as client:      # from anywhere
+with connect("murmur") as client:                     # from a Ray job of the same cluster
+    transcript = client.transcribe(open("talk.mp3", "rb").read())
+    for segment in client.stream(samples, sample_rate=44_100):
+        print(segment.start_s, segment.text)
+"""
+
+import io
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self, cast
+
+import httpx2
+import numpy as np
+import soundfile
+from ray import serve as ray_serve
+
+from deployments.audio_io import Samples
+from deployments.chunking import ChunkingOptions
+from deployments.errors import DeploymentError, OptionError
+from deployments.messages import Transcript, TranscriptSegment
+from deployments.options import TranscribeOptions
+from deployments.vad import VadOptions
+from engine import SAMPLE_RATE, language_code
+
+Audio = bytes | str | os.PathLike[str] | np.ndarray[Any, Any]
+"""The bytes of a file, a path on this machine, or samples (int16 or floats, shape (n,) or
+(n, n_channels))."""
+
+
+class ServerError(DeploymentError):
+    """An answer over HTTP that is no transcript; fields as in OpenAI's error bodies."""
+
+    def __init__(self, status: int, message: str, param: str | None, code: str | None) -> None:
+        super().__init__(f"{status}: {message}")
+        self.status, self.message, self.param, self.code = status, message, param, code
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.status, self.message, self.param, self.code)
+
+
+class Client(Protocol):
+    """A cluster. Use it as a context manager, or `close` it."""
+
+    def transcribe(
+        self,
+        audio: Audio,
+        options: TranscribeOptions | None = None,
+        sample_rate: int = SAMPLE_RATE,
+    ) -> Transcript:
+        """Transcribe a file.
+
+        Args:
+            sample_rate: of samples, in Hz.
+
+        Raises:
+            DeploymentError: over a handle one of its kinds, over HTTP a ServerError.
+        """
+
+    def stream(
+        self,
+        audio: Audio,
+        options: TranscribeOptions | None = None,
+        sample_rate: int = SAMPLE_RATE,
+    ) -> Iterator[TranscriptSegment]:
+        """Segments as they become final, in file order. Over HTTP they carry text and times, and no
+        tokens."""
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+
+def connect(target: str, api_key: str | None = None, timeout_s: float = 3600.0) -> Client:
+    """A client for an address (`http://...`, without `/v1`) or an application of this Ray cluster.
+
+    Args:
+        api_key: for HTTP.
+        timeout_s: for HTTP, of one call.
+    """
+    if target.startswith(("http://", "https://")):
+        return HttpClient(target, api_key, timeout_s)
+    return HandleClient(target)
+
+
+class _Closing:
+    def close(self) -> None:
+        """Nothing to close."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class HandleClient(_Closing):
+    """Calls the application's handle. The process must be connected to its Ray cluster."""
+
+    def __init__(self, app_name: str = "murmur") -> None:
+        self._handle = ray_serve.get_app_handle(app_name)
+
+    def transcribe(
+        self,
+        audio: Audio,
+        options: TranscribeOptions | None = None,
+        sample_rate: int = SAMPLE_RATE,
+    ) -> Transcript:
+        response = self._handle.transcribe.remote(_content(audio), options, sample_rate)
+        return cast(Transcript, response.result())
+
+    def stream(
+        self,
+        audio: Audio,
+        options: TranscribeOptions | None = None,
+        sample_rate: int = SAMPLE_RATE,
+    ) -> Iterator[TranscriptSegment]:
+        handle = self._handle.options(stream=True)
+        segments = handle.stream.remote(_content(audio), options, sample_rate)
+        yield from cast(Iterator[TranscriptSegment], segments)
+
+
+class HttpClient(_Closing):
+    """Calls the HTTP routes."""
+
+    def __init__(self, url: str, api_key: str | None = None, timeout_s: float = 3600.0) -> None:
+        headers = {} if api_key is None else {"authorization": f"Bearer {api_key}"}
+        self._http = httpx2.Client(base_url=url, headers=headers, timeout=timeout_s)
+
+    def transcribe(
+        self,
+        audio: Audio,
+        options: TranscribeOptions | None = None,
+        sample_rate: int = SAMPLE_RATE,
+    ) -> Transcript:
+        options = options or TranscribeOptions()
+        with _file(audio, sample_rate) as file:
+            answer = self._http.post(
+                _route(options), data=_fields(options), files={"file": ("audio", file)}
+            )
+        if answer.status_code != 200:
+            raise _server_error(answer.status_code, answer.text)
+        return _transcript(answer.json(), options)
+
+    def stream(
+        self,
+        audio: Audio,
+        options: TranscribeOptions | None = None,
+        sample_rate: int = SAMPLE_RATE,
+    ) -> Iterator[TranscriptSegment]:
+        options = options or TranscribeOptions()
+        fields = _fields(options) | {"stream": "true"}
+        with (
+            _file(audio, sample_rate) as file,
+            self._http.stream(
+                "POST", _route(options), data=fields, files={"file": ("audio", file)}
+            ) as answer,
+        ):
+            if answer.status_code != 200:
+                raise _server_error(answer.status_code, answer.read().decode())
+            for line in answer.iter_lines():
+                if line.startswith("data:"):
+                    yield from _segments(json.loads(line.removeprefix("data:")), options)
+
+    def close(self) -> None:
+        self._http.close()
+
+
+def _content(audio: Audio) -> bytes | np.ndarray[Any, Any]:
+    """What travels: a path is of this machine, so its file is read here."""
+    if isinstance(audio, str | os.PathLike):
+        return Path(audio).read_bytes()
+    return audio
+
+
+def _file(audio: Audio, sample_rate: int) -> io.BytesIO | io.BufferedReader:
+    if isinstance(audio, str | os.PathLike):
+        return Path(audio).open("rb")
+    if isinstance(audio, bytes):
+        return io.BytesIO(audio)
+    samples = Samples(audio, sample_rate)
+    wav = io.BytesIO()
+    subtype = "PCM_16" if samples.pcm.dtype == np.int16 else "FLOAT"
+    soundfile.write(wav, samples.pcm, sample_rate, subtype=subtype, format="WAV")
+    wav.seek(0)
+    return wav
+
+
+def _route(options: TranscribeOptions) -> str:
+    return "/v1/audio/" + ("translations" if options.task == "translate" else "transcriptions")
+
+
+def _fields(options: TranscribeOptions) -> dict[str, Any]:
+    """Options as form fields.
+
+    Raises:
+        OptionError: the form has no such field.
+    """
+    if options.priority or options.deadline_s is not None:
+        option = "priority" if options.priority else "deadline_s"
+        raise OptionError(f"{option} can be set over a handle only", option)
+    fields = {
+        "model": options.model,
+        "response_format": "verbose_json",
+        "language": options.language,
+        "languages[]": list(options.languages),
+        "prompt": options.prompt,
+        "keywords[]": list(options.keywords),
+        "temperature": str(options.temperature),
+        "context_chunks": str(options.context_chunks),
+        **_strategy(options),
+    }
+    return {name: value for name, value in fields.items() if value}
+
+
+def _strategy(options: TranscribeOptions) -> dict[str, str]:
+    vad, chunking = options.vad, options.chunking
+    if vad == VadOptions() and chunking == ChunkingOptions():
+        return {}
+    silence_ms, padding_ms = round(1000 * vad.min_silence_s), round(1000 * chunking.pad_before_s)
+    same = VadOptions(vad.threshold, silence_ms / 1000)
+    if vad != same or chunking != ChunkingOptions(pad_before_s=padding_ms / 1000):
+        raise OptionError("such vad and chunking can be set over a handle only", "chunking")
+    return {
+        "chunking_strategy[type]": "server_vad",
+        "chunking_strategy[threshold]": str(vad.threshold),
+        "chunking_strategy[silence_duration_ms]": str(silence_ms),
+        "chunking_strategy[prefix_padding_ms]": str(padding_ms),
+    }
+
+
+def _transcript(body: dict[str, Any], options: TranscribeOptions) -> Transcript:
+    return Transcript(
+        text=body["text"],
+        language=language_code(body["language"]),
+        duration_s=body["duration"],
+        task=body["task"],
+        segments=tuple(
+            TranscriptSegment(
+                start_s=segment["start"],
+                end_s=segment["end"],
+                text=segment["text"],
+                tokens=tuple(segment["tokens"]),
+                temperature=segment["temperature"],
+                avg_logprob=segment["avg_logprob"],
+                compression_ratio=segment["compression_ratio"],
+                no_speech_prob=segment["no_speech_prob"],
+                model=options.model,
+            )
+            for segment in body["segments"]
+        ),
+    )
+
+
+def _segments(event: dict[str, Any], options: TranscribeOptions) -> Iterator[TranscriptSegment]:
+    if "error" in event:
+        error = event["error"]
+        raise ServerError(200, error["message"], error["param"], error["code"])
+    if event["type"] == "transcript.text.segment":
+        start_s, end_s = event["start"], event["end"]
+        nan = float("nan")
+        text = event["text"]
+        yield TranscriptSegment(start_s, end_s, text, (), nan, nan, nan, nan, options.model)
+
+
+def _server_error(status: int, body: str) -> ServerError:
+    try:
+        error = json.loads(body)["error"]
+    except (ValueError, KeyError, TypeError):  # of a proxy, not of ours
+        return ServerError(status, body.strip()[:200] or "no answer", None, None)
+    return ServerError(status, error["message"], error["param"], error["code"])

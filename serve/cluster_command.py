@@ -1,0 +1,237 @@
+"""`murmur up`, `down`, `status`, `env` and `serve-config`: the application on a Ray cluster."""
+
+import logging
+import math
+import os
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from serve.config import ENVIRONMENT_PREFIX, ConfigError, Settings, load_settings
+from serve.exit_codes import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_OK
+from serve.serve_config import APP_NAME, IMPORT_PATH, serve_config
+from serve.local_cluster import LocalCluster, LocalClusterError, default_folder
+
+_POLL_S = 0.5
+
+
+class ClusterError(Exception):
+    """What a command could not do, in a line."""
+
+
+def up(
+    path: str | None, address: str | None, timeout_s: float, import_path: str = IMPORT_PATH
+) -> int:
+    """Deploy, on a cluster of this machine's own if no other is named, and wait until it serves.
+
+    Args:
+        import_path: of the application's builder.
+    """
+    return _guarded(lambda: _up(path, address, timeout_s, import_path))
+
+
+def down(address: str | None) -> int:
+    """Take the application away, and with it a cluster that `up` started."""
+    return _guarded(lambda: _down(address))
+
+
+def status(address: str | None) -> int:
+    """Print how application and tiers are, as YAML; 0 if it serves."""
+    return _guarded(lambda: _status(address))
+
+
+def print_environment() -> int:
+    """Print, for a shell, what other Ray jobs need to join the cluster that `up` started."""
+    return _guarded(_print_environment)
+
+
+def print_serve_config(path: str | None) -> int:
+    """Print the config that `serve deploy` and KubeRay take."""
+    return _guarded(lambda: _print_serve_config(path))
+
+
+def _guarded(command: Any) -> int:
+    try:
+        return int(command())
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except (ClusterError, LocalClusterError) as error:
+        print(f"murmur: {error}", file=sys.stderr)
+        return EXIT_FAILED
+
+
+def _up(path: str | None, address: str | None, timeout_s: float, import_path: str) -> int:
+    settings = load_settings(None if path is None else Path(path))
+    address = _address(address)
+    if address is None:
+        local = LocalCluster(default_folder())
+        address = local.address() or _start_local(local, settings)
+        os.environ.update(local.environment)
+    with _connected(address):
+        _deploy(settings, import_path)
+        _wait_until_running(timeout_s)
+    host = "127.0.0.1" if settings.http.host == "0.0.0.0" else settings.http.host
+    prefix = settings.http.route_prefix.rstrip("/")
+    print(f"http://{host}:{settings.http.port}{prefix}")
+    return EXIT_OK
+
+
+def _start_local(local: LocalCluster, settings: Settings) -> str:
+    _say("starting Ray on this machine")
+    reserved = sum(tier.cpus * tier.max_replicas for tier in settings.tiers)
+    reserved += math.ceil(settings.ingress.cpus * settings.ingress.replicas)
+    return local.start(max(os.cpu_count() or 1, reserved), _environment(settings))
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    """Of a cluster that we start. What the settings say is sent to it, and is not to be overridden
+    by what was set when it started."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(ENVIRONMENT_PREFIX)}
+    if settings.http.haproxy:
+        kept["RAY_SERVE_ENABLE_HA_PROXY"] = "1"
+    return kept
+
+
+def _deploy(settings: Settings, import_path: str) -> None:
+    from ray import serve as ray_serve
+    from ray.serve.context import _get_global_client
+    from ray.serve.schema import ServeDeploySchema
+
+    config = serve_config(settings, import_path)
+    ray_serve.start(proxy_location=config["proxy_location"], http_options=config["http_options"])
+    client = _get_global_client()
+    assert client is not None, "Serve has just been started"
+    running = client.http_config
+    wanted = (settings.http.host, settings.http.port)
+    if (running.host, running.port) != wanted:
+        raise ClusterError(
+            f"Serve runs at {running.host}:{running.port} and cannot move to {wanted[0]}:"
+            f"{wanted[1]}: `murmur down` first"
+        )
+    # What the controller does with the body of `serve deploy`; there is no other public way to it
+    # than the dashboard, which a small cluster does without.
+    client.deploy_apps(ServeDeploySchema.model_validate(config))
+
+
+def _wait_until_running(timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    said = ""
+    while True:
+        application = _application()
+        tiers = application["deployments"]
+        now = ", ".join(f"{name} {tier['status'].lower()}" for name, tier in tiers.items())
+        if now and now != said:
+            _say(now)
+            said = now
+        if application["status"] == "RUNNING":
+            return
+        if application["status"] in ("DEPLOY_FAILED", "UNHEALTHY"):
+            raise ClusterError(_reason(application))
+        if time.monotonic() > deadline:
+            raise ClusterError(f"not serving after {timeout_s:g} s: {_reason(application)}")
+        time.sleep(_POLL_S)
+
+
+def _reason(application: dict[str, Any]) -> str:
+    messages = [application["message"]]
+    messages += [tier["message"] for tier in application["deployments"].values()]
+    return "\n".join(message for message in messages if message) or application["status"]
+
+
+def _application() -> dict[str, Any]:
+    """The application's status and its deployments'."""
+    from ray import serve as ray_serve
+
+    found = ray_serve.status().applications.get(APP_NAME)
+    if found is None:
+        return {"status": "NOT_DEPLOYED", "message": "", "deployments": {}}
+    deployments = {
+        name: {
+            "status": deployment.status.value,
+            "replicas": {state.lower(): n for state, n in deployment.replica_states.items()},
+            "message": deployment.message,
+        }
+        for name, deployment in found.deployments.items()
+    }
+    return {"status": found.status.value, "message": found.message, "deployments": deployments}
+
+
+def _down(address: str | None) -> int:
+    address = _address(address)
+    if address is None:
+        if not LocalCluster(default_folder()).stop():
+            raise ClusterError("nothing runs on this machine")
+        return EXIT_OK
+    with _connected(address):
+        from ray import serve as ray_serve
+
+            ray_serve.delete(APP_NAME)
+    return EXIT_OK
+
+
+def _status(address: str | None) -> int:
+    found = _address(address)
+    if found is None:
+        found, environment = _running_here()
+        os.environ.update(environment)
+    with _connected(found):
+        application = _application()
+    print(yaml.safe_dump({"address": found, **application}, sort_keys=False), end="")
+    return EXIT_OK if application["status"] == "RUNNING" else EXIT_FAILED
+
+
+def _print_environment() -> int:
+    address, environment = _running_here()
+    for name, value in {"RAY_ADDRESS": address, **environment}.items():
+        print(f"export {name}={shlex.quote(value)}")
+    return EXIT_OK
+
+
+def _running_here() -> tuple[str, dict[str, str]]:
+    """Address of this machine's own cluster, and the variables that let a process in."""
+    local = LocalCluster(default_folder())
+    address = local.address()
+    if address is None:
+        raise ClusterError("nothing runs on this machine")
+    return address, local.environment
+
+
+def _print_serve_config(path: str | None) -> int:
+    config = serve_config(load_settings(None if path is None else Path(path)))
+    print(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), end="")
+    return EXIT_OK
+
+
+def _address(given: str | None) -> str | None:
+    """Where the cluster is that the user means; None: this machine's own."""
+    return given or os.environ.get("RAY_ADDRESS") or None
+
+
+@contextmanager
+def _connected(address: str) -> Iterator[None]:
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+    from ray import serve as ray_serve  # sets the logger's level, which is set again here
+
+    assert ray_serve is not None
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)  # what matters is said in our words
+    try:
+        ray.init(address, namespace="serve", log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ClusterError(f"no Ray cluster at {address}: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _say(words: str) -> None:
+    print(f"murmur: {words}", file=sys.stderr, flush=True)

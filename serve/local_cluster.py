@@ -1,0 +1,163 @@
+"""A Ray cluster of our own on this machine, for whoever has none.
+
+Its sockets, logs and token lie in one folder. A lock, which its process holds as long as it lives,
+tells whether it runs, so that a process id is never taken for that of another program. Ray listens
+on every interface, and who reaches it can run code, so nobody may without the token.
+"""
+
+import fcntl
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+HOST = "127.0.0.1"
+FOLDER_VARIABLE = "MURMUR_CLUSTER_DIR"
+_DRAIN_VARIABLE = "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"  # a lone node has nowhere to drain to
+_START_TIMEOUT_S = 120.0
+_STOP_TIMEOUT_S = 30.0
+_STARTED = "Ray runtime started"
+
+
+class LocalClusterError(Exception):
+    """The cluster cannot be started or stopped."""
+
+
+def default_folder(environment: Mapping[str, str] = os.environ) -> Path:
+    """MURMUR_CLUSTER_DIR, else one of the user's in the temporary folder. Short, for paths of
+    sockets may have 107 bytes."""
+    chosen = environment.get(FOLDER_VARIABLE)
+    return Path(chosen) if chosen else Path(tempfile.gettempdir()) / f"murmur-{os.getuid()}"
+
+
+class LocalCluster:
+    """The cluster of a folder.
+
+    Args:
+        folder: is made, for its owner alone.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = folder / "lock"
+        self._pid = folder / "pid"
+        self._log = folder / "ray.log"
+        self._ray = folder / "ray"
+        self._token = folder / "token"
+
+    @property
+    def log(self) -> Path:
+        """What Ray said when it started."""
+        return self._log
+
+    def address(self) -> str | None:
+        """Where the head listens, `host:port`; None if the cluster does not run."""
+        if not self._lock.exists():
+            return None
+        with self._lock.open() as lock:
+            if _try_lock(lock.fileno()):
+                return None
+        current = self._ray / "ray_current_cluster"
+        return current.read_text().strip() if current.exists() else None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a process needs to be let in."""
+        return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self._token)}
+
+    def start(self, n_cpus: int, environment: Mapping[str, str]) -> str:
+        """Start it; returns its address.
+
+        Args:
+            n_cpus: cores that may be reserved.
+            environment: of all its processes, beside what lets them in.
+
+        Raises:
+            LocalClusterError: it runs already, or Ray does not start.
+        """
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self._folder.stat().st_uid != os.getuid():
+            raise LocalClusterError(f"{self._folder} belongs to somebody else")
+        self._make_token()
+        (self._ray / "ray_current_cluster").unlink(missing_ok=True)
+        with self._lock.open("w") as lock, self._log.open("w") as log:
+            if not _try_lock(lock.fileno()):
+                raise LocalClusterError("the local cluster runs already")
+            process = subprocess.Popen(
+                self._command(n_cpus),
+                env={**environment, **self.environment, _DRAIN_VARIABLE: "0"},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=[lock.fileno()],
+            )
+        self._pid.write_text(str(process.pid))
+        return self._wait_for_start(process)
+
+    def stop(self) -> bool:
+        """End it and all its processes; False if it did not run."""
+        if not self._lock.exists():
+            return False
+        with self._lock.open() as lock:
+            if _try_lock(lock.fileno()):
+                return False
+            pid = int(self._pid.read_text())
+            os.kill(pid, signal.SIGTERM)
+            deadline = time.monotonic() + _STOP_TIMEOUT_S
+            while not _try_lock(lock.fileno()):
+                if time.monotonic() > deadline:
+                    raise LocalClusterError(f"process {pid} does not end")
+                time.sleep(0.1)
+        self._pid.unlink()
+        (self._ray / "ray_current_cluster").unlink(missing_ok=True)
+        return True
+
+    def _command(self, n_cpus: int) -> list[str]:
+        # Ports that are not named here would be the same for every cluster of the machine.
+        return [
+            *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
+            *("--node-ip-address", HOST, "--port", "0"),
+            *("--ray-client-server-port", str(_free_port())),  # it takes no 0
+            *("--dashboard-agent-listen-port", "0", "--include-dashboard", "false"),
+            *("--num-cpus", str(n_cpus), "--temp-dir", str(self._ray), "--disable-usage-stats"),
+            *("--log-style", "record", "--log-color", "false"),
+        ]
+
+    def _make_token(self) -> None:
+        if not self._token.exists():
+            descriptor = os.open(self._token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(secrets.token_hex(32))
+
+    def _wait_for_start(self, process: "subprocess.Popen[bytes]") -> str:
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while _STARTED not in self._log.read_text(errors="replace"):
+            if process.poll() is not None or time.monotonic() > deadline:
+                process.terminate()
+                process.wait()
+                raise LocalClusterError(f"Ray does not start; it says why in {self._log}")
+            time.sleep(0.1)
+        address = self.address()
+        assert address is not None, "Ray writes its address before it says that it has started"
+        return address
+
+
+def _free_port() -> int:
+    with socket.create_server((HOST, 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def _try_lock(descriptor: int) -> bool:
+    """Take a file's lock; False if somebody else has it. It is given back on closing."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
