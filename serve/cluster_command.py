@@ -15,8 +15,8 @@ import yaml
 
 from serve.config import ENVIRONMENT_PREFIX, ConfigError, Settings, load_settings
 from serve.exit_codes import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_OK
-from serve.serve_config import APP_NAME, IMPORT_PATH, serve_config
 from serve.local_cluster import LocalCluster, LocalClusterError, default_folder
+from serve.serve_config import APP_NAME, IMPORT_PATH, serve_config
 
 _POLL_S = 0.5
 
@@ -172,7 +172,7 @@ def _down(address: str | None) -> int:
     with _connected(address):
         from ray import serve as ray_serve
 
-            ray_serve.delete(APP_NAME)
+        ray_serve.delete(APP_NAME)
     return EXIT_OK
 
 
@@ -219,9 +219,8 @@ def _connected(address: str) -> Iterator[None]:
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
-    from ray import serve as ray_serve  # sets the logger's level, which is set again here
+    import ray.serve  # sets its logger's level, which is set again here
 
-    assert ray_serve is not None
     logging.getLogger("ray.serve").setLevel(logging.ERROR)  # what matters is said in our words
     try:
         ray.init(address, namespace="serve", log_to_driver=False, logging_level=logging.ERROR)

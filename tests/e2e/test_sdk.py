@@ -1,0 +1,244 @@
+"""OpenAI's own client against a real cluster, its values checked again one by one: the client
+accepts almost any shape in silence."""
+
+import json
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+
+from tests.conftest import DATA
+from tests.e2e.conftest import CLIP, KEY
+from tests.support.cluster import ROOT, Cluster
+
+FORMATS = ("json", "text", "srt", "verbose_json", "vtt")
+_CUE = re.compile(r"(\d\d:\d\d:\d\d[.,]\d\d\d) --> (\d\d:\d\d:\d\d[.,]\d\d\d)\n(.+)\n")
+
+
+@pytest.fixture(scope="module")
+def expected(long_file: Path) -> dict[str, Any]:
+    """What `murmur transcribe` says of the long file, chunk by chunk as a server does."""
+    command = [sys.executable, "-m", "serve.cli", "transcribe", str(long_file)]
+    options = ["--context", "1", "--threads", "1", "--format", "verbose_json"]
+    done = subprocess.run(
+        [*command, *options], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def post(cluster: Cluster, file: Path, **fields: Any) -> httpx2.Response:
+    with file.open("rb") as content:
+        return httpx2.post(
+            f"{cluster.url}/v1/audio/transcriptions",
+            headers={"authorization": f"Bearer {KEY}"},
+            data={"model": "tiny.en", **fields},
+            files={"file": ("a.wav", content)},
+            timeout=120,
+        )
+
+
+def events(body: str) -> list[dict[str, Any]]:
+    assert body.endswith("\n\n")
+    lines = body.strip().split("\n\n")
+    assert all(line.startswith("data: ") for line in lines)
+    return [json.loads(line.removeprefix("data: ")) for line in lines]
+
+
+def test_json_is_the_text_of_the_command_line(
+    client: openai.OpenAI, long_file: Path, expected: dict[str, Any]
+) -> None:
+    got = client.audio.transcriptions.create(model="tiny.en", file=long_file)
+    assert got.text == expected["text"]
+    assert got.usage is not None and got.usage.type == "duration"
+    assert got.usage.seconds == 150.0
+    assert got.logprobs is None
+
+
+def test_verbose_json_field_by_field(
+    client: openai.OpenAI, long_file: Path, expected: dict[str, Any]
+) -> None:
+    got = client.audio.transcriptions.create(
+        model="tiny.en", file=long_file, response_format="verbose_json"
+    )
+    assert got.text == expected["text"] and got.language == "english"
+    assert isinstance(got.duration, float) and got.duration == 150.0
+    assert got.words is None
+    assert got.segments is not None
+    for index, (segment, same) in enumerate(zip(got.segments, expected["segments"], strict=True)):
+        assert isinstance(segment.id, int) and segment.id == index
+        values = segment.model_dump()
+        assert set(values) == set(same)
+        # The numbers of a run beside others are those of a run alone, to the bit.
+        assert values == same
+        assert 0 <= segment.start <= segment.end <= got.duration
+    assert all(a.end <= b.start + 1e-6 for a, b in zip(got.segments, got.segments[1:]))
+
+
+@pytest.mark.parametrize("granularities", [["segment"], []])
+def test_segments_are_there_unless_others_are_asked_for(
+    client: openai.OpenAI, granularities: list[Any]
+) -> None:
+    got = client.audio.transcriptions.create(
+        model="tiny.en",
+        file=CLIP,
+        response_format="verbose_json",
+        timestamp_granularities=granularities,
+    )
+    assert got.segments and got.words is None
+
+
+def test_text_is_bare(client: openai.OpenAI, long_file: Path, expected: dict[str, Any]) -> None:
+    got = client.audio.transcriptions.create(
+        model="tiny.en", file=long_file, response_format="text"
+    )
+    assert got == expected["text"] + "\n"
+
+
+@pytest.mark.parametrize(("kind", "mark"), [("srt", ","), ("vtt", ".")])
+def test_subtitles_have_the_segments_and_their_times(
+    client: openai.OpenAI, long_file: Path, expected: dict[str, Any], kind: Any, mark: str
+) -> None:
+    got = client.audio.transcriptions.create(model="tiny.en", file=long_file, response_format=kind)
+    assert isinstance(got, str)
+    if kind == "vtt":
+        assert got.startswith("WEBVTT\n\n")
+    else:
+        assert got.startswith("1\n")
+    cues = _CUE.findall(got)
+    assert [text for _, _, text in cues] == [s["text"].strip() for s in expected["segments"]]
+    for (start, end, _), segment in zip(cues, expected["segments"], strict=True):
+        assert seconds(start, mark) == pytest.approx(segment["start"], abs=1e-3)
+        assert seconds(end, mark) == pytest.approx(segment["end"], abs=2e-3)
+
+
+def seconds(timestamp: str, mark: str) -> float:
+    hours, minutes, rest = timestamp.split(":")
+    whole, ms = rest.split(mark)
+    return int(hours) * 3600 + int(minutes) * 60 + int(whole) + int(ms) / 1000
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_stream_joined_is_the_body_without_stream(
+    cluster: Cluster, long_file: Path, kind: str
+) -> None:
+    body = post(cluster, long_file, response_format=kind).text
+    answer = post(cluster, long_file, response_format=kind, stream="true")
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    got = events(answer.text)
+    assert [event["type"] for event in got].count("transcript.text.done") == 1
+    done = got[-1]
+    assert done["type"] == "transcript.text.done"
+    deltas = [event["delta"] for event in got if event["type"] == "transcript.text.delta"]
+    assert len(deltas) > 5, "text comes in parts"
+    assert "".join(deltas) == done["text"]
+    if kind in ("json", "verbose_json"):
+        assert done["text"] == json.loads(body)["text"]
+    elif kind == "text":
+        assert done["text"] + "\n" == body
+    else:
+        assert done["text"] == body
+    usage = done["usage"]
+    assert usage["type"] == "tokens" and usage["input_tokens"] == 150 * 50
+    assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"]
+    segments = [event for event in got if event["type"] == "transcript.text.segment"]
+    if kind == "verbose_json":
+        told = json.loads(body)["segments"]
+        assert [(s["start"], s["end"], s["text"]) for s in segments] == [
+            (s["start"], s["end"], s["text"]) for s in told
+        ]
+        assert [s["id"] for s in segments] == [f"seg_{i}" for i in range(len(told))]
+        assert all(isinstance(s["speaker"], str) for s in segments)
+    else:
+        assert not segments
+
+
+def test_the_client_reads_a_stream(
+    client: openai.OpenAI, long_file: Path, expected: dict[str, Any]
+) -> None:
+    stream = client.audio.transcriptions.create(
+        model="tiny.en", file=long_file, stream=True, include=["logprobs"]
+    )
+    deltas, done = [], None
+    for event in stream:
+        assert done is None, "nothing comes behind the end"
+        if event.type == "transcript.text.delta":
+            deltas.append(event)
+        else:
+            assert event.type == "transcript.text.done"
+            done = event
+    assert done is not None and done.text == expected["text"]
+    assert "".join(delta.delta for delta in deltas) == done.text
+    assert done.logprobs == [entry for delta in deltas for entry in delta.logprobs]
+
+
+def test_logprobs_spell_the_text(client: openai.OpenAI) -> None:
+    got = client.audio.transcriptions.create(model="base", file=CLIP, include=["logprobs"])
+    assert got.logprobs
+    data = b"".join(bytes(entry.bytes or []) for entry in got.logprobs)
+    assert data.decode() == " " + got.text
+    assert "".join(entry.token or "" for entry in got.logprobs) == " " + got.text
+    assert all(entry.logprob is not None and entry.logprob <= 0 for entry in got.logprobs)
+
+
+def test_translations(client: openai.OpenAI) -> None:
+    plain = client.audio.translations.create(model="base", file=CLIP)
+    verbose = client.audio.translations.create(
+        model="base", file=CLIP, response_format="verbose_json"
+    )
+    assert "leisure to consider" in plain.text
+    assert verbose.text == plain.text and verbose.segments
+    assert isinstance(verbose.duration, float) and verbose.duration == 7.1
+    assert verbose.model_dump()["task"] == "translate"
+
+
+def test_options_reach_the_model(client: openai.OpenAI) -> None:
+    create = client.audio.transcriptions.create
+    plain = create(model="base", file=CLIP, language="en").text
+    assert create(model="base", file=CLIP, language="English").text == plain
+    assert create(model="base", file=CLIP, extra_body={"languages": ["fr", "en"]}).text == plain
+    # Told to write German, it does not write what it hears.
+    assert create(model="base", file=CLIP, language="de").text != plain
+    prompted = create(model="base", file=CLIP, prompt="mister john dashwood, MISTER DASHWOOD").text
+    assert prompted != plain
+    hot = create(model="base", file=CLIP, temperature=1.0).text
+    assert hot == create(model="base", file=CLIP, temperature=1.0).text, "seeds are of the file"
+    strategy: Any = {"type": "server_vad", "threshold": 0.99, "silence_duration_ms": 50}
+    assert create(model="base", file=CLIP, chunking_strategy=strategy).text
+    assert create(model="base", file=CLIP, chunking_strategy="auto").text == plain
+
+
+def test_models(client: openai.OpenAI) -> None:
+    models = client.models.list().data
+    assert [model.id for model in models] == ["tiny.en", "base", "whisper-1"]
+    assert all(model.object == "model" and model.owned_by == "murmur" for model in models)
+    assert client.models.retrieve("whisper-1").id == "whisper-1"
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("large")
+
+
+def test_twenty_at_once_each_get_their_own(client: openai.OpenAI) -> None:
+    clips = sorted(DATA.glob("librivox-*.wav"))
+    create = client.audio.transcriptions.create
+    alone = {clip: create(model="tiny.en", file=clip).text for clip in clips}
+    assert len(set(alone.values())) == len(clips)
+    with ThreadPoolExecutor(20) as threads:
+        together = threads.map(
+            lambda clip: (clip, create(model="tiny.en", file=clip).text), clips * 4
+        )
+        for clip, text in together:
+            assert text == alone[clip]
+
+
+def test_the_page_names_every_field(cluster: Cluster) -> None:
+    page = httpx2.get(f"{cluster.url}/openapi.json").json()
+    form = page["paths"]["/v1/audio/transcriptions"]["post"]["requestBody"]["content"]
+    names = set(form["multipart/form-data"]["schema"]["properties"])
+    assert {"file", "model", "timestamp_granularities[]", "include[]", "languages[]"} <= names
+    assert httpx2.get(f"{cluster.url}/docs").status_code == 200

@@ -1,0 +1,130 @@
+"""A real cluster for tests: `murmur up` in a folder and at a port of its own."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+ROOT = Path(__file__).parents[2]
+
+
+class Cluster:
+    """Started when made; `stop` ends it.
+
+    Args:
+        settings: the settings file's content, less the port.
+        import_path: of the application's builder.
+        environment: of all its processes.
+    """
+
+    def __init__(
+        self,
+        settings: dict[str, Any],
+        import_path: str = "serve.app:build",
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        # Not pytest's folder: paths of Ray's sockets would be too long there.
+        self.folder = Path(tempfile.mkdtemp(prefix="mm-"))
+        self.port = free_port()
+        http = {"port": self.port, **settings.get("http", {})}
+        self.settings = self.folder / "murmur.yaml"
+        self.settings.write_text(yaml.safe_dump({**settings, "http": http}), encoding="utf-8")
+        self.environment = {
+            **{k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MURMUR"))},
+            "MURMUR_CLUSTER_DIR": str(self.folder),
+            "PYTHONPATH": str(ROOT),
+            **(environment or {}),
+        }
+        try:
+            self.url = self._up(import_path)
+        except BaseException:
+            self.stop()
+            raise
+
+    def murmur(
+        self, *args: str | Path, timeout_s: float = 120
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run the `murmur` command beside the cluster."""
+        command = [sys.executable, "-m", "serve.cli", *map(str, args)]
+        return self.run(command, timeout_s)
+
+    def run(self, command: list[str], timeout_s: float = 120) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            command,
+            env=self.environment,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+        )
+
+    def joined(self) -> dict[str, str]:
+        """The environment of another Ray job of the cluster."""
+        lines = self.murmur("env").stdout.splitlines()
+        pairs = (line.removeprefix("export ").split("=", 1) for line in lines)
+        return {**self.environment, **{name: value.strip("'") for name, value in pairs}}
+
+    def processes(self, deployment: str) -> list[psutil.Process]:
+        """Those of a deployment's replicas."""
+        try:
+            head = psutil.Process(int((self.folder / "pid").read_text()))
+            children = head.children(recursive=True)
+        except (psutil.NoSuchProcess, FileNotFoundError):
+            return []
+        return [child for child in children if _is_replica(child, deployment)]
+
+    def kill(self, deployment: str, index: int = 0) -> None:
+        """End a replica as the kernel does one that is out of memory."""
+        self.processes(deployment)[index].send_signal(signal.SIGKILL)
+
+    def wait_for(self, deployment: str, n: int, timeout_s: float = 90) -> None:
+        """Wait until so many replicas of a deployment run, and all of the application does."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            status = yaml.safe_load(self.murmur("status").stdout) or {}
+            replicas = status.get("deployments", {}).get(deployment, {}).get("replicas", {})
+            if status.get("status") == "RUNNING" and replicas.get("running", 0) == n:
+                return
+            assert time.monotonic() < deadline, status
+            time.sleep(0.5)
+
+    def logs(self) -> str:
+        """What the replicas and ingresses wrote."""
+        files = self.folder.glob("ray/session_2*/logs/serve/replica_*.log")
+        return "\n".join(file.read_text(errors="replace") for file in files)
+
+    def stop(self) -> None:
+        self.murmur("down")
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _up(self, import_path: str) -> str:
+        code = (
+            "import sys; from serve.cluster_command import up; "
+            f"sys.exit(up({str(self.settings)!r}, None, 240, {import_path!r}))"
+        )
+        done = self.run([sys.executable, "-c", code], 300)
+        assert done.returncode == 0, done.stderr + self.logs()[-4000:]
+        return done.stdout.splitlines()[-1]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def _is_replica(process: psutil.Process, deployment: str) -> bool:
+    try:
+        return process.name().startswith("ray::ServeRepl") and process.cmdline()[0].startswith(
+            f"ray::ServeReplica:murmur:{deployment}"
+        )
+    except (psutil.NoSuchProcess, IndexError):
+        return False
