@@ -18,7 +18,6 @@ from typing import Any, Protocol, Self, cast
 import httpx2
 import numpy as np
 import soundfile
-from ray import serve as ray_serve
 
 from deployments.audio_io import Samples
 from deployments.chunking import ChunkingOptions
@@ -115,6 +114,8 @@ class HandleClient(_Closing):
     """Calls the application's handle. The process must be connected to its Ray cluster."""
 
     def __init__(self, app_name: str = "murmur") -> None:
+        from ray import serve as ray_serve  # callers over HTTP need no Ray
+
         self._handle = ray_serve.get_app_handle(app_name)
 
     def transcribe(

@@ -1,5 +1,6 @@
 """A real cluster for tests: `murmur up` in a folder and at a port of its own."""
 
+import json
 import os
 import shutil
 import signal
@@ -101,6 +102,11 @@ class Cluster:
         """What the replicas and ingresses wrote."""
         files = self.folder.glob("ray/session_2*/logs/serve/replica_*.log")
         return "\n".join(file.read_text(errors="replace") for file in files)
+
+    def records(self) -> list[dict[str, Any]]:
+        """What the log says of each request, in any order."""
+        lines = (json.loads(line) for line in self.logs().splitlines() if line.startswith("{"))
+        return [line["murmur"] for line in lines if "murmur" in line]
 
     def stop(self) -> None:
         self.murmur("down")
