@@ -86,7 +86,8 @@ def _tier(tier: TierSettings, settings: Settings, replica: type[Replica]) -> App
         threads=tier.cpus,
     )
     deployment = _deployment(replica).options(
-        name=tier.name,
+        # Ray cuts the names of its tasks at the last dot.
+        name=tier.name.replace(".", "_"),
         max_ongoing_requests=_UNBOUNDED,
         graceful_shutdown_timeout_s=settings.limits.deadline_s,
         health_check_period_s=_HEALTH_PERIOD_S,

@@ -30,8 +30,8 @@ class _Section(BaseModel):
 class TierSettings(_Section):
     """One model at one precision on one kind of machine, in as many replicas as it needs."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
-    """Its name in `model` of a request and in metrics: lower case letters, digits and `._-`."""
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,62}$")]
+    """Its name in `model` of a request and in metrics: lower case letters, digits, `.` and `-`."""
     model: Annotated[str, Field(min_length=1)]
     """Folder, hub id or demo model."""
     accelerator: str = CPU

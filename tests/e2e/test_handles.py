@@ -144,7 +144,7 @@ def test_a_long_file_uses_all_replicas_at_once(
     cluster: Cluster, client: openai.OpenAI, tmp_path: Path
 ) -> None:
     path = write_speech(tmp_path / "long.wav", 300)
-    replicas = cluster.processes("tiny.en")
+    replicas = cluster.processes("tiny_en")
     assert len(replicas) == 2
     before = [sum(replica.cpu_times()[:2]) for replica in replicas]
     assert client.audio.transcriptions.create(model="tiny.en", file=path).text

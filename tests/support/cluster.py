@@ -129,8 +129,6 @@ def free_port() -> int:
 
 def _is_replica(process: psutil.Process, deployment: str) -> bool:
     try:
-        return process.name().startswith("ray::ServeRepl") and process.cmdline()[0].startswith(
-            f"ray::ServeReplica:murmur:{deployment}"
-        )
+        return process.cmdline()[0].startswith(f"ray::ServeReplica:murmur:{deployment}")
     except (psutil.NoSuchProcess, IndexError):
         return False
