@@ -38,13 +38,15 @@ def ten_minutes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_speech(tmp_path_factory.mktemp("ten") / "ten.wav", 600)
 
 
-def post(cluster: Cluster, content: bytes, request_id: str = "", **fields: Any) -> httpx2.Response:
+def post(
+    cluster: Cluster, content: bytes, request_id: str = "", timeout_s: float = 120, **fields: Any
+) -> httpx2.Response:
     return httpx2.post(
         f"{cluster.url}{PATH}",
         headers={"x-request-id": request_id} if request_id else {},
         data={"model": "tiny.en", "response_format": "verbose_json", **fields},
         files={"file": ("a.wav", content)},
-        timeout=120,
+        timeout=timeout_s,
     )
 
 
@@ -154,32 +156,30 @@ def test_too_many_requests_are_refused_with_a_time_to_come_back(
 ) -> None:
     slow = marked(CLIP, tmp_path, SLOW, 1)
     with ThreadPoolExecutor(4) as threads:
-        held = [threads.submit(post, cluster, slow) for _ in range(4)]
+        held = [threads.submit(post, cluster, slow, timeout_s=6) for _ in range(4)]
         time.sleep(2)
         answer = post(cluster, CLIP.read_bytes())
         assert answer.status_code == 429 and error_of(answer)["code"] == "overloaded"
         assert 1 <= int(answer.headers["retry-after"]) <= 60
         assert answer.headers["x-request-id"]
         assert httpx2.get(f"{cluster.url}/healthz").status_code == 200
-        assert {future.result().status_code for future in held} == {504}
-    assert post(cluster, CLIP.read_bytes()).status_code == 200
+    for future in held:
+        assert isinstance(future.exception(), httpx2.ReadTimeout)
+    # They left, so there is room again.
+    deadline = time.monotonic() + 10
+    while post(cluster, CLIP.read_bytes()).status_code != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
 
 
 def test_too_much_audio_is_refused_as_soon_as_its_length_is_known(
-    cluster: Cluster, tmp_path: Path, ten_minutes: Path
+    cluster: Cluster, ten_minutes: Path
 ) -> None:
-    slow = marked(write_speech(tmp_path / "s.wav", 300), tmp_path, SLOW, 60)
-    with ThreadPoolExecutor(1) as threads:
-        held = threads.submit(post, cluster, slow)
-        time.sleep(1.5)
-        # What is held up of the file before it is few seconds: one chunk.
-        small = post(cluster, CLIP.read_bytes())
-        assert small.status_code == 200
-        held.result()
     with ThreadPoolExecutor(2) as threads:
         content = ten_minutes.read_bytes()
         first = threads.submit(post, cluster, content)
         time.sleep(1.0)
+        assert post(cluster, CLIP.read_bytes()).status_code == 200, "there is room for seconds"
         second = post(cluster, content)
         assert second.status_code == 429 and "audio" in error_of(second)["message"]
         assert first.result().status_code == 200

@@ -1,0 +1,150 @@
+"""An engine in its thread: the same results, errors to whom they belong, and no hanging callers."""
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+
+import numpy as np
+import pytest
+
+from deployments.engine_thread import EngineThread
+from deployments.errors import EngineStoppedError
+from engine import Checkpoint, DecodingOptions, Engine, EngineConfig, Request, RequestError, Result
+from tests.support.running import run_alone
+
+CONFIG = EngineConfig(max_slots=4)
+
+
+class BreakableEngine(Engine):
+    """Breaks in its next step when told to, or stays in it."""
+
+    breaks = False
+    held: threading.Event | None = None
+
+    def step(self) -> list[Result]:
+        if self.breaks:
+            raise RuntimeError("CUDA error: out of luck")
+        if self.held is not None:
+            self.held.wait(30)
+        return super().step()
+
+
+@pytest.fixture
+def thread(checkpoints: dict[str, Checkpoint]) -> Iterator[EngineThread]:
+    thread = EngineThread(lambda: BreakableEngine(checkpoints["demo:tiny.en"], CONFIG))
+    yield thread
+    thread.close()
+
+
+def requests(clips: dict[str, np.ndarray], **options: str) -> list[Request]:
+    decoding = DecodingOptions(**options)  # type: ignore[arg-type]
+    return [Request(name, pcm, decoding) for name, pcm in clips.items()]
+
+
+def test_results_are_those_of_the_engine(
+    thread: EngineThread, engines: dict[str, Engine], clips: dict[str, np.ndarray]
+) -> None:
+    futures = {request.request_id: thread.submit(request) for request in requests(clips)}
+    for request in requests(clips):
+        alone = run_alone(engines["demo:tiny.en"], request)
+        got = futures[request.request_id].result(60)
+        assert got.tokens == alone.tokens and got.avg_logprob == alone.avg_logprob
+    load = thread.load
+    assert load.n_waiting == load.n_running == 0
+    assert 0 < load.n_steps and 1 <= load.n_rows / load.n_steps <= CONFIG.max_slots
+
+
+def test_a_bad_request_fails_alone(thread: EngineThread, clips: dict[str, np.ndarray]) -> None:
+    good, *_ = requests(clips)
+    bad, *_ = requests(clips, language="fr")
+    bad = Request("bad", bad.pcm, bad.options)
+    futures = [thread.submit(request) for request in (good, bad, good)]
+    assert futures[0].result(60).tokens
+    with pytest.raises(RequestError, match="unsupported language"):
+        futures[1].result(60)
+    with pytest.raises(RequestError, match="in use"):
+        futures[2].result(60)
+    thread.check(60)
+
+
+def test_abort_frees_the_slot(thread: EngineThread, clips: dict[str, np.ndarray]) -> None:
+    engine = thread.engine
+    assert isinstance(engine, BreakableEngine)
+    engine.held = threading.Event()
+    first, second, *_ = requests(clips)
+    aborted, kept = thread.submit(first), thread.submit(second)
+    thread.abort(first.request_id)
+    thread.abort("nobody")
+    engine.held.set()
+    assert kept.result(60).tokens
+    with pytest.raises(CancelledError):
+        aborted.result(60)
+    assert thread.submit(first).result(60).tokens, "its id is free again"
+
+
+def test_a_broken_engine_fails_everyone_and_says_so(
+    checkpoints: dict[str, Checkpoint], clips: dict[str, np.ndarray]
+) -> None:
+    told: list[BaseException] = []
+    thread = EngineThread(
+        lambda: BreakableEngine(checkpoints["demo:tiny.en"], CONFIG), on_failure=told.append
+    )
+    assert isinstance(thread.engine, BreakableEngine)
+    thread.engine.breaks = True
+    futures = [thread.submit(request) for request in requests(clips)]
+    for future in futures:
+        with pytest.raises(EngineStoppedError, match="out of luck"):
+            future.result(60)
+    assert [type(error) for error in told] == [RuntimeError]
+    with pytest.raises(EngineStoppedError, match="out of luck"):
+        thread.check(60)
+    with pytest.raises(EngineStoppedError):
+        thread.submit(requests(clips)[0])
+    thread.abort("anything")
+    thread.close()
+
+
+def test_a_step_that_does_not_end_is_noticed(
+    thread: EngineThread, clips: dict[str, np.ndarray]
+) -> None:
+    engine = thread.engine
+    assert isinstance(engine, BreakableEngine)
+    thread.check(0.2)
+    engine.held = threading.Event()
+    future = thread.submit(requests(clips)[0])
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            thread.check(0.2)
+        except EngineStoppedError as error:
+            assert "hangs" in str(error)
+            break
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    engine.held.set()
+    assert future.result(60).tokens
+    thread.check(0.2)
+
+
+def test_closing_fails_what_is_unfinished(
+    checkpoints: dict[str, Checkpoint], clips: dict[str, np.ndarray]
+) -> None:
+    thread = EngineThread(lambda: BreakableEngine(checkpoints["demo:tiny.en"], CONFIG))
+    assert isinstance(thread.engine, BreakableEngine)
+    thread.engine.held = threading.Event()
+    futures = [thread.submit(request) for request in requests(clips)]
+    threading.Timer(0.2, thread.engine.held.set).start()
+    thread.close()
+    unfinished = [future for future in futures if future.exception(5) is not None]
+    assert len(unfinished) >= len(futures) - 1
+    assert all(isinstance(future.exception(), EngineStoppedError) for future in unfinished)
+
+
+def test_a_model_that_cannot_be_loaded_is_the_callers_error() -> None:
+    with pytest.raises(RuntimeError, match="no weights"):
+        EngineThread(_no_weights)
+
+
+def _no_weights() -> Engine:
+    raise RuntimeError("no weights")
