@@ -1,0 +1,246 @@
+"""A file over replicas, without Ray: an engine in a thread plays the replica."""
+
+import asyncio
+import io
+import os
+import random
+import uuid
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from deployments.audio_io import AudioLimits, Samples, Source
+from deployments.engine_thread import EngineThread
+from deployments.errors import (
+    AudioTooLongError,
+    ChunkFailedError,
+    NotAudioError,
+    OverloadedError,
+    TruncatedAudioError,
+)
+from deployments.local import FileDone, Job, LocalTranscriber
+from deployments.messages import Chunk, Transcript, TranscriptSegment, to_chunk_result, to_request
+from deployments.remote import RemoteRun
+from deployments.tier_client import ChunkLostError, Decoded
+from deployments.transcription import Transcription, TranscriptionOptions
+from engine import Checkpoint, Engine, EngineConfig
+
+Decode = Callable[[Chunk], Awaitable[Decoded]]
+
+
+@pytest.fixture(scope="module")
+def engine(checkpoints: dict[str, Checkpoint]) -> Iterator[EngineThread]:
+    thread = EngineThread(lambda: Engine(checkpoints["demo:tiny.en"], EngineConfig(max_slots=4)))
+    yield thread
+    thread.close()
+
+
+@pytest.fixture(scope="module")
+def decode(engine: EngineThread) -> Decode:
+    """Results come back in an order of their own."""
+    chance = random.Random(1)
+
+    async def decode(chunk: Chunk) -> Decoded:
+        result = await asyncio.wrap_future(engine.submit(to_request(chunk)))
+        await asyncio.sleep(chance.uniform(0, 0.2))
+        timings_s = {"waiting": 0.01, "prefill": 0.02, "decode": 0.03}
+        return Decoded(replace(to_chunk_result(result, "tiny.en"), timings_s=timings_s), 1, 0.1)
+
+    return decode
+
+
+@pytest.fixture(scope="module")
+def minute(clips: dict[str, np.ndarray]) -> np.ndarray:
+    """Speech with pauses, about a minute."""
+    pause = np.zeros(16_000, np.int16)
+    once = np.concatenate([part for clip in clips.values() for part in (clip, pause)])
+    return np.tile(once, 2)
+
+
+def options() -> TranscriptionOptions:
+    from deployments.chunking import ChunkingOptions
+
+    return TranscriptionOptions(chunking=ChunkingOptions(max_chunk_s=8.0))
+
+
+def make_run(decode: Decode, max_in_flight: int = 3, partial: bool = False) -> RemoteRun:
+    transcription = Transcription(uuid.uuid4().hex, options(), False)
+    return RemoteRun(
+        transcription, decode, max_in_flight, lambda stages: None, lambda *seconds: None, partial
+    )
+
+
+def collect(run: RemoteRun, source: Source, limits: AudioLimits | None = None) -> list[list[str]]:
+    """Segments' texts, as they came."""
+
+    async def go() -> list[list[str]]:
+        with ThreadPoolExecutor(2) as threads:
+            segments = run.segments(source, limits or AudioLimits(), lambda length: None, threads)
+            return [[segment.text for segment in ready] async for ready in segments]
+
+    return asyncio.run(go())
+
+
+def local(checkpoint: Checkpoint, source: Source) -> Transcript:
+    engine = Engine(checkpoint, EngineConfig(max_slots=4))
+    events = list(LocalTranscriber(engine).run([Job("file", source, options())]))
+    assert isinstance(events[-1], FileDone)
+    return events[-1].transcript
+
+
+def test_it_is_what_one_process_gives(
+    decode: Decode, minute: np.ndarray, checkpoints: dict[str, Checkpoint]
+) -> None:
+    source = Samples(minute, 16_000)
+    run = make_run(decode)
+    parts = collect(run, source)
+    expected = local(checkpoints["demo:tiny.en"], source)
+    assert len(parts) > 2, "segments come as they are final"
+    assert [text for part in parts for text in part] == [s.text for s in expected.segments]
+    got = run.transcription.transcript()
+    strip = [replace(s, model="") for s in got.segments]
+    assert strip == [replace(s, model="") for s in expected.segments]
+    assert got.text == expected.text and got.duration_s == expected.duration_s
+
+
+def test_work_is_counted(decode: Decode, minute: np.ndarray) -> None:
+    run = make_run(decode)
+    collect(run, Samples(minute, 16_000))
+    work = run.work
+    assert work.n_chunks > 5 and work.n_retries == work.n_chunks and work.n_tokens > 100
+    assert work.stages_s["decode"] == pytest.approx(0.03 * work.n_chunks)
+    assert work.stages_s["hops"] == pytest.approx(0.04 * work.n_chunks)
+    assert work.stages_s["read"] > 0 and work.stages_s["vad"] > 0
+
+
+def test_no_more_chunks_are_out_than_allowed(decode: Decode, minute: np.ndarray) -> None:
+    out, most = 0, 0
+
+    async def counted(chunk: Chunk) -> Decoded:
+        nonlocal out, most
+        out += 1
+        most = max(most, out)
+        try:
+            return await decode(chunk)
+        finally:
+            out -= 1
+
+    collect(make_run(counted, max_in_flight=2), Samples(minute, 16_000))
+    assert most == 2
+
+
+def test_closing_stops_what_is_out(decode: Decode, minute: np.ndarray) -> None:
+    cancelled: list[int] = []
+
+    async def slow(chunk: Chunk) -> Decoded:
+        if chunk.index == 0:
+            return await decode(chunk)
+        try:
+            await asyncio.sleep(1000)
+        except asyncio.CancelledError:
+            cancelled.append(chunk.index)
+            raise
+        raise AssertionError
+
+    async def go() -> None:
+        run = make_run(slow)
+        with ThreadPoolExecutor(2) as threads:
+            segments = run.segments(
+                Samples(minute, 16_000), AudioLimits(), lambda length: None, threads
+            )
+            async with aclosing(segments):
+                async for _ in segments:
+                    break
+
+    asyncio.run(go())
+    assert {1, 2} <= set(cancelled)  # the third may not have begun
+
+
+def test_a_lost_chunk_names_its_place(decode: Decode, minute: np.ndarray) -> None:
+    async def loses_one(chunk: Chunk) -> Decoded:
+        if chunk.index == 2:
+            raise ChunkLostError(2)
+        return await decode(chunk)
+
+    run = make_run(loses_one)
+    with pytest.raises(ChunkFailedError) as caught:
+        collect(run, Samples(minute, 16_000))
+    error = caught.value
+    assert 8 <= error.start_s < error.end_s <= 30 and error.attempts == 2
+
+
+def test_the_length_is_told_before_anything_is_decoded(decode: Decode, minute: np.ndarray) -> None:
+    def refuse(length_s: float | None) -> None:
+        assert length_s == pytest.approx(len(minute) / 16_000)
+        raise OverloadedError("no room", 3.0)
+
+    async def go() -> None:
+        with ThreadPoolExecutor(2) as threads:
+            run = make_run(decode)
+            segments = run.segments(Samples(minute, 16_000), AudioLimits(), refuse, threads)
+            async for _ in segments:
+                pass
+
+    with pytest.raises(OverloadedError):
+        asyncio.run(go())
+
+
+@pytest.mark.parametrize("partial", [False, True])
+def test_broken_audio(decode: Decode, minute: np.ndarray, tmp_path: Path, partial: bool) -> None:
+    soundfile.write(tmp_path / "whole.wav", minute, 16_000)
+    content = (tmp_path / "whole.wav").read_bytes()
+    cut = content[: len(content) // 2]
+    seen: list[list[TranscriptSegment]] = []
+
+    async def go() -> None:
+        with ThreadPoolExecutor(2) as threads:
+            run = make_run(decode, partial=partial)
+            segments = run.segments(cut, AudioLimits(), lambda length: None, threads)
+            async for ready in segments:
+                seen.append(ready)
+
+    with pytest.raises(TruncatedAudioError):
+        asyncio.run(go())
+    if partial:
+        last = seen[-1][-1].end_s
+        assert last > len(minute) / 16_000 / 2 - 10, "all there was is transcribed first"
+    with pytest.raises(NotAudioError):
+        collect(make_run(decode, partial=partial), b"no audio")
+    with pytest.raises(AudioTooLongError):
+        collect(make_run(decode, partial=partial), content, AudioLimits(max_duration_s=10))
+
+
+def test_an_open_file_is_read_and_closed(decode: Decode, tmp_path: Path) -> None:
+    clip = Path(__file__).parents[1] / "data" / "librivox-0870.wav"
+    file = open(clip, "rb", buffering=0)
+    [[text]] = collect(make_run(decode), file)
+    assert "leisure" in text and file.closed
+    again = io.BytesIO(clip.read_bytes())
+    with pytest.raises(AudioTooLongError):
+        collect(make_run(decode), again, AudioLimits(max_duration_s=1))
+    assert again.closed
+
+
+def test_nothing_stays_open(decode: Decode, minute: np.ndarray, tmp_path: Path) -> None:
+    """ffmpeg is ended, wherever a run stops."""
+    soundfile.write(tmp_path / "long.mp3", minute, 16_000)
+    before = len(os.listdir("/proc/self/fd"))
+
+    async def go() -> None:
+        with ThreadPoolExecutor(2) as threads:
+            segments = make_run(decode).segments(
+                str(tmp_path / "long.mp3"), AudioLimits(), lambda length: None, threads
+            )
+            async with aclosing(segments):
+                async for _ in segments:
+                    break
+
+    for _ in range(3):
+        asyncio.run(go())
+    assert len(os.listdir("/proc/self/fd")) <= before

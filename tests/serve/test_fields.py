@@ -1,0 +1,122 @@
+"""Form fields: what they become, and what is said of wrong ones."""
+
+import pytest
+
+from deployments.chunking import ChunkingOptions
+from deployments.errors import OptionError
+from deployments.options import TranscribeOptions
+from deployments.tier import TierInfo
+from deployments.vad import VadOptions
+from serve.client import _fields
+from serve.fields import FieldError, TranscriptionFields, TranslationFields, parse_fields
+
+ENGLISH = TierInfo("m", "float32", ("en",), False, 8)
+MANY = TierInfo("m", "float32", ("en", "de", "fr"), True, 8)
+
+
+def parse(*items: tuple[str, str]) -> TranscriptionFields:
+    return parse_fields([("model", "base"), *items], TranscriptionFields)
+
+
+def test_defaults() -> None:
+    assert parse().options() == TranscribeOptions(model="base")
+    assert parse(("language", ""), ("prompt", "")).options() == TranscribeOptions(model="base")
+    translation = parse_fields([("model", "base")], TranslationFields)
+    assert translation.options() == TranscribeOptions(model="base", task="translate")
+
+
+def test_every_field_arrives() -> None:
+    fields = parse(
+        ("languages[]", "de"),
+        ("languages[]", "French"),
+        ("keywords[]", "Dashwood"),
+        ("prompt", "In the park."),
+        ("temperature", "0.5"),
+        ("context_chunks", "4"),
+        ("chunking_strategy[type]", "server_vad"),
+        ("chunking_strategy[threshold]", "0.4"),
+        ("chunking_strategy[prefix_padding_ms]", "300"),
+        ("chunking_strategy[silence_duration_ms]", "500"),
+    )
+    options = fields.options()
+    assert options == TranscribeOptions(
+        model="base",
+        languages=("de", "French"),
+        keywords=("Dashwood",),
+        prompt="In the park.",
+        temperature=0.5,
+        context_chunks=4,
+        vad=VadOptions(0.4, 0.5),
+        chunking=ChunkingOptions(pad_before_s=0.3),
+    )
+    wanted = options.to_transcription_options(MANY)
+    assert wanted.decoding.languages == ("de", "fr") and wanted.decoding.language is None
+    assert wanted.decoding.prompt == "Dashwood. In the park."
+    assert wanted.fallback.temperatures == (0.5,) and wanted.context_chunks == 4
+    assert wanted.vad.threshold == 0.4 and wanted.vad.min_silence_s == 0.5
+
+
+def test_the_clients_fields_are_the_same_options() -> None:
+    options = TranscribeOptions(
+        model="base",
+        language="de",
+        keywords=("a", "b"),
+        temperature=0.3,
+        vad=VadOptions(0.7),
+        context_chunks=2,
+    )
+    items = []
+    for name, value in _fields(options).items():
+        items += [(name, item) for item in (value if isinstance(value, list) else [value])]
+    assert parse_fields(items, TranscriptionFields).options() == options
+    for lost in (
+        TranscribeOptions(priority=1),
+        TranscribeOptions(deadline_s=5),
+        TranscribeOptions(chunking=ChunkingOptions(max_chunk_s=10)),
+        TranscribeOptions(vad=VadOptions(min_speech_s=0.5)),
+    ):
+        with pytest.raises(OptionError, match="over a handle only"):
+            _fields(lost)
+
+
+def test_one_language_of_several_is_that_language() -> None:
+    wanted = TranscribeOptions(languages=("German",)).to_transcription_options(MANY)
+    assert wanted.decoding.language == "de" and wanted.decoding.languages == ()
+
+
+@pytest.mark.parametrize(
+    ("options", "option"),
+    [
+        (TranscribeOptions(language="de"), "language"),
+        (TranscribeOptions(languages=("en", "xx")), "languages"),
+        (TranscribeOptions(task="translate"), "model"),
+        (TranscribeOptions(prompt="\ud800"), "prompt"),
+    ],
+)
+def test_what_the_model_does_not_have(options: TranscribeOptions, option: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        options.to_transcription_options(ENGLISH)
+    assert caught.value.option == option
+
+
+@pytest.mark.parametrize(
+    ("item", "param", "code"),
+    [
+        (("model", "again"), "model", "invalid_value"),
+        (("top_k", "1"), "top_k", "unknown_parameter"),
+        (("chunking_strategy[depth]", "1"), "chunking_strategy", "invalid_value"),
+        (("known_speaker_names[]", "A"), "known_speaker_names", "unsupported"),
+        (("response_format", "diarized_json"), "response_format", "unsupported"),
+        (("file", "x"), "file", "invalid_value"),
+    ],
+)
+def test_wrong_fields_are_named(item: tuple[str, str], param: str, code: str) -> None:
+    with pytest.raises(FieldError) as caught:
+        parse(item)
+    assert (caught.value.param, caught.value.code) == (param, code)
+
+
+def test_a_model_must_be_named() -> None:
+    with pytest.raises(FieldError) as caught:
+        parse_fields([], TranscriptionFields)
+    assert caught.value.code == "missing_required_parameter"
