@@ -61,7 +61,8 @@ class LocalCluster:
         if not self._lock.exists():
             return None
         with self._lock.open() as lock:
-            if _try_lock(lock.fileno()):
+            # Shared, so that two who ask are not in each other's way.
+            if _try_lock(lock.fileno(), fcntl.LOCK_SH):
                 return None
         current = self._ray / "ray_current_cluster"
         return current.read_text().strip() if current.exists() else None
@@ -138,14 +139,15 @@ class LocalCluster:
 
     def _wait_for_start(self, process: "subprocess.Popen[bytes]") -> str:
         deadline = time.monotonic() + _START_TIMEOUT_S
-        while _STARTED not in self._log.read_text(errors="replace"):
+        address: str | None = None
+        while address is None:
+            if _STARTED in self._log.read_text(errors="replace"):
+                address = self.address()
             if process.poll() is not None or time.monotonic() > deadline:
                 process.terminate()
                 process.wait()
                 raise LocalClusterError(f"Ray does not start; it says why in {self._log}")
             time.sleep(0.1)
-        address = self.address()
-        assert address is not None, "Ray writes its address before it says that it has started"
         return address
 
 
@@ -154,10 +156,10 @@ def _free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def _try_lock(descriptor: int) -> bool:
+def _try_lock(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
     """Take a file's lock; False if somebody else has it. It is given back on closing."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

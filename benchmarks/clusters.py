@@ -1,0 +1,64 @@
+"""A Ray cluster of a benchmark's own, on this machine, with Murmur on it."""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+import yaml
+
+CLIPS = Path(__file__).parents[1] / "tests" / "data"
+SAMPLE_RATE = 16_000
+
+
+@contextmanager
+def serving(settings: dict[str, Any], address: str | None = None) -> Iterator[str]:
+    """Serve; gives the URL. All of it ends with the block.
+
+    Args:
+        settings: of the settings file, less the port.
+        address: of a cluster that runs; by default one is started.
+    """
+    with tempfile.TemporaryDirectory(prefix="mb-") as folder:
+        port = free_port()
+        http = {"port": port, **settings.get("http", {})}
+        path = Path(folder) / "murmur.yaml"
+        path.write_text(yaml.safe_dump({**settings, "http": http}), encoding="utf-8")
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MURMUR"))}
+        environment = {**kept, "MURMUR_CLUSTER_DIR": folder, "RAY_USAGE_STATS_ENABLED": "0"}
+        if address is not None:
+            environment |= {"RAY_ADDRESS": address, "RAY_AUTH_MODE": "disabled"}
+        murmur = [sys.executable, "-m", "serve.cli"]
+        try:
+            done = subprocess.run(
+                [*murmur, "up", str(path)], env=environment, capture_output=True, text=True
+            )
+            if done.returncode:
+                raise RuntimeError(f"the cluster does not serve: {done.stderr}")
+            yield done.stdout.splitlines()[-1]
+        finally:
+            subprocess.run([*murmur, "down"], env=environment, capture_output=True)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def speech(duration_s: float) -> npt.NDArray[np.int16]:
+    """The committed clips over and over, with pauses of a second, int16 at 16 kHz."""
+    pause = np.zeros(SAMPLE_RATE, np.int16)
+    parts = []
+    for clip in sorted(CLIPS.glob("librivox-*.wav")):
+        parts += [soundfile.read(clip, dtype="int16")[0], pause]
+    once = np.concatenate(parts)
+    n_samples = round(duration_s * SAMPLE_RATE)
+    return np.tile(once, -(-n_samples // len(once)))[:n_samples]
