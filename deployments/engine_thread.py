@@ -30,6 +30,15 @@ class EngineLoad:
 class _Submitted:
     request: Request
     future: Future[Result]
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """Whom to give a result; `inbox_s` is how long it took until the engine had the request."""
+
+    future: Future[Result]
+    inbox_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +63,7 @@ class EngineThread:
         self._load = load
         self._on_failure = on_failure
         self._inbox: queue.SimpleQueue[_Submitted | _Aborted | None] = queue.SimpleQueue()
-        self._futures: dict[str, Future[Result]] = {}
+        self._waiting: dict[str, _Waiting] = {}
         self._loaded: Future[Engine] = Future()
         self._step_began: float | None = None
         self._stopped: BaseException | None = None
@@ -85,7 +94,7 @@ class EngineThread:
             EngineStoppedError: the engine has stopped.
         """
         future: Future[Result] = Future()
-        self._put(_Submitted(request, future))
+        self._put(_Submitted(request, future, time.perf_counter()))
         return future
 
     def abort(self, request_id: str) -> None:
@@ -141,9 +150,11 @@ class EngineThread:
             self._n_steps += 1
             self._n_rows += engine.n_running + len(results)
             for result in results:
-                future = self._futures.pop(result.request_id)
-                if future.set_running_or_notify_cancel():
-                    future.set_result(result)
+                waiting = self._waiting.pop(result.request_id)
+                # For the caller it is all waiting, be it in here or in the engine.
+                result.timings_s["waiting"] += waiting.inbox_s
+                if waiting.future.set_running_or_notify_cancel():
+                    waiting.future.set_result(result)
 
     def _take_in(self, engine: Engine) -> bool:
         """Take what has arrived, waiting for something to do; False: close."""
@@ -157,7 +168,7 @@ class EngineThread:
             if isinstance(message, _Submitted):
                 self._add(engine, message)
             elif engine.abort(message.request_id):
-                self._futures.pop(message.request_id).cancel()
+                self._waiting.pop(message.request_id).future.cancel()
 
     def _add(self, engine: Engine, submitted: _Submitted) -> None:
         try:
@@ -166,7 +177,8 @@ class EngineThread:
             if submitted.future.set_running_or_notify_cancel():
                 submitted.future.set_exception(error)
         else:
-            self._futures[submitted.request.request_id] = submitted.future
+            inbox_s = time.perf_counter() - submitted.at_s
+            self._waiting[submitted.request.request_id] = _Waiting(submitted.future, inbox_s)
 
     def _stop(self, error: BaseException) -> None:
         with self._lock:
@@ -174,11 +186,11 @@ class EngineThread:
 
     def _fail_all(self) -> None:
         error = EngineStoppedError(f"the engine has stopped: {self._stopped}")
-        waiting = list(self._futures.values())
+        futures = [waiting.future for waiting in self._waiting.values()]
         while not self._inbox.empty():
             message = self._inbox.get()
             if isinstance(message, _Submitted):
-                waiting.append(message.future)
-        for future in waiting:
+                futures.append(message.future)
+        for future in futures:
             if future.set_running_or_notify_cancel():
                 future.set_exception(error)

@@ -10,7 +10,11 @@ from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
 
 from deployments.audio_io import AudioLimits, Source, read_audio
 from deployments.chunking import Piece
@@ -18,6 +22,11 @@ from deployments.errors import AudioError, ChunkFailedError
 from deployments.messages import Chunk, TranscriptSegment, key_of_chunk
 from deployments.tier_client import ChunkLostError, Decoded
 from deployments.transcription import Transcription
+from engine import SAMPLE_RATE
+
+BLOCK_S = 30.0
+"""Audio that is read at once."""
+_T = TypeVar("_T")
 
 Decode = Callable[[Chunk], Awaitable[Decoded]]
 
@@ -46,6 +55,15 @@ class Work:
         return stages
 
 
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """What was read: pieces of speech, whether the file ended with them, and why if too early."""
+
+    pieces: list[Piece]
+    ended: bool
+    error: AudioError | None = None
+
+
 class _Reader:
     """Reads a file and finds the speech in it, block by block, on threads."""
 
@@ -54,40 +72,51 @@ class _Reader:
         source: Source,
         limits: AudioLimits,
         on_open: Callable[[float | None], None],
-        cut: Callable[..., list[Piece]],
+        transcription: Transcription,
         work: Work,
         threads: Executor,
     ) -> None:
-        self._blocks = read_audio(source, limits, on_open=on_open)
-        self._cut = cut
+        self._blocks = read_audio(source, limits, BLOCK_S, on_open)
+        self._transcription = transcription
         self._work = work
         self._threads = threads
-        self._reading: Future[list[Piece] | None] | None = None
+        self._reading: Future[_Cut] | None = None
 
-    def read(self) -> "asyncio.Future[list[Piece] | None]":
-        """Begin to read the next block; None at the end of the file."""
+    def read(self) -> "asyncio.Future[_Cut]":
+        """Begin to read the next block."""
         self._reading = self._threads.submit(self._read)
         return asyncio.wrap_future(self._reading)
 
     def close(self) -> None:
         """End the decoder, once it is not being read."""
-        if self._reading is None or self._reading.done():
-            self._threads.submit(self._blocks.close)
-        elif self._reading.cancel():
+        if self._reading is None or self._reading.done() or self._reading.cancel():
             self._threads.submit(self._blocks.close)
         else:
             self._reading.add_done_callback(lambda _: self._blocks.close())
 
-    def _read(self) -> list[Piece] | None:
+    def _read(self) -> _Cut:
+        pieces: list[Piece] = []
+        error = None
+        try:
+            while (block := self._next()) is not None:
+                pieces += self._timed("vad", partial(self._transcription.cut, block))
+                if len(block) == BLOCK_S * SAMPLE_RATE:
+                    return _Cut(pieces, False)
+                # Only the last block is shorter, so the end is here, and costs no second errand.
+        except AudioError as fault:
+            error = fault
+        pieces += self._timed("vad", self._transcription.cut_end)
+        return _Cut(pieces, True, error)
+
+    def _next(self) -> npt.NDArray[np.int16] | None:
+        return self._timed("read", lambda: next(self._blocks, None))
+
+    def _timed(self, stage: str, do: Callable[[], _T]) -> _T:
         began = time.perf_counter()
-        block = next(self._blocks, None)
-        read = time.perf_counter()
-        self._work.add("read", read - began)
-        if block is None:
-            return None
-        pieces = self._cut(block)
-        self._work.add("vad", time.perf_counter() - read)
-        return pieces
+        try:
+            return do()
+        finally:
+            self._work.add(stage, time.perf_counter() - began)
 
 
 class RemoteRun:
@@ -137,9 +166,8 @@ class RemoteRun:
             ChunkFailedError: replicas died of a part of it.
             RequestError: the model cannot do what it asks.
         """
-        cut = self.transcription.cut
-        reader = _Reader(source, limits, on_open, cut, self.work, threads)
-        reading: asyncio.Future[list[Piece] | None] | None = reader.read()
+        reader = _Reader(source, limits, on_open, self.transcription, self.work, threads)
+        reading: asyncio.Future[_Cut] | None = reader.read()
         try:
             while reading is not None or self._in_flight:
                 wanted: list[asyncio.Future[Any]] = [*self._in_flight]
@@ -147,7 +175,7 @@ class RemoteRun:
                     wanted.append(reading)
                 await asyncio.wait(wanted, return_when=asyncio.FIRST_COMPLETED)
                 if reading is not None and reading.done():
-                    self._to_send.extend(self._take(reading))
+                    self._to_send.extend(self._take(reading.result()))
                     reading = None
                 ready: list[TranscriptSegment] = []
                 for task in [task for task in self._in_flight if task.done()]:
@@ -176,16 +204,14 @@ class RemoteRun:
         is_busy = self._in_flight or self._to_send
         return self.transcription.n_unfinished < 2 * self._max_in_flight or not is_busy
 
-    def _take(self, reading: "asyncio.Future[list[Piece] | None]") -> Iterable[Chunk]:
-        try:
-            pieces = reading.result()
-        except AudioError as error:
+    def _take(self, cut: _Cut) -> Iterable[Chunk]:
+        if cut.error is not None:
             if not self._partial:
-                raise
-            self._error, pieces = error, None
-        if pieces is None:
-            return self.transcription.finish()
-        return self.transcription.take(pieces)
+                raise cut.error
+            self._error = cut.error
+        if cut.ended:
+            return self.transcription.end(cut.pieces)
+        return self.transcription.take(cut.pieces)
 
     def _accept(self, task: "asyncio.Task[Decoded]") -> list[TranscriptSegment]:
         chunk = self._in_flight.pop(task)

@@ -186,8 +186,17 @@ class Transcription:
 
     def finish(self) -> list[Chunk]:
         """The file has ended; returns chunks to decode."""
+        return self.end(self.cut_end())
+
+    def cut_end(self) -> list[Piece]:
+        """Find the speech that is left at the file's end; returns what `end` is to get. May run on
+        a thread of its own, as `cut`."""
+        return list(self._chunker.finish())
+
+    def end(self, pieces: Iterable[Piece]) -> list[Chunk]:
+        """Take what `cut_end` returned; returns chunks to decode."""
         self._ended = True
-        return self._take(self._chunker.finish())
+        return self._take(pieces)
 
     def accept(self, result: ChunkResult) -> Progress:
         """Take a chunk's result, of whichever attempt. A second one of a chunk is ignored."""
