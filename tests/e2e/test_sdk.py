@@ -161,6 +161,37 @@ def test_a_stream_joined_is_the_body_without_stream(
         assert not segments
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("granularities", [None, ["segment"], ["word"], ["segment", "word"]])
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_format_granularity_and_stream(
+    client: openai.OpenAI, kind: Any, granularities: Any, stream: bool
+) -> None:
+    """Of a short clip: the words, or a refusal that names the field."""
+    more = {} if granularities is None else {"timestamp_granularities": granularities}
+
+    def ask() -> Any:
+        create: Any = client.audio.transcriptions.create
+        got = create(model="tiny.en", file=CLIP, response_format=kind, stream=stream, **more)
+        return list(got) if stream else got
+
+    if granularities is not None and (kind != "verbose_json" or "word" in granularities):
+        with pytest.raises(openai.BadRequestError) as caught:
+            ask()
+        assert caught.value.param == "timestamp_granularities"
+        assert caught.value.code and caught.value.type == "invalid_request_error"
+        return
+    got = ask()
+    if stream:
+        assert [event.type for event in got].count("transcript.text.done") == 1
+        text = got[-1].text
+    else:
+        text = got if isinstance(got, str) else got.text
+        assert isinstance(got, str) == (kind in ("text", "srt", "vtt"))
+    assert "leisure to consider how much" in text
+    assert ("-->" in text) == (kind in ("srt", "vtt"))
+
+
 def test_the_client_reads_a_stream(
     client: openai.OpenAI, long_file: Path, expected: dict[str, Any]
 ) -> None:
