@@ -7,8 +7,7 @@ time: a request is refused before its body is read, or as soon as its length is 
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from deployments.errors import OverloadedError
 
@@ -19,7 +18,10 @@ _MIN_RETRY_S, _MAX_RETRY_S = 1.0, 60.0
 class Ticket:
     """One admitted request's share of the queue, in seconds of audio.
 
+    To be closed, or used as a context manager.
+
     Attributes:
+        tier: whose queue it is in; empty until that is known.
         declared_s: the audio's length, as far as it is known before all of it is read.
         queued_s: what of it counts as queued.
     """
@@ -29,6 +31,16 @@ class Ticket:
         self.tier = tier
         self.declared_s = 0.0
         self.queued_s = 0.0
+
+    def __enter__(self) -> "Ticket":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the share back. May be called again."""
+        self._admission.leave(self)
 
     def declare(self, duration_s: float) -> None:
         """The audio's length is known.
@@ -72,14 +84,8 @@ class Admission:
         with self._lock:
             return sum(ticket.queued_s for ticket in self._tickets if ticket.tier == tier)
 
-    def check(self) -> None:
-        """Raises OverloadedError if nothing more is accepted now."""
-        with self._lock:
-            self._check()
-
-    @contextmanager
-    def admit(self, tier: str) -> Iterator[Ticket]:
-        """Count a request while it runs.
+    def admit(self, tier: str = "") -> Ticket:
+        """Count a request, until its ticket is closed.
 
         Raises:
             OverloadedError: too much is queued.
@@ -88,11 +94,11 @@ class Admission:
         with self._lock:
             self._check()
             self._tickets.add(ticket)
-        try:
-            yield ticket
-        finally:
-            with self._lock:
-                self._tickets.discard(ticket)
+        return ticket
+
+    def leave(self, ticket: Ticket) -> None:
+        with self._lock:
+            self._tickets.discard(ticket)
 
     def reserve(self, ticket: Ticket, duration_s: float) -> None:
         with self._lock:

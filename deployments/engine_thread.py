@@ -35,9 +35,10 @@ class _Submitted:
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    """Whom to give a result; `inbox_s` is how long it took until the engine had the request."""
+    """Whom to give a result, more than one if a call came twice; `inbox_s` is how long it took
+    until the engine had the request."""
 
-    future: Future[Result]
+    futures: list[Future[Result]]
     inbox_s: float
 
 
@@ -69,22 +70,19 @@ class EngineThread:
         self._stopped: BaseException | None = None
         # Guards `_stopped` against the inbox: nothing may be put there that nobody will take.
         self._lock = threading.Lock()
-        self._n_steps = self._n_rows = 0
+        self._load_now = EngineLoad(0, 0, 0, 0)
         self._thread = threading.Thread(target=self._run, name="murmur-engine", daemon=True)
         self._thread.start()
         self.engine = self._loaded.result()
 
     @property
     def load(self) -> EngineLoad:
-        return EngineLoad(
-            self.engine.n_waiting + self._inbox.qsize(),
-            self.engine.n_running,
-            self._n_steps,
-            self._n_rows,
-        )
+        """As of the last step."""
+        return self._load_now
 
     def submit(self, request: Request) -> Future[Result]:
-        """Queue a chunk.
+        """Queue a chunk. One whose id is here already is not decoded twice: keys name the work, and
+        Serve may deliver a call a second time.
 
         Returns:
             Its result, or a RequestError where the model cannot do what it asks, or an
@@ -147,14 +145,18 @@ class EngineThread:
             self._step_began = time.monotonic()
             results = engine.step()
             self._step_began = None
-            self._n_steps += 1
-            self._n_rows += engine.n_running + len(results)
+            before = self._load_now
+            n_rows = engine.n_running + len(results)
+            self._load_now = EngineLoad(
+                engine.n_waiting, engine.n_running, before.n_steps + 1, before.n_rows + n_rows
+            )
             for result in results:
                 waiting = self._waiting.pop(result.request_id)
                 # For the caller it is all waiting, be it in here or in the engine.
                 result.timings_s["waiting"] += waiting.inbox_s
-                if waiting.future.set_running_or_notify_cancel():
-                    waiting.future.set_result(result)
+                for future in waiting.futures:
+                    if future.set_running_or_notify_cancel():
+                        future.set_result(result)
 
     def _take_in(self, engine: Engine) -> bool:
         """Take what has arrived, waiting for something to do; False: close."""
@@ -168,9 +170,14 @@ class EngineThread:
             if isinstance(message, _Submitted):
                 self._add(engine, message)
             elif engine.abort(message.request_id):
-                self._waiting.pop(message.request_id).future.cancel()
+                for future in self._waiting.pop(message.request_id).futures:
+                    future.cancel()
 
     def _add(self, engine: Engine, submitted: _Submitted) -> None:
+        known = self._waiting.get(submitted.request.request_id)
+        if known is not None:
+            known.futures.append(submitted.future)
+            return
         try:
             engine.add_request(submitted.request)
         except EngineError as error:
@@ -178,7 +185,7 @@ class EngineThread:
                 submitted.future.set_exception(error)
         else:
             inbox_s = time.perf_counter() - submitted.at_s
-            self._waiting[submitted.request.request_id] = _Waiting(submitted.future, inbox_s)
+            self._waiting[submitted.request.request_id] = _Waiting([submitted.future], inbox_s)
 
     def _stop(self, error: BaseException) -> None:
         with self._lock:
@@ -186,7 +193,7 @@ class EngineThread:
 
     def _fail_all(self) -> None:
         error = EngineStoppedError(f"the engine has stopped: {self._stopped}")
-        futures = [waiting.future for waiting in self._waiting.values()]
+        futures = [future for waiting in self._waiting.values() for future in waiting.futures]
         while not self._inbox.empty():
             message = self._inbox.get()
             if isinstance(message, _Submitted):

@@ -40,8 +40,11 @@ logger = logging.getLogger("ray.serve")
 
 _READ_THREADS = 16
 """Files that are read at the same moment: each takes tens of milliseconds a block."""
-_PROBE_PERIOD_S = 2.0
-_PROBE_TIMEOUT_S = 10.0
+_FRESH_S = 15.0
+"""An answer this young shows that a tier works; probes of Kubernetes come every 10 s."""
+_PROBE_WAIT_S = 0.8
+"""Kubernetes waits for a second."""
+_PROBE_PRIORITY = -1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,7 @@ class Ingress:
     Args:
         tiers: name -> handle of the tier's deployment.
         aliases: other names -> names of tiers.
+        asleep: tiers that may have no replicas, and are not to be woken for nothing.
     """
 
     def __init__(
@@ -84,13 +88,15 @@ class Ingress:
         tiers: Mapping[str, DeploymentHandle[Any]],
         aliases: Mapping[str, str],
         limits: IngressLimits,
+        asleep: frozenset[str] = frozenset(),
     ) -> None:
         self.tiers = {name: TierClient(name, handle) for name, handle in tiers.items()}
         self.aliases = dict(aliases)
         self.limits = limits
         self.admission = Admission(limits.max_requests, limits.max_queued_audio_s)
         self._threads = ThreadPoolExecutor(_READ_THREADS, "murmur-read")
-        self._probes: dict[str, tuple[float, bool]] = {}
+        self._asleep = asleep
+        self._probes: dict[str, asyncio.Task[None]] = {}
         self._queued = metrics.QUEUED_AUDIO.gauge()
         self._requests = metrics.REQUESTS.counter()
         self._audio = metrics.AUDIO.counter()
@@ -144,22 +150,26 @@ class Ingress:
         options: TranscribeOptions,
         partial: bool = False,
         request_id: str = "",
+        ticket: Ticket | None = None,
     ) -> AsyncGenerator[list[TranscriptSegment] | Done, None]:
         """What `transcribe` and `stream` are made of: segments as they become final, then `Done`.
 
         Args:
             partial: transcribe what there is of broken audio before raising; else raise at once.
             request_id: for the log.
+            ticket: of a request that was admitted already; it is closed at the end.
         """
         record = _Record(request_id or uuid.uuid4().hex, options)
         try:
-            tier = self.resolve(options.model)
-            record.tier = tier.name
-            async with aclosing(self._run(tier, source, options, partial, record)) as events:
-                async for event in events:
-                    if isinstance(event, Done):
-                        record.finish(event.transcript)
-                    yield event
+            with ticket or self.admission.admit() as ticket:
+                tier = self.resolve(options.model)
+                record.tier = ticket.tier = tier.name
+                events = self._run(tier, source, options, partial, record, ticket)
+                async with aclosing(events):
+                    async for event in events:
+                        if isinstance(event, Done):
+                            record.finish(event.transcript)
+                        yield event
         except BaseException as error:
             if not record.finished:  # a consumer may close this behind the last event
                 record.outcome = _outcome(error)
@@ -183,9 +193,16 @@ class Ingress:
         return await self.resolve(model).info()
 
     async def ready(self) -> dict[str, bool]:
-        """Whether each tier decodes a real chunk, as it was a moment ago."""
-        states = await asyncio.gather(*(self._probe(tier) for tier in self.tiers.values()))
-        return dict(zip(self.tiers, states, strict=True))
+        """Whether each tier that is always there decoded a chunk lately, or does so at once."""
+        tiers = [tier for tier in self.tiers.values() if tier.name not in self._asleep]
+        states = await asyncio.gather(*(self._is_ready(tier) for tier in tiers))
+        return {tier.name: state for tier, state in zip(tiers, states, strict=True)}
+
+    def account_refusal(self, outcome: str, request_id: str) -> None:
+        """Metrics and log of a request that was refused before it had options."""
+        record = _Record(request_id, TranscribeOptions(model=""))
+        record.outcome = outcome
+        self._account(record)
 
     async def _run(
         self,
@@ -194,30 +211,30 @@ class Ingress:
         options: TranscribeOptions,
         partial: bool,
         record: "_Record",
+        ticket: Ticket,
     ) -> AsyncGenerator[list[TranscriptSegment] | Done, None]:
         deadline_s = min(options.deadline_s or self.limits.deadline_s, self.limits.deadline_s)
-        with self.admission.admit(tier.name) as ticket:
-            ends = asyncio.get_running_loop().time() + deadline_s
-            try:
-                async with asyncio.timeout_at(ends):
-                    info = await tier.info()
-                wanted = options.to_transcription_options(info)
-                # Not the caller's request id: two callers may use the same one.
-                transcription = Transcription(uuid.uuid4().hex, wanted, info.multilingual)
-                run = self._remote_run(tier, transcription, ticket, partial)
-                record.work = run.work
-                segments = run.segments(source, self.limits.audio, _declare(ticket), self._threads)
-                async with aclosing(segments):
-                    while True:
-                        # Around each step, for a consumer's own time is not to be cancelled.
-                        async with asyncio.timeout_at(ends):
-                            ready = await anext(segments, None)
-                        if ready is None:
-                            break
-                        yield ready
-            except TimeoutError as error:
-                raise DeadlineError(deadline_s) from error
-            yield Done(transcription.transcript(), run.work)
+        ends = asyncio.get_running_loop().time() + deadline_s
+        try:
+            async with asyncio.timeout_at(ends):
+                info = await tier.info()
+            wanted = options.to_transcription_options(info)
+            # Not the caller's request id: two callers may use the same one.
+            transcription = Transcription(uuid.uuid4().hex, wanted, info.multilingual)
+            run = self._remote_run(tier, transcription, ticket, partial)
+            record.work = run.work
+            segments = run.segments(source, self.limits.audio, _declare(ticket), self._threads)
+            async with aclosing(segments):
+                while True:
+                    # Around each step, for a consumer's own time is not to be cancelled.
+                    async with asyncio.timeout_at(ends):
+                        ready = await anext(segments, None)
+                    if ready is None:
+                        break
+                    yield ready
+        except TimeoutError as error:
+            raise DeadlineError(deadline_s) from error
+        yield Done(transcription.transcript(), run.work)
 
     def _remote_run(
         self, tier: TierClient, transcription: Transcription, ticket: Ticket, partial: bool
@@ -233,22 +250,24 @@ class Ingress:
         max_in_flight = self.limits.max_chunks_in_flight
         return RemoteRun(transcription, tier.decode, max_in_flight, on_chunk, on_progress, partial)
 
-    async def _probe(self, tier: TierClient) -> bool:
-        """Have a tier decode a second of noise, unless it did a moment ago."""
-        now = time.monotonic()
-        known = self._probes.get(tier.name)
-        if known is not None and now - known[0] < _PROBE_PERIOD_S:
-            return known[1]
+    async def _is_ready(self, tier: TierClient) -> bool:
+        """A busy tier shows it by its work; an idle one decodes something, of which the next who
+        asks hears if this one cannot wait."""
+        if not _is_fresh(tier):
+            probe = self._probes.get(tier.name)
+            if probe is None or probe.done():
+                probe = self._probes[tier.name] = asyncio.create_task(self._probe(tier))
+            await asyncio.wait({probe}, timeout=_PROBE_WAIT_S)
+        return _is_fresh(tier)
+
+    async def _probe(self, tier: TierClient) -> None:
+        """Have a tier decode a second of noise."""
         options = DecodingOptions(language="en", max_new_tokens=1)
-        chunk = Chunk(f"probe-{uuid.uuid4().hex}", 0, _noise(), options, priority=-1)
+        chunk = Chunk(f"probe-{uuid.uuid4().hex}", 0, _noise(), options, priority=_PROBE_PRIORITY)
         try:
-            async with asyncio.timeout(_PROBE_TIMEOUT_S):
-                await tier.decode(chunk)
-            answers = True
-        except (TimeoutError, ChunkLostError, TierUnavailableError):
-            answers = False
-        self._probes[tier.name] = (time.monotonic(), answers)
-        return answers
+            await tier.decode(chunk)
+        except (ChunkLostError, TierUnavailableError) as error:
+            logger.warning("the tier %s is not ready: %s", tier.name, error)
 
     def _account(self, record: "_Record") -> None:
         """Metrics, and the log's one line of a request."""
@@ -330,6 +349,10 @@ def _declare(ticket: Ticket) -> Any:
             ticket.declare(duration_s)
 
     return declare
+
+
+def _is_fresh(tier: TierClient) -> bool:
+    return time.monotonic() - tier.last_answer < _FRESH_S
 
 
 def _noise() -> Pcm:

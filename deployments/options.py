@@ -12,6 +12,7 @@ from engine import DecodingOptions, language_code
 from engine.request import Task
 
 MAX_CONTEXT_CHUNKS = 64
+MAX_PROMPT_CHARACTERS = 8_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class TranscribeOptions:
         language: ISO code or English name; None: told from the first speech.
         languages: those that it may be, for a detection among them. One alone is as `language`.
         prompt: text that the transcript is to continue.
-        keywords: words to expect; they go before the prompt.
+        keywords: words to expect; they go before the prompt, and share its room.
         temperature: 0: greedy, and hotter only where the text looks wrong; else fixed, up to 1.
         context_chunks: chunks in a row that are told the text before them. 1: all chunks at once.
         vad: when frames become speech.
@@ -97,7 +98,9 @@ class TranscribeOptions:
 
     def _prompt(self) -> str | None:
         words = ", ".join(word.strip() for word in self.keywords)
-        return " ".join(part for part in (words and words + ".", self.prompt) if part) or None
+        prompt = " ".join(part for part in (words and words + ".", self.prompt) if part)
+        # The engine takes the last 223 tokens, and would read all of it to find them, each chunk.
+        return prompt[-MAX_PROMPT_CHARACTERS:] or None
 
 
 def _known(name: str, info: TierInfo, option: str) -> str:

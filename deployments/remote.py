@@ -57,9 +57,11 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class _Cut:
-    """What was read: pieces of speech, whether the file ended with them, and why if too early."""
+    """What was read: pieces of speech, how far the file was read, whether it ended there, and why
+    if too early."""
 
     pieces: list[Piece]
+    read_s: float
     ended: bool
     error: AudioError | None = None
 
@@ -81,6 +83,7 @@ class _Reader:
         self._work = work
         self._threads = threads
         self._reading: Future[_Cut] | None = None
+        self._n_read = 0
 
     def read(self) -> "asyncio.Future[_Cut]":
         """Begin to read the next block."""
@@ -100,13 +103,14 @@ class _Reader:
         try:
             while (block := self._next()) is not None:
                 pieces += self._timed("vad", partial(self._transcription.cut, block))
+                self._n_read += len(block)
                 if len(block) == BLOCK_S * SAMPLE_RATE:
-                    return _Cut(pieces, False)
+                    return _Cut(pieces, self._n_read / SAMPLE_RATE, False)
                 # Only the last block is shorter, so the end is here, and costs no second errand.
         except AudioError as fault:
             error = fault
         pieces += self._timed("vad", self._transcription.cut_end)
-        return _Cut(pieces, True, error)
+        return _Cut(pieces, self._n_read / SAMPLE_RATE, True, error)
 
     def _next(self) -> npt.NDArray[np.int16] | None:
         return self._timed("read", lambda: next(self._blocks, None))
@@ -150,6 +154,7 @@ class RemoteRun:
         self._to_send: deque[Chunk] = deque()
         self._in_flight: dict[asyncio.Task[Decoded], Chunk] = {}
         self._error: AudioError | None = None
+        self._read_s = 0.0
 
     async def segments(
         self,
@@ -183,7 +188,7 @@ class RemoteRun:
                 if reading is None and not self._exhausted and self._wants_audio():
                     reading = reader.read()
                 self._send()
-                self._on_progress(self.transcription.duration_s, self.transcription.unfinished_s)
+                self._on_progress(self._read_s, self.transcription.unfinished_s)
                 if ready:
                     yield ready
             if self._error is not None:
@@ -205,6 +210,7 @@ class RemoteRun:
         return self.transcription.n_unfinished < 2 * self._max_in_flight or not is_busy
 
     def _take(self, cut: _Cut) -> Iterable[Chunk]:
+        self._read_s = cut.read_s
         if cut.error is not None:
             if not self._partial:
                 raise cut.error

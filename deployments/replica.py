@@ -8,12 +8,14 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import NoReturn
 
 import torch
 
 from deployments import metrics
 from deployments.engine_thread import EngineLoad, EngineThread
+from deployments.errors import EngineStoppedError
 from deployments.messages import Chunk, ChunkResult, to_chunk_result, to_request
 from deployments.tier import TierInfo, TierSpec
 from engine import Engine, EngineConfig, default_precision
@@ -24,6 +26,7 @@ STARTED = "started"
 STUCK_AFTER_S = 120.0
 """A step that takes longer hangs: the slowest real one is an encoder batch of a large model on a
 slow CPU."""
+_SUSPECT_LEAD = 1_000_000
 _REPORT_PERIOD_S = 2.0
 
 
@@ -72,7 +75,8 @@ class Replica:
         """
         async with self._suspects:
             yield STARTED
-            yield await self.decode(chunk)
+            # Before all others: the less it waits, the less it is blamed for what others do.
+            yield await self.decode(replace(chunk, priority=chunk.priority - _SUSPECT_LEAD))
 
     async def describe(self) -> TierInfo:
         engine = self._engine.engine
@@ -89,8 +93,12 @@ class Replica:
         return self._engine.engine.tokenizer.vocabulary
 
     def check_health(self) -> None:
-        """Called by Serve, which replaces a replica that raises here."""
-        self._engine.check(STUCK_AFTER_S)
+        """Called by Serve. An engine that hangs ends its process: Serve would stop the replica
+        gracefully, and wait for calls that never end while it holds its GPU."""
+        try:
+            self._engine.check(STUCK_AFTER_S)
+        except EngineStoppedError as error:
+            _end_process(error)
 
     def _load(self) -> Engine:
         # In the engine's thread, so that it is this thread's number, too.
@@ -122,6 +130,6 @@ def _fill(before: EngineLoad, after: EngineLoad) -> float:
 def _end_process(error: BaseException) -> NoReturn:
     """A broken engine's slots are in an unknown state: end at once, as after a crash, so that Serve
     brings a new replica and the ingress sends the chunks elsewhere."""
-    logger.critical("the engine broke: the replica ends", exc_info=error)
+    logger.critical("the engine has stopped, so the replica ends", exc_info=error)
     logging.shutdown()
     os._exit(1)

@@ -7,10 +7,10 @@ which, and only that one fails.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from ray.exceptions import ActorUnavailableError, ObjectLostError, RayActorError, WorkerCrashedError
 from ray.serve.exceptions import DeploymentUnavailableError
@@ -23,9 +23,13 @@ from deployments.tier import TierInfo
 
 MAX_ATTEMPTS = 2
 """Replicas that may die of one chunk."""
+STALLED_AFTER_S = 300.0
+"""Long enough to load a large model."""
+_WATCH_PERIOD_S = 1.0
 _PAUSE_S = 0.1
 """Before a call whose replica was lost: Serve needs a moment to learn of it."""
 
+_T = TypeVar("_T")
 _LOST = (RayActorError, ObjectLostError, WorkerCrashedError, EngineStoppedError)
 
 
@@ -52,24 +56,37 @@ class TierClient:
     Args:
         name: the tier's.
         handle: of its deployment.
+        stalled_after_s: without an answer to anybody for so long, the tier is taken for down.
     """
 
-    def __init__(self, name: str, handle: DeploymentHandle[Any]) -> None:
+    def __init__(
+        self,
+        name: str,
+        handle: DeploymentHandle[Any],
+        stalled_after_s: float = STALLED_AFTER_S,
+    ) -> None:
+        self._stalled_after_s = stalled_after_s
         self.name = name
         self._handle = handle
+        self.last_answer = float("-inf")
+        """When it last answered a call, by the monotonic clock."""
+        self._n_out = 0
+        self._is_down = False
         self._info: TierInfo | None = None
         self._vocabulary: tuple[bytes, ...] | None = None
 
     async def info(self) -> TierInfo:
         """What its model can do; asked once."""
         if self._info is None:
-            self._info = await self._ask("describe")
+            info: TierInfo = await self._watched(self._ask("describe"))
+            self._info = info
         return self._info
 
     async def vocabulary(self) -> tuple[bytes, ...]:
         """The bytes of each text token, by id; asked once."""
         if self._vocabulary is None:
-            self._vocabulary = await self._ask("vocabulary")
+            vocabulary: tuple[bytes, ...] = await self._watched(self._ask("vocabulary"))
+            self._vocabulary = vocabulary
         return self._vocabulary
 
     async def decode(self, chunk: Chunk) -> Decoded:
@@ -82,9 +99,31 @@ class TierClient:
             TierUnavailableError: there are no replicas, and none can be started.
         """
         try:
-            return await self._decode_until_done(chunk)
+            return await self._watched(self._decode_until_done(chunk))
         except DeploymentUnavailableError as error:
             raise self._unavailable() from error
+
+    async def _watched(self, call: Coroutine[Any, Any, _T]) -> _T:
+        """Wait for a call as long as the tier answers any. Serve's router waits for replicas for
+        ever, and who waits with it would fill the ingress, to the loss of other tiers."""
+        if self._is_down and self._n_out:  # one at a time finds out whether it is back
+            call.close()
+            raise self._unavailable()
+        task, began = asyncio.ensure_future(call), time.monotonic()
+        self._n_out += 1
+        try:
+            while not (await asyncio.wait({task}, timeout=_WATCH_PERIOD_S))[0]:
+                if time.monotonic() - max(began, self.last_answer) > self._stalled_after_s:
+                    self._is_down = True
+                    raise self._unavailable()
+            result = task.result()
+            self.last_answer, self._is_down = time.monotonic(), False
+            return result
+        finally:
+            self._n_out -= 1
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task})
 
     async def _decode_until_done(self, chunk: Chunk) -> Decoded:
         began = time.perf_counter()

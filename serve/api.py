@@ -10,12 +10,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from deployments.errors import OptionError
+from deployments.admission import Ticket
 from deployments.ingress import Done, Ingress, IngressLimits
 from deployments.messages import TranscriptSegment
 from engine.request import Task
 from serve.api_docs import describe_form
-from serve.api_errors import answer_error, to_http_error
+from serve.api_errors import answer_error, log_and_convert, to_http_error
 from serve.api_responses import (
     MEDIA_TYPES,
     EventStream,
@@ -28,12 +28,13 @@ from serve.fields import (
     FieldError,
     TranscriptionFields,
     TranslationFields,
-    field_of_option,
     parse_fields,
 )
-from serve.upload import Upload, read_upload
+from serve.upload import read_upload
 
 _Events = AsyncGenerator[list[TranscriptSegment] | Done, None]
+_UNBUFFERED = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+"""What keeps proxies from holding events back."""
 
 
 class HttpIngress(Ingress):
@@ -49,10 +50,11 @@ class HttpIngress(Ingress):
         tiers: Mapping[str, DeploymentHandle[Any]],
         aliases: Mapping[str, str],
         limits: IngressLimits,
+        asleep: frozenset[str],
         max_upload_bytes: int,
         api_keys_sha256: tuple[str, ...] = (),
     ) -> None:
-        super().__init__(tiers, aliases, limits)
+        super().__init__(tiers, aliases, limits, asleep)
         self._max_upload_bytes = max_upload_bytes
         self._auth = Auth(api_keys_sha256)
 
@@ -62,39 +64,63 @@ class HttpIngress(Ingress):
 
     async def answer(self, request: Request, task: Task, kind: type[TranslationFields]) -> Response:
         """Transcribe or translate an upload."""
-        self._auth.check(request)
-        self.admission.check()  # before the body is read
-        upload = await read_upload(request, self._max_upload_bytes)
+        request_id = _request_id(request)
         try:
-            return await self._answer(upload, task, kind, _request_id(request))
-        except OptionError as error:
-            raise field_of_option(error) from error
-        finally:
-            await upload.close()
+            self._auth.check(request)
+            ticket = self.admission.admit()  # before the body is read
+        except Exception as error:
+            self.account_refusal(_kind(error), request_id)
+            raise
+        try:
+            events, fields, names = await self._begin(request, task, kind, ticket)
+        except BaseException as error:
+            ticket.close()
+            self.account_refusal(_kind(error), request_id)
+            raise
+        return await _answer(events, fields, names, request_id)
 
     def check_key(self, request: Request) -> None:
         """Raises UnauthorizedError."""
         self._auth.check(request)
 
-    async def _answer(
-        self, upload: Upload, task: Task, kind: type[TranslationFields], request_id: str
-    ) -> Response:
-        fields = parse_fields(upload.fields, kind)
-        if upload.file is None:
-            raise FieldError("file must be given", "file", "missing_required_parameter")
-        options = fields.options(task)
-        names = None
-        if isinstance(fields, TranscriptionFields) and fields.include:
-            names = TokenNames(await self.resolve(options.model).vocabulary())
-        events = self.run(upload.source(), options, fields.stream, request_id)
-        if fields.stream:
-            return await _stream(events, EventStream(fields.response_format, names))
-        done = await _last(events)
-        granularities = getattr(fields, "timestamp_granularities", ())
-        body = render_body(done.transcript, fields.response_format, granularities, names)
-        timing = ", ".join(f"{k};dur={1000 * v:.2f}" for k, v in done.work.stages_s.items())
-        media_type = MEDIA_TYPES[fields.response_format]
-        return Response(body, media_type=media_type, headers={"server-timing": timing})
+    async def _begin(
+        self, request: Request, task: Task, kind: type[TranslationFields], ticket: Ticket
+    ) -> tuple[_Events, TranslationFields, TokenNames | None]:
+        """Read and check the body; gives the run, which has not begun."""
+        upload = await read_upload(request, self._max_upload_bytes)
+        try:
+            fields = parse_fields(upload.fields, kind)
+            if upload.file is None:
+                raise FieldError("file must be given", "file", "missing_required_parameter")
+            options = fields.options(task)
+            names = None
+            if isinstance(fields, TranscriptionFields) and fields.include:
+                names = TokenNames(await self.resolve(options.model).vocabulary())
+            request_id = _request_id(request)
+            events = self.run(upload.source(), options, fields.stream, request_id, ticket)
+        finally:
+            await upload.close()
+        return events, fields, names
+
+
+async def _answer(
+    events: _Events, fields: TranslationFields, names: TokenNames | None, request_id: str
+) -> Response:
+    if fields.stream:
+        return await _stream(events, EventStream(fields.response_format, names), request_id)
+    done = await _last(events)
+    granularities = getattr(fields, "timestamp_granularities", ())
+    body = render_body(done.transcript, fields.response_format, granularities, names)
+    timing = ", ".join(f"{k};dur={1000 * v:.2f}" for k, v in done.work.stages_s.items())
+    media_type = MEDIA_TYPES[fields.response_format]
+    return Response(body, media_type=media_type, headers={"server-timing": timing})
+
+
+def _kind(error: BaseException) -> str:
+    """What metrics call an error that ends a request before its run."""
+    if not isinstance(error, Exception):
+        return "cancelled"
+    return to_http_error(error).code or "fault"
 
 
 def build_api(ingress: HttpIngress) -> FastAPI:
@@ -138,10 +164,11 @@ def build_api(ingress: HttpIngress) -> FastAPI:
         return {"status": "ok"}
 
     @api.get("/readyz")
-    async def ready() -> JSONResponse:
+    @_in_words
+    async def ready(request: Request) -> Response:
         """Whether some tier decodes a real chunk; which ones do."""
         tiers = await ingress.ready()
-        is_ready = any(tiers.values())
+        is_ready = any(tiers.values()) or not tiers
         body = {"status": "ready" if is_ready else "not ready", "tiers": tiers}
         return JSONResponse(body, 200 if is_ready else 503)
 
@@ -172,7 +199,7 @@ async def _last(events: _Events) -> Done:
     raise AssertionError("a run ends with Done or raises")
 
 
-async def _stream(events: _Events, stream: EventStream) -> StreamingResponse:
+async def _stream(events: _Events, stream: EventStream, request_id: str) -> StreamingResponse:
     """Answer once there is something, so that an error before that has a status of its own."""
     first = await anext(events)
 
@@ -183,9 +210,9 @@ async def _stream(events: _Events, stream: EventStream) -> StreamingResponse:
                 async for event in events:
                     yield _render(stream, event)
         except Exception as error:  # the border of the process: the status is sent, so it is told
-            yield server_sent_event(to_http_error(error).body)
+            yield server_sent_event(log_and_convert(error, request_id).body)
 
-    return StreamingResponse(body(), media_type="text/event-stream")
+    return StreamingResponse(body(), media_type="text/event-stream", headers=_UNBUFFERED)
 
 
 def _render(stream: EventStream, event: list[TranscriptSegment] | Done) -> str:

@@ -5,8 +5,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from ray.exceptions import RayTaskError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 
 from deployments.errors import (
@@ -25,7 +26,12 @@ from deployments.errors import (
 from engine import RequestError
 from serve.auth import UnauthorizedError
 from serve.fields import FieldError
-from serve.upload import MalformedBodyError, NotMultipartError, TooLargeError
+from serve.upload import (
+    MalformedBodyError,
+    NotMultipartError,
+    TooLargeError,
+    UploadTimeoutError,
+)
 
 logger = logging.getLogger("ray.serve")
 
@@ -75,12 +81,16 @@ _AUDIO: tuple[tuple[type[AudioError], int, str], ...] = (
 _BODY: dict[type[BaseException], tuple[int, str]] = {
     NotMultipartError: (415, "unsupported_media_type"),
     MalformedBodyError: (400, "malformed_body"),
+    UploadTimeoutError: (408, "upload_timeout"),
+    ClientDisconnect: (400, "client_disconnected"),
     TooLargeError: (413, "upload_too_large"),
 }
 
 
 def to_http_error(error: BaseException) -> HttpError:
     """What a caller is told. Of a fault of ours only that there was one: details are in the log."""
+    if isinstance(error, RayTaskError) and isinstance(error.cause, Exception):
+        error = error.cause  # Ray's own has the replica's stack in its words
     if isinstance(error, HTTPException):  # no such route, another method
         return HttpError(error.status_code, error.detail, _BAD_REQUEST)
     if isinstance(error, UnauthorizedError):
@@ -117,10 +127,14 @@ def _deployment(error: DeploymentError) -> HttpError:
     return HttpError(500, "internal error", _SERVER, code="internal_error")
 
 
-async def answer_error(request: Request, error: Exception) -> JSONResponse:
-    """FastAPI's handler for every exception."""
+def log_and_convert(error: Exception, request_id: str) -> HttpError:
+    """As `to_http_error`; a fault of ours goes to the log."""
     answer = to_http_error(error)
     if answer.code == "internal_error":
-        request_id = request.headers.get("x-request-id", "")
         logger.error("request id=%s failed", request_id, exc_info=error)
-    return answer.response()
+    return answer
+
+
+async def answer_error(request: Request, error: Exception) -> JSONResponse:
+    """FastAPI's handler for every exception."""
+    return log_and_convert(error, request.headers.get("x-request-id", "")).response()

@@ -152,8 +152,8 @@ class EventStream:
 
 
 def server_sent_event(event: dict[str, Any]) -> str:
-    """One event on the wire."""
-    return f"data: {json.dumps(event, ensure_ascii=False)}\n\n"
+    """One event on the wire, in ASCII: some clients end lines at what Unicode calls line ends."""
+    return f"data: {json.dumps(event)}\n\n"
 
 
 def _segment_event(segment: TranscriptSegment, segment_id: str) -> dict[str, Any]:

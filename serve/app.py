@@ -26,10 +26,6 @@ served. What bounds it is what the ingress admits."""
 _SPARE_REQUESTS = 256
 """Beyond what an ingress admits, so that it can refuse more itself, and answer probes."""
 _HEALTH_PERIOD_S = 5.0
-_INLINE_VARIABLE = "RAY_max_direct_call_object_size"
-_INLINE_BYTES = 1_000_000
-"""A chunk of 30 s, 960 kB, travels in the call itself, and not through the object store, which
-takes 1.5 ms longer."""
 
 
 def build(args: dict[str, Any]) -> Application:
@@ -60,10 +56,7 @@ def assemble(settings: Settings, replica: type[Replica] = Replica) -> Applicatio
         max_ongoing_requests=limits.max_requests + _SPARE_REQUESTS,
         graceful_shutdown_timeout_s=limits.deadline_s,
         health_check_period_s=_HEALTH_PERIOD_S,
-        ray_actor_options={
-            "num_cpus": settings.ingress.cpus,
-            "runtime_env": {"env_vars": {_INLINE_VARIABLE: str(_INLINE_BYTES)}},
-        },
+        ray_actor_options={"num_cpus": settings.ingress.cpus},
     )
     max_upload_bytes = round(limits.max_upload_mb * 1e6)
     ingress_limits = IngressLimits(
@@ -74,7 +67,8 @@ def assemble(settings: Settings, replica: type[Replica] = Replica) -> Applicatio
         deadline_s=limits.deadline_s,
     )
     keys = key_sums(settings.auth)
-    return deployment.bind(tiers, settings.aliases, ingress_limits, max_upload_bytes, keys)
+    asleep = frozenset(tier.name for tier in settings.tiers if tier.min_replicas == 0)
+    return deployment.bind(tiers, settings.aliases, ingress_limits, asleep, max_upload_bytes, keys)
 
 
 def _deployment(kind: Any) -> Deployment:

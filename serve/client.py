@@ -124,8 +124,12 @@ class HandleClient(_Closing):
         options: TranscribeOptions | None = None,
         sample_rate: int = SAMPLE_RATE,
     ) -> Transcript:
-        response = self._handle.transcribe.remote(_content(audio), options, sample_rate)
-        return cast(Transcript, response.result())
+        response: Any = self._handle.transcribe.remote(_content(audio), options, sample_rate)
+        try:
+            return cast(Transcript, response.result())
+        except BaseException:
+            response.cancel()  # an interrupted caller's work would go on
+            raise
 
     def stream(
         self,
@@ -134,8 +138,11 @@ class HandleClient(_Closing):
         sample_rate: int = SAMPLE_RATE,
     ) -> Iterator[TranscriptSegment]:
         handle = self._handle.options(stream=True)
-        segments = handle.stream.remote(_content(audio), options, sample_rate)
-        yield from cast(Iterator[TranscriptSegment], segments)
+        segments: Any = handle.stream.remote(_content(audio), options, sample_rate)
+        try:
+            yield from segments
+        finally:
+            segments.cancel()  # does nothing to one that is done
 
 
 class HttpClient(_Closing):
@@ -284,6 +291,6 @@ def _segments(event: dict[str, Any], options: TranscribeOptions) -> Iterator[Tra
 def _server_error(status: int, body: str) -> ServerError:
     try:
         error = json.loads(body)["error"]
+        return ServerError(status, error["message"], error["param"], error["code"])
     except (ValueError, KeyError, TypeError):  # of a proxy, not of ours
         return ServerError(status, body.strip()[:200] or "no answer", None, None)
-    return ServerError(status, error["message"], error["param"], error["code"])

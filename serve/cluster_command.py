@@ -19,6 +19,10 @@ from serve.local_cluster import LocalCluster, LocalClusterError, default_folder
 from serve.serve_config import APP_NAME, IMPORT_PATH, serve_config
 
 _POLL_S = 0.5
+_INLINE_VARIABLE = "RAY_max_direct_call_object_size"
+_INLINE_BYTES = 1_000_000
+"""A chunk of 30 s, 960 kB, travels in the call itself, and not through the object store
+(docs/decisions.md)."""
 
 
 class ClusterError(Exception):
@@ -94,6 +98,7 @@ def _environment(settings: Settings) -> dict[str, str]:
     """Of a cluster that we start. What the settings say is sent to it, and is not to be overridden
     by what was set when it started."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(ENVIRONMENT_PREFIX)}
+    kept.setdefault(_INLINE_VARIABLE, str(_INLINE_BYTES))
     if settings.http.haproxy:
         kept["RAY_SERVE_ENABLE_HA_PROXY"] = "1"
     return kept
@@ -114,6 +119,16 @@ def _deploy(settings: Settings, import_path: str) -> None:
         raise ClusterError(
             f"Serve runs at {running.host}:{running.port} and cannot move to {wanted[0]}:"
             f"{wanted[1]}: `murmur down` first"
+        )
+    others = [
+        name
+        for name, application in client.get_serve_details()["applications"].items()
+        if name != APP_NAME and application["source"] == "declarative"
+    ]
+    if others:  # a config is the whole of what is deployed by config
+        raise ClusterError(
+            f"deployed there by config, and would be taken away: {', '.join(others)}. Add what "
+            "`murmur serve-config` prints to that config, and `serve deploy` it"
         )
     # What the controller does with the body of `serve deploy`; there is no other public way to it
     # than the dashboard, which a small cluster does without.
@@ -171,8 +186,12 @@ def _down(address: str | None) -> int:
         return EXIT_OK
     with _connected(address):
         from ray import serve as ray_serve
+        from ray.serve.exceptions import RayServeException
 
-        ray_serve.delete(APP_NAME)
+        try:
+            ray_serve.delete(APP_NAME, _blocking=False)
+        except RayServeException as error:
+            raise ClusterError(f"nothing is served at {address}") from error
     return EXIT_OK
 
 

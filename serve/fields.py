@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from deployments.chunking import ChunkingOptions
-from deployments.errors import OptionError
 from deployments.options import MAX_CONTEXT_CHUNKS, TranscribeOptions
 from deployments.vad import VadOptions
 from engine.request import Task
@@ -153,11 +152,6 @@ def parse_fields(items: Sequence[tuple[str, str]], kind: type[Fields]) -> Fields
     if isinstance(fields, TranscriptionFields):
         fields.check()
     return fields
-
-
-def field_of_option(error: OptionError) -> FieldError:
-    """An option's fault as that of the field it came from, which has the same name."""
-    return FieldError(str(error), error.option)
 
 
 def _put(values: dict[str, Any], name: str, value: str) -> None:

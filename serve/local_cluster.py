@@ -10,6 +10,7 @@ import os
 import secrets
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -58,6 +59,7 @@ class LocalCluster:
 
     def address(self) -> str | None:
         """Where the head listens, `host:port`; None if the cluster does not run."""
+        self._check_folder()
         if not self._lock.exists():
             return None
         with self._lock.open() as lock:
@@ -70,6 +72,7 @@ class LocalCluster:
     @property
     def environment(self) -> dict[str, str]:
         """What a process needs to be let in."""
+        self._check_folder()
         return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self._token)}
 
     def start(self, n_cpus: int, environment: Mapping[str, str]) -> str:
@@ -83,13 +86,14 @@ class LocalCluster:
             LocalClusterError: it runs already, or Ray does not start.
         """
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if self._folder.stat().st_uid != os.getuid():
-            raise LocalClusterError(f"{self._folder} belongs to somebody else")
+        self._check_folder()
         self._make_token()
-        (self._ray / "ray_current_cluster").unlink(missing_ok=True)
-        with self._lock.open("w") as lock, self._log.open("w") as log:
+        with self._lock.open("w") as lock, self._log.open("a") as log:
             if not _try_lock(lock.fileno()):
-                raise LocalClusterError("the local cluster runs already")
+                raise LocalClusterError("the local cluster runs already, or is being started")
+            # Only now is what lies there nobody's.
+            log.truncate(0)
+            (self._ray / "ray_current_cluster").unlink(missing_ok=True)
             process = subprocess.Popen(
                 self._command(n_cpus),
                 env={**environment, **self.environment, _DRAIN_VARIABLE: "0"},
@@ -104,6 +108,7 @@ class LocalCluster:
 
     def stop(self) -> bool:
         """End it and all its processes; False if it did not run."""
+        self._check_folder()
         if not self._lock.exists():
             return False
         with self._lock.open() as lock:
@@ -130,6 +135,16 @@ class LocalCluster:
             *("--num-cpus", str(n_cpus), "--temp-dir", str(self._ray), "--disable-usage-stats"),
             *("--log-style", "record", "--log-color", "false"),
         ]
+
+    def _check_folder(self) -> None:
+        """In a folder for temporary files anybody may make one of this name, with a token and an
+        address of their own in it."""
+        if not os.path.lexists(self._folder):
+            return
+        found = os.lstat(self._folder)
+        is_ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
+        if not is_ours or found.st_mode & 0o022:
+            raise LocalClusterError(f"{self._folder} can be written by others: remove it")
 
     def _make_token(self) -> None:
         if not self._token.exists():

@@ -1,5 +1,6 @@
 """A request's multipart body: fields in memory, the file on disk as it comes, both bounded."""
 
+import asyncio
 import os
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
@@ -10,7 +11,9 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 _MAX_FIELDS = 64
-_MAX_FIELD_BYTES = 256 * 1024
+_MAX_FIELD_BYTES = 64 * 1024
+_STALL_S = 60.0
+"""Longest wait for more of a body."""
 _OVERHEAD_BYTES = 1_000_000
 """What fields and boundaries may add to the file."""
 
@@ -21,6 +24,10 @@ class NotMultipartError(Exception):
 
 class MalformedBodyError(Exception):
     """It says that it is one, and is not. The message is fit to be shown."""
+
+
+class UploadTimeoutError(Exception):
+    """The caller does not go on with the body."""
 
 
 class TooLargeError(Exception):
@@ -54,7 +61,8 @@ async def read_upload(request: Request, max_bytes: int) -> Upload:
     """Read a body.
 
     Raises:
-        NotMultipartError, MalformedBodyError, TooLargeError: see there.
+        NotMultipartError, MalformedBodyError, TooLargeError, UploadTimeoutError: see there.
+        ClientDisconnect: the caller went away.
     """
     content_type = request.headers.get("content-type", "")
     if content_type.partition(";")[0].strip().lower() != "multipart/form-data":
@@ -73,6 +81,8 @@ async def read_upload(request: Request, max_bytes: int) -> Upload:
         form = await parser.parse()
     except MultiPartException as error:
         raise MalformedBodyError(f"malformed multipart body: {error.message}") from error
+    except UnicodeError as error:
+        raise MalformedBodyError("malformed multipart body: unknown characters") from error
     fields = [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
     files = [(name, value) for name, value in form.multi_items() if isinstance(value, UploadFile)]
     upload = Upload(fields, files[0][1] if files else None)
@@ -89,7 +99,15 @@ async def _bounded(
     request: Request, max_body_bytes: int, max_bytes: int
 ) -> AsyncGenerator[bytes, None]:
     n_bytes = 0
-    async for data in request.stream():
+    stream = request.stream()
+    while True:
+        try:
+            async with asyncio.timeout(_STALL_S):
+                data = await anext(stream, None)
+        except TimeoutError as error:
+            raise UploadTimeoutError(f"no more of the body came for {_STALL_S:g} s") from error
+        if data is None:
+            return
         n_bytes += len(data)
         if n_bytes > max_body_bytes:
             raise TooLargeError(max_bytes)

@@ -17,10 +17,12 @@ def test_requests_are_counted_while_they_run() -> None:
     admission = Admission(2, 100.0)
     with admission.admit("a"), admission.admit("b"):
         with pytest.raises(OverloadedError, match="2 requests"):
-            admission.check()
-        with pytest.raises(OverloadedError), admission.admit("a"):
-            pass
-    admission.check()
+            admission.admit("a")
+    ticket = admission.admit()
+    ticket.close()
+    ticket.close()
+    with admission.admit(), admission.admit():
+        pass
 
 
 def test_audio_counts_from_its_declaration_until_it_is_transcribed() -> None:
@@ -48,7 +50,7 @@ def test_audio_of_unknown_length_counts_as_it_is_read() -> None:
     with admission.admit("a") as ticket:
         ticket.update(120.0, 100.0)
         with pytest.raises(OverloadedError, match="100 s"):
-            admission.check()
+            admission.admit()
 
 
 def test_a_file_longer_than_the_bound_has_its_turn_when_nothing_else_is_queued() -> None:
@@ -56,7 +58,7 @@ def test_a_file_longer_than_the_bound_has_its_turn_when_nothing_else_is_queued()
     with admission.admit("a") as long:
         long.declare(500.0)
         with pytest.raises(OverloadedError):
-            admission.check()
+            admission.admit()
 
 
 def test_when_to_come_back_follows_from_the_speed() -> None:
@@ -65,7 +67,7 @@ def test_when_to_come_back_follows_from_the_speed() -> None:
 
     def told() -> float:
         with pytest.raises(OverloadedError) as caught:
-            admission.check()
+            admission.admit()
         return caught.value.retry_after_s
 
     with admission.admit("a") as ticket:

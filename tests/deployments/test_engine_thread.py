@@ -63,9 +63,21 @@ def test_a_bad_request_fails_alone(thread: EngineThread, clips: dict[str, np.nda
     assert futures[0].result(60).tokens
     with pytest.raises(RequestError, match="unsupported language"):
         futures[1].result(60)
-    with pytest.raises(RequestError, match="in use"):
-        futures[2].result(60)
     thread.check(60)
+    assert futures[2].result(60).tokens == futures[0].result().tokens
+
+
+def test_a_call_that_comes_twice_is_decoded_once(
+    thread: EngineThread, clips: dict[str, np.ndarray]
+) -> None:
+    engine = thread.engine
+    assert isinstance(engine, BreakableEngine)
+    engine.held = threading.Event()
+    request, *_ = requests(clips)
+    first, second = thread.submit(request), thread.submit(request)
+    engine.held.set()
+    assert first.result(60) is second.result(60)
+    assert thread.submit(request).result(60).tokens == first.result().tokens
 
 
 def test_abort_frees_the_slot(thread: EngineThread, clips: dict[str, np.ndarray]) -> None:

@@ -152,3 +152,26 @@ def test_cancelling_cancels_the_call(scripts: list[list[Any]]) -> None:
 
     asyncio.run(leave())
     assert handle.calls[-1].cancelled
+
+
+def test_a_tier_that_answers_nobody_is_down_until_it_answers() -> None:
+    """Nobody waits for it for ever, and one at a time tries."""
+    handle = Handle(["forever"], ["forever"], ["result"], ["result"])
+
+    async def go() -> None:
+        client = TierClient("tier", handle, stalled_after_s=0.5)  # type: ignore[arg-type]
+        with pytest.raises(TierUnavailableError):
+            await client.decode(CHUNK)
+        assert handle.calls[0].cancelled
+        trial = asyncio.create_task(client.decode(CHUNK))
+        await asyncio.sleep(0.1)
+        for _ in range(3):
+            with pytest.raises(TierUnavailableError):
+                await client.decode(CHUNK)
+        assert len(handle.calls) == 2, "others are refused at once"
+        with pytest.raises(TierUnavailableError):
+            await trial
+        assert (await client.decode(CHUNK)).n_retries == 0
+        assert (await client.decode(CHUNK)).n_retries == 0
+
+    asyncio.run(go())

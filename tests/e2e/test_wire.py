@@ -3,6 +3,7 @@
 import json
 import re
 import struct
+import time
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,7 @@ def test_keys(cluster: Cluster, key: str) -> None:
         (b"", FORM, 400),
         (b"nothing of the kind", FORM, 400),
         (CLIP_BYTES, "multipart/form-data", 400),
+        (FILE_PART, "multipart/form-data; boundary=b; charset=undefined", 400),
         (b"--b\r\nContent-Disposition: form-data\r\n\r\nx\r\n--b--\r\n", FORM, 400),
         (FILE_PART + b"RIFF", FORM, 400),
         (CLIP_BYTES, "audio/wav", 415),
@@ -263,9 +265,29 @@ def test_the_server_says_where_the_time_went(cluster: Cluster) -> None:
 
 
 def test_ready_means_that_chunks_are_decoded(cluster: Cluster) -> None:
-    answer = send(cluster, "GET", "/readyz")
-    assert answer.status_code == 200
-    assert answer.json() == {"status": "ready", "tiers": {"tiny.en": True, "base": True}}
+    deadline = time.monotonic() + 20
+    while True:  # an idle tier is asked to decode something, of which the next call hears
+        answer = send(cluster, "GET", "/readyz")
+        if answer.json()["tiers"] == {"tiny.en": True, "base": True}:
+            break
+        assert time.monotonic() < deadline, answer.text
+        time.sleep(0.2)
+    assert answer.status_code == 200 and answer.json()["status"] == "ready"
+
+
+def test_refusals_are_counted_and_logged(cluster: Cluster) -> None:
+    def refuse(request_id: str, **more: Any) -> None:
+        headers = {"x-request-id": request_id} | more.pop("headers", {})
+        assert send(cluster, headers=headers, **more).status_code >= 400
+
+    files = {"file": ("a.wav", CLIP_BYTES)}
+    refuse("no-key", headers={"authorization": ""})
+    refuse("no-model", files=files)
+    refuse("no-such-model", files=files, data={"model": "large"})
+    outcomes = {record["id"]: record["outcome"] for record in cluster.records()}
+    assert outcomes["no-key"] == "invalid_api_key"
+    assert outcomes["no-model"] == "missing_required_parameter"
+    assert outcomes["no-such-model"] == "unknown_model"
 
 
 def test_other_containers_are_read(cluster: Cluster, tmp_path: Path) -> None:

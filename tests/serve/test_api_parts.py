@@ -5,6 +5,7 @@ import pickle
 from typing import Any
 
 import pytest
+from ray.exceptions import RayTaskError
 from starlette.requests import Request
 
 from deployments import errors
@@ -86,6 +87,23 @@ def test_each_error_has_its_status(
     assert "/" not in answer.message
     again = pickle.loads(pickle.dumps(error))
     assert type(again) is type(error) and to_http_error(again) == answer
+
+
+def test_of_a_replicas_error_only_its_own_words_are_told() -> None:
+    """Ray's exception has the replica's stack in its words."""
+    try:
+        raise RequestError("unsupported language 'fr'")
+    except RequestError as cause:
+        remote = RayTaskError("decode", "Traceback: File /secret.py", cause).as_instanceof_cause()
+    assert "/secret.py" in str(remote)
+    answer = to_http_error(remote)
+    assert (answer.status, answer.message) == (400, "unsupported language 'fr'")
+
+
+def test_events_are_ascii_so_that_no_client_splits_them() -> None:
+    wire = EventStream("json", None).segments([segment(0.0, " a\u2028b\x85c\nd")])
+    assert wire.isascii() and wire.count("\n") == 2
+    assert events(wire)[0]["delta"] == "a\u2028b\x85c\nd"
 
 
 def test_who_may_come_back_is_told() -> None:

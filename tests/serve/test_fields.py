@@ -79,6 +79,12 @@ def test_the_clients_fields_are_the_same_options() -> None:
             _fields(lost)
 
 
+def test_a_prompt_is_cut_to_what_can_matter() -> None:
+    wanted = TranscribeOptions(prompt="a" * 50_000 + " the end").to_transcription_options(MANY)
+    prompt = wanted.decoding.prompt
+    assert prompt is not None and len(prompt) == 8_000 and prompt.endswith(" the end")
+
+
 def test_one_language_of_several_is_that_language() -> None:
     wanted = TranscribeOptions(languages=("German",)).to_transcription_options(MANY)
     assert wanted.decoding.language == "de" and wanted.decoding.languages == ()
