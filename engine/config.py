@@ -115,7 +115,8 @@ class EngineConfig:
             behind a text's end meanwhile is dropped. None: 2 on a GPU, which else waits for the
             host at each token, and 0 on a CPU.
         cuda_graphs: replay decoder steps as graphs; on a GPU only.
-        aging_s: a waiting request gains one step of priority each time this many seconds pass.
+        aging_s: a group of requests gains one step of priority each time it gets no slot for this
+            many seconds.
     """
 
     device: str = "cpu"

@@ -1,9 +1,10 @@
 """Which waiting request gets the next free slot. No tensors, no model, no clock of its own.
 
-One queue: by priority, then by fair share of audio seconds between groups, then by arrival. A
-request's priority rises while it waits, so that none starves. Fair share is start-time fair
-queueing (Goyal, Vin and Cheng, SIGCOMM 1996): the group that was given the least goes first, and a
-group that comes late starts level with the others instead of ahead of them.
+One queue: by priority, then by fair share of audio seconds between groups, then by arrival. The
+priority of a group's next request rises while none of the group gets a slot, so that none starves.
+Fair share is start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996): the group that was given
+the least goes first, and a group that comes late starts level with the others instead of ahead of
+them.
 """
 
 import heapq
@@ -24,9 +25,11 @@ class Waiting:
 
 @dataclass(slots=True)
 class _Group:
-    """A file's waiting requests, and the audio seconds that the group was given (virtual time)."""
+    """A file's waiting requests, the audio seconds that the group was given (virtual time), and
+    when it was last given some."""
 
     virtual_s: float
+    served_s: float = float("-inf")
     waiting: list[Waiting] = field(default_factory=list)
     n_running: int = 0
 
@@ -36,7 +39,7 @@ class Scheduler:
 
     Args:
         n_slots: sequences that may run at once.
-        aging_s: seconds of waiting that raise a request's priority by one step.
+        aging_s: seconds without a slot that raise the priority of a group's next request by a step.
     """
 
     def __init__(self, n_slots: int, aging_s: float) -> None:
@@ -85,7 +88,7 @@ class Scheduler:
             if name is None:
                 break
             slot = heapq.heappop(self._free)
-            admitted.append((slot, self._take(name, slot)))
+            admitted.append((slot, self._take(name, slot, now_s)))
         return admitted
 
     def free(self, slot: int) -> None:
@@ -108,16 +111,20 @@ class Scheduler:
 
         def key(item: tuple[str, _Group]) -> tuple[int, float, int]:
             head = item[1].waiting[0]
-            aged = head.priority - int((now_s - head.arrived_s) / self.aging_s)
+            # Not the age of the request: a long file's backlog would go before every newcomer. And
+            # not without age: newcomers without end would keep out whoever has had his share.
+            unserved_s = now_s - max(head.arrived_s, item[1].served_s)
+            aged = head.priority - int(unserved_s / self.aging_s)
             return aged, item[1].virtual_s, head.arrival
 
         return min(candidates, key=key)[0]
 
-    def _take(self, name: str, slot: int) -> Waiting:
+    def _take(self, name: str, slot: int, now_s: float) -> Waiting:
         group = self._groups[name]
         item = heapq.heappop(group.waiting)
         self._virtual_s = max(self._virtual_s, group.virtual_s)
         group.virtual_s += item.request.duration_s
+        group.served_s = now_s
         group.n_running += 1
         self._running[slot] = name
         return item

@@ -73,6 +73,31 @@ def test_lower_priority_value_goes_first() -> None:
     assert order(scheduler) == ["realtime", "batch"]
 
 
+def test_a_backlog_older_than_the_aging_does_not_go_before_a_newcomer() -> None:
+    scheduler = Scheduler(1, 30.0)
+    for index in range(100):
+        for group in "abc":
+            scheduler.add(request(f"{group}{index}", group, seconds=30), 0.0)
+    for now_s in range(0, 60, 2):  # all are served, a chunk each two seconds
+        for slot, _ in scheduler.admit(float(now_s), 1):
+            scheduler.free(slot)
+    scheduler.add(request("clip", "d", seconds=3), 60.0)
+    assert order(scheduler, now_s=60.0).index("clip") <= 3
+
+
+def test_a_low_priority_is_served_now_and_then_however_long_its_queue() -> None:
+    scheduler = Scheduler(1, 10.0)
+    for index in range(50):
+        scheduler.add(request(f"batch{index}", "batch", priority=1), 0.0)
+    served = []
+    for now_s in range(100):
+        scheduler.add(request(f"live{now_s}", f"live{now_s}"), float(now_s))
+        for slot, item in scheduler.admit(float(now_s), 1):
+            served.append(item.request.group)
+            scheduler.free(slot)
+    assert 5 <= served.count("batch") <= 11, "one in about ten seconds"
+
+
 def test_waiting_raises_priority() -> None:
     scheduler = Scheduler(1, 10.0)
     scheduler.add(request("old batch", "x", priority=2), 0.0)
