@@ -2,9 +2,9 @@
 
 One queue: by priority, then by fair share of audio seconds between groups, then by arrival. The
 priority of a group's next request rises while none of the group gets a slot, so that none starves.
-Fair share is start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996): the group that was given
-the least goes first, and a group that comes late starts level with the others instead of ahead of
-them.
+Fair share is start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996): the group that was
+given the least goes first, and a group that comes late starts level with the others instead of
+ahead of them.
 """
 
 import heapq
