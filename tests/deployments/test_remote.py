@@ -56,11 +56,10 @@ def decode(engine: EngineThread) -> Decode:
 
 
 @pytest.fixture(scope="module")
-def minute(clips: dict[str, np.ndarray]) -> np.ndarray:
-    """Speech with pauses, about a minute."""
+def speech(clips: dict[str, np.ndarray]) -> np.ndarray:
+    """Speech with pauses, about half a minute."""
     pause = np.zeros(16_000, np.int16)
-    once = np.concatenate([part for clip in clips.values() for part in (clip, pause)])
-    return np.tile(once, 2)
+    return np.concatenate([part for clip in clips.values() for part in (clip, pause)])
 
 
 def options() -> TranscriptionOptions:
@@ -95,9 +94,9 @@ def local(checkpoint: Checkpoint, source: Source) -> Transcript:
 
 
 def test_it_is_what_one_process_gives(
-    decode: Decode, minute: np.ndarray, checkpoints: dict[str, Checkpoint]
+    decode: Decode, speech: np.ndarray, checkpoints: dict[str, Checkpoint]
 ) -> None:
-    source = Samples(minute, 16_000)
+    source = Samples(speech, 16_000)
     run = make_run(decode)
     parts = collect(run, source)
     expected = local(checkpoints["demo:tiny.en"], source)
@@ -109,17 +108,17 @@ def test_it_is_what_one_process_gives(
     assert got.text == expected.text and got.duration_s == expected.duration_s
 
 
-def test_work_is_counted(decode: Decode, minute: np.ndarray) -> None:
+def test_work_is_counted(decode: Decode, speech: np.ndarray) -> None:
     run = make_run(decode)
-    collect(run, Samples(minute, 16_000))
+    collect(run, Samples(speech, 16_000))
     work = run.work
-    assert work.n_chunks > 5 and work.n_retries == work.n_chunks and work.n_tokens > 100
+    assert work.n_chunks >= 4 and work.n_retries == work.n_chunks and work.n_tokens > 80
     assert work.stages_s["decode"] == pytest.approx(0.03 * work.n_chunks)
     assert work.stages_s["hops"] == pytest.approx(0.04 * work.n_chunks)
     assert work.stages_s["read"] > 0 and work.stages_s["vad"] > 0
 
 
-def test_no_more_chunks_are_out_than_allowed(decode: Decode, minute: np.ndarray) -> None:
+def test_no_more_chunks_are_out_than_allowed(decode: Decode, speech: np.ndarray) -> None:
     out, most = 0, 0
 
     async def counted(chunk: Chunk) -> Decoded:
@@ -131,11 +130,11 @@ def test_no_more_chunks_are_out_than_allowed(decode: Decode, minute: np.ndarray)
         finally:
             out -= 1
 
-    collect(make_run(counted, max_in_flight=2), Samples(minute, 16_000))
+    collect(make_run(counted, max_in_flight=2), Samples(speech, 16_000))
     assert most == 2
 
 
-def test_closing_stops_what_is_out(decode: Decode, minute: np.ndarray) -> None:
+def test_closing_stops_what_is_out(decode: Decode, speech: np.ndarray) -> None:
     cancelled: list[int] = []
 
     async def slow(chunk: Chunk) -> Decoded:
@@ -152,7 +151,7 @@ def test_closing_stops_what_is_out(decode: Decode, minute: np.ndarray) -> None:
         run = make_run(slow)
         with ThreadPoolExecutor(2) as threads:
             segments = run.segments(
-                Samples(minute, 16_000), AudioLimits(), lambda length: None, threads
+                Samples(speech, 16_000), AudioLimits(), lambda length: None, threads
             )
             async with aclosing(segments):
                 async for _ in segments:
@@ -162,7 +161,7 @@ def test_closing_stops_what_is_out(decode: Decode, minute: np.ndarray) -> None:
     assert {1, 2} <= set(cancelled)  # the third may not have begun
 
 
-def test_a_lost_chunk_names_its_place(decode: Decode, minute: np.ndarray) -> None:
+def test_a_lost_chunk_names_its_place(decode: Decode, speech: np.ndarray) -> None:
     async def loses_one(chunk: Chunk) -> Decoded:
         if chunk.index == 2:
             raise ChunkLostError(2)
@@ -170,20 +169,20 @@ def test_a_lost_chunk_names_its_place(decode: Decode, minute: np.ndarray) -> Non
 
     run = make_run(loses_one)
     with pytest.raises(ChunkFailedError) as caught:
-        collect(run, Samples(minute, 16_000))
+        collect(run, Samples(speech, 16_000))
     error = caught.value
     assert 8 <= error.start_s < error.end_s <= 30 and error.attempts == 2
 
 
-def test_the_length_is_told_before_anything_is_decoded(decode: Decode, minute: np.ndarray) -> None:
+def test_the_length_is_told_before_anything_is_decoded(decode: Decode, speech: np.ndarray) -> None:
     def refuse(length_s: float | None) -> None:
-        assert length_s == pytest.approx(len(minute) / 16_000)
+        assert length_s == pytest.approx(len(speech) / 16_000)
         raise OverloadedError("no room", 3.0)
 
     async def go() -> None:
         with ThreadPoolExecutor(2) as threads:
             run = make_run(decode)
-            segments = run.segments(Samples(minute, 16_000), AudioLimits(), refuse, threads)
+            segments = run.segments(Samples(speech, 16_000), AudioLimits(), refuse, threads)
             async for _ in segments:
                 pass
 
@@ -192,8 +191,8 @@ def test_the_length_is_told_before_anything_is_decoded(decode: Decode, minute: n
 
 
 @pytest.mark.parametrize("partial", [False, True])
-def test_broken_audio(decode: Decode, minute: np.ndarray, tmp_path: Path, partial: bool) -> None:
-    soundfile.write(tmp_path / "whole.wav", minute, 16_000)
+def test_broken_audio(decode: Decode, speech: np.ndarray, tmp_path: Path, partial: bool) -> None:
+    soundfile.write(tmp_path / "whole.wav", speech, 16_000)
     content = (tmp_path / "whole.wav").read_bytes()
     cut = content[: len(content) // 2]
     seen: list[list[TranscriptSegment]] = []
@@ -209,7 +208,7 @@ def test_broken_audio(decode: Decode, minute: np.ndarray, tmp_path: Path, partia
         asyncio.run(go())
     if partial:
         last = seen[-1][-1].end_s
-        assert last > len(minute) / 16_000 / 2 - 10, "all there was is transcribed first"
+        assert last > len(speech) / 16_000 / 2 - 10, "all there was is transcribed first"
     with pytest.raises(NotAudioError):
         collect(make_run(decode, partial=partial), b"no audio")
     with pytest.raises(AudioTooLongError):
@@ -227,9 +226,9 @@ def test_an_open_file_is_read_and_closed(decode: Decode, tmp_path: Path) -> None
     assert again.closed
 
 
-def test_nothing_stays_open(decode: Decode, minute: np.ndarray, tmp_path: Path) -> None:
+def test_nothing_stays_open(decode: Decode, speech: np.ndarray, tmp_path: Path) -> None:
     """ffmpeg is ended, wherever a run stops."""
-    soundfile.write(tmp_path / "long.mp3", minute, 16_000)
+    soundfile.write(tmp_path / "long.mp3", speech, 16_000)
     before = len(os.listdir("/proc/self/fd"))
 
     async def go() -> None:

@@ -19,6 +19,7 @@ from tests.e2e.conftest import CLIP, write_speech
 from tests.e2e.faulty import POISON, SLOW
 from tests.support.cluster import Cluster
 
+pytestmark = pytest.mark.chaos
 N_KILLS = int(os.environ.get("MURMUR_TEST_KILLS", "2"))
 DEADLINE_S = 25.0
 PATH = "/v1/audio/transcriptions"

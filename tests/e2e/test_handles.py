@@ -96,7 +96,7 @@ def test_a_job_of_the_cluster_gets_what_http_gives(
 
 
 def test_the_example_job_runs(cluster: Cluster) -> None:
-    clips = sorted(str(clip) for clip in DATA.glob("*.wav"))
+    clips = sorted(str(clip) for clip in DATA.glob("*.wav"))[:2]
     job = subprocess.run(
         [sys.executable, "examples/ray_job.py", *clips],
         env=cluster.joined(),
