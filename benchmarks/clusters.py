@@ -1,5 +1,6 @@
 """A Ray cluster of a benchmark's own, on this machine, with Murmur on it."""
 
+import io
 import os
 import socket
 import subprocess
@@ -51,6 +52,13 @@ def serving(settings: dict[str, Any], address: str | None = None) -> Iterator[st
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
+
+
+def wav(pcm: npt.NDArray[np.int16]) -> bytes:
+    """A WAV file of samples at 16 kHz."""
+    file = io.BytesIO()
+    soundfile.write(file, pcm, SAMPLE_RATE, format="WAV")
+    return file.getvalue()
 
 
 def speech(duration_s: float) -> npt.NDArray[np.int16]:

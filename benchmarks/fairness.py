@@ -10,16 +10,14 @@ line.
 
 import argparse
 import asyncio
-import io
 import json
 import statistics
 import time
 from collections.abc import Sequence
 
 import httpx2
-import soundfile
 
-from benchmarks.clusters import SAMPLE_RATE, serving, speech
+from benchmarks.clusters import serving, speech, wav
 
 SLOTS = 24
 
@@ -44,12 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 async def _measure(
     url: str, options: argparse.Namespace
 ) -> tuple[list[float], float, list[float], float]:
-    clip, long = _wav(3.0), _wav(60 * options.minutes)
+    clip, long = wav(speech(3.0)), wav(speech(60 * options.minutes))
     async with httpx2.AsyncClient(base_url=url, timeout=3600) as client:
         await _post(client, clip)
         idle = [await _post(client, clip) for _ in range(options.clips)]
         # As many chunks as there are slots, from one file.
-        batch_s = await _post(client, _wav(29.5 * SLOTS))
+        batch_s = await _post(client, wav(speech(29.5 * SLOTS)))
         began = time.perf_counter()
         files = [asyncio.create_task(_post(client, long)) for _ in range(options.files)]
         await asyncio.sleep(10)
@@ -67,12 +65,6 @@ async def _post(client: httpx2.AsyncClient, body: bytes) -> float:
     )
     answer.raise_for_status()
     return time.perf_counter() - began
-
-
-def _wav(duration_s: float) -> bytes:
-    file = io.BytesIO()
-    soundfile.write(file, speech(duration_s), SAMPLE_RATE, format="WAV")
-    return file.getvalue()
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

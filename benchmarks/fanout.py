@@ -10,7 +10,6 @@ Prints a table, then one JSON line.
 """
 
 import argparse
-import io
 import json
 import os
 import statistics
@@ -20,9 +19,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-import soundfile
-
-from benchmarks.clusters import SAMPLE_RATE, speech
+from benchmarks.clusters import speech, wav
 
 
 @dataclass(frozen=True)
@@ -122,8 +119,8 @@ def _child(options: argparse.Namespace) -> None:
         application = assemble(load_settings(None, {}, {"tiers": [tier]}))
         handle = ray_serve.run(application, name="murmur", route_prefix=None)
         wanted = TranscribeOptions(model="bench")
-        handle.transcribe.remote(_wav(60), wanted).result()  # loads what is loaded once
-        audio = _wav(60 * options.minutes)
+        handle.transcribe.remote(wav(speech(60)), wanted).result()  # loads what is loaded once
+        audio = wav(speech(60 * options.minutes))
         began = time.perf_counter()
         transcript = handle.transcribe.remote(audio, wanted).result()
         seconds = time.perf_counter() - began
@@ -132,12 +129,6 @@ def _child(options: argparse.Namespace) -> None:
     finally:
         cluster.shutdown()
     print(json.dumps({"seconds": seconds, "text": transcript.text}))
-
-
-def _wav(duration_s: float) -> bytes:
-    file = io.BytesIO()
-    soundfile.write(file, speech(duration_s), SAMPLE_RATE, format="WAV")
-    return file.getvalue()
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -14,7 +14,6 @@ machine, so its own work counts, too.
 
 import argparse
 import asyncio
-import io
 import json
 import random
 import statistics
@@ -26,9 +25,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import httpx2
-import soundfile
 
-from benchmarks.clusters import SAMPLE_RATE, serving, speech
+from benchmarks.clusters import SAMPLE_RATE, serving, speech, wav
 
 CLIP_S = 10.0
 STAGES = ("read", "vad", "waiting", "prefill", "decode")
@@ -154,12 +152,7 @@ def _bodies() -> list[bytes]:
     """Clips as WAV files."""
     pcm = speech(60.0)
     size = round(CLIP_S * SAMPLE_RATE)
-    bodies = []
-    for start in range(0, len(pcm), size):
-        file = io.BytesIO()
-        soundfile.write(file, pcm[start : start + size], SAMPLE_RATE, format="WAV")
-        bodies.append(file.getvalue())
-    return bodies
+    return [wav(pcm[start : start + size]) for start in range(0, len(pcm), size)]
 
 
 async def _request(client: httpx2.AsyncClient, body: bytes) -> Sample | None:

@@ -220,7 +220,8 @@ class Ingress:
                 info = await tier.info()
             wanted = options.to_transcription_options(info)
             # Not the caller's request id: two callers may use the same one.
-            transcription = Transcription(uuid.uuid4().hex, wanted, info.multilingual)
+            record.run = uuid.uuid4().hex
+            transcription = Transcription(record.run, wanted, info.multilingual)
             run = self._remote_run(tier, transcription, ticket, partial)
             record.work = run.work
             segments = run.segments(source, self.limits.audio, _declare(ticket), self._threads)
@@ -295,6 +296,7 @@ class _Record:
         self.request_id = request_id
         self.options = options
         self.tier = ""
+        self.run = ""
         self.outcome = "ok"
         self.audio_s = 0.0
         self.language = ""
@@ -319,6 +321,7 @@ class _Record:
         work = self.work or Work()
         return {
             "id": self.request_id,
+            "run": self.run,
             "outcome": self.outcome,
             "model": self.options.model,
             "tier": self.tier,

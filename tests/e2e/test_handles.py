@@ -1,8 +1,6 @@
 """Other Ray jobs, the client, and how chunks share replicas."""
 
 import json
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +14,7 @@ from deployments.options import TranscribeOptions
 from serve.client import ServerError, connect
 from tests.conftest import DATA, read_pcm
 from tests.e2e.conftest import CLIP, KEY, write_speech
-from tests.support.cluster import ROOT, Cluster
+from tests.support.cluster import Cluster
 
 JOB = """
 import json, sys
@@ -73,16 +71,8 @@ print(json.dumps({
 def test_a_job_of_the_cluster_gets_what_http_gives(
     cluster: Cluster, client: openai.OpenAI, long_file: Path
 ) -> None:
-    job = subprocess.run(
-        [sys.executable, "-c", JOB, str(CLIP), str(long_file)],
-        env=cluster.joined(),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert job.returncode == 0, job.stderr
-    got = json.loads(job.stdout.splitlines()[-1])
+    printed = cluster.job("-c", JOB, str(CLIP), str(long_file))
+    got = json.loads(printed.splitlines()[-1])
     clip = client.audio.transcriptions.create(model="tiny.en", file=CLIP).text
     assert got["texts"] == dict.fromkeys(got["texts"], clip)
     whole = client.audio.transcriptions.create(model="tiny.en", file=long_file).text
@@ -97,17 +87,9 @@ def test_a_job_of_the_cluster_gets_what_http_gives(
 
 def test_the_example_job_runs(cluster: Cluster) -> None:
     clips = sorted(str(clip) for clip in DATA.glob("*.wav"))[:2]
-    job = subprocess.run(
-        [sys.executable, "examples/ray_job.py", *clips],
-        env=cluster.joined(),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert job.returncode == 0, job.stderr
-    assert len(job.stdout.splitlines()) == len(clips)
-    assert "leisure to consider" in job.stdout
+    printed = cluster.job("examples/ray_job.py", *clips)
+    assert len(printed.splitlines()) == len(clips)
+    assert "leisure to consider" in printed
 
 
 def test_the_http_client(cluster: Cluster, long_file: Path) -> None:

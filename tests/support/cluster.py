@@ -68,6 +68,19 @@ class Cluster:
             timeout=timeout_s,
         )
 
+    def job(self, *arguments: str, timeout_s: float = 120) -> str:
+        """Run Python as another Ray job of the cluster; returns what it printed."""
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            env=self.joined(),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
     def joined(self) -> dict[str, str]:
         """The environment of another Ray job of the cluster."""
         lines = self.murmur("env").stdout.splitlines()
