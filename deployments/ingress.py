@@ -31,7 +31,6 @@ from deployments.errors import (
 from deployments.messages import Chunk, Pcm, Transcript, TranscriptSegment
 from deployments.options import TranscribeOptions
 from deployments.remote import RemoteRun, Work
-from deployments.tier import TierInfo
 from deployments.tier_client import ChunkLostError, TierClient
 from deployments.transcription import Transcription
 from engine import SAMPLE_RATE, DecodingOptions, RequestError
@@ -41,7 +40,7 @@ logger = logging.getLogger("ray.serve")
 _READ_THREADS = 16
 """Files that are read at the same moment: each takes tens of milliseconds a block."""
 _FRESH_S = 15.0
-"""An answer this young shows that a tier works; probes of Kubernetes come every 10 s."""
+"""A result this young shows that a tier works; probes of Kubernetes come every 10 s."""
 _PROBE_WAIT_S = 0.8
 """Kubernetes waits for a second."""
 _PROBE_PRIORITY = -1_000
@@ -188,10 +187,6 @@ class Ingress:
             raise UnknownModelError(model)
         return self.tiers[name]
 
-    async def info(self, model: str) -> TierInfo:
-        """What the model of a tier or alias can do."""
-        return await self.resolve(model).info()
-
     async def ready(self) -> dict[str, bool]:
         """Whether each tier that is always there decoded a chunk lately, or does so at once."""
         tiers = [tier for tier in self.tiers.values() if tier.name not in self._asleep]
@@ -332,6 +327,7 @@ class _Record:
             "rtfx": round(self.audio_s / max(self.took_s, 1e-9), 2),
             "chunks": work.n_chunks,
             "retried": work.n_retries,
+            "tokens": work.n_tokens,
             **{f"{stage}_s": round(seconds, 4) for stage, seconds in work.stages_s.items()},
         }
 
@@ -355,7 +351,7 @@ def _declare(ticket: Ticket) -> Any:
 
 
 def _is_fresh(tier: TierClient) -> bool:
-    return time.monotonic() - tier.last_answer < _FRESH_S
+    return time.monotonic() - tier.last_decoded < _FRESH_S
 
 
 def _noise() -> Pcm:

@@ -185,7 +185,7 @@ class RemoteRun:
                 ready: list[TranscriptSegment] = []
                 for task in [task for task in self._in_flight if task.done()]:
                     ready += self._accept(task)
-                if reading is None and not self._exhausted and self._wants_audio():
+                if reading is None and not self.transcription.ended and self._wants_audio():
                     reading = reader.read()
                 self._send()
                 self._on_progress(self._read_s, self.transcription.unfinished_s)
@@ -198,10 +198,6 @@ class RemoteRun:
                 reading.cancel()
             reader.close()
             await self._stop()
-
-    @property
-    def _exhausted(self) -> bool:
-        return self.transcription.ended
 
     def _wants_audio(self) -> bool:
         """Parts that wait for earlier ones fill memory, so reading must not run far ahead; but a

@@ -69,7 +69,9 @@ class TierClient:
         self.name = name
         self._handle = handle
         self.last_answer = float("-inf")
-        """When it last answered a call, by the monotonic clock."""
+        """When it last answered any call, in seconds of the monotonic clock."""
+        self.last_decoded = float("-inf")
+        """When it last decoded a chunk."""
         self._n_out = 0
         self._is_down = False
         self._info: TierInfo | None = None
@@ -99,9 +101,11 @@ class TierClient:
             TierUnavailableError: there are no replicas, and none can be started.
         """
         try:
-            return await self._watched(self._decode_until_done(chunk))
+            decoded = await self._watched(self._decode_until_done(chunk))
         except DeploymentUnavailableError as error:
             raise self._unavailable() from error
+        self.last_decoded = time.monotonic()
+        return decoded
 
     async def _watched(self, call: Coroutine[Any, Any, _T]) -> _T:
         """Wait for a call as long as the tier answers any. Serve's router waits for replicas for

@@ -171,7 +171,9 @@ def test_a_tier_that_answers_nobody_is_down_until_it_answers() -> None:
         assert len(handle.calls) == 2, "others are refused at once"
         with pytest.raises(TierUnavailableError):
             await trial
+        assert client.last_decoded == float("-inf")
         assert (await client.decode(CHUNK)).n_retries == 0
         assert (await client.decode(CHUNK)).n_retries == 0
+        assert client.last_decoded > 0
 
     asyncio.run(go())
