@@ -20,7 +20,6 @@ import torch
 from benchmarks.accuracy import MODELS
 from engine import N_SAMPLES, EngineConfig, Precision, open_checkpoint
 from engine.kernels import native
-from engine.parallel.group import SingleRank
 from engine.runner import ModelRunner
 
 POSITION = 60
@@ -61,7 +60,7 @@ def _measure(model: str, options: argparse.Namespace) -> list[Row]:
     for way, (precision, kernels) in WAYS.items():
         config = EngineConfig(precision=precision, max_slots=max(options.batches))
         with kernels():
-            runners[way] = ModelRunner(open_checkpoint(model), config, SingleRank())
+            runners[way] = ModelRunner(open_checkpoint(model), config)
             for slot in range(config.max_slots):
                 runners[way].encode([window], [slot])
     encode: dict[str, list[float]] = {way: [] for way in WAYS}
@@ -86,7 +85,7 @@ def _measure(model: str, options: argparse.Namespace) -> list[Row]:
 
 
 def _step(runner: ModelRunner, n: int) -> None:
-    runner.positions[:] = POSITION
+    runner.banks[0].positions[:] = POSITION
     runner.decode(n, POSITION + 1, [None] * n)
 
 

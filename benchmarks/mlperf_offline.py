@@ -162,7 +162,7 @@ def _phases(
     n_samples: int,
     n_tokens: int,
 ) -> tuple[float, float]:
-    runner, config = engine.runner, engine.config
+    runner, config = engine.executor.runner, engine.config
     size = min(config.encode_limit, config.max_slots)
 
     def encode() -> None:

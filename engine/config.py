@@ -149,6 +149,10 @@ class EngineConfig:
     def lag(self) -> int:
         return (0 if self.on_cpu else 2) if self.lag_steps is None else self.lag_steps
 
+    def positions(self, dims: ModelDimensions) -> int:
+        """Positions of a self-attention slot."""
+        return min(self.max_length or dims.n_text_ctx, dims.n_text_ctx)
+
     @property
     def encode_limit(self) -> int:
         return self.encode_batch or (1 if self.on_cpu else 8)

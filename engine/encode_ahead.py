@@ -13,7 +13,6 @@ from typing import Protocol
 import torch
 
 from engine.config import EngineConfig, Precision
-from engine.parallel.group import Group
 from engine.sequence import Sequence as Running
 
 # Computes the windows of some sequences, as one batch, into their slots.
@@ -33,7 +32,7 @@ class Encoding(Protocol):
         """Sequences whose windows are in their slots; waits for one if nothing is decoded.
 
         Args:
-            n_decoding: sequences that the caller would decode meanwhile.
+            n_decoding: sequences that the caller decodes meanwhile.
         """
 
     def beside(self) -> AbstractContextManager[None]:
@@ -183,13 +182,10 @@ class ThreadEncoding:
         return helped + [self._futures.pop(future) for future in done]
 
 
-def make_encoding(encode: Encode, config: EngineConfig, group: Group) -> Encoding:
-    """The way that suits device and number format.
-
-    A gang encodes inline: its ranks must agree on which windows join in a step. So does float32
-    on a CPU, whose products may depend on the number of threads.
-    """
-    if group.size > 1 or not config.overlap_encoding:
+def make_encoding(encode: Encode, config: EngineConfig) -> Encoding:
+    """The way that suits device and number format. float32 on a CPU is encoded inline, because its
+    products may depend on the number of threads."""
+    if not config.overlap_encoding:
         return InlineEncoding(encode, config.encode_limit)
     if not config.on_cpu:
         return StreamEncoding(encode, config.encode_limit, torch.device(config.device))

@@ -10,65 +10,68 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
 from engine.config import EngineConfig, default_precision
 from engine.decoding.tokenizer import Tokenizer
-from engine.encode_ahead import make_encoding
 from engine.errors import EngineError, RequestError
-from engine.header import StepHeader
-from engine.parallel.group import Group, SingleRank
+from engine.executor import Executor, LocalExecutor
 from engine.request import Request, Result
-from engine.runner import ModelRunner
 from engine.scheduler import Scheduler
 from engine.sequence import Sequence as Running
-from engine.transfer import Download
+from engine.transfer import Pending
 from engine.weights.checkpoint import Checkpoint, open_checkpoint
 
 
 @dataclass(frozen=True, slots=True)
 class _Launched:
-    """Tokens that the device was told to sample: each row's sequence, and the values."""
+    """Values that were asked for: by which operation, in which round of their group's decoding, and
+    of which sequence each row is."""
 
-    step: int
+    kind: Literal["detect", "begin", "decode"]
+    group: int
+    round: int
     rows: list[Running | None]
-    values: Download
+    values: Pending
 
 
 class Engine:
-    """Whisper on one device.
+    """Whisper on one device, or on a gang of them.
 
     Args:
         checkpoint: an opened model.
         config: device, precision and batch.
-        group: the ranks that share the model's tensors.
-        clock: seconds, rising. Every rank times its work by it; what it decides is the leader's.
+        executor: what does the operations; by default this process, with the whole model.
+        clock: seconds, rising.
     """
 
     def __init__(
         self,
         checkpoint: Checkpoint,
         config: EngineConfig,
-        group: Group | None = None,
+        executor: Executor | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.config = config
         self.model_name = checkpoint.name
         self.dims = checkpoint.dims
         self.tokenizer: Tokenizer = checkpoint.tokenizer
-        self._group = group or SingleRank()
         self._clock = clock
-        self.runner = ModelRunner(checkpoint, config, self._group)
+        self.executor = executor or LocalExecutor(checkpoint, config)
+        self._encoding = self.executor.encoding
+        self._max_length = config.positions(checkpoint.dims)
         self._scheduler = Scheduler(config.max_slots, config.aging_s)
-        self._encoding = make_encoding(self._encode, config, self._group)
         self._being_encoded: dict[int, Running] = {}
+        self._being_detected: dict[int, Running] = {}
+        self._ready: list[Running] = []
         self._running: dict[int, Running] = {}
         self._launched: deque[_Launched] = deque()
+        self._rounds = [0] * self.executor.n_groups
         self._ids: set[str] = set()
         self._arrived: list[Request] = []
         self._aborted: list[int] = []
-        self._step = 0
         self._in_step = False
 
     @classmethod
@@ -116,7 +119,7 @@ class Engine:
         if len(arrived) < len(self._arrived):
             self._arrived = arrived
         elif not self._scheduler.remove(request_id):
-            held = self._being_encoded | self._running
+            held = self._being_encoded | self._being_detected | self._running
             self._aborted += [
                 slot for slot, sequence in held.items() if sequence.request.request_id == request_id
             ]
@@ -127,115 +130,190 @@ class Engine:
 
         Raises:
             EngineError: an earlier step failed and left the slots in an unknown state.
+            GangError: a rank of a gang failed, died or hangs.
         """
         if self._in_step:
             raise EngineError("an earlier step failed: load the engine anew")
         self._in_step = True
-        now_s = self._begin_step()
-        self._admit(now_s)
-        joining = self._encoding.collect(len(self._running))
+        self._begin_step()
+        joining = self._encoding.collect(len(self._running) + len(self._being_detected))
         with self._encoding.beside():
-            self._join(joining)
-            finished = self._collect()
-            if self._running:
-                self._decode()
-                finished += self._collect()
-        self._step += 1
+            finished = self._advance(joining)
         self._in_step = False
         return finished
 
-    def _begin_step(self) -> float:
-        """Agree with the leader, take in what arrived and drop what was aborted; returns the time
-        that this step goes by, in seconds."""
+    def check(self) -> None:
+        """See that the engine can go on; callable from any thread.
+
+        Raises:
+            GangError: a rank of a gang failed, died or hangs.
+        """
+        self.executor.check()
+
+    def close(self) -> None:
+        """End what was started for the engine."""
+        self.executor.close()
+
+    def _begin_step(self) -> None:
+        """Take in what arrived, drop what was aborted, and give free slots to waiting requests."""
+        now_s = self._clock()
         arrived, self._arrived = self._arrived, []
         aborted, self._aborted = self._aborted, []
-        own = StepHeader(self._step, round(self._clock() * 1e6), len(arrived), len(aborted))
-        now_s = own.broadcast(self._group).now_us / 1e6
         for slot in aborted:
             if slot in self._running:
                 self._release(self._running[slot])
             else:  # its slot is being written; it is dropped when that is done
-                self._being_encoded[slot].aborted = True
+                (self._being_encoded | self._being_detected)[slot].aborted = True
         for request in arrived:
             self._scheduler.add(request, now_s)
-        return now_s
-
-    def _admit(self, now_s: float) -> None:
-        """Give free slots to waiting requests and have their windows encoded."""
         admitted = self._scheduler.admit(now_s, self._encoding.room)
-        now = self._clock()
-        new = [Running(item.request, slot, item.arrived_s, now) for slot, item in admitted]
+        now_s = self._clock()
+        new = [Running(item.request, slot, item.arrived_s, now_s) for slot, item in admitted]
         self._being_encoded.update((sequence.slot, sequence) for sequence in new)
         self._encoding.submit(new)
 
-    def _encode(self, sequences: Sequence[Running]) -> None:
-        pcm = [sequence.request.pcm for sequence in sequences]
-        self.runner.encode(pcm, [sequence.slot for sequence in sequences])
+    def _advance(self, joining: Sequence[Running]) -> list[Result]:
+        """Take in encoded windows, and bring every slot a token further."""
+        self._join(joining)
+        self._read_what_is_there()
+        self._begin_ready()
+        self._read_what_is_there()
+        finished = self._finish()
+        launched = [group for group in range(len(self._rounds)) if self._may_decode(group)]
+        for group in launched:
+            self._decode(group)
+        if not launched and not finished:
+            self._wait()
+        self._read_what_is_there()
+        return finished + self._finish()
 
     def _join(self, encoded: Sequence[Running]) -> None:
-        """Run the prompts of sequences whose windows are encoded."""
+        """Find out the language of sequences whose windows are encoded."""
         for sequence in encoded:
             del self._being_encoded[sequence.slot]
+            options = sequence.request.options
             if sequence.aborted:
                 self._scheduler.free(sequence.slot)
-        new = [sequence for sequence in encoded if not sequence.aborted]
-        self._running.update((sequence.slot, sequence) for sequence in new)
-        for sequence in new:
-            self._set_language(sequence)
-        decoding = [sequence for sequence in new if sequence.finish_reason is None]
-        # On a CPU prompts run one by one: the number of rows would change the bits.
-        size = 1 if self.config.on_cpu else max(1, len(decoding))
-        for start in range(0, len(decoding), size):
-            self._begin(decoding[start : start + size])
-        for sequence in new:
-            sequence.first_token_s = self._clock()
+            elif options.language is not None and options.task != "detect_language":
+                sequence.language = options.language
+                self._ready.append(sequence)
+            elif self.tokenizer.multilingual:
+                self._being_detected[sequence.slot] = sequence
+                values = self.executor.detect_language(sequence.slot)
+                self._launched.append(_Launched("detect", 0, -1, [sequence], values))
+            else:
+                self._know_language(sequence)
 
-    def _set_language(self, sequence: Running) -> None:
-        options = sequence.request.options
-        if options.language is not None and options.task != "detect_language":
-            sequence.language = options.language
-        elif self.tokenizer.multilingual:
-            probabilities = self.runner.detect_language(sequence.slot)
-            if options.languages:
-                probabilities = _among(probabilities, options.languages)
-            sequence.language = max(probabilities, key=probabilities.__getitem__)
-            sequence.language_prob = probabilities[sequence.language]
-        if options.task == "detect_language":
+    def _know_language(self, sequence: Running) -> None:
+        """Go on with a sequence whose language was detected."""
+        if sequence.aborted:
+            self._scheduler.free(sequence.slot)
+        elif sequence.request.options.task == "detect_language":
             sequence.finish_reason = "detected"
+            sequence.first_token_s = self._clock()
+            self._running[sequence.slot] = sequence
+        else:
+            self._ready.append(sequence)
 
-    def _begin(self, sequences: Sequence[Running]) -> None:
+    def _begin_ready(self) -> None:
+        """Run the prompts of sequences that have all they need."""
+        ready, self._ready = self._ready, []
+        for group in range(len(self._rounds)):
+            new = [sequence for sequence in ready if self._group(sequence) == group]
+            # On a CPU prompts run one by one: the number of rows would change the bits.
+            size = 1 if self.config.on_cpu else max(1, len(new))
+            for start in range(0, len(new), size):
+                self._begin(group, new[start : start + size])
+
+    def _begin(self, group: int, sequences: list[Running]) -> None:
         for sequence in sequences:
             sequence.prompt = self._prompt(sequence.request, sequence.language)
             wanted = sequence.request.options.max_new_tokens or self.dims.n_text_ctx // 2
             sequence.max_new_tokens = min(wanted, self._room(sequence.prompt))
+            self._running[sequence.slot] = sequence
         noise = [sequence.noise() for sequence in sequences]
-        sampled, no_speech = self.runner.begin(
+        values = self.executor.begin(
             [sequence.prompt for sequence in sequences],
             [sequence.slot for sequence in sequences],
             [sequence.request.options for sequence in sequences],
             noise,
         )
-        self._keep(list(sequences), Download(sampled.tokens, sampled.logprobs, no_speech))
+        self._keep("begin", group, list(sequences), values)
 
-    def _decode(self) -> None:
-        n = max(self._running) + 1
-        by_slot = [self._running.get(slot) for slot in range(n)]
-        n_positions = max(sequence.position for sequence in self._running.values()) + 1
-        noise = [None if sequence is None else sequence.noise() for sequence in by_slot]
-        sampled = self.runner.decode(n, n_positions, noise)
-        self._keep(by_slot, Download(sampled.tokens, sampled.logprobs))
+    def _may_decode(self, group: int) -> bool:
+        """Whether a group has sequences, and is not waiting for what they said before."""
+        return any(self._group(sequence) == group for sequence in self._running.values()) and not (
+            any(
+                launched.kind == "decode" and launched.group == group and self._is_due(launched)
+                for launched in self._launched
+            )
+        )
 
-    def _keep(self, rows: list[Running | None], values: Download) -> None:
+    def _decode(self, group: int) -> None:
+        n_groups = len(self._rounds)
+        slots = [slot for slot in self._running if slot % n_groups == group]
+        n_positions = max(self._running[slot].position for slot in slots) + 1
+        rows = [self._running.get(slot) for slot in range(group, max(slots) + 1, n_groups)]
+        noise = [None if sequence is None else sequence.noise() for sequence in rows]
+        values = self.executor.decode(group, len(rows), n_positions, noise)
+        self._rounds[group] += 1
+        self._keep("decode", group, rows, values)
+
+    def _keep(
+        self,
+        kind: Literal["begin", "decode"],
+        group: int,
+        rows: list[Running | None],
+        values: Pending,
+    ) -> None:
         for sequence in rows:
             if sequence is not None:
                 sequence.n_sampled += 1
-        self._launched.append(_Launched(self._step, rows, values))
+        self._launched.append(_Launched(kind, group, self._rounds[group] - 1, rows, values))
 
-    def _collect(self) -> list[Result]:
-        """Read what has come back from the device, and return what is finished."""
-        newest = self._step - self.config.lag
-        while self._launched and self._launched[0].step <= newest:
-            self._read(self._launched.popleft())
+    def _is_due(self, launched: _Launched) -> bool:
+        """Whether enough has been launched behind it that it should be read."""
+        newest = self._rounds[launched.group] - max(self.config.lag, 1)
+        return launched.kind == "detect" or launched.round <= newest
+
+    def _read_what_is_there(self) -> None:
+        """Read what is due and has come back."""
+        for launched in list(self._launched):
+            if self._is_due(launched) and launched.values.ready:
+                self._read(launched)
+
+    def _wait(self) -> None:
+        """Wait for the first of what is due."""
+        due = next((item for item in self._launched if self._is_due(item)), None)
+        if due is not None:
+            self._read(due)
+
+    def _read(self, launched: _Launched) -> None:
+        self._launched.remove(launched)
+        columns = [column.tolist() for column in launched.values.get()]
+        if launched.kind == "detect":
+            sequence = launched.rows[0]
+            assert sequence is not None
+            del self._being_detected[sequence.slot]
+            self._set_language(sequence, columns[0])
+            self._know_language(sequence)
+            return
+        for row, sequence in enumerate(launched.rows):
+            if sequence is not None:
+                sequence.append(columns[0][row], columns[1][row], self.tokenizer.eot)
+                if launched.kind == "begin":
+                    sequence.no_speech_prob = columns[2][row]
+                    sequence.first_token_s = self._clock()
+
+    def _set_language(self, sequence: Running, values: Sequence[float]) -> None:
+        probabilities = dict(zip(self.tokenizer.languages, values, strict=True))
+        if sequence.request.options.languages:
+            probabilities = _among(probabilities, sequence.request.options.languages)
+        sequence.language = max(probabilities, key=probabilities.__getitem__)
+        sequence.language_prob = probabilities[sequence.language]
+
+    def _finish(self) -> list[Result]:
+        """The results of sequences that have ended; their slots are free again."""
         done = [sequence for sequence in self._running.values() if sequence.finish_reason]
         results = []
         for sequence in done:
@@ -244,28 +322,23 @@ class Engine:
             self._release(sequence)
         return results
 
-    def _read(self, launched: "_Launched") -> None:
-        tokens, logprobs, *no_speech = (column.tolist() for column in launched.values.get())
-        for row, sequence in enumerate(launched.rows):
-            if sequence is not None:
-                sequence.append(tokens[row], logprobs[row], self.tokenizer.eot)
-                if no_speech:
-                    sequence.no_speech_prob = no_speech[0][row]
-
     def _release(self, sequence: Running) -> None:
         del self._running[sequence.slot]
-        self.runner.release(sequence.slot)
+        self.executor.release(sequence.slot)
         self._scheduler.free(sequence.slot)
+
+    def _group(self, sequence: Running) -> int:
+        return sequence.slot % len(self._rounds)
 
     def _prompt(self, request: Request, language: str) -> list[int]:
         options = request.options
-        limit = self.runner.max_length // 2 - 1
+        limit = self._max_length // 2 - 1
         prompt = self.tokenizer.prompt_tokens(options, limit)
         return prompt + self.tokenizer.sot_sequence(language, options)
 
     def _room(self, prompt: list[int]) -> int:
         """Tokens that can be sampled after a prompt. The last one sampled is never written."""
-        return self.runner.max_length - len(prompt) + 1
+        return self._max_length - len(prompt) + 1
 
 
 def _among(probabilities: dict[str, float], languages: Sequence[str]) -> dict[str, float]:

@@ -3,6 +3,8 @@
 EngineError
 |-- ModelNotFoundError      the name is no folder, demo model or hub id that can be had
 |-- WeightsError            files are there but wrong: hash, format, a missing or misshapen tensor
+|-- ShardingError           the model cannot be split over ranks as asked
+|-- GangError               a rank of a gang failed, died or hangs
 |-- RequestError            a request that this model cannot serve (also a ValueError)
 """
 
@@ -17,6 +19,14 @@ class ModelNotFoundError(EngineError):
 
 class WeightsError(EngineError):
     """The weight files cannot be used."""
+
+
+class ShardingError(EngineError):
+    """The model cannot be split over ranks as asked."""
+
+
+class GangError(EngineError):
+    """A rank of a gang failed, died or hangs; the gang has to be replaced as a whole."""
 
 
 class RequestError(EngineError, ValueError):

@@ -1,9 +1,12 @@
-"""Runs the model on batches: windows into slots, prompts, and one token for every slot.
+"""Runs a rank's layers on batches: windows into slots, prompts, and one token for every slot.
 
-Knows tensors and slots; nothing of queues, texts or finished sequences.
+Knows tensors and slots; nothing of queues, texts or finished sequences. A rank that holds the whole
+model does all of each operation; in a pipeline each stage does its part of it and hands on.
 """
 
+from collections import deque
 from collections.abc import Sequence as Seq
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -16,87 +19,104 @@ from engine.config import EngineConfig
 from engine.cuda_graphs import DecodeGraphs
 from engine.decoding.rules import TokenRules
 from engine.decoding.sampler import Noise, Sampled, Sampler
-from engine.decoding.state import RuleState
-from engine.model.kv_cache import KVCache
+from engine.model.decoder import DecoderStage
+from engine.model.encoder import EncoderStage
 from engine.model.slots import Slots
-from engine.model.whisper import Stage, Whisper
-from engine.parallel.group import Group
-from engine.parallel.partition import partition
+from engine.model.whisper import Whisper
+from engine.parallel.place import Inbound, Place, Wires
+from engine.parallel.stages import group_sizes
 from engine.request import DecodingOptions
+from engine.slot_bank import SlotBank
 from engine.transfer import upload
 from engine.weights.checkpoint import Checkpoint
 
 
-class ModelRunner:
-    """A model with its slots on one device.
+@dataclass(frozen=True, slots=True)
+class _Coming:
+    """Tokens on their way from the last stage to the first that decodes."""
 
-    Tensors that live as long as the runner, indexed by slot: the key-value cache, `tokens` (the
-    last one sampled), `positions` (where it goes), and the state of the token rules.
+    group: int
+    where: Slots
+    tokens: Inbound
+
+
+class ModelRunner:
+    """A rank's layers with their slots, on one device.
+
+    Slots lie in groups, one for each stage that decodes, so that each has something to do: slot `s`
+    is number `s // n_groups` of group `s % n_groups`. Each operation is about slots of one group.
+    Ranks of a gang must be given the same operations in the same order.
+
+    Args:
+        place: of the rank; by default it holds the whole model.
     """
 
-    def __init__(self, checkpoint: Checkpoint, config: EngineConfig, group: Group) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, config: EngineConfig, place: Place | None = None
+    ) -> None:
         dims = self.dims = checkpoint.dims
+        self.place = place or Place.alone(dims)
         device = self.device = torch.device(config.device)
         self.formats = config.precision.formats(device)
-        self.n_slots = config.max_slots
-        self.max_length = min(config.max_length or dims.n_text_ctx, dims.n_text_ctx)
-        self.features = LogMel(dims.n_mels, device)
-        model = Whisper.load(
-            checkpoint.source, dims, Stage.whole(dims), group, device, self.formats
-        )
-        assert model.encoder is not None and model.decoder is not None
-        self.encoder, self.decoder = model.encoder, model.decoder
-        n_heads = len(partition(dims.n_text_head, group.size)[group.rank])
-        self.cache = KVCache(
-            n_layers=dims.n_text_layer,
-            n_slots=self.n_slots,
-            n_heads=n_heads,
-            head_dim=dims.head_dim,
-            max_length=self.max_length,
-            n_audio_ctx=dims.n_audio_ctx,
-            device=device,
-            formats=self.formats,
-        )
+        self.max_length = config.positions(dims)
+        sizes = group_sizes(self.place.stages, config.max_slots)
+        self.n_groups = len(sizes)
         self.tokenizer = checkpoint.tokenizer
-        rules = TokenRules(
-            vocab=self.decoder.embedding.vocab,
-            suppress=checkpoint.suppress_tokens,
-            begin_suppress=checkpoint.begin_suppress_tokens,
-            eot=self.tokenizer.eot,
-            timestamp_begin=self.tokenizer.timestamp_begin,
-            device=device,
-        )
-        suppressed = {*checkpoint.suppress_tokens, *checkpoint.begin_suppress_tokens}
-        self.decoder.embedding.never_choose(sorted(suppressed))
-        self.sampler = Sampler(rules, dims.n_vocab, group)
-        self.rule_state = RuleState.empty(self.n_slots, device)
-        self.tokens = torch.zeros(self.n_slots, dtype=torch.int64, device=device)
-        self.positions = torch.zeros(self.n_slots, dtype=torch.int64, device=device)
+        self.features = LogMel(dims.n_mels, device)
+        group, stage = self.place.group, self.place.stage
+        self._model = Whisper.load(checkpoint.source, dims, stage, group, device, self.formats)
+        self.banks = [
+            SlotBank(n_slots, dims, self.place, self.max_length, device, self.formats)
+            for n_slots in (sizes if self.place.stage.decoder else ())
+        ]
+        self._sampler = self._make_sampler(checkpoint) if self.place.ends_decoding else None
+        self._coming: deque[_Coming] = deque()
         self._on_cpu = config.on_cpu
         self._graphs: DecodeGraphs | None = None
-        if not config.on_cpu and config.cuda_graphs and group.size == 1:
-            state = [self.tokens, self.positions, *self.rule_state.tensors()]
-            self._graphs = DecodeGraphs(
-                lambda rows, length: self._decode(rows, rows, length, [None] * rows),
-                state,
-                self.n_slots,
-                self.max_length,
-            )
+        if not config.on_cpu and config.cuda_graphs and len(self.place.stages) * group.size == 1:
+            self._graphs = self._make_graphs()
 
     @torch.inference_mode()
     def encode(self, chunks: Seq[npt.NDArray[np.int16]], slots: Seq[int]) -> None:
-        """Encode windows as one batch and fill their slots' cross-attention."""
-        mel = self.features(chunks)
-        self.decoder.fill_cross(self.encoder(mel), self.cache, self._slots(slots))
+        """Encode windows as one batch and fill their slots, on a rank with the whole model."""
+        self.fill(self.encode_part(chunks, range(self.dims.n_audio_layer)), slots)
 
     @torch.inference_mode()
-    def detect_language(self, slot: int) -> dict[str, float]:
-        """Probability of each language for the window in a slot, by ISO code."""
+    def encode_part(
+        self, x: torch.Tensor | Seq[npt.NDArray[np.int16]], layers: range
+    ) -> torch.Tensor:
+        """Bring windows through some of the stage's encoder layers.
+
+        Args:
+            x: the windows' samples, where encoding begins; else (batch, n_audio_ctx, n_audio_state)
+                from the layer before. It is overwritten.
+            layers: counted from the stage's first one.
+        """
+        states: torch.Tensor = self.encoder(
+            x if isinstance(x, torch.Tensor) else self.features(x), layers
+        )
+        return states
+
+    @torch.inference_mode()
+    def fill(self, states: torch.Tensor, slots: Seq[int]) -> None:
+        """Compute the cross-attention of encoded windows, (batch, n_audio_ctx, n_audio_state),
+        into slots of any groups."""
+        for group in range(self.n_groups):
+            rows = [row for row, slot in enumerate(slots) if slot % self.n_groups == group]
+            if rows:
+                where = self._where([slots[row] for row in rows])
+                part = states if len(rows) == len(slots) else states[rows]
+                self.decoder.fill_cross(part, self.banks[group].cache, where)
+
+    @torch.inference_mode()
+    def detect_language(self, slot: int) -> torch.Tensor | None:
+        """Run the start token alone; (n_languages,) probabilities in the order of the tokenizer's
+        languages, where decoding ends."""
         hidden = self._prefill([[self.tokenizer.sot]], [slot])
+        if hidden is None:
+            return None
         logits = self._logits(hidden[:, 0])[:1]
-        languages = self.tokenizer.languages
-        probabilities = self.sampler.choose_among(logits, list(languages.values()))[0]
-        return dict(zip(languages, probabilities.tolist(), strict=True))
+        return self.sampler.choose_among(logits, list(self.tokenizer.languages.values()))[0]
 
     @torch.inference_mode()
     def begin(
@@ -105,51 +125,133 @@ class ModelRunner:
         slots: Seq[int],
         options: Seq[DecodingOptions],
         noise: Seq[Noise | None],
-    ) -> tuple[Sampled, torch.Tensor]:
-        """Run the prompts of new sequences and sample their first tokens.
+    ) -> tuple[Sampled, torch.Tensor] | None:
+        """Run the prompts of new sequences of one group and sample their first tokens.
 
         Returns:
-            The sampled tokens, and (n,) the probability of no speech.
+            The sampled tokens, and (n,) the probability of no speech, where decoding ends.
         """
+        bank, where = self._bank(slots[0]), self._where(slots)
         hidden = self._prefill(prompts, slots)
-        sot = [prompt.index(self.tokenizer.sot) for prompt in prompts]
-        rows = torch.arange(len(prompts), device=self.device)
-        at_sot = hidden[rows, upload(sot, self.device)]
         lengths = upload([len(prompt) for prompt in prompts], self.device)
-        at_end = hidden[rows, lengths - 1]
-        sot_logits, logits = self._logits(torch.cat([at_sot, at_end])).chunk(2)
+        bank.place_prompts(where, lengths)
+        if hidden is None:
+            self._expect_tokens(slots[0] % self.n_groups, where, len(slots))
+            return None
+        sot = upload([prompt.index(self.tokenizer.sot) for prompt in prompts], self.device)
+        rows = torch.arange(len(prompts), device=self.device)
+        at_both = torch.cat([hidden[rows, sot], hidden[rows, lengths - 1]])
+        sot_logits, logits = self._logits(at_both).chunk(2)
         no_speech = self.sampler.probability(sot_logits, self.tokenizer.no_speech)
         for slot, slot_options in zip(slots, options, strict=True):
-            self.rule_state.begin(slot, slot_options, self.tokenizer.timestamp_begin)
-        where = self._slots(slots)
-        sampled = self.sampler(logits, self.rule_state.select(where), noise)
-        self.positions[where] = lengths - 1  # of the prompt's last token; `_record` moves on
-        self._record(where, sampled.tokens)
-        return sampled, no_speech
+            index = slot // self.n_groups
+            bank.rule_state.begin(index, slot_options, self.tokenizer.timestamp_begin)
+        return self._sample(bank, where, logits, noise), no_speech
 
     @torch.inference_mode()
-    def decode(self, n: int, n_positions: int, noise: Seq[Noise | None]) -> Sampled:
-        """Feed each of the first `n` slots its last token and sample the next.
+    def decode(
+        self, n: int, n_positions: int, noise: Seq[Noise | None], group: int = 0
+    ) -> Sampled | None:
+        """Feed each of a group's first `n` slots its last token and sample the next.
 
         Args:
             n_positions: positions in use in the fullest slot, that token's included.
+
+        Returns:
+            The sampled tokens, where decoding ends.
         """
         if self._graphs is not None and all(item is None for item in noise):
             return self._graphs(n, n_positions)
-        rows = self._rows(n, self.n_slots)
-        return self._decode(n, rows, read_length(n_positions, self.max_length), noise)
+        rows = self._rows(n, self.banks[group].n_slots)
+        return self._decode(group, n, rows, read_length(n_positions, self.max_length), noise)
 
-    def _decode(self, n: int, rows: int, length: int, noise: Seq[Noise | None]) -> Sampled:
+    def release(self, slot: int) -> None:
+        """A slot's sequence has ended."""
+        self._bank(slot).release(slot // self.n_groups)
+
+    @property
+    def n_bytes(self) -> int:
+        """Of weights and slots on the device."""
+        return self._model.n_bytes + sum(bank.cache.n_bytes for bank in self.banks)
+
+    @property
+    def encoder(self) -> EncoderStage:
+        assert self._model.encoder is not None, "this stage has no encoder layer"
+        return self._model.encoder
+
+    @property
+    def decoder(self) -> DecoderStage:
+        assert self._model.decoder is not None, "this stage has no decoder layer"
+        return self._model.decoder
+
+    @property
+    def sampler(self) -> Sampler:
+        assert self._sampler is not None, "only the last stage samples"
+        return self._sampler
+
+    def _decode(
+        self, group: int, n: int, rows: int, length: int, noise: Seq[Noise | None]
+    ) -> Sampled | None:
         """A step of the first `n` slots in `rows` rows; reads nothing back to the host."""
-        positions = self.positions[:n]
-        tokens = F.pad(self.tokens[:n], (0, rows - n))
-        x = self.decoder.embed(tokens[:, None], F.pad(positions, (0, rows - n))[:, None])
-        hidden = self.decoder.decode(x, self.cache, positions, length)
+        bank, where = self.banks[group], slice(0, n)
+        self._take_tokens(group)
+        if self.place.begins_decoding:
+            x = self.decoder.embed(*bank.batch(n, rows))
+        else:
+            x = self._receive_hidden(rows, 1)
+        hidden = self.decoder.decode(x, bank.cache, bank.positions[:n], length)
+        bank.advance(where)
+        if not self.place.ends_decoding:
+            self._send_hidden(hidden)
+            self._expect_tokens(group, where, n)
+            return None
         logits = self.decoder.local_logits(hidden[:, 0])[:n]
-        where = slice(0, n)
-        sampled = self.sampler(logits, self.rule_state.select(where), noise)
-        self._record(where, sampled.tokens)
+        return self._sample(bank, where, logits, noise)
+
+    def _prefill(self, prompts: Seq[list[int]], slots: Seq[int]) -> torch.Tensor | None:
+        """Prompts, padded at the end, -> (n, padded length, n_text_state) where decoding ends. What
+        lies behind a prompt's end is overwritten token by token before anything reads it."""
+        length = padded_prompt(max(map(len, prompts)))
+        if self.place.begins_decoding:
+            eot = self.tokenizer.eot
+            padded = [prompt + [eot] * (length - len(prompt)) for prompt in prompts]
+            tokens = upload(padded, self.device)
+            positions = torch.arange(length, device=self.device).expand_as(tokens)
+            x = self.decoder.embed(tokens, positions)
+        else:
+            x = self._receive_hidden(len(prompts), length)
+        hidden = self.decoder.prefill(x, self._bank(slots[0]).cache, self._where(slots))
+        if self.place.ends_decoding:
+            return hidden
+        self._send_hidden(hidden)
+        return None
+
+    def _sample(
+        self, bank: SlotBank, where: Slots, logits: torch.Tensor, noise: Seq[Noise | None]
+    ) -> Sampled:
+        sampled = self.sampler(logits, bank.rule_state.select(where), noise)
+        bank.record(where, sampled, self.tokenizer.timestamp_begin)
+        if not self.place.begins_decoding:
+            self._wires.tokens.send(sampled.tokens, self.place.decoders[0])
         return sampled
+
+    def _send_hidden(self, hidden: torch.Tensor) -> None:
+        self._wires.hidden.send(hidden, self.place.index + 1)
+
+    def _receive_hidden(self, rows: int, length: int) -> torch.Tensor:
+        shape = (rows, length, self.dims.n_text_state)
+        return self._wires.hidden.expect(shape, self.formats.dtype, self.place.index - 1).get()
+
+    def _expect_tokens(self, group: int, where: Slots, n: int) -> None:
+        if self.place.begins_decoding:
+            tokens = self._wires.tokens.expect((n,), torch.int64, self.place.decoders[-1])
+            self._coming.append(_Coming(group, where, tokens))
+
+    def _take_tokens(self, group: int) -> None:
+        """Wait for the tokens of a group that were sampled in the last stage."""
+        while any(coming.group == group for coming in self._coming):
+            coming = self._coming.popleft()
+            self.banks[coming.group].tokens[coming.where] = coming.tokens.get()
 
     def _rows(self, n: int, max_rows: int) -> int:
         """Rows to compute for `n`: on a CPU their number may change the bits."""
@@ -157,37 +259,49 @@ class ModelRunner:
             return n
         return batch_rows(n, max_rows, self.formats.product == torch.float32)
 
-    def release(self, slot: int) -> None:
-        """Keep an idle slot's rows computing at a harmless place."""
-        self.tokens[slot] = 0
-        self.positions[slot] = 0
-
-    def _record(self, where: Slots, tokens: torch.Tensor) -> None:
-        self.tokens[where] = tokens
-        # An idle slot's position must not run past the cache; it is never read.
-        self.positions[where] = (self.positions[where] + 1).clamp_(max=self.max_length - 1)
-        self.rule_state.advance(where, tokens, self.tokenizer.timestamp_begin)
-
-    def _prefill(self, prompts: Seq[list[int]], slots: Seq[int]) -> torch.Tensor:
-        """Prompts, padded at the end, -> (n, padded length, n_text_state). What lies behind a
-        prompt's end is overwritten token by token before anything reads it."""
-        length = padded_prompt(max(map(len, prompts)))
-        eot = self.tokenizer.eot
-        padded = [prompt + [eot] * (length - len(prompt)) for prompt in prompts]
-        tokens = upload(padded, self.device)
-        positions = torch.arange(length, device=self.device).expand_as(tokens)
-        x = self.decoder.embed(tokens, positions)
-        return self.decoder.prefill(x, self.cache, self._slots(slots))
-
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """(n, n_text_state) -> (n, local ids), computed with the batch's number of rows."""
         n = len(hidden)
         rows = self._rows(n, n)
         return self.decoder.local_logits(F.pad(hidden, (0, 0, 0, rows - n)))[:n]
 
-    def _slots(self, slots: Seq[int]) -> Slots:
-        """A view where the slots are contiguous, so that nothing is copied."""
-        first = slots[0]
-        if list(slots) == list(range(first, first + len(slots))):
-            return slice(first, first + len(slots))
-        return upload(list(slots), self.device)
+    def _bank(self, slot: int) -> SlotBank:
+        return self.banks[slot % self.n_groups]
+
+    def _where(self, slots: Seq[int]) -> Slots:
+        """Where slots lie in their group; a view where they are contiguous, so that nothing is
+        copied."""
+        indices = [slot // self.n_groups for slot in slots]
+        first = indices[0]
+        if indices == list(range(first, first + len(indices))):
+            return slice(first, first + len(indices))
+        return upload(indices, self.device)
+
+    @property
+    def _wires(self) -> Wires:
+        assert self.place.wires is not None, "a rank alone hands on nothing"
+        return self.place.wires
+
+    def _make_sampler(self, checkpoint: Checkpoint) -> Sampler:
+        rules = TokenRules(
+            vocab=self.decoder.embedding.vocab,
+            suppress=checkpoint.suppress_tokens,
+            begin_suppress=checkpoint.begin_suppress_tokens,
+            eot=self.tokenizer.eot,
+            timestamp_begin=self.tokenizer.timestamp_begin,
+            device=self.device,
+        )
+        suppressed = {*checkpoint.suppress_tokens, *checkpoint.begin_suppress_tokens}
+        self.decoder.embedding.never_choose(sorted(suppressed))
+        return Sampler(rules, self.dims.n_vocab, self.place.group)
+
+    def _make_graphs(self) -> DecodeGraphs:
+        bank = self.banks[0]
+
+        def step(rows: int, length: int) -> Sampled:
+            sampled = self._decode(0, rows, rows, length, [None] * rows)
+            assert sampled is not None
+            return sampled
+
+        state = [bank.tokens, bank.positions, *bank.rule_state.tensors()]
+        return DecodeGraphs(step, state, bank.n_slots, self.max_length)

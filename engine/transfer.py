@@ -1,6 +1,19 @@
 """Values on their way between host and device, without making either wait for the other."""
 
+from typing import Protocol
+
 import torch
+
+
+class Pending(Protocol):
+    """Values on their way to the host."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether `get` would return at once."""
+
+    def get(self) -> list[torch.Tensor]:
+        """The values, on the CPU; waits for them."""
 
 
 def upload(values: list[int] | list[list[int]], device: torch.device) -> torch.Tensor:
@@ -32,6 +45,10 @@ class Download:
             self._event.record()
         else:
             self._values = list(tensors)
+
+    @property
+    def ready(self) -> bool:
+        return self._event is None or bool(self._event.query())  # type: ignore[no-untyped-call]
 
     def get(self) -> list[torch.Tensor]:
         """The tensors, on the CPU."""

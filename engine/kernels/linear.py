@@ -4,7 +4,7 @@ Which kernel a layer gets is chosen once, when it is loaded. On a CPU all give a
 whatever the other rows are, if their number is one of those that `engine.batching` chooses.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 
 import torch
@@ -21,6 +21,10 @@ class LinearKernel(nn.Module):
     def forward(self, x: torch.Tensor, gelu: bool = False) -> torch.Tensor:
         """(..., in) -> (..., out), through a GELU if asked to."""
         raise NotImplementedError
+
+    def hidden_tensors(self) -> Iterable[torch.Tensor]:
+        """What it keeps beside its parameters and buffers."""
+        return ()
 
 
 class DenseLinear(LinearKernel):
@@ -64,6 +68,9 @@ class PackedLinear(LinearKernel):
         )
         return y.to(self.dtype)
 
+    def hidden_tensors(self) -> Iterable[torch.Tensor]:
+        return (self._packed,)
+
 
 class NativeBfloat16Linear(LinearKernel):
     """bfloat16 in our own kernel, which has a row's bits whatever their number, and a tenth of
@@ -80,6 +87,9 @@ class NativeBfloat16Linear(LinearKernel):
 
     def forward(self, x: torch.Tensor, gelu: bool = False) -> torch.Tensor:
         return native.linear_bfloat16(x, self.packed, self.dtype, gelu)
+
+    def hidden_tensors(self) -> Iterable[torch.Tensor]:
+        return self.packed.tensors
 
 
 class Int8Linear(LinearKernel):
@@ -156,6 +166,9 @@ class OneDnnInt8Linear(Int8Linear):
         )  # fmt: skip
         return product
 
+    def hidden_tensors(self) -> Iterable[torch.Tensor]:
+        return (self._packed,)
+
 
 class NativeInt8Linear(LinearKernel):
     """The same in our own kernels, which quantise rows, multiply and apply the GELU in one pass."""
@@ -174,6 +187,9 @@ class NativeInt8Linear(LinearKernel):
 
     def forward(self, x: torch.Tensor, gelu: bool = False) -> torch.Tensor:
         return native.linear_int8(x.float(), self.packed, gelu, self.of_gelu).to(self.dtype)
+
+    def hidden_tensors(self) -> Iterable[torch.Tensor]:
+        return self.packed.tensors
 
 
 class NativeOutputLinear(LinearKernel):
@@ -207,6 +223,9 @@ class NativeOutputLinear(LinearKernel):
         logits = native.linear_int8(x.float(), self.packed, gelu=False, of_gelu=False)
         native.refine_logits(logits, x, self._output)
         return logits
+
+    def hidden_tensors(self) -> Iterable[torch.Tensor]:
+        return (*self.packed.tensors, self._scale)
 
 
 _MANY_ROWS = 48

@@ -121,8 +121,8 @@ class Bfloat16Weight:
         blocks = padded.view(-1, _LANES, self.depth // 2, 2)
         bias = weight.new_zeros(self.width) if bias is None else bias
         # Referred to by address, so they must live as long as this does.
-        self._tensors = (blocks.permute(0, 2, 1, 3).contiguous(), F.pad(bias.float(), (0, padding)))
-        addresses = [tensor.data_ptr() for tensor in self._tensors]
+        self.tensors = (blocks.permute(0, 2, 1, 3).contiguous(), F.pad(bias.float(), (0, padding)))
+        addresses = [tensor.data_ptr() for tensor in self.tensors]
         self._layer = _Bfloat16Layer(*addresses, self.depth, self.width)
 
     @property
@@ -160,13 +160,13 @@ class Int8Weight:
         blocks = padded.view(-1, _LANES, self.depth // 4, 4)
         bias = torch.zeros_like(scale) if bias is None else bias.float()
         # Referred to by address, so they must live as long as this does.
-        self._tensors = (
+        self.tensors = (
             blocks.permute(0, 2, 1, 3).contiguous(),
             F.pad(scale, (0, padding)),
             padded.sum(1, dtype=torch.int32),
             F.pad(bias, (0, padding)),
         )
-        addresses = [tensor.data_ptr() for tensor in self._tensors]
+        addresses = [tensor.data_ptr() for tensor in self.tensors]
         self._layer = _Int8Layer(*addresses, self.depth, self.width)
 
     @property

@@ -62,13 +62,19 @@ class EncoderStage(nn.Module):
         is_last = layers.stop == dims.n_audio_layer
         self.norm = LayerNorm(context, "encoder.layer_norm") if is_last else None
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, layers: range | None = None) -> torch.Tensor:
         """Mel (B, n_mels, 3000) in the first stage, else the stage before's output
-        (B, 1500, n_audio_state) -> (B, 1500, n_audio_state)."""
-        if self.stem is not None:
+        (B, 1500, n_audio_state) -> (B, 1500, n_audio_state).
+
+        Args:
+            layers: those of the stage to go through, counted from its first; what precedes them
+                was done before. All by default.
+        """
+        todo = range(len(self.layers)) if layers is None else layers
+        if self.stem is not None and todo.start == 0:
             x = self.stem(x)
-        for layer in self.layers:
-            x = layer(x)
-        if self.norm is not None:
+        for index in todo:
+            x = self.layers[index](x)
+        if self.norm is not None and todo.stop == len(self.layers):
             x = self.norm(x)
         return x

@@ -131,14 +131,14 @@ def test_an_error_of_the_encoding_thread_ends_the_engine(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     engine = engine_of(checkpoints)
-    encode = engine.runner.encode
+    encode = engine.executor.runner.encode
 
     def fails_elsewhere(*arguments: object) -> None:
         if threading.current_thread() is not threading.main_thread():
             raise torch.OutOfMemoryError("no room")
         encode(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(engine.runner, "encode", fails_elsewhere)
+    monkeypatch.setattr(engine.executor.runner, "encode", fails_elsewhere)
     for request in mixed(clips)[:4]:
         engine.add_request(request)
     with pytest.raises(torch.OutOfMemoryError):

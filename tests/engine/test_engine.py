@@ -106,7 +106,7 @@ def test_a_failed_step_leaves_no_engine_behind(
         raise torch.OutOfMemoryError("no room")
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine.runner, "encode", out_of_memory)
+        patch.setattr(engine.executor.runner, "encode", out_of_memory)
         with pytest.raises(torch.OutOfMemoryError):
             engine.step()
     with pytest.raises(EngineError, match="earlier step failed"):

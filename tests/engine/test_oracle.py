@@ -63,13 +63,13 @@ def test_tokens_equal_the_oracles(
 def test_teacher_forced_logits_are_within_a_thousandth(
     model: str, engines: dict[str, Engine], oracles: dict[str, Oracle], clips: dict[str, np.ndarray]
 ) -> None:
-    oracle, runner = oracles[model], engines[model].runner
+    oracle, runner = oracles[model], engines[model].executor.runner
     for pcm in clips.values():
         tokens = [oracle.tokenizer.sot, *oracle.decode(pcm, DecodingOptions()).tokens]
         mel = oracle.mel(pcm)
         expected = oracle.logits(oracle.encode(mel), tokens)
         with torch.inference_mode():
-            runner.decoder.fill_cross(runner.encoder(mel), runner.cache, slice(0, 1))
+            runner.fill(runner.encoder(mel), [0])
             hidden = runner._prefill([tokens], [0])[0, : len(tokens)]
             logits = runner.decoder.local_logits(hidden)
         assert (logits - expected).abs().max() < 1e-3

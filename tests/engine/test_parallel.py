@@ -1,25 +1,21 @@
-"""The sharded seams: split layers, vocabulary and sampling give the tokens of one rank."""
+"""How a model is cut over ranks and stages."""
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
-import torch
 
-from engine import (
-    Checkpoint,
-    DecodingOptions,
-    Engine,
-    EngineConfig,
-    EngineError,
-    Precision,
-    Request,
-)
-from engine.header import StepHeader
-from engine.parallel.group import SingleRank
+from benchmarks.random_model import LARGE_V3
+from engine.errors import ShardingError
 from engine.parallel.partition import partition, scaled
-from tests.support.running import run
-from tests.support.threaded_group import ThreadedGroup, run_ranks
+from engine.parallel.stages import (
+    Stage,
+    check_stages,
+    check_tensor_parallel,
+    cut_stages,
+    group_sizes,
+)
+
+DIMS = replace(LARGE_V3, n_audio_layer=4, n_text_layer=3)
 
 
 def test_twenty_heads_over_eight_ranks() -> None:
@@ -42,77 +38,52 @@ def test_scaled_part() -> None:
     assert scaled(range(2, 5), 64) == slice(128, 320)
 
 
-@pytest.mark.parametrize("size", [2, 4])
-def test_a_gang_gives_the_tokens_of_one_rank(
-    size: int,
-    checkpoints: dict[str, Checkpoint],
-    engines: dict[str, Engine],
-    clips: dict[str, np.ndarray],
-) -> None:
-    """Six heads over four ranks are 2, 2, 1, 1; the vocabulary does not divide by four either."""
-    model = "demo:tiny.en"
-    options = {
-        "greedy": DecodingOptions(),
-        "plain": DecodingOptions(timestamps=False, prompt="Jane Austen"),
-        "sampled": DecodingOptions(temperature=0.8, seed=11),
-    }
-    pcm = clips["librivox-0880.wav"]
-    requests = [Request(label, pcm, option) for label, option in options.items()]
-    expected = run(engines[model], requests)
-
-    def work(group: ThreadedGroup) -> dict[str, tuple[int, ...]]:
-        torch.set_num_threads(1)
-        engine = Engine(checkpoints[model], EngineConfig(max_slots=4), group)
-        return {key: result.tokens for key, result in run(engine, requests).items()}
-
-    n_threads = torch.get_num_threads()
-    gang = run_ranks(size, work)
-    torch.set_num_threads(n_threads)
-    for tokens in gang:
-        assert tokens == {key: result.tokens for key, result in expected.items()}
+def test_a_cut_is_a_contiguous_partition_of_encoder_and_decoder() -> None:
+    assert cut_stages(DIMS, [7]) == (Stage.whole(DIMS),)
+    assert cut_stages(DIMS, [2, 3, 2]) == (
+        Stage(range(2), range(0)),
+        Stage(range(2, 4), range(1)),
+        Stage(range(4, 4), range(1, 3)),
+    )
+    check_stages(DIMS, cut_stages(DIMS, [1] * 7))
 
 
-@pytest.mark.parametrize("precision", [Precision.INT8, Precision.BFLOAT16])
-def test_a_gang_of_few_bits_hears_the_same_words(
-    precision: Precision, checkpoints: dict[str, Checkpoint], clips: dict[str, np.ndarray]
-) -> None:
-    """Five ranks hold 409 or 410 hidden units each, which not every kernel takes; each quantises
-    its own, so the last bits differ from one rank's."""
-    model, requests = "demo:base", [Request("clip", clips["librivox-0880.wav"])]
-    config = EngineConfig(max_slots=4, precision=precision)
-
-    def work(group: ThreadedGroup) -> tuple[tuple[int, ...], float]:
-        torch.set_num_threads(1)
-        result = run(Engine(checkpoints[model], config, group), requests)["clip"]
-        return result.tokens, result.avg_logprob
-
-    n_threads = torch.get_num_threads()
-    alone = run(Engine(checkpoints[model], config), requests)["clip"]
-    gang = run_ranks(5, work)
-    torch.set_num_threads(n_threads)
-    assert all(answer == gang[0] for answer in gang)
-    tokens, avg_logprob = gang[0]
-    assert tokens == alone.tokens
-    assert avg_logprob == pytest.approx(alone.avg_logprob, abs=0.05)
+@pytest.mark.parametrize(
+    ("layer_counts", "message"),
+    [
+        ([1] * 8, "8 pipeline stages are more than the model's 7 layers"),
+        ([4, 4], "8 in all; the model has 7 \\(4 encoder, 3 decoder\\)"),
+        ([4, 2], "6 in all"),
+        ([7, 0], "each pipeline stage must hold a layer"),
+    ],
+)
+def test_counts_that_are_no_cut(layer_counts: list[int], message: str) -> None:
+    with pytest.raises(ShardingError, match=message):
+        cut_stages(DIMS, layer_counts)
 
 
-def test_every_rank_goes_by_the_leaders_clock() -> None:
-    def work(group: ThreadedGroup) -> StepHeader:
-        return StepHeader(7, 1_000 + group.rank, 2, 1).broadcast(group)
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        ([Stage(range(3), range(0)), Stage(range(2, 4), range(3))], "1 .* overlaps"),
+        ([Stage(range(4), range(2)), Stage(range(0), range(1, 3))], "1 .* overlaps"),
+        ([Stage(range(2), range(0)), Stage(range(3, 4), range(3))], "1 .* leaves layers out"),
+        ([Stage(range(4), range(0)), Stage(range(0), range(2))], "the model's last layers"),
+        ([Stage(range(4), range(3)), Stage(range(0), range(0))], "stage 1 holds no layer"),
+    ],
+)
+def test_stages_that_are_no_cut(stages: list[Stage], message: str) -> None:
+    with pytest.raises(ShardingError, match=message):
+        check_stages(DIMS, stages)
 
-    assert run_ranks(3, work) == [StepHeader(7, 1_000, 2, 1)] * 3
+
+def test_no_more_ranks_than_heads() -> None:
+    check_tensor_parallel(DIMS, 20)
+    with pytest.raises(ShardingError, match="1 to 20, the model's number of heads; got 21"):
+        check_tensor_parallel(DIMS, 21)
 
 
-@pytest.mark.parametrize("field", ["step", "n_arrived", "n_aborted"])
-def test_ranks_that_disagree_stop(field: str) -> None:
-    def work(group: ThreadedGroup) -> StepHeader:
-        return replace(StepHeader(7, 0, 2, 1), **{field: group.rank}).broadcast(group)
-
-    with pytest.raises(EngineError, match="lost each other"):
-        run_ranks(2, work)
-
-
-def test_one_rank_sends_nothing() -> None:
-    header, tensor = StepHeader(3, 1, 0, 64), torch.ones(2)
-    assert header.broadcast(SingleRank()) is header
-    assert SingleRank().all_reduce_sum(tensor) is tensor
+def test_a_slot_group_for_each_stage_that_decodes() -> None:
+    assert group_sizes(cut_stages(DIMS, [4, 3]), 5) == [5]
+    assert group_sizes(cut_stages(DIMS, [3, 2, 2]), 5) == [3, 2]
+    assert group_sizes(cut_stages(DIMS, [4, 1, 1, 1]), 2) == [1, 1]

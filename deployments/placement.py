@@ -1,0 +1,402 @@
+"""Where the parts of a replica go, and what a cluster lacks for them.
+
+A replica on several devices is a gang: a placement group whose bundles hold its shards, and in the
+first one also the actor that leads them. Ray lets a group that fits nowhere wait for ever, without
+a word, so `shortage` says beforehand what is missing. It counts what nodes have in all, not what is
+free at the moment, and knows of CPUs and GPUs alone. Only the last three functions ask Ray.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import ray
+from ray._private import ray_constants
+from ray._private.state import state
+from ray.autoscaler.v2.utils import is_autoscaler_v2
+from ray.experimental.internal_kv import _internal_kv_get
+
+ACCELERATOR_LABEL = "ray.io/accelerator-type"
+"""Label of a node: the class of its GPUs, which Ray finds out by itself."""
+CPU = "cpu"
+"""Stands for the class of a stage without GPUs."""
+_NODE_GROUP_LABEL = "ray.io/node-group"
+_ACCELERATOR_RESOURCE = "accelerator_type:"
+_UNTYPED_NODE = "node_"
+_TOLERANCE = 1e-6  # of sums of fractions; Ray counts in 1e-4
+_N_LISTED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class GangPlacement:
+    """The placement group of a replica.
+
+    Attributes:
+        bundles: resources of each; Ray never splits one over nodes.
+        labels: what the node of each bundle must be labelled with.
+        shard_bundles: the bundle of each rank; rank = stage * tensor_parallel + rank in the stage.
+        strategy: Ray's; bundles share as few nodes as they can.
+    """
+
+    bundles: tuple[dict[str, float], ...]
+    labels: tuple[dict[str, str], ...]
+    shard_bundles: tuple[int, ...]
+    strategy: str = "PACK"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeResources:
+    """What a node has in all."""
+
+    name: str
+    resources: dict[str, float]
+    labels: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeGroup:
+    """Nodes of one kind that an autoscaler may add.
+
+    Attributes:
+        resources: of each node.
+        max_count: how many more there may be; None: any number.
+    """
+
+    name: str
+    resources: dict[str, float]
+    labels: dict[str, str]
+    max_count: int | None
+
+
+Tier = tuple[str, GangPlacement, int]
+"""Its name, the placement of its replicas, and how many of these there must be; of a tier that may
+be asleep, none."""
+
+
+def gang_placement(
+    tensor_parallel: int,
+    accelerators: Sequence[str],
+    cpus: int,
+    leader_cpus: float,
+    allow_cross_node_tp: bool,
+) -> GangPlacement:
+    """A bundle for each stage, or for each shard where a stage may lie on several nodes.
+
+    Args:
+        tensor_parallel: shards of each stage.
+        accelerators: class of each stage, `cpu` or Ray's name of a GPU.
+        cpus: cores of each shard.
+        leader_cpus: cores of the actor that leads them; 0 if the only shard is that actor.
+
+    Raises:
+        ValueError: there is no stage, or no shard in one.
+    """
+    if tensor_parallel < 1 or not accelerators:
+        raise ValueError("a replica has at least one stage, and a stage at least one shard")
+    width = 1 if allow_cross_node_tp else tensor_parallel
+    classes = [name for name in accelerators for _ in range(tensor_parallel // width)]
+    bundles = [_bundle(name, width, cpus) for name in classes]
+    bundles[0]["CPU"] += leader_cpus
+    return GangPlacement(
+        bundles=tuple(bundles),
+        labels=tuple({} if name == CPU else {ACCELERATOR_LABEL: name} for name in classes),
+        shard_bundles=tuple(rank // width for rank in range(tensor_parallel * len(accelerators))),
+    )
+
+
+def _bundle(accelerator: str, n_shards: int, cpus: int) -> dict[str, float]:
+    gpus = {} if accelerator == CPU else {"GPU": float(n_shards)}
+    return {"CPU": float(cpus * n_shards), **gpus}
+
+
+def shortage(
+    tiers: Sequence[Tier], nodes: Sequence[NodeResources], growable: Sequence[NodeGroup] = ()
+) -> list[str]:
+    """What keeps replicas from being placed, a line for each fault; empty if all have a place.
+
+    Whether all fit together is tried by placing the largest bundles first, each on the tightest
+    node. In a cluster that is all but full this may miss the only way that there is, as may Ray.
+
+    Args:
+        growable: counted as if all their nodes were there.
+    """
+    kinds = [*nodes, *map(_new_node, growable)]
+    lines: list[str] = []
+    possible: list[Tier] = []
+    for tier in tiers:
+        faults = _misfits(tier, kinds)
+        lines += faults
+        if not faults:
+            possible.append(tier)
+    parts = [part for tier in possible for part in _parts(tier)]
+    there = [*nodes, *(node for group in growable for node in _new_nodes(group, parts))]
+    return lines + (_missing(possible, there) or _without_room(parts, there))
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A bundle of one of a tier's replicas."""
+
+    tier: str
+    replica: int
+    words: str
+    bundle: dict[str, float]
+    labels: dict[str, str]
+    n_shards: int
+
+    @property
+    def kind(self) -> tuple[str | None, float]:
+        return self.labels.get(ACCELERATOR_LABEL), _gpus(self.bundle)
+
+    def amount(self, resource: str) -> str:
+        return _count(self.bundle[resource], _kind_of(resource, self.labels))
+
+    def suits(self, node: NodeResources) -> bool:
+        return self.labels.items() <= node.labels.items()
+
+    def fits(self, free: Mapping[str, float]) -> bool:
+        return all(free.get(name, 0) >= n - _TOLERANCE for name, n in self.bundle.items())
+
+
+def _parts(tier: Tier) -> list[_Part]:
+    name, placement, replicas = tier
+    n_bundles, shards = len(placement.bundles), Counter(placement.shard_bundles)
+    kind = "shard" if n_bundles == len(placement.shard_bundles) else "stage"
+    bundles = list(zip(placement.bundles, placement.labels, strict=True))
+    return [
+        _Part(
+            tier=name,
+            replica=replica,
+            words="a replica" if n_bundles == 1 else f"{kind} {i + 1} of {n_bundles}",
+            bundle=bundle,
+            labels=labels,
+            n_shards=shards[i],
+        )
+        for replica in range(replicas)
+        for i, (bundle, labels) in enumerate(bundles)
+    ]
+
+
+def _new_node(group: NodeGroup) -> NodeResources:
+    return NodeResources(f"group {group.name}", group.resources, group.labels)
+
+
+def _new_nodes(group: NodeGroup, parts: Sequence[_Part]) -> list[NodeResources]:
+    """All that could be of use: at most one for each part that it can hold."""
+    node = _new_node(group)
+    n_useful = sum(part.suits(node) and part.fits(node.resources) for part in parts)
+    return [node] * (n_useful if group.max_count is None else min(n_useful, group.max_count))
+
+
+def _misfits(tier: Tier, nodes: Sequence[NodeResources]) -> list[str]:
+    """Bundles that no node could hold even if it were empty, one of each kind."""
+    kinds: dict[tuple[str | None, float], _Part] = {}
+    for part in _parts(tier):
+        kinds.setdefault(part.kind, part)  # the first is the largest: it may hold the leader
+    faults = (_misfit(part, nodes) for part in kinds.values())
+    return [f"tier {tier[0]}: {fault}" for fault in faults if fault is not None]
+
+
+def _misfit(part: _Part, nodes: Sequence[NodeResources]) -> str | None:
+    suited = [node for node in nodes if part.suits(node)]
+    wide = [node for node in suited if _gpus(node.resources) >= _gpus(part.bundle)]
+    if any(part.fits(node.resources) for node in wide):
+        return None
+    if not suited:
+        resource = "GPU" if "GPU" in part.bundle else "CPU"
+        return f"{part.words} needs {part.amount(resource)}, but no node has any{_known(nodes)}"
+    if not wide:
+        remedy = ": lower tensor_parallel or set allow_cross_node_tp" if part.n_shards > 1 else ""
+        return f"{_too_narrow(part, 'GPU', suited)}{remedy}"
+    remedy = " or tensor_parallel, or set allow_cross_node_tp" if part.n_shards > 1 else ""
+    return f"{_too_narrow(part, 'CPU', wide)}: lower cpus{remedy}"
+
+
+def _too_narrow(part: _Part, resource: str, nodes: Sequence[NodeResources]) -> str:
+    widest = max(nodes, key=lambda node: node.resources.get(resource, 0))
+    beside = f" beside {part.amount('GPU')}" if resource == "CPU" and "GPU" in part.bundle else ""
+    return (
+        f"{part.words} needs {part.amount(resource)} on one node{beside}; the widest node "
+        f"({widest.name}) has {widest.resources.get(resource, 0):g}"
+    )
+
+
+def _known(nodes: Iterable[NodeResources]) -> str:
+    classes = {node.labels.get(ACCELERATOR_LABEL) for node in nodes} - {None}
+    return f"; there are {', '.join(sorted(map(str, classes)))}" if classes else ""
+
+
+def _missing(tiers: Sequence[Tier], nodes: Sequence[NodeResources]) -> list[str]:
+    """What there is too little of in all."""
+    labels = (labels for _, placement, _ in tiers for labels in placement.labels if labels)
+    classes = dict.fromkeys(each[ACCELERATOR_LABEL] for each in labels)
+    gpus = [_too_few("GPU", {ACCELERATOR_LABEL: name}, tiers, nodes) for name in classes]
+    return [line for line in [*gpus, _too_few("CPU", {}, tiers, nodes)] if line is not None]
+
+
+def _too_few(
+    resource: str, labels: dict[str, str], tiers: Sequence[Tier], nodes: Sequence[NodeResources]
+) -> str | None:
+    needs = {name: (n, _per_replica(placement, resource, labels)) for name, placement, n in tiers}
+    needs = {name: (n, each) for name, (n, each) in needs.items() if n * each > 0}
+    has: dict[str, float] = {}
+    for node in nodes:
+        if labels.items() <= node.labels.items():
+            has[node.name] = has.get(node.name, 0) + node.resources.get(resource, 0)
+    needed, total = sum(n * each for n, each in needs.values()), sum(has.values())
+    if needed <= total + _TOLERANCE:
+        return None
+    terms = [f"{_count(n, 'replica')} of {each:g}" for n, each in needs.values()]
+    return (
+        f"{'tier' if len(needs) == 1 else 'tiers'} {', '.join(needs)}: "
+        f"{_count(needed, _kind_of(resource, labels))} {_are(needed)} needed for "
+        f"{' and '.join(terms)}, the cluster has {total:g} ({_listed(has)}): "
+        f"{needed - total:g} {_are(needed - total)} missing"
+    )
+
+
+def _per_replica(placement: GangPlacement, resource: str, labels: dict[str, str]) -> float:
+    pairs = zip(placement.bundles, placement.labels, strict=True)
+    return sum(bundle.get(resource, 0) for bundle, its in pairs if labels.items() <= its.items())
+
+
+def _without_room(parts: Sequence[_Part], nodes: Sequence[NodeResources]) -> list[str]:
+    """What is left over when there is enough in all, but not on the same nodes."""
+    free = [dict(node.resources) for node in nodes]
+    homeless: dict[str, list[_Part]] = {}
+    for part in sorted(parts, key=lambda part: _size(part.bundle), reverse=True):
+        room = [
+            left
+            for node, left in zip(nodes, free, strict=True)
+            if part.suits(node) and part.fits(left)
+        ]
+        if not room:
+            homeless.setdefault(part.tier, []).append(part)
+            continue
+        tightest = min(room, key=_size)
+        for name, n in part.bundle.items():
+            tightest[name] = tightest.get(name, 0) - n
+    left_over = [replace(node, resources=left) for node, left in zip(nodes, free, strict=True)]
+    n_replicas = {part.tier: part.replica + 1 for part in parts}
+    return [_no_room(found, n_replicas[tier], left_over) for tier, found in homeless.items()]
+
+
+def _no_room(parts: Sequence[_Part], n_replicas: int, nodes: Sequence[NodeResources]) -> str:
+    part = parts[0]
+    n = len({part.replica for part in parts})
+    resources = sorted(part.bundle, reverse=True)
+    suited = sorted((node for node in nodes if part.suits(node)), key=_free, reverse=True)
+    left = dict.fromkeys(
+        f"{' and '.join(_count(node.resources.get(name, 0), name) for name in resources)} "
+        f"on {node.name}"
+        for node in suited
+    )
+    return (
+        f"tier {part.tier}: {n} of {_count(n_replicas, 'replica')} {'has' if n == 1 else 'have'} "
+        f"no room beside the others: {part.words} needs "
+        f"{' and '.join(part.amount(name) for name in resources)} on one node; left are "
+        f"{_shortened(list(left))}"
+    )
+
+
+def _size(resources: Mapping[str, float]) -> tuple[float, float]:
+    return _gpus(resources), resources.get("CPU", 0)
+
+
+def _free(node: NodeResources) -> tuple[float, float]:
+    return _size(node.resources)
+
+
+def _gpus(resources: Mapping[str, float]) -> float:
+    return resources.get("GPU", 0)
+
+
+def _kind_of(resource: str, labels: Mapping[str, str]) -> str:
+    return f"{labels[ACCELERATOR_LABEL]} GPU" if resource == "GPU" else resource
+
+
+def _count(n: float, noun: str) -> str:
+    return f"{n:g} {noun}{'' if n == 1 else 's'}"
+
+
+def _are(n: float) -> str:
+    return "is" if n == 1 else "are"
+
+
+def _listed(amounts: Mapping[str, float]) -> str:
+    largest = sorted(amounts.items(), key=lambda item: item[1], reverse=True)
+    return _shortened([f"{n:g} on {name}" for name, n in largest])
+
+
+def _shortened(items: Sequence[str]) -> str:
+    hidden = len(items) - _N_LISTED
+    return ", ".join([*items[:_N_LISTED], *([f"{hidden} more"] if hidden > 0 else [])])
+
+
+def cluster_nodes() -> list[NodeResources]:
+    """The nodes that live, by address; those that share one, also by the start of their id."""
+    alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    sharing = Counter(node["NodeManagerAddress"] for node in alive)
+    nodes = [
+        NodeResources(
+            name=_name_of(node, sharing[node["NodeManagerAddress"]]),
+            resources=dict(node["Resources"]),
+            labels=dict(node["Labels"]),
+        )
+        for node in alive
+    ]
+    return sorted(nodes, key=lambda node: node.name)
+
+
+def _name_of(node: Mapping[str, Any], n_sharing: int) -> str:
+    address = str(node["NodeManagerAddress"])
+    return address if n_sharing == 1 else f"{address}/{node['NodeID'][:8]}"
+
+
+def growable_nodes() -> list[NodeGroup]:
+    """What the autoscaler says it may add.
+
+    Empty for a static cluster, but also where an autoscaler does not report its node groups to Ray,
+    and the one that comes with Ray (`ray up`, KubeRay) does not. `may_grow` tells the two apart.
+    """
+    config = state.get_cluster_config()
+    if config is None:
+        return []
+    running = Counter(node.labels.get(_NODE_GROUP_LABEL) for node in cluster_nodes())
+    groups = [
+        NodeGroup(
+            name=group.name,
+            resources={name: float(n) for name, n in group.resources.items()},
+            labels=_labels_of(group.resources),
+            max_count=None if group.max_count < 0 else group.max_count - running[group.name],
+        )
+        for group in config.node_group_configs
+    ]
+    return [group for group in groups if group.max_count is None or group.max_count > 0]
+
+
+def _labels_of(resources: Iterable[str]) -> dict[str, str]:
+    """A group's labels are not reported; the class of its GPUs is also the name of a resource."""
+    for name in resources:
+        if name.startswith(_ACCELERATOR_RESOURCE):
+            return {ACCELERATOR_LABEL: name.removeprefix(_ACCELERATOR_RESOURCE)}
+    return {}
+
+
+def may_grow() -> bool:
+    """Whether nodes may join by themselves, so that what is missing now may come.
+
+    True if a cluster launcher or KubeRay started a node, or if an autoscaler runs.
+    """
+    if any(_NODE_GROUP_LABEL in node.labels for node in cluster_nodes()):
+        return True
+    return is_autoscaler_v2(fetch_from_server=True) or _has_node_types()
+
+
+def _has_node_types() -> bool:
+    """Whether Ray's older autoscaler tells types of nodes; it names others by their id."""
+    status = _internal_kv_get(ray_constants.DEBUG_AUTOSCALING_STATUS)
+    report = (json.loads(status).get("autoscaler_report") if status else None) or {}
+    return any(not name.startswith(_UNTYPED_NODE) for name in report.get("active_nodes", {}))

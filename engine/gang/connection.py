@@ -1,0 +1,171 @@
+"""A line between the leader and a rank: frames of pickled messages over TCP.
+
+Both ends show that they know the gang's key before anything is unpickled.
+"""
+
+import hmac
+import pickle
+import secrets
+import select
+import socket
+import struct
+import threading
+from typing import Any
+
+_LENGTH = struct.Struct("!Q")
+_HELLO = struct.Struct("!32sI")
+_MAC_BYTES = 32
+_MAX_FRAME_BYTES = 1 << 30
+_HANDSHAKE_S = 5.0
+
+
+class HandshakeError(Exception):
+    """Who called does not know the key."""
+
+
+class Connection:
+    """One end of a line. Any thread may send, one may receive."""
+
+    def __init__(self, connected: socket.socket) -> None:
+        # A message is answered by another one: neither may wait to be sent with more.
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connected.settimeout(None)
+        self._socket = connected
+        self._lock = threading.Lock()
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def send(self, message: object) -> None:
+        """Raises OSError if the other end is gone."""
+        self.send_frame(pack(message))
+
+    def send_frame(self, frame: bytes) -> None:
+        """Send what `pack` made, which may go to several."""
+        with self._lock:
+            self._socket.sendall(frame)
+
+    def send_if_free(self, frame: bytes) -> None:
+        """Send a small frame, unless that would have to wait.
+
+        Raises:
+            OSError: the line is closed.
+        """
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            if self._socket.fileno() < 0:
+                raise OSError("the line is closed")
+            # What can be written to has room for much more than a small frame.
+            if select.select((), (self._socket,), (), 0)[1]:
+                self._socket.sendall(frame)
+        finally:
+            self._lock.release()
+
+    @property
+    def own_host(self) -> str:
+        """The address of this end."""
+        return str(self._socket.getsockname()[0])
+
+    def receive(self, timeout_s: float | None = None) -> Any:
+        """The next message; waits for it.
+
+        Raises:
+            EOFError, OSError: the other end is gone.
+            TimeoutError: there was none in time; nothing was read.
+        """
+        if timeout_s is not None and not select.select((self._socket,), (), (), timeout_s)[0]:
+            raise TimeoutError(f"no message within {timeout_s:.1f} s")
+        (length,) = _LENGTH.unpack(_read(self._socket, _LENGTH.size))
+        if length > _MAX_FRAME_BYTES:
+            raise OSError(f"a frame of {length} bytes is none of ours")
+        return pickle.loads(_read(self._socket, length))
+
+    def close(self) -> None:
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)  # wakes who receives
+        except OSError:
+            pass  # the other end was faster
+        with self._lock:  # whoever sends is woken by the above, too
+            self._socket.close()
+
+
+def pack(message: object) -> bytes:
+    """A message as a frame."""
+    content = pickle.dumps(message, protocol=5)
+    return _LENGTH.pack(len(content)) + content
+
+
+class Listener:
+    """Where ranks call the leader, at a port that the system chooses.
+
+    Args:
+        host: address of this machine that the ranks reach.
+    """
+
+    def __init__(self, host: str) -> None:
+        self._socket = socket.create_server((host, 0))
+        self.address: tuple[str, int] = (host, self._socket.getsockname()[1])
+        self.key = secrets.token_bytes(32)
+
+    def accept(self, timeout_s: float) -> tuple[int, Connection]:
+        """The next rank that calls.
+
+        Raises:
+            TimeoutError: none called.
+            HandshakeError: something else did.
+        """
+        self._socket.settimeout(max(timeout_s, 0.001))
+        accepted, _ = self._socket.accept()
+        try:
+            return _welcome(accepted, self.key), Connection(accepted)
+        except (OSError, EOFError) as error:
+            accepted.close()
+            raise HandshakeError(str(error)) from error
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def call(address: tuple[str, int], key: bytes, rank: int, timeout_s: float) -> Connection:
+    """Call the leader.
+
+    Raises:
+        OSError: it cannot be reached.
+        HandshakeError: who answers does not know the key.
+    """
+    connected = socket.create_connection(address, timeout=timeout_s)
+    nonce = secrets.token_bytes(32)
+    connected.sendall(_HELLO.pack(nonce, rank))
+    theirs = _read(connected, _MAC_BYTES + len(nonce))
+    if not hmac.compare_digest(theirs[:_MAC_BYTES], _mac(key, b"leader", nonce, rank)):
+        connected.close()
+        raise HandshakeError("who answers is not this gang's leader")
+    connected.sendall(_mac(key, b"rank", theirs[_MAC_BYTES:], rank))
+    return Connection(connected)
+
+
+def _welcome(accepted: socket.socket, key: bytes) -> int:
+    """The leader's side of the handshake; returns the rank."""
+    accepted.settimeout(_HANDSHAKE_S)
+    nonce, rank = _HELLO.unpack(_read(accepted, _HELLO.size))
+    own = secrets.token_bytes(32)
+    accepted.sendall(_mac(key, b"leader", nonce, rank) + own)
+    if not hmac.compare_digest(_read(accepted, _MAC_BYTES), _mac(key, b"rank", own, rank)):
+        raise EOFError("who calls does not know the key")
+    return int(rank)
+
+
+def _mac(key: bytes, role: bytes, nonce: bytes | bytearray, rank: int) -> bytes:
+    return hmac.digest(key, role + nonce + struct.pack("!I", rank), "sha256")
+
+
+def _read(source: socket.socket, n_bytes: int) -> bytearray:
+    content = bytearray(n_bytes)
+    view = memoryview(content)
+    while view:
+        n_read = source.recv_into(view)
+        if not n_read:
+            raise EOFError("the connection was closed")
+        view = view[n_read:]
+    return content

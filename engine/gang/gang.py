@@ -1,0 +1,134 @@
+"""The leader of a gang: does an engine's operations by giving orders to ranks."""
+
+from collections import deque
+from collections.abc import Callable
+from collections.abc import Sequence as Seq
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.distributed import Store  # type: ignore[attr-defined]
+
+from engine.config import EngineConfig
+from engine.decoding.sampler import Noise
+from engine.gang.encoding import GangEncoding
+from engine.gang.lines import Lines
+from engine.gang.orders import (
+    Begin,
+    Decode,
+    Detect,
+    Encoded,
+    Order,
+    RankReport,
+    Release,
+    Report,
+    Values,
+)
+from engine.parallel.distributed import Mesh
+from engine.parallel.stages import group_sizes
+from engine.request import DecodingOptions
+
+
+class _Awaited:
+    """Values that the last stage has been asked for."""
+
+    def __init__(self, take_answers: Callable[[bool], None]) -> None:
+        self._take_answers = take_answers
+        self._columns: Seq[npt.NDArray[np.generic]] | None = None
+
+    @property
+    def ready(self) -> bool:
+        if self._columns is None:
+            self._take_answers(False)
+        return self._columns is not None
+
+    def get(self) -> list[torch.Tensor]:
+        while self._columns is None:
+            self._take_answers(True)
+        return [torch.from_numpy(column) for column in self._columns]
+
+    def set(self, columns: Seq[npt.NDArray[np.generic]]) -> None:
+        self._columns = columns
+
+
+class Gang:
+    """The ranks of a mesh as an engine's executor.
+
+    Orders go to the ranks that they concern, in one order everywhere; values come back from the
+    last stage in the order in which they were asked for.
+
+    Args:
+        store: where the ranks found each other, which has to outlive them.
+    """
+
+    def __init__(self, lines: Lines, mesh: Mesh, config: EngineConfig, store: Store) -> None:
+        self._store = store
+        self.mesh = mesh
+        self.n_groups = len(group_sizes(mesh.stages, config.max_slots))
+        self.encoding = GangEncoding(self, config.encode_limit, config.max_slots)
+        self._lines = lines
+        self._decoders = [index for index, stage in enumerate(mesh.stages) if stage.decoder]
+        self._awaited: deque[_Awaited] = deque()
+        self._reports: list[RankReport] = []
+
+    def detect_language(self, slot: int) -> _Awaited:
+        return self._ask(Detect(slot))
+
+    def begin(
+        self,
+        prompts: Seq[list[int]],
+        slots: Seq[int],
+        options: Seq[DecodingOptions],
+        noise: Seq[Noise | None],
+    ) -> _Awaited:
+        return self._ask(Begin(tuple(prompts), tuple(slots), tuple(options), tuple(noise)))
+
+    def decode(self, group: int, n: int, n_positions: int, noise: Seq[Noise | None]) -> _Awaited:
+        return self._ask(Decode(group, n, n_positions, tuple(noise)))
+
+    def release(self, slot: int) -> None:
+        self._order_decoders(Release(slot))
+
+    def order(self, stage: int, order: Order) -> None:
+        """Give an order to all ranks of a stage."""
+        self._lines.send(self.mesh.ranks_of(stage), order)
+
+    def take_answers(self, wait: bool = False) -> None:
+        """Take in what ranks have answered; waits for an answer if asked to.
+
+        Raises:
+            GangError: a rank failed, died or hangs.
+        """
+        while (item := self._lines.answer(wait)) is not None:
+            wait = False
+            rank, answer = item
+            if isinstance(answer, Values):
+                self._awaited.popleft().set(answer.columns)
+            elif isinstance(answer, Encoded):
+                self.encoding.on_encoded(answer.batch, self.mesh.stage_of(rank))
+            elif isinstance(answer, RankReport):
+                self._reports.append(answer)
+
+    def report(self) -> list[RankReport]:
+        """How each rank fared since the last report, by rank. Comes when all orders are done."""
+        self._reports = []
+        self._lines.send(range(self.mesh.size), Report())
+        while len(self._reports) < self.mesh.size:
+            self.take_answers(wait=True)
+        return sorted(self._reports, key=lambda report: report.rank)
+
+    def check(self) -> None:
+        self._lines.check()
+
+    def close(self) -> None:
+        self._lines.close()
+
+    def _ask(self, order: Order) -> _Awaited:
+        awaited = _Awaited(self.take_answers)
+        self._awaited.append(awaited)
+        self._order_decoders(order)
+        return awaited
+
+    def _order_decoders(self, order: Order) -> None:
+        ranks = [rank for stage in self._decoders for rank in self.mesh.ranks_of(stage)]
+        self._lines.send(ranks, order)

@@ -1,0 +1,164 @@
+"""The leader's lines to all ranks: orders out, answers in, and a watch over who still answers.
+
+A rank that dies is noticed at once, because its line closes; one that hangs or is cut off, because
+it does not answer pings. So a gang may idle for hours without a collective being under way.
+"""
+
+import queue
+import selectors
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from engine.errors import EngineError, GangError
+from engine.gang.connection import Connection, pack
+from engine.gang.orders import Answer, Close, Failed, Order, Ping, Pong
+
+
+@dataclass(frozen=True, slots=True)
+class GangLimits:
+    """How long a gang's members wait for each other.
+
+    Args:
+        ping_s: seconds between pings, which ranks answer whatever else they do.
+        silent_s: a rank that has answered no ping for so long hangs; a rank that got none for so
+            long has lost its leader.
+        work_s: an operation that takes longer hangs. The slowest real one is the encoding of a
+            batch with a large model on a slow CPU.
+        load_s: for all ranks to be there with their weights.
+    """
+
+    ping_s: float = 1.0
+    silent_s: float = 10.0
+    work_s: float = 300.0
+    load_s: float = 900.0
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.silent_s < 2 * self.ping_s:
+            raise ValueError("silent_s must be at least twice ping_s")
+
+
+class Lines:
+    """Lines to ranks 0 to n-1. One thread uses them; `check` and `close` may be called from any."""
+
+    def __init__(self, connections: list[Connection], limits: GangLimits) -> None:
+        self._connections = connections
+        self._limits = limits
+        self._answers: queue.SimpleQueue[tuple[int, Answer] | None] = queue.SimpleQueue()
+        self._error: EngineError | None = None
+        self._closed = self._let_go = False
+        self._heard_s = [time.monotonic()] * len(connections)
+        self._watch = threading.Thread(target=self._run, name="murmur-gang", daemon=True)
+        self._watch.start()
+
+    def send(self, ranks: Iterable[int], order: Order) -> None:
+        """Give an order to some ranks; does not wait.
+
+        Raises:
+            GangError: the gang has failed.
+        """
+        self.check()
+        frame = pack(order)
+        for rank in ranks:
+            try:
+                self._connections[rank].send_frame(frame)
+            except OSError as error:
+                self._fail(GangError(f"rank {rank} is gone: {error}"))
+                self.check()
+
+    def answer(self, wait: bool) -> tuple[int, Answer] | None:
+        """The next answer and whose it is; None if there is none and it is not waited for.
+
+        Raises:
+            GangError: the gang has failed, or nobody answered for too long.
+        """
+        try:
+            item = self._answers.get(wait, self._limits.work_s)
+        except queue.Empty:
+            if wait:
+                limit_s = self._limits.work_s
+                self._fail(GangError(f"no rank has finished its work within {limit_s:g} s"))
+            self.check()
+            return None
+        if item is None:
+            self.check()
+        return item
+
+    def check(self) -> None:
+        """Raises GangError if the gang has failed."""
+        if self._error is not None:
+            raise self._error
+
+    def close(self) -> None:
+        """Have all ranks end; what hangs is let go."""
+        self._closed = True
+        frame = pack(Close())
+        for connection in self._connections:
+            try:
+                connection.send_if_free(frame)
+            except OSError:
+                continue  # it is gone already
+        self._watch.join(self._limits.silent_s)
+        self._let_go = True
+        self._watch.join()
+        for connection in self._connections:
+            connection.close()
+
+    def _fail(self, error: EngineError) -> None:
+        """Note why the gang ends, and let its ranks go: they end when their lines close."""
+        if self._error is None and not self._closed:
+            self._error = error
+            self._answers.put(None)
+            for connection in self._connections:
+                connection.close()
+
+    def _run(self) -> None:
+        """Take in answers and ping, until the gang ends."""
+        with selectors.DefaultSelector() as selector:
+            for rank, connection in enumerate(self._connections):
+                selector.register(connection, selectors.EVENT_READ, rank)
+            next_ping_s = before_s = time.monotonic()
+            while self._error is None and not self._let_go and selector.get_map():
+                for key, _ in selector.select(self._limits.ping_s / 2):
+                    self._take_in(key.data, selector)
+                now_s = time.monotonic()
+                if now_s - before_s > self._limits.silent_s / 2:
+                    # It is this process that stood still: nobody could be heard.
+                    self._heard_s = [now_s] * len(self._connections)
+                before_s = now_s
+                if now_s >= next_ping_s and not self._closed:
+                    next_ping_s = now_s + self._limits.ping_s
+                    self._ping(now_s)
+
+    def _take_in(self, rank: int, selector: selectors.BaseSelector) -> None:
+        try:
+            answer = self._connections[rank].receive()
+        except (OSError, EOFError) as error:
+            if self._error is None:
+                selector.unregister(self._connections[rank])
+                self._fail(GangError(f"rank {rank} has died: {error}"))
+            return
+        self._heard_s[rank] = time.monotonic()
+        if isinstance(answer, Failed):
+            kind = EngineError if answer.is_input else GangError
+            self._fail(kind(f"rank {rank}: {answer.reason}"))
+        elif not isinstance(answer, Pong):
+            self._answers.put((rank, answer))
+
+    def _ping(self, now_s: float) -> None:
+        for rank, heard_s in enumerate(self._heard_s):
+            if now_s - heard_s > self._limits.silent_s:
+                silent_s = now_s - heard_s
+                self._fail(GangError(f"rank {rank} hangs: it has been silent for {silent_s:.1f} s"))
+                return
+        frame = pack(Ping())
+        for rank, connection in enumerate(self._connections):
+            try:
+                connection.send_if_free(frame)
+            except OSError as error:
+                self._fail(GangError(f"rank {rank} is gone: {error}"))
+                return

@@ -1,0 +1,151 @@
+"""What the leader tells ranks to do, and what they answer. Small, but for a window's samples.
+
+Every rank of a stage gets the same orders in the same order. Only tensor rank 0 of a stage answers
+for it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.decoding.sampler import Noise
+from engine.parallel.traffic import Kind
+from engine.request import DecodingOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Expect:
+    """Make ready for a batch of `n` windows from another stage."""
+
+    batch: int
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Encode:
+    """Bring a batch of windows through encoder layers of the stage.
+
+    Attributes:
+        start, stop: the layers, counted from the stage's first.
+        pcm: the windows' samples, where encoding begins.
+    """
+
+    batch: int
+    start: int
+    stop: int
+    pcm: tuple[npt.NDArray[np.int16], ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """Compute the cross-attention of an encoded batch into slots."""
+
+    batch: int
+    slots: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Detect:
+    """Find the language of a slot's window."""
+
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Run prompts and sample the first tokens, in slots of one group."""
+
+    prompts: tuple[list[int], ...]
+    slots: tuple[int, ...]
+    options: tuple[DecodingOptions, ...]
+    noise: tuple[Noise | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Decode:
+    """One more token in the first `n` slots of a group."""
+
+    group: int
+    n: int
+    n_positions: int
+    noise: tuple[Noise | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A slot's sequence has ended."""
+
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Answer with a `RankReport`, and count from zero again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Answer at once, whatever else is being done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """End."""
+
+
+Order = Expect | Encode | Fill | Detect | Begin | Decode | Release | Report | Ping | Close
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """The answer to a Ping."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """The layers of an Encode order are done."""
+
+    batch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """What a Detect, Begin or Decode order gave, as `engine.executor` describes it."""
+
+    columns: tuple[npt.NDArray[np.generic], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RankReport:
+    """How a rank fared since the last report.
+
+    Attributes:
+        elapsed_s: since then.
+        idle_s: without an order, or waiting for a tensor of another stage.
+        collective_s: in collectives of its tensor-parallel group.
+        calls, sent_bytes: by kind, as `engine.parallel.traffic` counts them.
+        device_bytes: weights and slots on the device.
+        peak_rss_bytes: the process's greatest resident memory ever.
+    """
+
+    rank: int
+    elapsed_s: float
+    idle_s: float
+    collective_s: float
+    calls: dict[Kind, int]
+    sent_bytes: dict[Kind, int]
+    device_bytes: int
+    peak_rss_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The rank ends because of this."""
+
+    reason: str
+    is_input: bool = False
+    """The fault is in what was asked for, such as the model or the sharding."""
+
+
+Answer = Pong | Encoded | Values | RankReport | Failed

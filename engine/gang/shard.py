@@ -1,0 +1,247 @@
+"""A rank: does what the leader orders, with its slice of its stage's layers.
+
+Its line to the leader is read on a thread of its own, which answers pings. When the line closes,
+the leader is gone or has given up the gang, and the process ends: a rank may be waiting for ever in
+a collective for another one that died.
+"""
+
+import os
+import queue
+import resource
+import threading
+import time
+from collections.abc import Callable
+
+import torch
+
+from engine.decoding.sampler import Sampled
+from engine.errors import EngineError
+from engine.gang.connection import Connection
+from engine.gang.lines import GangLimits
+from engine.gang.orders import (
+    Begin,
+    Close,
+    Decode,
+    Detect,
+    Encode,
+    Encoded,
+    Expect,
+    Failed,
+    Fill,
+    Order,
+    Ping,
+    Pong,
+    RankReport,
+    Release,
+    Report,
+    Values,
+)
+from engine.parallel.place import Inbound, Place
+from engine.parallel.traffic import Traffic
+from engine.runner import ModelRunner
+from engine.transfer import Download
+
+
+class OrderReader:
+    """Reads a rank's line, on a thread.
+
+    Args:
+        on_lost: called on the thread when the leader is gone.
+    """
+
+    def __init__(
+        self, connection: Connection, limits: GangLimits, on_lost: Callable[[str], None]
+    ) -> None:
+        self._connection = connection
+        self._silent_s = limits.silent_s
+        self._on_lost = on_lost
+        self._orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
+        self._heard_s = time.monotonic()
+        self.idle_s = 0.0
+        threading.Thread(target=self._read, name="murmur-orders", daemon=True).start()
+        threading.Thread(target=self._watch, name="murmur-watch", daemon=True).start()
+
+    def next(self) -> Order:
+        """The next order; waits for it."""
+        began = time.perf_counter()
+        order = self._orders.get()
+        self.idle_s += time.perf_counter() - began
+        return order
+
+    def _read(self) -> None:
+        try:
+            while True:
+                order: Order = self._connection.receive()
+                self._heard_s = time.monotonic()
+                if isinstance(order, Ping):
+                    self._connection.send(Pong())
+                else:
+                    self._orders.put(order)
+        except (OSError, EOFError) as error:
+            self._on_lost(f"the leader is gone: {error}")
+
+    def _watch(self) -> None:
+        """A leader that stopped, or whose machine is cut off, does not close the line."""
+        before_s = time.monotonic()
+        while True:
+            time.sleep(self._silent_s / 4)
+            now_s = time.monotonic()
+            if now_s - before_s > self._silent_s / 2:
+                self._heard_s = now_s  # it is this process that stood still
+            before_s = now_s
+            if now_s - self._heard_s > self._silent_s:
+                self._on_lost(f"the leader has been silent for {now_s - self._heard_s:.1f} s")
+
+
+class Answers:
+    """Answers values when the device has them, in order, without making orders wait."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._waiting: queue.Queue[Download] = queue.Queue()
+        self._thread: threading.Thread | None = None
+
+    def send(self, *tensors: torch.Tensor) -> None:
+        values = Download(*tensors)
+        if self._thread is None and values.ready:
+            self._send(values)
+            return
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="murmur-answers", daemon=True)
+            self._thread.start()
+        self._waiting.put(values)
+
+    def _run(self) -> None:
+        while True:
+            self._send(self._waiting.get())
+
+    def _send(self, values: Download) -> None:
+        self._connection.send(Values(tuple(column.numpy() for column in values.get())))
+
+
+class Shard:
+    """Executes orders."""
+
+    def __init__(
+        self,
+        runner: ModelRunner,
+        rank: int,
+        connection: Connection,
+        reader: OrderReader,
+        traffic: Traffic,
+    ) -> None:
+        self._runner = runner
+        self._rank = rank
+        self._connection = connection
+        self._reader = reader
+        self._traffic = traffic
+        self._place: Place = runner.place
+        self._speaks = self._place.group.rank == 0
+        self._answers = Answers(connection)
+        self._inbound: dict[int, Inbound] = {}
+        self._windows: dict[int, torch.Tensor] = {}
+        self._reported_s = time.perf_counter()
+
+    def run(self) -> None:
+        """Do all that is ordered, until the order to end."""
+        while not isinstance(order := self._reader.next(), Close):
+            self.do(order)
+
+    def do(self, order: Order) -> None:
+        match order:
+            case Decode(group, n, n_positions, noise):
+                self._answer(self._runner.decode(n, n_positions, noise, group))
+            case Begin(prompts, slots, options, noise):
+                begun = self._runner.begin(prompts, slots, options, noise)
+                if begun is not None:
+                    self._answer(*begun)
+            case Detect(slot):
+                probabilities = self._runner.detect_language(slot)
+                if probabilities is not None and self._speaks:
+                    self._answers.send(probabilities)
+            case Release(slot):
+                self._runner.release(slot)
+            case Expect(batch, n):
+                self._expect(batch, n)
+            case Encode():
+                self._encode(order)
+            case Fill(batch, slots):
+                self._runner.fill(self._take_windows(batch), slots)
+            case Report():
+                self._connection.send(self._report())
+            case _:
+                raise AssertionError(f"no order for a rank: {order}")
+
+    def _answer(self, sampled: Sampled | None, *more: torch.Tensor) -> None:
+        if sampled is not None and self._speaks:
+            self._answers.send(sampled.tokens, sampled.logprobs, *more)
+
+    def _expect(self, batch: int, n: int) -> None:
+        dims, place = self._runner.dims, self._place
+        assert place.wires is not None
+        shape = (n, dims.n_audio_ctx, dims.n_audio_state)
+        source = place.index - 1 if place.stage.encoder else place.encoders[-1]
+        dtype = self._runner.formats.dtype
+        self._inbound[batch] = place.wires.windows.expect(shape, dtype, source)
+
+    def _take_windows(self, batch: int) -> torch.Tensor:
+        """A batch as far as it is encoded: from this stage, or from another one."""
+        if batch in self._windows:
+            return self._windows.pop(batch)
+        return self._inbound.pop(batch).get()
+
+    def _encode(self, order: Encode) -> None:
+        x = order.pcm if order.pcm is not None else self._take_windows(order.batch)
+        states = self._runner.encode_part(x, range(order.start, order.stop))
+        place = self._place
+        if order.stop < len(place.stage.encoder):
+            self._windows[order.batch] = states
+        else:
+            self._hand_on(order.batch, states)
+        if self._speaks:
+            self._connection.send(Encoded(order.batch))
+
+    def _hand_on(self, batch: int, states: torch.Tensor) -> None:
+        """Send what this stage encoded to who needs it: the next encoder stage, or all that
+        decode."""
+        place = self._place
+        is_last = place.index == place.encoders[-1]
+        for stage in place.decoders if is_last else [place.index + 1]:
+            if stage == place.index:
+                self._windows[batch] = states
+            else:
+                assert place.wires is not None
+                place.wires.windows.send(states, stage)
+
+    def _report(self) -> RankReport:
+        now_s = time.perf_counter()
+        waited = self._traffic.waited_s
+        report = RankReport(
+            rank=self._rank,
+            elapsed_s=now_s - self._reported_s,
+            idle_s=self._reader.idle_s
+            + sum(waited.get(kind, 0.0) for kind in ("windows", "hidden", "tokens")),
+            collective_s=waited.get("reduce", 0.0) + waited.get("gather", 0.0),
+            calls=dict(self._traffic.calls.items()),
+            sent_bytes=dict(self._traffic.sent_bytes.items()),
+            device_bytes=self._runner.n_bytes,
+            peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        )
+        self._traffic.clear()
+        self._reader.idle_s, self._reported_s = 0.0, now_s
+        return report
+
+
+def end_process(reason: str) -> None:
+    """End at once: whatever the process waits for would not come."""
+    os._exit(1)
+
+
+def say_why(connection: Connection, error: BaseException) -> None:
+    """Tell the leader why this rank ends."""
+    is_input = isinstance(error, EngineError)
+    reason = str(error) if is_input else f"{type(error).__name__}: {error}"
+    try:
+        connection.send(Failed(reason, is_input))
+    except OSError:
+        pass  # the leader has gone, too

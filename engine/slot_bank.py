@@ -1,0 +1,74 @@
+"""The slots that are decoded as one batch, as tensors on the device."""
+
+import torch
+from torch.nn import functional as F
+
+from engine.config import ModelDimensions, NumberFormats
+from engine.decoding.sampler import Sampled
+from engine.decoding.state import RuleState
+from engine.model.kv_cache import KVCache
+from engine.model.slots import Slots
+from engine.parallel.partition import partition
+from engine.parallel.place import Place
+
+
+class SlotBank:
+    """What a stage keeps of each slot.
+
+    Attributes:
+        cache: keys and values of the stage's layers.
+        tokens: the last token sampled, shape (n_slots,) int64; where decoding begins.
+        positions: where it goes, shape (n_slots,) int64.
+        rule_state: of the token rules; where decoding ends.
+    """
+
+    def __init__(
+        self,
+        n_slots: int,
+        dims: ModelDimensions,
+        place: Place,
+        max_length: int,
+        device: torch.device,
+        formats: NumberFormats,
+    ) -> None:
+        self.n_slots = n_slots
+        self.max_length = max_length
+        group = place.group
+        self.cache = KVCache(
+            n_layers=len(place.stage.decoder),
+            n_slots=n_slots,
+            n_heads=len(partition(dims.n_text_head, group.size)[group.rank]),
+            head_dim=dims.head_dim,
+            max_length=max_length,
+            n_audio_ctx=dims.n_audio_ctx,
+            device=device,
+            formats=formats,
+        )
+        self.tokens = torch.zeros(n_slots, dtype=torch.int64, device=device)
+        self.positions = torch.zeros(n_slots, dtype=torch.int64, device=device)
+        self.rule_state = RuleState.empty(n_slots, device)
+
+    def batch(self, n: int, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tokens and positions of the first `n` slots, (rows, 1) each, with rows of padding."""
+        padding = (0, rows - n)
+        tokens = F.pad(self.tokens[:n], padding)[:, None]
+        return tokens, F.pad(self.positions[:n], padding)[:, None]
+
+    def place_prompts(self, where: Slots, lengths: torch.Tensor) -> None:
+        """The first sampled token goes behind the prompt."""
+        self.positions[where] = lengths
+
+    def advance(self, where: Slots) -> None:
+        """A token was written. An idle slot's position must not run past the cache; it is never
+        read."""
+        self.positions[where] = (self.positions[where] + 1).clamp_(max=self.max_length - 1)
+
+    def record(self, where: Slots, sampled: Sampled, timestamp_begin: int) -> None:
+        """A token was sampled in each of these slots."""
+        self.tokens[where] = sampled.tokens
+        self.rule_state.advance(where, sampled.tokens, timestamp_begin)
+
+    def release(self, slot: int) -> None:
+        """Keep an idle slot's row computing at a harmless place."""
+        self.tokens[slot] = 0
+        self.positions[slot] = 0

@@ -1,0 +1,149 @@
+"""A gang of processes gives the tokens of one rank."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+
+from benchmarks.random_model import DIMENSIONS, random_checkpoint
+from engine import (
+    Checkpoint,
+    DecodingOptions,
+    Engine,
+    EngineConfig,
+    Precision,
+    Request,
+)
+from engine.gang.local import local_gang
+from engine.parallel.distributed import Mesh
+from engine.parallel.stages import cut_stages
+from tests.support.gangs import QUICK, check_equal, gang_of, mixed, run_mixed
+from tests.support.running import drain, run, run_alone
+
+TINY, BASE = "demo:tiny.en", "demo:base"
+MESHES = [(2, None), (3, None), (4, None), (1, [4, 4]), (1, [3, 2, 3]), (2, [4, 4])]
+"""Of tiny.en: six heads over four ranks, a vocabulary that does not divide, cuts at and beside the
+border of encoder and decoder."""
+
+
+@pytest.fixture(scope="module")
+def gang(checkpoints: dict[str, Checkpoint]) -> Iterator[Engine]:
+    """Six ranks: an encoder's part, one of both, and a decoder's part, two ranks each."""
+    with gang_of(checkpoints[TINY], 2, [3, 3, 2], limits=QUICK) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def requests(clips: dict[str, np.ndarray]) -> list[Request]:
+    return mixed(clips, 2, multilingual=False)
+
+
+def test_requests_that_come_at_any_time(
+    gang: Engine, engines: dict[str, Engine], requests: list[Request]
+) -> None:
+    check_equal(run_mixed(gang, requests, 7), run(engines[TINY], requests))
+
+
+def test_an_idle_gang_outlives_its_limits(
+    gang: Engine, engines: dict[str, Engine], requests: list[Request]
+) -> None:
+    time.sleep(3 * QUICK.silent_s)
+    gang.check()
+    check_equal(run(gang, requests[:2]), run(engines[TINY], requests[:2]))
+
+
+def test_aborted_neighbours_change_nothing(
+    gang: Engine, engines: dict[str, Engine], requests: list[Request]
+) -> None:
+    """Waiting, being encoded, or decoded in either slot group."""
+    for request in requests:
+        gang.add_request(request)
+    results = {}
+    for request in requests[::2]:
+        for _ in range(3):
+            results |= {result.request_id: result for result in gang.step()}
+        if request.request_id not in results:
+            assert gang.abort(request.request_id)
+    results |= drain(gang)
+    assert gang.n_running == gang.n_waiting == 0
+    assert {request.request_id for request in requests[1::2]} <= set(results)
+    expected = run(engines[TINY], requests)
+    check_equal(results, {key: expected[key] for key in results})
+
+
+def test_late_reading_changes_nothing(
+    checkpoints: dict[str, Checkpoint], engines: dict[str, Engine], requests: list[Request]
+) -> None:
+    """As on GPUs, where tokens go from the last stage to the first before the leader knows them."""
+    config = EngineConfig(max_slots=5, lag_steps=2)
+    with gang_of(checkpoints[TINY], 1, [5, 3], config) as engine:
+        check_equal(run_mixed(engine, requests, 3), run(engines[TINY], requests))
+
+
+def test_twenty_heads_over_eight_ranks(clips: dict[str, np.ndarray]) -> None:
+    dims = replace(
+        DIMENSIONS["tiny"],
+        n_audio_state=160,
+        n_audio_head=20,
+        n_audio_layer=2,
+        n_text_state=160,
+        n_text_head=20,
+        n_text_layer=2,
+    )
+    opener = partial(random_checkpoint, "twenty", dims)
+    options = DecodingOptions(language="en", max_new_tokens=20)
+    requests = [Request(name, pcm, options) for name, pcm in list(clips.items())[:2]]
+    config = EngineConfig(max_slots=2)
+    expected = run(Engine(opener(), config), requests)
+    with local_gang(opener, Mesh(cut_stages(dims, [4]), 8), config) as engine:
+        check_equal(run(engine, requests), expected)
+
+
+@pytest.mark.parametrize("precision", [Precision.INT8, Precision.BFLOAT16])
+def test_few_bits_hear_the_same_words(
+    precision: Precision, checkpoints: dict[str, Checkpoint], clips: dict[str, np.ndarray]
+) -> None:
+    """Five ranks hold 409 or 410 hidden units each, which not every kernel takes; each quantises
+    its own, so the last bits differ from one rank's."""
+    request = Request("clip", clips["librivox-0880.wav"])
+    config = EngineConfig(max_slots=4, precision=precision)
+    alone = run_alone(Engine(checkpoints[BASE], config), request)
+    with gang_of(checkpoints[BASE], 5, [12], config) as engine:
+        result = run_alone(engine, request)
+    assert result.tokens == alone.tokens
+    assert result.avg_logprob == pytest.approx(alone.avg_logprob, abs=0.05)
+
+
+@pytest.mark.sharded
+@pytest.mark.parametrize("model", [TINY, BASE])
+@pytest.mark.parametrize(("tensor_parallel", "cut"), MESHES)
+def test_every_mesh_gives_the_tokens_of_one_rank(
+    model: str,
+    tensor_parallel: int,
+    cut: list[int] | None,
+    checkpoints: dict[str, Checkpoint],
+    engines: dict[str, Engine],
+    clips: dict[str, np.ndarray],
+) -> None:
+    checkpoint = checkpoints[model]
+    n_layers = checkpoint.dims.n_audio_layer + checkpoint.dims.n_text_layer
+    counts = [n_layers] if cut is None else [*cut[:-1], n_layers - sum(cut[:-1])]
+    requests = mixed(clips, 5, checkpoint.dims.is_multilingual)
+    with gang_of(checkpoint, tensor_parallel, counts) as engine:
+        check_equal(run_mixed(engine, requests, 5), run(engines[model], requests))
+
+
+@pytest.mark.sharded
+@pytest.mark.parametrize("cut", [[1, 11], [5, 3, 4], [7, 5], [11, 1], [1] * 12], ids=str)
+def test_every_cut_gives_the_tokens_of_one_rank(
+    cut: list[int],
+    checkpoints: dict[str, Checkpoint],
+    engines: dict[str, Engine],
+    clips: dict[str, np.ndarray],
+) -> None:
+    requests = mixed(clips, 2, multilingual=True)
+    with gang_of(checkpoints[BASE], 1, cut) as engine:
+        check_equal(run_mixed(engine, requests, 9), run(engines[BASE], requests))
