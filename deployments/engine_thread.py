@@ -106,6 +106,10 @@ class EngineThread:
         """Raises EngineStoppedError if the engine broke or a step has taken so long."""
         if self._stopped is not None:
             raise EngineStoppedError(f"the engine has stopped: {self._stopped}")
+        try:
+            self.engine.check()
+        except EngineError as error:
+            raise EngineStoppedError(f"the engine has failed: {error}") from error
         began = self._step_began
         if began is not None and (took_s := time.monotonic() - began) > stuck_after_s:
             raise EngineStoppedError(f"the engine hangs: a step has taken {took_s:.0f} s so far")
@@ -136,6 +140,7 @@ class EngineThread:
                 self._on_failure(error)
         else:
             self._stop(EngineStoppedError("it was closed"))
+            engine.close()
         self._fail_all()
 
     def _serve(self, engine: Engine) -> None:

@@ -3,28 +3,17 @@
 A replica on several devices is a gang: a placement group whose bundles hold its shards, and in the
 first one also the actor that leads them. Ray lets a group that fits nowhere wait for ever, without
 a word, so `shortage` says beforehand what is missing. It counts what nodes have in all, not what is
-free at the moment, and knows of CPUs and GPUs alone. Only the last three functions ask Ray.
+free at the moment, and knows of CPUs and GPUs alone. It asks nobody: nodes are given to it.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-import ray
-from ray._private import ray_constants
-from ray._private.state import state
-from ray.autoscaler.v2.utils import is_autoscaler_v2
-from ray.experimental.internal_kv import _internal_kv_get
+from deployments.accelerators import CPU
 
 ACCELERATOR_LABEL = "ray.io/accelerator-type"
 """Label of a node: the class of its GPUs, which Ray finds out by itself."""
-CPU = "cpu"
-"""Stands for the class of a stage without GPUs."""
-_NODE_GROUP_LABEL = "ray.io/node-group"
-_ACCELERATOR_RESOURCE = "accelerator_type:"
-_UNTYPED_NODE = "node_"
 _TOLERANCE = 1e-6  # of sums of fractions; Ray counts in 1e-4
 _N_LISTED = 4
 
@@ -53,21 +42,6 @@ class NodeResources:
     name: str
     resources: dict[str, float]
     labels: dict[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class NodeGroup:
-    """Nodes of one kind that an autoscaler may add.
-
-    Attributes:
-        resources: of each node.
-        max_count: how many more there may be; None: any number.
-    """
-
-    name: str
-    resources: dict[str, float]
-    labels: dict[str, str]
-    max_count: int | None
 
 
 Tier = tuple[str, GangPlacement, int]
@@ -111,28 +85,21 @@ def _bundle(accelerator: str, n_shards: int, cpus: int) -> dict[str, float]:
     return {"CPU": float(cpus * n_shards), **gpus}
 
 
-def shortage(
-    tiers: Sequence[Tier], nodes: Sequence[NodeResources], growable: Sequence[NodeGroup] = ()
-) -> list[str]:
+def shortage(tiers: Sequence[Tier], nodes: Sequence[NodeResources]) -> list[str]:
     """What keeps replicas from being placed, a line for each fault; empty if all have a place.
 
     Whether all fit together is tried by placing the largest bundles first, each on the tightest
     node. In a cluster that is all but full this may miss the only way that there is, as may Ray.
-
-    Args:
-        growable: counted as if all their nodes were there.
     """
-    kinds = [*nodes, *map(_new_node, growable)]
     lines: list[str] = []
     possible: list[Tier] = []
     for tier in tiers:
-        faults = _misfits(tier, kinds)
+        faults = _misfits(tier, nodes)
         lines += faults
         if not faults:
             possible.append(tier)
     parts = [part for tier in possible for part in _parts(tier)]
-    there = [*nodes, *(node for group in growable for node in _new_nodes(group, parts))]
-    return lines + (_missing(possible, there) or _without_room(parts, there))
+    return lines + (_missing(possible, nodes) or _without_room(parts, nodes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,17 +144,6 @@ def _parts(tier: Tier) -> list[_Part]:
         for replica in range(replicas)
         for i, (bundle, labels) in enumerate(bundles)
     ]
-
-
-def _new_node(group: NodeGroup) -> NodeResources:
-    return NodeResources(f"group {group.name}", group.resources, group.labels)
-
-
-def _new_nodes(group: NodeGroup, parts: Sequence[_Part]) -> list[NodeResources]:
-    """All that could be of use: at most one for each part that it can hold."""
-    node = _new_node(group)
-    n_useful = sum(part.suits(node) and part.fits(node.resources) for part in parts)
-    return [node] * (n_useful if group.max_count is None else min(n_useful, group.max_count))
 
 
 def _misfits(tier: Tier, nodes: Sequence[NodeResources]) -> list[str]:
@@ -333,70 +289,3 @@ def _listed(amounts: Mapping[str, float]) -> str:
 def _shortened(items: Sequence[str]) -> str:
     hidden = len(items) - _N_LISTED
     return ", ".join([*items[:_N_LISTED], *([f"{hidden} more"] if hidden > 0 else [])])
-
-
-def cluster_nodes() -> list[NodeResources]:
-    """The nodes that live, by address; those that share one, also by the start of their id."""
-    alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    sharing = Counter(node["NodeManagerAddress"] for node in alive)
-    nodes = [
-        NodeResources(
-            name=_name_of(node, sharing[node["NodeManagerAddress"]]),
-            resources=dict(node["Resources"]),
-            labels=dict(node["Labels"]),
-        )
-        for node in alive
-    ]
-    return sorted(nodes, key=lambda node: node.name)
-
-
-def _name_of(node: Mapping[str, Any], n_sharing: int) -> str:
-    address = str(node["NodeManagerAddress"])
-    return address if n_sharing == 1 else f"{address}/{node['NodeID'][:8]}"
-
-
-def growable_nodes() -> list[NodeGroup]:
-    """What the autoscaler says it may add.
-
-    Empty for a static cluster, but also where an autoscaler does not report its node groups to Ray,
-    and the one that comes with Ray (`ray up`, KubeRay) does not. `may_grow` tells the two apart.
-    """
-    config = state.get_cluster_config()
-    if config is None:
-        return []
-    running = Counter(node.labels.get(_NODE_GROUP_LABEL) for node in cluster_nodes())
-    groups = [
-        NodeGroup(
-            name=group.name,
-            resources={name: float(n) for name, n in group.resources.items()},
-            labels=_labels_of(group.resources),
-            max_count=None if group.max_count < 0 else group.max_count - running[group.name],
-        )
-        for group in config.node_group_configs
-    ]
-    return [group for group in groups if group.max_count is None or group.max_count > 0]
-
-
-def _labels_of(resources: Iterable[str]) -> dict[str, str]:
-    """A group's labels are not reported; the class of its GPUs is also the name of a resource."""
-    for name in resources:
-        if name.startswith(_ACCELERATOR_RESOURCE):
-            return {ACCELERATOR_LABEL: name.removeprefix(_ACCELERATOR_RESOURCE)}
-    return {}
-
-
-def may_grow() -> bool:
-    """Whether nodes may join by themselves, so that what is missing now may come.
-
-    True if a cluster launcher or KubeRay started a node, or if an autoscaler runs.
-    """
-    if any(_NODE_GROUP_LABEL in node.labels for node in cluster_nodes()):
-        return True
-    return is_autoscaler_v2(fetch_from_server=True) or _has_node_types()
-
-
-def _has_node_types() -> bool:
-    """Whether Ray's older autoscaler tells types of nodes; it names others by their id."""
-    status = _internal_kv_get(ray_constants.DEBUG_AUTOSCALING_STATUS)
-    report = (json.loads(status).get("autoscaler_report") if status else None) or {}
-    return any(not name.startswith(_UNTYPED_NODE) for name in report.get("active_nodes", {}))

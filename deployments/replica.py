@@ -11,12 +11,14 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import NoReturn
 
+import ray
 import torch
 
 from deployments import metrics
 from deployments.engine_thread import EngineLoad, EngineThread
 from deployments.errors import EngineStoppedError
 from deployments.messages import Chunk, ChunkResult, to_chunk_result, to_request
+from deployments.sharded_replica import load_sharded_engine
 from deployments.tier import TierInfo, TierSpec
 from engine import Engine, EngineConfig, default_precision
 
@@ -31,14 +33,15 @@ _REPORT_PERIOD_S = 2.0
 
 
 class Replica:
-    """Serves one tier's chunks with one engine.
+    """Serves one tier's chunks with one engine, be it on one device or on many.
 
     Raises:
-        EngineError: the model cannot be had or loaded.
+        EngineError: the model cannot be had, split or loaded.
     """
 
     def __init__(self, spec: TierSpec) -> None:
         self._spec = spec
+        self._group = ray.util.get_current_placement_group()
         self._engine = EngineThread(self._load, on_failure=_end_process)
         # One at a time of those that a replica may have died of, so that if this one dies too, it
         # is known of which.
@@ -101,6 +104,8 @@ class Replica:
             _end_process(error)
 
     def _load(self) -> Engine:
+        if self._spec.sharding is not None:
+            return load_sharded_engine(self._spec, self._spec.sharding, self._group)
         # In the engine's thread, so that it is this thread's number, too.
         torch.set_num_threads(self._spec.threads)
         precision = self._spec.precision or default_precision(torch.device(self._spec.device))

@@ -6,6 +6,25 @@ from engine import Precision
 
 
 @dataclass(frozen=True, slots=True)
+class Sharding:
+    """How a replica's model is split over several devices.
+
+    Args:
+        tensor_parallel: ranks that share each layer.
+        accelerators: class of each pipeline stage's devices.
+        stage_layers: layers of each stage, encoder layers first; none: evened out by a cost model.
+        shard_bundles: the bundle of the replica's placement group that each rank runs in.
+        silent_s: a rank that answers nothing for so long hangs.
+    """
+
+    tensor_parallel: int
+    accelerators: tuple[str, ...]
+    stage_layers: tuple[int, ...]
+    shard_bundles: tuple[int, ...]
+    silent_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class TierSpec:
     """One engine of a tier.
 
@@ -15,7 +34,8 @@ class TierSpec:
         device: a torch device.
         precision: None: the default of the device.
         max_slots: chunks decoded at once.
-        threads: CPU threads to compute with.
+        threads: CPU threads to compute with; of each rank, if there are several.
+        sharding: None: one device has the whole model.
     """
 
     name: str
@@ -24,6 +44,7 @@ class TierSpec:
     precision: Precision | None
     max_slots: int
     threads: int
+    sharding: Sharding | None = None
 
 
 @dataclass(frozen=True, slots=True)

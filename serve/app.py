@@ -11,13 +11,15 @@ from ray import serve as ray_serve
 from ray.serve import Application, Deployment
 from ray.serve.config import AutoscalingConfig
 
+from deployments.accelerators import CPU
 from deployments.audio_io import AudioLimits
 from deployments.ingress import IngressLimits
 from deployments.replica import Replica
-from deployments.tier import TierSpec
+from deployments.tier import Sharding, TierSpec
 from serve.api import HttpIngress
 from serve.auth import key_sums
-from serve.config import CPU, ConfigError, Settings, TierSettings, load_settings
+from serve.config import Settings, TierSettings, load_settings
+from serve.tier_placement import LEADER_CPUS, tier_placement
 
 INGRESS_NAME = "Ingress"
 _UNBOUNDED = 1_000_000
@@ -26,6 +28,8 @@ served. What bounds it is what the ingress admits."""
 _SPARE_REQUESTS = 256
 """Beyond what an ingress admits, so that it can refuse more itself, and answer probes."""
 _HEALTH_PERIOD_S = 5.0
+_GANG_HEALTH_PERIOD_S = 1.0
+"""A gang may lose a rank while it idles, which nothing but the health check would tell Serve."""
 
 
 def build(args: dict[str, Any]) -> Application:
@@ -76,32 +80,55 @@ def _deployment(kind: Any) -> Deployment:
 
 
 def _tier(tier: TierSettings, settings: Settings, replica: type[Replica]) -> Application:
-    if tier.tensor_parallel * tier.pipeline_parallel > 1:
-        raise ConfigError(f"tier {tier.name}: several GPUs for one replica are not supported yet")
-    spec = TierSpec(
-        name=tier.name,
-        model=tier.model,
-        device="cpu" if tier.accelerator == CPU else "cuda",
-        precision=tier.precision,
-        max_slots=tier.batch_size,
-        threads=tier.cpus,
-    )
     deployment = _deployment(replica).options(
         # Ray cuts the names of its tasks at the last dot.
         name=tier.name.replace(".", "_"),
         max_ongoing_requests=_UNBOUNDED,
         graceful_shutdown_timeout_s=settings.limits.deadline_s,
-        health_check_period_s=_HEALTH_PERIOD_S,
-        ray_actor_options=_resources(tier),
+        health_check_period_s=_GANG_HEALTH_PERIOD_S if tier.is_sharded else _HEALTH_PERIOD_S,
+        **_resources(tier),
         **_replicas(tier),
     )
-    return deployment.bind(spec)
+    return deployment.bind(_spec(tier))
+
+
+def _spec(tier: TierSettings) -> TierSpec:
+    sharding = None
+    if tier.is_sharded:
+        sharding = Sharding(
+            tensor_parallel=tier.tensor_parallel,
+            accelerators=tier.accelerators,
+            stage_layers=tier.stage_layers,
+            shard_bundles=tier_placement(tier).shard_bundles,
+            silent_s=tier.shard_silent_s,
+        )
+    return TierSpec(
+        name=tier.name,
+        model=tier.model,
+        device="cpu" if tier.accelerators[0] == CPU else "cuda",
+        precision=tier.precision,
+        max_slots=tier.batch_size,
+        threads=tier.cpus,
+        sharding=sharding,
+    )
 
 
 def _resources(tier: TierSettings) -> dict[str, Any]:
-    if tier.accelerator == CPU:
-        return {"num_cpus": tier.cpus}
-    return {"num_cpus": tier.cpus, "num_gpus": 1, "accelerator_type": tier.accelerator}
+    """What Serve is told of a replica's place: of a gang its bundles, the first of which also holds
+    the replica itself."""
+    placement = tier_placement(tier)
+    labels = list(placement.labels)
+    if tier.is_sharded:
+        return {
+            "placement_group_bundles": list(placement.bundles),
+            "placement_group_bundle_label_selector": labels if any(labels) else None,
+            "placement_group_strategy": placement.strategy,
+            "ray_actor_options": {"num_cpus": LEADER_CPUS},
+        }
+    options: dict[str, Any] = {"num_cpus": tier.cpus}
+    if labels[0]:
+        options |= {"num_gpus": 1, "label_selector": labels[0]}
+    return {"ray_actor_options": options}
 
 
 def _replicas(tier: TierSettings) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from serve.config import ENVIRONMENT_PREFIX, ConfigError, Settings, load_setting
 from serve.exit_codes import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_OK
 from serve.local_cluster import LocalCluster, LocalClusterError, default_folder
 from serve.serve_config import APP_NAME, IMPORT_PATH, serve_config
+from serve.tier_placement import tier_placement
 
 _POLL_S = 0.5
 _INLINE_VARIABLE = "RAY_max_direct_call_object_size"
@@ -79,6 +80,7 @@ def _up(path: str | None, address: str | None, timeout_s: float, import_path: st
         address = local.address() or _start_local(local, settings)
         os.environ.update(local.environment)
     with _connected(address):
+        _check_room(settings)
         _deploy(settings, import_path)
         _wait_until_running(timeout_s)
     host = "127.0.0.1" if settings.http.host == "0.0.0.0" else settings.http.host
@@ -89,9 +91,13 @@ def _up(path: str | None, address: str | None, timeout_s: float, import_path: st
 
 def _start_local(local: LocalCluster, settings: Settings) -> str:
     _say("starting Ray on this machine")
-    reserved = sum(tier.cpus * tier.max_replicas for tier in settings.tiers)
+    reserved = sum(
+        bundle["CPU"] * tier.max_replicas
+        for tier in settings.tiers
+        for bundle in tier_placement(tier).bundles
+    )
     reserved += math.ceil(settings.ingress.cpus * settings.ingress.replicas)
-    return local.start(max(os.cpu_count() or 1, reserved), _environment(settings))
+    return local.start(max(os.cpu_count() or 1, math.ceil(reserved)), _environment(settings))
 
 
 def _environment(settings: Settings) -> dict[str, str]:
@@ -102,6 +108,19 @@ def _environment(settings: Settings) -> dict[str, str]:
     if settings.http.haproxy:
         kept["RAY_SERVE_ENABLE_HA_PROXY"] = "1"
     return kept
+
+
+def _check_room(settings: Settings) -> None:
+    """Ray would let a replica that fits nowhere wait for ever, without a word."""
+    from deployments.cluster_nodes import cluster_nodes, may_grow
+    from deployments.placement import shortage
+
+    tiers = [(tier.name, tier_placement(tier), tier.min_replicas) for tier in settings.tiers]
+    faults = shortage(tiers, cluster_nodes())
+    if faults and not may_grow():
+        raise ClusterError("\n".join(faults))
+    for fault in faults:
+        _say(f"{fault}; waiting for nodes to join")
 
 
 def _deploy(settings: Settings, import_path: str) -> None:

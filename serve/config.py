@@ -12,11 +12,11 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
+from deployments.accelerators import CPU
 from engine import Precision
 
 ENVIRONMENT_PREFIX = "MURMUR__"
 """`MURMUR__LIMITS__MAX_UPLOAD_MB=100` sets `limits.max_upload_mb`; values are YAML."""
-CPU = "cpu"
 
 
 class ConfigError(Exception):
@@ -42,6 +42,16 @@ class TierSettings(_Section):
     """GPUs that share each layer."""
     pipeline_parallel: Annotated[int, Field(ge=1)] = 1
     """Groups of those that hold consecutive layers."""
+    stage_layers: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Layers of each such group, encoder layers first, such as `[32, 32]`; by default evened out
+    for the GPUs that they are on."""
+    stage_accelerators: tuple[str, ...] = ()
+    """Class of each group's GPUs; by default all have `accelerator`."""
+    allow_cross_node_tp: bool = False
+    """Let the GPUs that share a layer be on several nodes, at the speed of the network."""
+    shard_silent_s: Annotated[float, Field(ge=1)] = 10.0
+    """Seconds without an answer after which one of the processes that share a model is taken to
+    hang, and the replica is replaced."""
     min_replicas: Annotated[int, Field(ge=0)] = 1
     """Copies that always run."""
     max_replicas: Annotated[int, Field(ge=1)] = 1
@@ -49,7 +59,8 @@ class TierSettings(_Section):
     batch_size: Annotated[int, Field(ge=1)] = 24
     """Chunks that a replica decodes at once."""
     cpus: Annotated[int, Field(ge=1)] = 1
-    """CPU cores that a replica reserves, and threads that it computes with."""
+    """CPU cores that a replica reserves, and threads that it computes with; for each GPU, if it has
+    several, and one more for what leads them."""
 
     @model_validator(mode="after")
     def _replicas_are_a_range(self) -> "TierSettings":
@@ -58,6 +69,28 @@ class TierSettings(_Section):
                 f"min_replicas ({self.min_replicas}) is above max_replicas ({self.max_replicas})"
             )
         return self
+
+    @model_validator(mode="after")
+    def _stages_are_as_many(self) -> "TierSettings":
+        for name in ("stage_layers", "stage_accelerators"):
+            n = len(getattr(self, name))
+            if n not in (0, self.pipeline_parallel):
+                raise ValueError(
+                    f"{name} has {n} entries, pipeline_parallel is {self.pipeline_parallel}"
+                )
+        classes = set(self.accelerators)
+        if CPU in classes and len(classes) > 1:
+            raise ValueError("stage_accelerators must be all cpu or all GPUs")
+        return self
+
+    @property
+    def accelerators(self) -> tuple[str, ...]:
+        """Class of each pipeline stage's devices."""
+        return self.stage_accelerators or (self.accelerator,) * self.pipeline_parallel
+
+    @property
+    def is_sharded(self) -> bool:
+        return self.tensor_parallel * self.pipeline_parallel > 1
 
 
 class IngressSettings(_Section):

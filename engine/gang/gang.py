@@ -59,10 +59,13 @@ class Gang:
 
     Args:
         store: where the ranks found each other, which has to outlive them.
+        members: what else has to live as long as the gang.
     """
 
-    def __init__(self, lines: Lines, mesh: Mesh, config: EngineConfig, store: Store) -> None:
-        self._store = store
+    def __init__(
+        self, lines: Lines, mesh: Mesh, config: EngineConfig, store: Store, members: object = None
+    ) -> None:
+        self._kept_alive = (store, members)
         self.mesh = mesh
         self.n_groups = len(group_sizes(mesh.stages, config.max_slots))
         self.encoding = GangEncoding(self, config.encode_limit, config.max_slots)

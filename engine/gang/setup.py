@@ -69,6 +69,7 @@ def assemble_gang(
     backend: str | None = None,
     threads: int = 1,
     check: Callable[[], None] = lambda: None,
+    members: object = None,
 ) -> Gang:
     """Wait for all ranks of a mesh to call, tell each its part, and wait until they have loaded.
 
@@ -80,6 +81,7 @@ def assemble_gang(
         backend: `gloo` or `nccl`; by default the one that suits the device.
         threads: CPU threads of each rank.
         check: called while ranks are waited for; raises if one of them cannot come.
+        members: what has to live as long as the gang.
 
     Raises:
         ShardingError: the model cannot be split so.
@@ -111,7 +113,7 @@ def assemble_gang(
         for connection in connections:
             connection.close()
         raise
-    return Gang(Lines(connections, limits), mesh, config, store)
+    return Gang(Lines(connections, limits), mesh, config, store, members)
 
 
 def check_mesh(checkpoint: Checkpoint, mesh: Mesh) -> None:
@@ -159,7 +161,7 @@ def _become(
     torch.set_num_threads(part.threads)
     config = part.config if device is None else replace(part.config, device=device)
     if not config.on_cpu:
-        torch.cuda.set_device(config.device)
+        torch.cuda.set_device(torch.device(config.device).index or 0)
     host = connection.own_host
     _prefer_interface(host)
     traffic = Traffic()

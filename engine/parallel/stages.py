@@ -52,7 +52,7 @@ def cut_stages(dims: ModelDimensions, layer_counts: Sequence[int]) -> tuple[Stag
         )
     stages, start = [], 0
     for count in layer_counts:
-        stages.append(_stage(dims, start, start + count))
+        stages.append(layers_between(dims, start, start + count))
         start += count
     return tuple(stages)
 
@@ -101,7 +101,8 @@ def group_sizes(stages: Sequence[Stage], n_slots: int) -> list[int]:
     return [len(range(group, n_slots, n_groups)) for group in range(n_groups)]
 
 
-def _stage(dims: ModelDimensions, start: int, stop: int) -> Stage:
+def layers_between(dims: ModelDimensions, start: int, stop: int) -> Stage:
+    """The stage of layers `start` to `stop` - 1 of [encoder layers, decoder layers]."""
     n_encoder = dims.n_audio_layer
     return Stage(
         range(min(start, n_encoder), min(stop, n_encoder)),

@@ -1,25 +1,17 @@
 """Bundles of gangs, and what a cluster lacks for them."""
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
-import ray
 from hypothesis import given
 from hypothesis import strategies as st
-from ray.core.generated import autoscaler_pb2
 
-from deployments import placement
 from deployments.placement import (
     ACCELERATOR_LABEL,
     GangPlacement,
-    NodeGroup,
     NodeResources,
-    cluster_nodes,
     gang_placement,
-    growable_nodes,
-    may_grow,
     shortage,
 )
 
@@ -30,10 +22,6 @@ H100 = {ACCELERATOR_LABEL: "H100"}
 def node(name: str, cpus: float, gpus: float = 0, labels: dict[str, str] | None = None) -> Any:
     resources = {"CPU": cpus, **({"GPU": gpus} if gpus else {}), "memory": 1e9}
     return NodeResources(name, resources, {"ray.io/node-id": name, **(labels or {})})
-
-
-def group(name: str, cpus: float, gpus: float, labels: dict[str, str], count: int | None) -> Any:
-    return NodeGroup(name, {"CPU": cpus, "GPU": gpus}, labels, count)
 
 
 def gang(
@@ -252,29 +240,6 @@ def test_many_nodes_are_not_all_listed() -> None:
     assert "has 9 (1 on n0, 1 on n1, 1 on n2, 1 on n3, 5 more): 3 are missing" in line
 
 
-def test_nodes_that_may_be_added_count_up_to_their_number() -> None:
-    tier = [("large", gang(4, "L4"), 3)]
-    nodes = [node("a", 8, 4, L4)]
-    assert shortage(tier, nodes, [group("spot", 8, 4, L4, 2)]) == []
-    assert shortage(tier, nodes, [group("spot", 8, 4, L4, None)]) == []
-    assert shortage(tier, nodes, [group("spot", 8, 4, L4, 1)]) == [
-        "tier large: 12 L4 GPUs are needed for 3 replicas of 4, the cluster has 8 "
-        "(4 on a, 4 on group spot): 4 are missing"
-    ]
-
-
-def test_nodes_that_may_be_added_but_are_too_narrow() -> None:
-    assert shortage([("large", gang(4, "L4"), 1)], [], [group("spot", 8, 1, L4, None)]) == [
-        "tier large: a replica needs 4 L4 GPUs on one node; the widest node (group spot) has 1: "
-        "lower tensor_parallel or set allow_cross_node_tp"
-    ]
-    # Ten narrow ones do not make up for the wide one that is missing.
-    (line,) = shortage(
-        [("large", gang(4, "L4"), 2)], [node("a", 16, 4, L4)], [group("spot", 8, 1, L4, 10)]
-    )
-    assert line.endswith("the cluster has 4 (4 on a): 4 are missing")
-
-
 NODES = st.lists(
     st.builds(
         lambda cpus, gpus, labels: node("n", cpus, gpus if labels else 0, labels),
@@ -349,93 +314,3 @@ def _fits(
             for name, n in bundle.items():
                 left[name] += n
     return False
-
-
-def ray_node(address: str, node_id: str, alive: bool = True, **labels: str) -> dict[str, Any]:
-    return {
-        "NodeID": node_id,
-        "Alive": alive,
-        "NodeManagerAddress": address,
-        "Resources": {"CPU": 4.0, "GPU": 1.0, "accelerator_type:L4": 1.0},
-        "Labels": {ACCELERATOR_LABEL: "L4", **labels},
-    }
-
-
-@pytest.fixture
-def nodes_of_ray(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    nodes = [
-        ray_node("10.0.0.9", "c" * 20),
-        ray_node("10.0.0.1", "a" * 20),
-        ray_node("10.0.0.9", "d" * 20, alive=False),
-    ]
-    monkeypatch.setattr(ray, "nodes", lambda: nodes)
-    return nodes
-
-
-def test_nodes_that_live(nodes_of_ray: list[dict[str, Any]]) -> None:
-    found = cluster_nodes()
-    assert [each.name for each in found] == ["10.0.0.1", "10.0.0.9"]
-    assert found[0].resources["GPU"] == 1.0
-    assert found[0].labels == L4
-
-
-def test_nodes_of_one_address_are_told_apart(nodes_of_ray: list[dict[str, Any]]) -> None:
-    nodes_of_ray.append(ray_node("10.0.0.9", "b" * 20))
-    names = [each.name for each in cluster_nodes()]
-    assert names == ["10.0.0.1", "10.0.0.9/bbbbbbbb", "10.0.0.9/cccccccc"]
-
-
-def _config(*groups: tuple[str, int, dict[str, int]]) -> autoscaler_pb2.ClusterConfig:
-    config = autoscaler_pb2.ClusterConfig()
-    for name, max_count, resources in groups:
-        config.node_group_configs.add(name=name, max_count=max_count, resources=resources)
-    return config
-
-
-def test_groups_that_an_autoscaler_reports(
-    nodes_of_ray: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    nodes_of_ray[0]["Labels"]["ray.io/node-group"] = "spot"
-    gpus = {"CPU": 8, "GPU": 1, "accelerator_type:L4": 1}
-    config = _config(
-        ("spot", 3, gpus), ("cpus", -1, {"CPU": 8}), ("none", 0, gpus), ("full", 1, {"CPU": 1})
-    )
-    nodes_of_ray[1]["Labels"]["ray.io/node-group"] = "full"
-    monkeypatch.setattr(placement.state, "get_cluster_config", lambda: config)
-    assert growable_nodes() == [
-        NodeGroup("spot", {"CPU": 8.0, "GPU": 1.0, "accelerator_type:L4": 1.0}, L4, 2),
-        NodeGroup("cpus", {"CPU": 8.0}, {}, None),
-    ]
-
-
-def test_no_groups_without_an_autoscaler(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(placement.state, "get_cluster_config", lambda: None)
-    assert growable_nodes() == []
-
-
-def _status(*types: str) -> bytes:
-    return json.dumps({"autoscaler_report": {"active_nodes": dict.fromkeys(types, 1)}}).encode()
-
-
-@pytest.mark.parametrize(
-    ("status", "is_v2", "grows"),
-    [
-        (None, False, False),
-        (b"{}", False, False),
-        (_status("node_" + "a" * 20, "node_" + "c" * 20), False, False),
-        (_status("ray.head.default"), False, True),
-        (None, True, True),
-    ],
-)
-def test_whether_nodes_may_join(
-    status: bytes | None,
-    is_v2: bool,
-    grows: bool,
-    nodes_of_ray: list[dict[str, Any]],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(placement, "is_autoscaler_v2", lambda fetch_from_server: is_v2)
-    monkeypatch.setattr(placement, "_internal_kv_get", lambda key: status)
-    assert may_grow() == grows
-    nodes_of_ray[0]["Labels"]["ray.io/node-group"] = "workers"
-    assert may_grow()

@@ -1,0 +1,53 @@
+"""The nodes of the Ray cluster that this process has joined."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+from ray._private import ray_constants
+from ray.autoscaler.v2.utils import is_autoscaler_v2
+from ray.experimental.internal_kv import _internal_kv_get
+
+from deployments.placement import NodeResources
+
+_NODE_GROUP_LABEL = "ray.io/node-group"
+_UNTYPED_NODE = "node_"
+
+
+def cluster_nodes() -> list[NodeResources]:
+    """The nodes that live, by address; those that share one, also by the start of their id."""
+    alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    sharing = Counter(node["NodeManagerAddress"] for node in alive)
+    nodes = [
+        NodeResources(
+            name=_name_of(node, sharing[node["NodeManagerAddress"]]),
+            resources=dict(node["Resources"]),
+            labels=dict(node["Labels"]),
+        )
+        for node in alive
+    ]
+    return sorted(nodes, key=lambda node: node.name)
+
+
+def _name_of(node: Mapping[str, Any], n_sharing: int) -> str:
+    address = str(node["NodeManagerAddress"])
+    return address if n_sharing == 1 else f"{address}/{node['NodeID'][:8]}"
+
+
+def may_grow() -> bool:
+    """Whether nodes may join by themselves, so that what is missing now may come.
+
+    True if a cluster launcher or KubeRay started a node, or if an autoscaler runs.
+    """
+    if any(_NODE_GROUP_LABEL in node.labels for node in cluster_nodes()):
+        return True
+    return is_autoscaler_v2(fetch_from_server=True) or _has_node_types()
+
+
+def _has_node_types() -> bool:
+    """Whether Ray's older autoscaler tells types of nodes; it names others by their id."""
+    status = _internal_kv_get(ray_constants.DEBUG_AUTOSCALING_STATUS)
+    report = (json.loads(status).get("autoscaler_report") if status else None) or {}
+    return any(not name.startswith(_UNTYPED_NODE) for name in report.get("active_nodes", {}))

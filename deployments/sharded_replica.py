@@ -1,0 +1,162 @@
+"""A replica's engine on several devices: an actor for each rank, in the replica's placement group.
+
+The replica leads: it runs the scheduler, and its ranks do the work where their bundles are. They
+live and die together. A rank that dies or hangs ends the replica's process, and with it all other
+ranks, whose owner it is; Serve removes the placement group and brings another replica.
+"""
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import ray
+import torch
+from ray.exceptions import RayError
+from ray.util.placement_group import PlacementGroup
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from deployments.accelerators import device_model, gpu_precision
+from deployments.tier import Sharding, TierSpec
+from engine import (
+    DecodingOptions,
+    Engine,
+    EngineConfig,
+    ModelDimensions,
+    Request,
+    default_precision,
+    open_checkpoint,
+)
+from engine.config import SAMPLE_RATE
+from engine.errors import GangError
+from engine.gang.connection import Listener
+from engine.gang.gang import Gang
+from engine.gang.lines import GangLimits
+from engine.gang.setup import assemble_gang, run_rank
+from engine.parallel.balance import balance
+from engine.parallel.cost import Workload
+from engine.parallel.distributed import Mesh
+from engine.parallel.stages import cut_stages
+
+logger = logging.getLogger("ray.serve")
+
+_PINGS = 10
+"""Pings before a rank that answers none is given up."""
+
+
+class Shard:
+    """A rank, in a process of its own."""
+
+    def run(self, address: tuple[str, int], key: bytes, rank: int) -> None:
+        """Be a rank until the gang ends."""
+        run_rank(address, key, rank)
+
+
+def load_sharded_engine(spec: TierSpec, sharding: Sharding, group: PlacementGroup | None) -> Engine:
+    """Start the ranks of a tier's model and wait until all of them have decoded a chunk.
+
+    Args:
+        group: of the replica. None: the ranks run wherever there is room.
+
+    Raises:
+        ShardingError: the model cannot be split so.
+        EngineError: a rank cannot load the model.
+        GangError: a rank cannot be started, or died.
+    """
+    torch.set_num_threads(1)  # the ranks do the computing
+    checkpoint = open_checkpoint(spec.model)
+    config = _config(spec, sharding)
+    mesh = make_mesh(checkpoint.dims, sharding, config)
+    logger.info(
+        "%s: %d ranks a stage of %s",
+        spec.name,
+        mesh.tensor_parallel,
+        " | ".join(map(str, mesh.stages)),
+    )
+    limits = GangLimits(ping_s=sharding.silent_s / _PINGS, silent_s=sharding.silent_s)
+    listener = Listener(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
+    running = [_start(spec, sharding, group, listener, rank) for rank in range(mesh.size)]
+    gang = assemble_gang(
+        listener,
+        checkpoint,
+        partial(open_checkpoint, spec.model),
+        mesh,
+        config,
+        limits,
+        threads=spec.threads,
+        check=partial(_check_all_run, [reference for _, reference in running]),
+        members=running,  # an actor ends when nobody knows it any more
+    )
+    return _proven(Engine(checkpoint, config, gang), gang)
+
+
+def make_mesh(dims: ModelDimensions, sharding: Sharding, config: EngineConfig) -> Mesh:
+    """The shape of a tier's gang.
+
+    Raises:
+        ShardingError: the model cannot be split so.
+    """
+    if sharding.stage_layers:
+        return Mesh(cut_stages(dims, sharding.stage_layers), sharding.tensor_parallel)
+    stages = balance(
+        dims,
+        [device_model(name) for name in sharding.accelerators],
+        sharding.tensor_parallel,
+        config.precision.formats(torch.device(config.device)),
+        Workload(config.max_slots),
+        config.positions(dims),
+        config.encode_limit,
+    )
+    return Mesh(stages, sharding.tensor_parallel)
+
+
+def _config(spec: TierSpec, sharding: Sharding) -> EngineConfig:
+    device = torch.device(spec.device)
+    # This process may have no GPU to ask.
+    default = (
+        default_precision(device) if device.type == "cpu" else gpu_precision(sharding.accelerators)
+    )
+    return EngineConfig(spec.device, spec.precision or default, max_slots=spec.max_slots)
+
+
+def _start(
+    spec: TierSpec,
+    sharding: Sharding,
+    group: PlacementGroup | None,
+    listener: Listener,
+    rank: int,
+) -> tuple[Any, "ray.ObjectRef[None]"]:
+    """A rank's actor, and its run, which does not end by itself."""
+    options: dict[str, Any] = {
+        "num_cpus": spec.threads,
+        "num_gpus": 0 if spec.device == "cpu" else 1,
+        "max_restarts": 0,
+    }
+    if group is not None:
+        options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(
+            group, placement_group_bundle_index=sharding.shard_bundles[rank]
+        )
+    actor: Any = ray.remote(Shard).options(**options).remote()
+    return actor, actor.run.remote(listener.address, listener.key, rank)
+
+
+def _check_all_run(running: Sequence["ray.ObjectRef[None]"]) -> None:
+    ended, _ = ray.wait(list(running), num_returns=1, timeout=0)
+    if ended:
+        rank = list(running).index(ended[0])
+        try:
+            ray.get(ended[0])
+        except RayError as error:
+            raise GangError(f"rank {rank} cannot run: {error}") from error
+        raise GangError(f"rank {rank} has ended")
+
+
+def _proven(engine: Engine, gang: Gang) -> Engine:
+    """An engine that has decoded a chunk, and every rank of which has done its part in it."""
+    pcm = torch.randn(SAMPLE_RATE, generator=torch.Generator().manual_seed(0))
+    options = DecodingOptions(language="en", max_new_tokens=2)
+    engine.add_request(Request("proof", (pcm * 1000).short().numpy(), options))
+    while engine.has_unfinished:
+        engine.step()
+    gang.report()
+    return engine
