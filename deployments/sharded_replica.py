@@ -16,7 +16,7 @@ from ray.exceptions import RayError
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from deployments.accelerators import device_model, gpu_precision
+from deployments.accelerators import CPU, device_model, gpu_precision
 from deployments.tier import Sharding, TierSpec
 from engine import (
     DecodingOptions,
@@ -129,7 +129,7 @@ def _start(
     """A rank's actor, and its run, which does not end by itself."""
     options: dict[str, Any] = {
         "num_cpus": spec.threads,
-        "num_gpus": 0 if spec.device == "cpu" else 1,
+        "num_gpus": 0 if sharding.accelerators[0] == CPU else 1,
         "max_restarts": 0,
     }
     if group is not None:

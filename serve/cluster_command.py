@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import re
 import shlex
 import sys
 import time
@@ -20,6 +21,8 @@ from serve.serve_config import APP_NAME, IMPORT_PATH, serve_config
 from serve.tier_placement import tier_placement
 
 _POLL_S = 0.5
+_EXCEPTION = re.compile(r"^[A-Za-z_][\w.]*: ")
+"""How the last line of a traceback begins."""
 _INLINE_VARIABLE = "RAY_max_direct_call_object_size"
 _INLINE_BYTES = 1_000_000
 """A chunk of 30 s, 960 kB, travels in the call itself, and not through the object store
@@ -174,9 +177,20 @@ def _wait_until_running(timeout_s: float) -> None:
 
 
 def _reason(application: dict[str, Any]) -> str:
-    messages = [application["message"]]
-    messages += [tier["message"] for tier in application["deployments"].values()]
-    return "\n".join(message for message in messages if message) or application["status"]
+    tiers = application["deployments"].items()
+    messages = [f"{name}: {_short(tier['message'])}" for name, tier in tiers if tier["message"]]
+    if not messages and application["message"]:
+        messages = [_short(application["message"])]
+    return "\n".join(messages) or application["status"]
+
+
+def _short(message: str) -> str:
+    """What a traceback ends with. All of it is in the logs."""
+    if "Traceback" not in message:
+        return message
+    lines = message.splitlines()
+    last = max(i for i, line in enumerate(lines) if _EXCEPTION.match(line))
+    return "\n".join([_EXCEPTION.sub("", lines[last]), *lines[last + 1 :]]).strip()
 
 
 def _application() -> dict[str, Any]:

@@ -36,6 +36,9 @@ class _Best:
     max_logit: torch.Tensor
     lse: torch.Tensor
 
+    def columns(self) -> tuple[torch.Tensor, ...]:
+        return self.score, self.token, self.logit, self.max_logit, self.lse
+
     def without(self, rows: torch.Tensor) -> "_Best":
         """As if all these ids were forbidden in some rows."""
 
@@ -79,8 +82,9 @@ class Sampler:
             ranges.append(_best(range_scores, range_logits, first_id))
             first_id += range_logits.shape[1]
         words, special, timestamps = ranges
-        text = self._reduce(_either(words.without(no_words), special.without(no_special)))
-        timestamp = self._reduce(timestamps)
+        text, timestamp = self._reduce(
+            _either(words.without(no_words), special.without(no_special)), timestamps
+        )
 
         # All timestamps together are likelier than the best text token: it must be a timestamp.
         forced = state.with_timestamps & (timestamp.lse > text.max_logit)
@@ -119,20 +123,12 @@ class Sampler:
                 scores[row] = scores[row] / item.temperature + gumbel
         return scores
 
-    def _reduce(self, local: _Best) -> _Best:
+    def _reduce(self, *local: _Best) -> Sequence[_Best]:
+        """The best of each range of ids over all ranks."""
         if self.group.size == 1:
             return local
-        packed = torch.stack([local.score, local.token, local.logit, local.max_logit, local.lse])
-        score, token, logit, max_logit, lse = self.group.all_gather(packed).unbind(1)
-        # argmax takes the first of equals, and lower ranks own lower ids.
-        winner = score.argmax(0, keepdim=True)
-        return _Best(
-            score.gather(0, winner)[0],
-            token.gather(0, winner)[0],
-            logit.gather(0, winner)[0],
-            max_logit.amax(0),
-            lse.logsumexp(0),
-        )
+        packed = torch.stack([torch.stack(best.columns()) for best in local])
+        return [_over_ranks(ranks) for ranks in self.group.all_gather(packed).unbind(1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +172,20 @@ def _best(scores: torch.Tensor, logits: torch.Tensor, first_id: int) -> _Best:
         logit.double(),
         max_logit.double(),
         lse.double(),
+    )
+
+
+def _over_ranks(columns: torch.Tensor) -> _Best:
+    """(ranks, 5, n), the columns of each rank's best -> the best of all."""
+    score, token, logit, max_logit, lse = columns.unbind(1)
+    # argmax takes the first of equals, and lower ranks own lower ids.
+    winner = score.argmax(0, keepdim=True)
+    return _Best(
+        score.gather(0, winner)[0],
+        token.gather(0, winner)[0],
+        logit.gather(0, winner)[0],
+        max_logit.amax(0),
+        lse.logsumexp(0),
     )
 
 

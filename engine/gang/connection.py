@@ -67,15 +67,12 @@ class Connection:
         """The address of this end."""
         return str(self._socket.getsockname()[0])
 
-    def receive(self, timeout_s: float | None = None) -> Any:
+    def receive(self) -> Any:
         """The next message; waits for it.
 
         Raises:
             EOFError, OSError: the other end is gone.
-            TimeoutError: there was none in time; nothing was read.
         """
-        if timeout_s is not None and not select.select((self._socket,), (), (), timeout_s)[0]:
-            raise TimeoutError(f"no message within {timeout_s:.1f} s")
         (length,) = _LENGTH.unpack(_read(self._socket, _LENGTH.size))
         if length > _MAX_FRAME_BYTES:
             raise OSError(f"a frame of {length} bytes is none of ours")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from engine.errors import EngineError, GangError
 from engine.gang.connection import Connection, pack
-from engine.gang.orders import Answer, Close, Failed, Order, Ping, Pong
+from engine.gang.orders import Answer, Close, Failed, Ping, Pong
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +51,18 @@ class Lines:
         self._answers: queue.SimpleQueue[tuple[int, Answer] | None] = queue.SimpleQueue()
         self._error: EngineError | None = None
         self._closed = self._let_go = False
+        self._judges = False
         self._heard_s = [time.monotonic()] * len(connections)
         self._watch = threading.Thread(target=self._run, name="murmur-gang", daemon=True)
         self._watch.start()
 
-    def send(self, ranks: Iterable[int], order: Order) -> None:
-        """Give an order to some ranks; does not wait.
+    def begin_to_judge(self) -> None:
+        """From now on a rank that is silent hangs. Before, it may be busy with its imports."""
+        self._heard_s = [time.monotonic()] * len(self._connections)
+        self._judges = True
+
+    def send(self, ranks: Iterable[int], order: object) -> None:
+        """Give an order to some ranks, or their part in the beginning; does not wait.
 
         Raises:
             GangError: the gang has failed.
@@ -70,18 +76,21 @@ class Lines:
                 self._fail(GangError(f"rank {rank} is gone: {error}"))
                 self.check()
 
-    def answer(self, wait: bool) -> tuple[int, Answer] | None:
+    def answer(self, wait: bool, limit_s: float | None = None) -> tuple[int, Answer] | None:
         """The next answer and whose it is; None if there is none and it is not waited for.
+
+        Args:
+            limit_s: for which it is waited; by default as long as work may take.
 
         Raises:
             GangError: the gang has failed, or nobody answered for too long.
         """
+        limit_s = self._limits.work_s if limit_s is None else max(limit_s, 0.0)
         try:
-            item = self._answers.get(wait, self._limits.work_s)
+            item = self._answers.get(wait, limit_s)
         except queue.Empty:
             if wait:
-                limit_s = self._limits.work_s
-                self._fail(GangError(f"no rank has finished its work within {limit_s:g} s"))
+                self._fail(GangError(f"no rank has finished its work within {limit_s:.0f} s"))
             self.check()
             return None
         if item is None:
@@ -151,7 +160,7 @@ class Lines:
 
     def _ping(self, now_s: float) -> None:
         for rank, heard_s in enumerate(self._heard_s):
-            if now_s - heard_s > self._limits.silent_s:
+            if self._judges and now_s - heard_s > self._limits.silent_s:
                 silent_s = now_s - heard_s
                 self._fail(GangError(f"rank {rank} hangs: it has been silent for {silent_s:.1f} s"))
                 return

@@ -148,4 +148,12 @@ class Failed:
     """The fault is in what was asked for, such as the model or the sharding."""
 
 
-Answer = Pong | Encoded | Values | RankReport | Failed
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A rank has its weights. `fingerprint` tells checkpoints apart; `host` is its address."""
+
+    fingerprint: str
+    host: str
+
+
+Answer = Pong | Loaded | Encoded | Values | RankReport | Failed

@@ -18,7 +18,7 @@ from engine.errors import EngineError, GangError
 from engine.gang.connection import Connection, HandshakeError, Listener, call
 from engine.gang.gang import Gang
 from engine.gang.lines import GangLimits, Lines
-from engine.gang.orders import Failed
+from engine.gang.orders import Loaded
 from engine.gang.shard import OrderReader, Shard, end_process, say_why
 from engine.parallel.distributed import Mesh, join_mesh
 from engine.parallel.stages import check_stages, check_tensor_parallel
@@ -49,14 +49,6 @@ class Part:
     store: tuple[str, int]
     limits: GangLimits
     threads: int
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A rank has its weights. `fingerprint` tells checkpoints apart."""
-
-    fingerprint: str
-    host: str
 
 
 def assemble_gang(
@@ -99,21 +91,15 @@ def assemble_gang(
     backend = backend or ("gloo" if config.on_cpu else "nccl")
     address = (host, store.port)
     part = Part(mesh, config, open_checkpoint, backend, address, limits, threads)
+    lines = Lines(connections, limits)
     try:
-        for connection in connections:
-            connection.send(part)
-        for rank, connection in enumerate(connections):
-            loaded = _await_loaded(rank, connection, deadline)
-            if loaded.fingerprint != checkpoint.fingerprint:
-                raise EngineError(
-                    f"rank {rank} on {loaded.host} has another checkpoint of {checkpoint.name} "
-                    "than its leader"
-                )
+        lines.send(range(mesh.size), part)
+        _await_loaded(lines, checkpoint, mesh.size, deadline)
     except BaseException:
-        for connection in connections:
-            connection.close()
+        lines.close()
         raise
-    return Gang(Lines(connections, limits), mesh, config, store, members)
+    lines.begin_to_judge()
+    return Gang(lines, mesh, config, store, members)
 
 
 def check_mesh(checkpoint: Checkpoint, mesh: Mesh) -> None:
@@ -203,19 +189,17 @@ def _await_calls(
     return [called[rank] for rank in range(n_ranks)]
 
 
-def _await_loaded(rank: int, connection: Connection, deadline: float) -> Loaded:
-    answer: object = None
-    try:
-        while not isinstance(answer, Loaded | Failed):
-            answer = connection.receive(max(deadline - time.monotonic(), 0.001))
-    except TimeoutError as error:
-        raise GangError(f"rank {rank} has not loaded the model in time") from error
-    except (OSError, EOFError) as error:
-        raise GangError(f"rank {rank} died while it loaded the model: {error}") from error
-    if isinstance(answer, Failed):
-        kind = EngineError if answer.is_input else GangError
-        raise kind(f"rank {rank}: {answer.reason}")
-    return answer
+def _await_loaded(lines: Lines, checkpoint: Checkpoint, n_ranks: int, deadline: float) -> None:
+    for _ in range(n_ranks):
+        item = lines.answer(wait=True, limit_s=deadline - time.monotonic())
+        assert item is not None, "it was waited for"
+        rank, loaded = item
+        assert isinstance(loaded, Loaded), "nothing else was asked for"
+        if loaded.fingerprint != checkpoint.fingerprint:
+            raise EngineError(
+                f"rank {rank} on {loaded.host} has another checkpoint of {checkpoint.name} "
+                "than its leader"
+            )
 
 
 def _prefer_interface(host: str) -> None:

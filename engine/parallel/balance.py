@@ -7,7 +7,13 @@ from functools import cache
 from engine.config import ModelDimensions, NumberFormats
 from engine.errors import ShardingError
 from engine.parallel.cost import DeviceModel, StageCost, Workload, stage_cost
-from engine.parallel.stages import Stage, check_tensor_parallel, cut_stages, layers_between
+from engine.parallel.stages import (
+    Stage,
+    check_pipeline_parallel,
+    check_tensor_parallel,
+    cut_stages,
+    layers_between,
+)
 
 
 def balance(
@@ -29,7 +35,7 @@ def balance(
         ShardingError: there are more stages than layers or more ranks than heads, or no cut fits.
     """
     check_tensor_parallel(dims, tensor_parallel)
-    _check_number(dims, len(devices))
+    check_pipeline_parallel(dims, len(devices))
 
     @cache
     def cost(stage: Stage, device: DeviceModel, n_decoding: int) -> StageCost:
@@ -134,15 +140,6 @@ class _Cutter:
         stops = cut[1]
         counts = [stop - start for start, stop in zip((0, *stops), stops, strict=False)]
         return cut_stages(self.dims, counts)
-
-
-def _check_number(dims: ModelDimensions, n_stages: int) -> None:
-    n_layers = dims.n_audio_layer + dims.n_text_layer
-    if not 1 <= n_stages <= n_layers:
-        raise ShardingError(
-            f"there must be 1 to {n_layers} pipeline stages, one a layer ({dims.n_audio_layer} "
-            f"encoder, {dims.n_text_layer} decoder); got {n_stages}"
-        )
 
 
 def _gigabytes(n_bytes: float) -> str:

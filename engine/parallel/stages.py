@@ -37,12 +37,8 @@ def cut_stages(dims: ModelDimensions, layer_counts: Sequence[int]) -> tuple[Stag
     Raises:
         ShardingError: a stage would hold no layer, or the counts are not the model's layers.
     """
+    check_pipeline_parallel(dims, len(layer_counts))
     n_layers = dims.n_audio_layer + dims.n_text_layer
-    if len(layer_counts) > n_layers:
-        raise ShardingError(
-            f"{len(layer_counts)} pipeline stages are more than the model's {n_layers} layers "
-            f"({dims.n_audio_layer} encoder, {dims.n_text_layer} decoder)"
-        )
     if min(layer_counts) < 1:
         raise ShardingError(f"each pipeline stage must hold a layer, not {list(layer_counts)}")
     if sum(layer_counts) != n_layers:
@@ -79,6 +75,20 @@ def check_stages(dims: ModelDimensions, stages: Sequence[Stage]) -> None:
             end = part.stop
     if end != dims.n_audio_layer + dims.n_text_layer:
         raise ShardingError(f"{len(stages)} pipeline stages leave out the model's last layers")
+
+
+def check_pipeline_parallel(dims: ModelDimensions, size: int) -> None:
+    """See that each of `size` stages gets a layer.
+
+    Raises:
+        ShardingError: there are more stages than layers.
+    """
+    n_layers = dims.n_audio_layer + dims.n_text_layer
+    if not 1 <= size <= n_layers:
+        raise ShardingError(
+            f"pipeline_parallel must be 1 to {n_layers}, the model's number of layers "
+            f"({dims.n_audio_layer} encoder, {dims.n_text_layer} decoder); got {size}"
+        )
 
 
 def check_tensor_parallel(dims: ModelDimensions, size: int) -> None:

@@ -23,11 +23,11 @@ from engine.kernels.linear import (
 from engine.model.kv_cache import KVCache
 from engine.model.layers import MLP
 from engine.model.whisper import Whisper
+from engine.parallel.balance import balance
 from engine.parallel.cost import (
     DeviceModel,
     StageCost,
     Workload,
-    balance,
     idle_share,
     stage_cost,
     stage_costs,
@@ -379,7 +379,7 @@ def test_no_cut_is_better(
 
 
 def test_too_many_stages_are_an_error() -> None:
-    with pytest.raises(ShardingError, match=r"1 to 5 pipeline stages.*2 encoder, 3 decoder.*got 6"):
+    with pytest.raises(ShardingError, match="1 to 5, .*2 encoder, 3 decoder.*got 6"):
         balance(SMALL, [H200] * 6, 1, GPU_BFLOAT16, Workload(4), 64, 1)
     with pytest.raises(ShardingError, match="got 0"):
         balance(SMALL, [], 1, GPU_BFLOAT16, Workload(4), 64, 1)

@@ -51,7 +51,7 @@ def test_a_cut_is_a_contiguous_partition_of_encoder_and_decoder() -> None:
 @pytest.mark.parametrize(
     ("layer_counts", "message"),
     [
-        ([1] * 8, "8 pipeline stages are more than the model's 7 layers"),
+        ([1] * 8, "1 to 7, the model's number of layers \\(4 encoder, 3 decoder\\); got 8"),
         ([4, 4], "8 in all; the model has 7 \\(4 encoder, 3 decoder\\)"),
         ([4, 2], "6 in all"),
         ([7, 0], "each pipeline stage must hold a layer"),

@@ -15,6 +15,8 @@ from typing import Any
 import psutil
 import yaml
 
+from tests.support.nodes import Nodes
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -25,6 +27,7 @@ class Cluster:
         settings: the settings file's content, less the port.
         import_path: of the application's builder.
         environment: of all its processes.
+        nodes: a cluster that runs already; by default one is started.
     """
 
     def __init__(
@@ -32,6 +35,7 @@ class Cluster:
         settings: dict[str, Any],
         import_path: str = "serve.app:build",
         environment: dict[str, str] | None = None,
+        nodes: Nodes | None = None,
     ) -> None:
         # Not pytest's folder: paths of Ray's sockets would be too long there.
         self.folder = Path(tempfile.mkdtemp(prefix="mm-"))
@@ -44,7 +48,9 @@ class Cluster:
             "MURMUR_CLUSTER_DIR": str(self.folder),
             "PYTHONPATH": str(ROOT),
             **(environment or {}),
+            **(nodes.environment if nodes else {}),
         }
+        self._nodes = nodes
         try:
             self.url = self._up(import_path)
         except BaseException:
@@ -83,18 +89,38 @@ class Cluster:
 
     def joined(self) -> dict[str, str]:
         """The environment of another Ray job of the cluster."""
+        if self._nodes:
+            return self.environment
         lines = self.murmur("env").stdout.splitlines()
         pairs = (line.removeprefix("export ").split("=", 1) for line in lines)
         return {**self.environment, **{name: value.strip("'") for name, value in pairs}}
 
     def processes(self, deployment: str) -> list[psutil.Process]:
         """Those of a deployment's replicas."""
+        return self._titled(f"ray::ServeReplica:murmur:{deployment}")
+
+    def shards(self) -> list[psutil.Process]:
+        """Those of all ranks of all gangs."""
+        return self._titled("ray::Shard")
+
+    def placement_groups(self) -> list[dict[str, Any]]:
+        """Those that are not removed: their state, and the node of each bundle."""
+        code = (
+            "import json, ray; ray.init(log_to_driver=False); "
+            "groups = ray.util.placement_group_table().values(); "
+            "print(json.dumps([{'state': g['state'], 'nodes': g['bundles_to_node_id']} "
+            "for g in groups if g['state'] != 'REMOVED']))"
+        )
+        found: list[dict[str, Any]] = json.loads(self.job("-c", code))
+        return found
+
+    def _titled(self, title: str) -> list[psutil.Process]:
         try:
-            head = psutil.Process(int((self.folder / "pid").read_text()))
-            children = head.children(recursive=True)
+            pid = self._nodes.pid if self._nodes else int((self.folder / "pid").read_text())
+            children = psutil.Process(pid).children(recursive=True)
         except (psutil.NoSuchProcess, FileNotFoundError):
             return []
-        return [child for child in children if _is_replica(child, deployment)]
+        return [child for child in children if _is_titled(child, title)]
 
     def kill(self, deployment: str, index: int = 0) -> None:
         """End a replica as the kernel does one that is out of memory."""
@@ -140,8 +166,8 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def _is_replica(process: psutil.Process, deployment: str) -> bool:
+def _is_titled(process: psutil.Process, title: str) -> bool:
     try:
-        return process.cmdline()[0].startswith(f"ray::ServeReplica:murmur:{deployment}")
+        return process.cmdline()[0].startswith(title)
     except (psutil.NoSuchProcess, IndexError):
         return False

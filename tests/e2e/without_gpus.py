@@ -1,0 +1,21 @@
+"""The application on GPUs that are but labels: placed like real ones, computing on the CPU."""
+
+from dataclasses import replace
+from typing import Any
+
+from ray.serve import Application
+
+from deployments.replica import Replica
+from deployments.tier import TierSpec
+from engine import Precision
+from serve.app import assemble
+from serve.config import load_settings
+
+
+class CpuReplica(Replica):
+    def __init__(self, spec: TierSpec) -> None:
+        super().__init__(replace(spec, device="cpu", precision=Precision.FLOAT32))
+
+
+def build(args: dict[str, Any]) -> Application:
+    return assemble(load_settings(values=args), CpuReplica)
