@@ -97,20 +97,23 @@ class Sampler:
 
     def probability(self, logits: torch.Tensor, token: int) -> torch.Tensor:
         """(n, local ids) unmasked logits -> (n,) the probability of one token."""
-        lse = self.group.all_gather(_row_logsumexp(logits.double())).logsumexp(0)
-        return torch.exp(self._columns(logits, [token])[:, 0] - lse).float()
+        local = torch.stack([_row_logsumexp(logits.double()), self._columns(logits, [token])[:, 0]])
+        lse, logit = self.group.all_gather(local).unbind(1)
+        return torch.exp(logit.amax(0) - lse.logsumexp(0)).float()
 
     def choose_among(self, logits: torch.Tensor, tokens: Sequence[int]) -> torch.Tensor:
         """(n, local ids) unmasked logits -> (n, len(tokens)) probabilities among these ids."""
-        return torch.softmax(self._columns(logits, tokens), dim=1).float()
+        columns = self.group.all_gather(self._columns(logits, tokens)).amax(0)
+        return torch.softmax(columns, dim=1).float()
 
     def _columns(self, logits: torch.Tensor, tokens: Sequence[int]) -> torch.Tensor:
-        """(n, local ids) -> (n, len(tokens)) float64: the logits of these ids."""
+        """(n, local ids) -> (n, len(tokens)) float64: the logits of these ids, -inf for those of
+        other ranks."""
         vocab = self.rules.vocab
         ids = torch.tensor(tokens, device=logits.device) - vocab.start
         mine = (ids >= 0) & (ids < len(vocab))
         local = logits[:, torch.where(mine, ids, 0)].double()
-        return self.group.all_gather(local.masked_fill(~mine, float("-inf"))).amax(0)
+        return local.masked_fill(~mine, float("-inf"))
 
     def _scores(self, logits: torch.Tensor, noise: Sequence["Noise | None"]) -> torch.Tensor:
         if all(item is None for item in noise):

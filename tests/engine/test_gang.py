@@ -17,9 +17,11 @@ from engine import (
     Precision,
     Request,
 )
+from engine.gang.gang import Gang
 from engine.gang.local import local_gang
 from engine.parallel.distributed import Mesh
 from engine.parallel.stages import cut_stages
+from engine.parallel.wire_costs import WireModel
 from tests.support.gangs import QUICK, check_equal, gang_of, mixed, run_mixed
 from tests.support.running import drain, run, run_alone
 
@@ -72,6 +74,27 @@ def test_aborted_neighbours_change_nothing(
     assert {request.request_id for request in requests[1::2]} <= set(results)
     expected = run(engines[TINY], requests)
     check_equal(results, {key: expected[key] for key in results})
+
+
+def test_ranks_send_what_the_formula_says(
+    gang: Engine, checkpoints: dict[str, Checkpoint], clips: dict[str, np.ndarray]
+) -> None:
+    """A window, its prompt, 6 more tokens, and 3 steps of two slots."""
+    executor, dims = gang.executor, checkpoints[TINY].dims
+    assert isinstance(executor, Gang)
+    executor.report()
+    options = DecodingOptions(language="en", max_new_tokens=7)
+    run(gang, [Request("clip", clips["librivox-0880.wav"], options)])
+    for _ in range(3):
+        executor.decode(1, 2, 40, [None, None]).get()
+    for report in executor.report():
+        wires = WireModel(dims, executor.mesh, executor.mesh.stage_of(report.rank), itemsize=4)
+        expected = wires.encode(1) + wires.prefill(1, 4)
+        for _ in range(6):
+            expected += wires.decode(1, 4)
+        for _ in range(3):
+            expected += wires.decode(2, 4)
+        assert (report.calls, report.sent_bytes) == (expected.calls, expected.sent_bytes)
 
 
 def test_late_reading_changes_nothing(
