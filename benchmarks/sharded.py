@@ -68,6 +68,7 @@ class RankRow:
     predicted_step_bytes: int
     device_mb: float
     predicted_device_mb: float
+    rss_mb: float
     peak_rss_mb: float
 
 
@@ -312,7 +313,7 @@ def _rank_row(
     dims, config, mesh = engine.dims, engine.config, gang.mesh
     stage = mesh.stage_of(stepped.rank)
     formats = config.precision.formats(torch.device(config.device))
-    wires = WireModel(dims, mesh, stage, formats.dtype.itemsize, options.backend == "nccl")
+    wires = WireModel(dims, mesh, stepped.rank, formats.dtype.itemsize, options.backend == "nccl")
     sizes = group_sizes(mesh.stages, config.max_slots)
     is_float32 = config.precision is Precision.FLOAT32
     expected = [
@@ -342,7 +343,8 @@ def _rank_row(
         predicted_step_bytes=sum(sum(cost.sent_bytes.values()) for cost in expected),
         device_mb=stepped.device_bytes / 1e6,
         predicted_device_mb=memory / 1e6,
-        peak_rss_mb=stepped.peak_rss_bytes / 1e6,
+        rss_mb=(at_work.rss_bytes - at_work.bare_rss_bytes) / 1e6,
+        peak_rss_mb=(at_work.peak_rss_bytes - at_work.bare_rss_bytes) / 1e6,
     )
 
 
@@ -352,15 +354,16 @@ def _print(row: MeshRow) -> None:
         f"encoding, {row.windows_per_s:.2f} windows/s of {row.tokens_per_window:.0f} tokens; "
         f"{row.mean_idle_share:.0%} idle on average\n"
     )
-    print("| rank | idle (model) | collectives | calls a step | bytes a step | MB | peak RSS |")
-    print("|---" * 7 + "|")
+    print("| rank | idle (model) | collectives | calls a step | bytes a step | MB | RSS | peak |")
+    print("|---" * 8 + "|")
     for rank in row.ranks:
         print(
             f"| {rank.rank} | {rank.idle_share:.0%} ({rank.predicted_idle_share:.0%}) "
             f"| {rank.collective_share:.0%} "
             f"| {rank.step_calls:g} ({rank.predicted_step_calls}) "
             f"| {rank.step_bytes:.0f} ({rank.predicted_step_bytes}) "
-            f"| {rank.device_mb:.1f} ({rank.predicted_device_mb:.1f}) | {rank.peak_rss_mb:.0f} |",
+            f"| {rank.device_mb:.1f} ({rank.predicted_device_mb:.1f}) | {rank.rss_mb:.0f} "
+            f"| {rank.peak_rss_mb:.0f} |",
             flush=True,
         )
 

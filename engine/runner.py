@@ -29,6 +29,7 @@ from engine.request import DecodingOptions
 from engine.slot_bank import SlotBank
 from engine.transfer import upload
 from engine.weights.checkpoint import Checkpoint
+from engine.weights.host_memory import giving_back_memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,8 @@ class ModelRunner:
         self.tokenizer = checkpoint.tokenizer
         self.features = LogMel(dims.n_mels, device)
         group, stage = self.place.group, self.place.stage
-        self._model = Whisper.load(checkpoint.source, dims, stage, group, device, self.formats)
+        with giving_back_memory():
+            self._model = Whisper.load(checkpoint.source, dims, stage, group, device, self.formats)
         self.banks = [
             SlotBank(n_slots, dims, self.place, self.max_length, device, self.formats)
             for n_slots in (sizes if self.place.stage.decoder else ())

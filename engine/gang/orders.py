@@ -126,7 +126,8 @@ class RankReport:
         collective_s: in collectives of its tensor-parallel group.
         calls, sent_bytes: by kind, as `engine.parallel.traffic` counts them.
         device_bytes: weights and slots on the device.
-        peak_rss_bytes: the process's greatest resident memory ever.
+        bare_rss_bytes, rss_bytes, peak_rss_bytes: the process's resident memory before it had
+            weights, now, and at its greatest.
     """
 
     rank: int
@@ -136,6 +137,8 @@ class RankReport:
     calls: dict[Kind, int]
     sent_bytes: dict[Kind, int]
     device_bytes: int
+    bare_rss_bytes: int
+    rss_bytes: int
     peak_rss_bytes: int
 
 

@@ -19,7 +19,7 @@ from engine.gang.connection import Connection, HandshakeError, Listener, call
 from engine.gang.gang import Gang
 from engine.gang.lines import GangLimits, Lines
 from engine.gang.orders import Loaded
-from engine.gang.shard import OrderReader, Shard, end_process, say_why
+from engine.gang.shard import OrderReader, Shard, end_process, resident_bytes, say_why
 from engine.parallel.distributed import Mesh, join_mesh
 from engine.parallel.stages import check_stages, check_tensor_parallel
 from engine.parallel.traffic import Traffic
@@ -162,9 +162,10 @@ def _become(
         traffic,
     )
     checkpoint = part.open_checkpoint()
+    bare_rss_bytes = resident_bytes()
     runner = ModelRunner(checkpoint, config, place)
     connection.send(Loaded(checkpoint.fingerprint, host))
-    return Shard(runner, rank, connection, reader, traffic)
+    return Shard(runner, rank, connection, reader, traffic, bare_rss_bytes)
 
 
 def _await_calls(

@@ -129,7 +129,9 @@ class Shard:
         connection: Connection,
         reader: OrderReader,
         traffic: Traffic,
+        bare_rss_bytes: int = 0,
     ) -> None:
+        self._bare_rss_bytes = bare_rss_bytes
         self._runner = runner
         self._rank = rank
         self._connection = connection
@@ -225,11 +227,19 @@ class Shard:
             calls=dict(self._traffic.calls.items()),
             sent_bytes=dict(self._traffic.sent_bytes.items()),
             device_bytes=self._runner.n_bytes,
+            bare_rss_bytes=self._bare_rss_bytes,
+            rss_bytes=resident_bytes(),
             peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         )
         self._traffic.clear()
         self._reader.idle_s, self._reported_s = 0.0, now_s
         return report
+
+
+def resident_bytes() -> int:
+    """Resident memory of this process (proc(5), statm)."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
 
 
 def end_process(reason: str) -> None:

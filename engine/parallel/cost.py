@@ -25,6 +25,9 @@ _INT8_EXTRA_BYTES = 12
 _NATIVE_COLUMNS = 32
 """Native kernels pad outputs to a multiple of this, and the frames of an 8-bit cross-attention
 cache to twice as many."""
+_LOG_MEL_BYTES = 30_000_000
+"""Of a window's waveform, its overlapping frames, their spectrum and power, and the Fourier
+transform's own; measured on a CPU."""
 _INT8_HIDDEN_BYTES = 14
 """Of each hidden unit that torch quantises: bfloat16, and float32 as it was, scaled and shifted."""
 
@@ -235,6 +238,7 @@ class _Rank:
     workload: Workload
     max_length: int
     encode_batch: int
+    size: int
 
     @property
     def has_stem(self) -> bool:
@@ -298,16 +302,24 @@ class _Rank:
     def activation_bytes(self) -> int:
         encoder = self._encoder_peak_bytes() if self.stage.encoder else 0.0
         decoder = self._decoder_peak_bytes() if self.stage.decoder else 0.0
-        return math.ceil(encoder + decoder)
+        is_whole = self.stage == Stage.whole(self.dims)
+        states = self._frames * self.dims.n_audio_state * self.formats.dtype.itemsize
+        return math.ceil(encoder + decoder + (0 if is_whole else 2 * states))  # they come, or go
 
     def _encoder_peak_bytes(self) -> float:
-        """A layer's, whose scores are blocked and count nothing, or the convolutions': mel, and
-        3000 frames before and after the GELU."""
+        """A layer's, whose scores are blocked and count nothing, and what sums over ranks are
+        received in; where encoding begins also log-mel, and the convolutions' 3000 frames before
+        and after the GELU. All of these, not the greatest: an allocator keeps what the one has
+        freed in sizes that the next does not ask for."""
         frames, product = self._frames, self.formats.product.itemsize
+        width = self.dims.n_audio_state
         peak = self.encoder.peak_bytes(frames, 0)
+        if self.size > 1:
+            parts = 2 if self.size == 2 else 1
+            peak += parts * frames * width * self.formats.dtype.itemsize
         if self.has_stem:
             mel = 2 * self.dims.n_mels * (torch.float32.itemsize + product)
-            peak = max(peak, frames * (mel + 4 * self.dims.n_audio_state * product))
+            peak += frames * (mel + 4 * width * product) + self.encode_batch * _LOG_MEL_BYTES
         return peak
 
     def _decoder_peak_bytes(self) -> float:
@@ -423,6 +435,7 @@ def stage_cost(
         workload,
         max_length,
         encode_batch,
+        tensor_parallel,
     )
     return StageCost(
         encode_s=rank.encode_s(),

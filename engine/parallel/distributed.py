@@ -1,4 +1,4 @@
-"""Collectives and wires over torch.distributed: gloo between CPUs, NCCL between GPUs.
+"""The mesh of a gang over torch.distributed: gloo between CPUs, NCCL between GPUs.
 
 gloo moves host memory, so tensors of a GPU go through it; NCCL moves them from GPU to GPU.
 """
@@ -12,54 +12,11 @@ import torch
 import torch.distributed as dist
 from torch.distributed import Store  # type: ignore[attr-defined]
 
+from engine.parallel.collectives import GlooGroup, NcclGroup
 from engine.parallel.group import Group, SingleRank
 from engine.parallel.place import Inbound, Place, Wires
 from engine.parallel.stages import Stage
 from engine.parallel.traffic import Kind, Traffic
-
-
-class DistributedGroup:
-    """The ranks of a tensor-parallel group.
-
-    Over gloo a sum is a gather and a sum in the order of ranks: on every rank and at any place in a
-    tensor the same additions, so that a row's bits do not depend on the batch. A ring's order
-    depends on the place. Over NCCL it is NCCL's own.
-    """
-
-    def __init__(self, group: dist.ProcessGroup, by_nccl: bool, traffic: Traffic) -> None:
-        self.rank, self.size = group.rank(), group.size()
-        self._group = group
-        self._by_nccl = by_nccl
-        self._traffic = traffic
-
-    def all_reduce_sum(self, tensor: torch.Tensor) -> torch.Tensor:
-        if self._by_nccl:
-            # A ring sends each of `size` parts twice, less its own.
-            self._traffic.count("reduce", 2 * tensor.nbytes * (self.size - 1) // self.size)
-            with self._traffic.waiting("reduce"):
-                dist.all_reduce(tensor, group=self._group)
-            return tensor
-        total, *others = self._gather(tensor, "reduce")
-        for part in others:
-            total = total.add_(part)
-        return total.to(tensor.device)
-
-    def all_gather(self, tensor: torch.Tensor) -> torch.Tensor:
-        return torch.stack(self._gather(tensor, "gather")).to(tensor.device)
-
-    def broadcast(self, tensor: torch.Tensor) -> torch.Tensor:
-        host = tensor if self._by_nccl else tensor.cpu()
-        dist.broadcast(host, group=self._group, group_src=0)
-        return host.to(tensor.device)
-
-    def _gather(self, tensor: torch.Tensor, kind: Kind) -> list[torch.Tensor]:
-        tensor = tensor if self._by_nccl else tensor.cpu()
-        sent = tensor.contiguous().view(torch.uint8)  # gloo does not know every number format
-        parts = [torch.empty_like(sent) for _ in range(self.size)]
-        self._traffic.count(kind, sent.nbytes * (self.size - 1))
-        with self._traffic.waiting(kind):
-            dist.all_gather(parts, sent, group=self._group)
-        return [part.view(tensor.dtype) for part in parts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +133,7 @@ def join_mesh(
         for index in range(len(mesh.stages)):  # every rank takes part in making every group
             made = dist.new_group(mesh.ranks_of(index), timeout=timeout, backend=backend)
             if index == mesh.stage_of(rank):
-                group = DistributedGroup(made, by_nccl, traffic)
+                group = NcclGroup(made, traffic) if by_nccl else GlooGroup(made, traffic)
     wires = None
     if len(mesh.stages) > 1:
         tensor_rank = mesh.tensor_rank_of(rank)

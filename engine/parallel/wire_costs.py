@@ -1,14 +1,17 @@
 """What each rank sends in an operation, by arithmetic: what `Traffic` counts, before it is counted.
 
-Bytes are those that one rank sends, summed over receivers. Over gloo a reduction is a gather, in
-which each rank sends its part to all others; NCCL's ring sends each part twice, less its own.
+Bytes are those that one rank sends, summed over receivers. Over gloo a small sum sends the whole
+tensor to all others; a large one sends slices to those who sum them, and then its own sum to all
+others (`engine.parallel.collectives`). NCCL's ring sends each of as many slices twice, less one.
 """
 
 from collections import Counter
 from dataclasses import dataclass, field
 
 from engine.config import ModelDimensions
+from engine.parallel.collectives import DIRECT_BYTES
 from engine.parallel.distributed import Mesh
+from engine.parallel.partition import partition
 from engine.parallel.traffic import Kind
 
 _BEST_BYTES = 2 * 5 * 8
@@ -38,14 +41,14 @@ class WireModel:
     """A rank's wires.
 
     Attributes:
-        stage: the rank's.
+        rank: the rank.
         itemsize: bytes of a number that layers pass on.
         by_nccl: over NCCL; else over gloo.
     """
 
     dims: ModelDimensions
     mesh: Mesh
-    stage: int
+    rank: int
     itemsize: int
     by_nccl: bool = False
 
@@ -88,9 +91,18 @@ class WireModel:
         return cost
 
     def _reduced(self, n_bytes: int) -> int:
+        size = self.mesh.tensor_parallel
         if self.by_nccl:
-            return 2 * n_bytes * self._others // self.mesh.tensor_parallel
-        return self._others * n_bytes
+            return 2 * n_bytes * self._others // size
+        if size <= 2 or n_bytes <= DIRECT_BYTES:
+            return self._others * n_bytes
+        numbers = partition(n_bytes // self.itemsize, size)[self.mesh.tensor_rank_of(self.rank)]
+        own_bytes = len(numbers) * self.itemsize
+        return n_bytes - own_bytes + self._others * own_bytes
+
+    @property
+    def stage(self) -> int:
+        return self.mesh.stage_of(self.rank)
 
     @property
     def _others(self) -> int:

@@ -35,6 +35,6 @@ class RandomSource:
             tensor = torch.ones(shape)
         else:
             fan_in = max(1, torch.Size(shape[1:]).numel())
-            tensor = torch.randn(shape, generator=generator) * fan_in**-0.5
+            tensor = torch.randn(shape, generator=generator).mul_(fan_in**-0.5)
         tensor = tensor[rows or slice(None)]
         return tensor if columns is None else tensor[:, columns]

@@ -217,7 +217,7 @@ def test_a_gpu_holds_the_modules_bytes(size: int, precision: Precision) -> None:
 
 def test_activations_shrink_with_what_makes_them() -> None:
     whole = Stage.whole(LARGE_V3)
-    shapes = [(1, 16, 256), (1, 8, 256), (2, 8, 256), (2, 8, 64), (20, 1, 1)]
+    shapes = [(1, 16, 256), (1, 8, 256), (4, 8, 256), (4, 8, 64), (20, 1, 1)]
     estimates = [
         stage_cost(
             LARGE_V3, whole, size, GPU_BFLOAT16, H200, Workload(slots), 448, batch
@@ -226,7 +226,7 @@ def test_activations_shrink_with_what_makes_them() -> None:
     ]
     assert estimates == sorted(estimates, reverse=True)
     hidden = 8 * 1500 * 4 * 1280 * 2
-    assert hidden < estimates[1] < 8 * hidden
+    assert hidden < estimates[1] < 9 * hidden
 
 
 @pytest.mark.parametrize("n_slots", [1, 8, 32, 64, 256])
@@ -397,9 +397,9 @@ def test_a_model_that_fits_nowhere_says_what_is_lacking() -> None:
     with pytest.raises(ShardingError) as caught:
         balance(LARGE_V3, [small] * 2, 1, GPU_BFLOAT16, Workload(64), 448, 8)
     assert str(caught.value) == (
-        "no cut of the model into 2 stages fits in memory: the nearest one needs 24.3 GB a rank of "
-        "each stage in all, of 10 GB; stage 0 (encoder 0-31 and decoder 0-14) needs 12.3 GB and "
-        "lacks 7.26 GB"
+        "no cut of the model into 2 stages fits in memory: the nearest one needs 24.8 GB a rank of "
+        "each stage in all, of 10 GB; stage 0 (encoder 0-31 and decoder 0-14) needs 12.7 GB and "
+        "lacks 7.7 GB"
     )
 
 

@@ -7,8 +7,9 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
 
-from benchmarks.random_model import DIMENSIONS, random_checkpoint
+from benchmarks.random_model import DIMENSIONS, LARGE_V3, random_checkpoint
 from engine import (
     Checkpoint,
     DecodingOptions,
@@ -19,6 +20,7 @@ from engine import (
 )
 from engine.gang.gang import Gang
 from engine.gang.local import local_gang
+from engine.parallel.cost import DeviceModel, Workload, stage_costs
 from engine.parallel.distributed import Mesh
 from engine.parallel.stages import cut_stages
 from engine.parallel.wire_costs import WireModel
@@ -88,7 +90,7 @@ def test_ranks_send_what_the_formula_says(
     for _ in range(3):
         executor.decode(1, 2, 40, [None, None]).get()
     for report in executor.report():
-        wires = WireModel(dims, executor.mesh, executor.mesh.stage_of(report.rank), itemsize=4)
+        wires = WireModel(dims, executor.mesh, report.rank, itemsize=4)
         expected = wires.encode(1) + wires.prefill(1, 4)
         for _ in range(6):
             expected += wires.decode(1, 4)
@@ -138,6 +140,47 @@ def test_few_bits_hear_the_same_words(
         result = run_alone(engine, request)
     assert result.tokens == alone.tokens
     assert result.avg_logprob == pytest.approx(alone.avg_logprob, abs=0.05)
+
+
+@pytest.mark.sharded
+@pytest.mark.parametrize(("tensor_parallel", "cut"), [(4, [64]), (2, [32, 32]), (1, [16] * 4)])
+def test_large_v3_takes_the_memory_that_the_formula_says(
+    tensor_parallel: int, cut: list[int], clips: dict[str, np.ndarray]
+) -> None:
+    """Its real sizes and random weights, in bfloat16 over four ranks."""
+    opener = partial(random_checkpoint, "large-v3", LARGE_V3)
+    mesh = Mesh(cut_stages(LARGE_V3, cut), tensor_parallel)
+    config = EngineConfig(precision=Precision.BFLOAT16, max_slots=2)
+    formats = config.precision.formats(torch.device("cpu"))
+    costs = stage_costs(
+        LARGE_V3,
+        mesh.stages,
+        [DeviceModel(1e11, 1e10, 1e12)] * len(cut),
+        tensor_parallel,
+        formats,
+        Workload(2),
+        config.positions(LARGE_V3),
+        config.encode_limit,
+    )
+    options = DecodingOptions(language="en", max_new_tokens=8)
+    with local_gang(opener, mesh, config) as engine:
+        executor = engine.executor
+        assert isinstance(executor, Gang)
+        loaded = executor.report()
+        result = run_alone(engine, Request("clip", clips["librivox-0880.wav"], options))
+        assert len(result.tokens) == 8
+        reports = executor.report()
+    for before, after in zip(loaded, reports, strict=True):
+        cost = costs[mesh.stage_of(after.rank)]
+        if mesh.tensor_rank_of(after.rank) == 0:  # others may have a token id less
+            assert after.device_bytes == cost.weight_bytes + cost.cache_bytes
+        grown = after.rss_bytes - after.bare_rss_bytes
+        print(f"rank {after.rank}: {grown / 1e6:.0f} MB, formula {cost.memory_bytes / 1e6:.0f}")
+        assert grown == pytest.approx(cost.memory_bytes, rel=0.1)
+        # What was read at once beside what stays: the largest tensor, in float32.
+        largest = LARGE_V3.n_vocab * LARGE_V3.n_text_state * 4
+        peak = before.peak_rss_bytes - before.bare_rss_bytes
+        assert peak < 1.1 * (cost.weight_bytes + cost.cache_bytes + largest)
 
 
 @pytest.mark.sharded
