@@ -46,6 +46,7 @@ from engine.parallel.cost import DeviceModel, StageCost, Workload, stage_cost, s
 from engine.parallel.distributed import Mesh
 from engine.parallel.stages import Stage, cut_stages, group_sizes
 from engine.parallel.wire_costs import WireModel
+from engine.sequence import Sequence as Running
 from engine.transfer import Pending
 
 PROMPT = 4
@@ -118,18 +119,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _here(
     options: argparse.Namespace, opener: OpenCheckpoint, config: EngineConfig
 ) -> list[MeshRow]:
-    device: DeviceModel | None = None
+    device, tokens = None, options.tokens
     rows = []
     dims = opener().dims
     for text in options.mesh:
-        mesh = _mesh(text, dims, config, device, options.tokens)
+        mesh = _mesh(text, dims, config, device, tokens)
         backend = options.backend
         with local_gang(opener, mesh, config, None, options.threads, None, backend) as engine:
             row = _measure(text, engine, device, options)
         rows.append(row)
         _print(row)
         if mesh.size == 1:
-            device = _calibrated(row, dims, mesh.stages[0], config)
+            device, tokens = _calibrated(row, dims, mesh.stages[0], config), row.tokens_per_window
     return rows
 
 
@@ -228,7 +229,7 @@ def _measure(
     windows = [pcm[i * n_samples : (i + 1) * n_samples] for i in range(4)]
     n_slots = engine.config.max_slots
     _saturate(engine, windows, n_slots, 8)  # warm
-    encode_ms = _encode_ms(engine, windows, options.windows)
+    encode_ms = _encode_ms(gang, windows, 12)
     step_ms, steps = _steps(gang, n_slots, options.steps)
     saturation = _saturate(engine, windows, options.windows, options.max_new_tokens)
     rows = [
@@ -241,14 +242,17 @@ def _measure(
     )
 
 
-def _encode_ms(engine: Engine, windows: Sequence[npt.NDArray[np.int16]], n: int) -> float:
-    """Of a window when nothing is decoded but its first token, which is taken off."""
-    options = DecodingOptions(language="en", max_new_tokens=1)
+def _encode_ms(gang: Gang, windows: Sequence[npt.NDArray[np.int16]], n: int) -> float:
+    """Of a window, from samples to keys and values in its slot, one after another."""
     began = time.perf_counter()
-    for i in range(n):
-        engine.add_request(Request(f"e{i}", windows[i % len(windows)], options))
-    while engine.has_unfinished:
-        engine.step()
+    n_submitted = n_done = 0
+    while n_done < n:
+        while gang.encoding.room and n_submitted < n:
+            request = Request(f"e{n_submitted}", windows[n_submitted % len(windows)])
+            gang.encoding.submit([Running(request, 0, 0.0, 0.0)])
+            n_submitted += 1
+        n_done += len(gang.encoding.collect(0))
+    gang.report()
     return (time.perf_counter() - began) / n * 1e3
 
 

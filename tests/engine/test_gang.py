@@ -143,6 +143,25 @@ def test_few_bits_hear_the_same_words(
 
 
 @pytest.mark.sharded
+def test_ranks_do_not_grow(
+    checkpoints: dict[str, Checkpoint], clips: dict[str, np.ndarray]
+) -> None:
+    """What was sent is let go."""
+    options = DecodingOptions(max_new_tokens=4)
+    with gang_of(checkpoints[TINY], 1, [4, 2, 2]) as engine:
+        sizes = []
+        for _ in range(5):
+            run(engine, [Request(str(i), clips["librivox-0880.wav"], options) for i in range(40)])
+            assert isinstance(engine.executor, Gang)
+            sizes.append([report.rss_bytes for report in engine.executor.report()])
+    window_bytes = 1500 * 384 * 4
+    assert all(
+        after - before < 20 * window_bytes
+        for before, after in zip(sizes[0], sizes[-1], strict=True)
+    ), sizes
+
+
+@pytest.mark.sharded
 @pytest.mark.parametrize(("tensor_parallel", "cut"), [(4, [64]), (2, [32, 32]), (1, [16] * 4)])
 def test_large_v3_takes_the_memory_that_the_formula_says(
     tensor_parallel: int, cut: list[int], clips: dict[str, np.ndarray]
