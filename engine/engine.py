@@ -65,7 +65,7 @@ class Engine:
         self._scheduler = Scheduler(config.max_slots, config.aging_s)
         self._being_encoded: dict[int, Running] = {}
         self._being_detected: dict[int, Running] = {}
-        self._ready: list[Running] = []
+        self._ready: dict[int, Running] = {}
         self._running: dict[int, Running] = {}
         self._launched: deque[_Launched] = deque()
         self._rounds = [0] * self.executor.n_groups
@@ -119,7 +119,7 @@ class Engine:
         if len(arrived) < len(self._arrived):
             self._arrived = arrived
         elif not self._scheduler.remove(request_id):
-            held = self._being_encoded | self._being_detected | self._running
+            held = self._on_their_way | self._running
             self._aborted += [
                 slot for slot, sequence in held.items() if sequence.request.request_id == request_id
             ]
@@ -163,7 +163,7 @@ class Engine:
             if slot in self._running:
                 self._release(self._running[slot])
             else:  # its slot is being written; it is dropped when that is done
-                (self._being_encoded | self._being_detected)[slot].aborted = True
+                self._on_their_way[slot].aborted = True
         for request in arrived:
             self._scheduler.add(request, now_s)
         admitted = self._scheduler.admit(now_s, self._encoding.room)
@@ -196,7 +196,7 @@ class Engine:
                 self._scheduler.free(sequence.slot)
             elif options.language is not None and options.task != "detect_language":
                 sequence.language = options.language
-                self._ready.append(sequence)
+                self._ready[sequence.slot] = sequence
             elif self.tokenizer.multilingual:
                 self._being_detected[sequence.slot] = sequence
                 values = self.executor.detect_language(sequence.slot)
@@ -213,13 +213,16 @@ class Engine:
             sequence.first_token_s = self._clock()
             self._running[sequence.slot] = sequence
         else:
-            self._ready.append(sequence)
+            self._ready[sequence.slot] = sequence
 
     def _begin_ready(self) -> None:
         """Run the prompts of sequences that have all they need."""
-        ready, self._ready = self._ready, []
+        ready, self._ready = list(self._ready.values()), {}
+        for sequence in ready:
+            if sequence.aborted:
+                self._scheduler.free(sequence.slot)
         for group in range(len(self._rounds)):
-            new = [sequence for sequence in ready if self._group(sequence) == group]
+            new = [s for s in ready if self._group(s) == group and not s.aborted]
             # On a CPU prompts run one by one: the number of rows would change the bits.
             size = 1 if self.config.on_cpu else max(1, len(new))
             for start in range(0, len(new), size):
@@ -277,9 +280,11 @@ class Engine:
         return launched.kind == "detect" or launched.round <= newest
 
     def _read_what_is_there(self) -> None:
-        """Read what is due and has come back."""
+        """Read what is due and has come back, in order."""
         for launched in list(self._launched):
-            if self._is_due(launched) and launched.values.ready:
+            if self._is_due(launched):
+                if not launched.values.ready:
+                    return
                 self._read(launched)
 
     def _wait(self) -> None:
@@ -326,6 +331,11 @@ class Engine:
         del self._running[sequence.slot]
         self.executor.release(sequence.slot)
         self._scheduler.free(sequence.slot)
+
+    @property
+    def _on_their_way(self) -> dict[int, Running]:
+        """Sequences in slots that are not decoded yet."""
+        return self._being_encoded | self._being_detected | self._ready
 
     def _group(self, sequence: Running) -> int:
         return sequence.slot % len(self._rounds)

@@ -21,7 +21,7 @@ from serve.serve_config import APP_NAME, IMPORT_PATH, serve_config
 from serve.tier_placement import tier_placement
 
 _POLL_S = 0.5
-_EXCEPTION = re.compile(r"^[A-Za-z_][\w.]*: ")
+_EXCEPTION = re.compile(r"^[A-Za-z_][\w.]*(Error|Exception|Interrupt): ")
 """How the last line of a traceback begins."""
 _INLINE_VARIABLE = "RAY_max_direct_call_object_size"
 _INLINE_BYTES = 1_000_000
@@ -186,10 +186,11 @@ def _reason(application: dict[str, Any]) -> str:
 
 def _short(message: str) -> str:
     """What a traceback ends with. All of it is in the logs."""
-    if "Traceback" not in message:
-        return message
     lines = message.splitlines()
-    last = max(i for i, line in enumerate(lines) if _EXCEPTION.match(line))
+    ends = [i for i, line in enumerate(lines) if _EXCEPTION.match(line)]
+    if "Traceback" not in message or not ends:
+        return message
+    last = ends[-1]
     return "\n".join([_EXCEPTION.sub("", lines[last]), *lines[last + 1 :]]).strip()
 
 

@@ -18,7 +18,6 @@ from engine.parallel.place import Inbound, Place, Wires
 from engine.parallel.stages import Stage
 from engine.parallel.traffic import Kind, Traffic
 
-
 _AHEAD = 4
 """Sends that may be under way beside those of the slot groups."""
 

@@ -54,7 +54,7 @@ def test_requests_that_come_at_any_time(
 def test_an_idle_gang_outlives_its_limits(
     gang: Engine, engines: dict[str, Engine], requests: list[Request]
 ) -> None:
-    time.sleep(3 * QUICK.silent_s)
+    time.sleep(2 * QUICK.silent_s)
     gang.check()
     check_equal(run(gang, requests[:2]), run(engines[TINY], requests[:2]))
 
@@ -99,6 +99,7 @@ def test_ranks_send_what_the_formula_says(
         assert (report.calls, report.sent_bytes) == (expected.calls, expected.sent_bytes)
 
 
+@pytest.mark.sharded
 def test_late_reading_changes_nothing(
     checkpoints: dict[str, Checkpoint], engines: dict[str, Engine], requests: list[Request]
 ) -> None:
@@ -127,6 +128,7 @@ def test_twenty_heads_over_eight_ranks(clips: dict[str, np.ndarray]) -> None:
         check_equal(run(engine, requests), expected)
 
 
+@pytest.mark.sharded
 @pytest.mark.parametrize("precision", [Precision.INT8, Precision.BFLOAT16])
 def test_few_bits_hear_the_same_words(
     precision: Precision, checkpoints: dict[str, Checkpoint], clips: dict[str, np.ndarray]

@@ -54,6 +54,15 @@ def test_a_list_may_come_from_the_environment() -> None:
         ("tiers: [{name: A b, model: m}]", "tiers.0.name: .* pattern"),
         ("tiers: [{name: a, model: m, precision: int3}]", "tiers.0.precision: .*'int8'"),
         ("tiers: [{name: a, model: m, min_replicas: 2}]", "tiers.0: .*above max_replicas"),
+        (
+            "tiers: [{name: a, model: m, pipeline_parallel: 2, stage_layers: [64]}]",
+            "tiers.0: stage_layers has 1 entries, pipeline_parallel is 2",
+        ),
+        (
+            "tiers: [{name: a, model: m, pipeline_parallel: 2, stage_accelerators: [cpu, L4]}]",
+            "tiers.0: stage_accelerators must be all cpu or all GPUs",
+        ),
+        ("tiers: [{name: a, model: m, stage_layers: [0]}]", "tiers.0.stage_layers.0: .* to 1"),
         ("tiers: [{name: a, model: m}, {name: a, model: n}]", "two tiers are called 'a'"),
         ("aliases: {whisper-1: huge}", "stands for 'huge', which is no tier"),
         ("aliases: {base: tiny.en}", "alias 'base' is the name of a tier"),

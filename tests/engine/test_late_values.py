@@ -1,0 +1,98 @@
+"""Values that come back late, as from a gang: nothing waits that need not, nothing is lost."""
+
+import random
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+
+from engine import Checkpoint, DecodingOptions, Engine, EngineConfig, Request, Result
+from engine.decoding.sampler import Noise
+from engine.executor import LocalExecutor
+from engine.transfer import Pending
+from tests.support.gangs import check_equal, mixed
+from tests.support.running import run
+
+BASE = "demo:base"
+
+
+class Late:
+    """Ready when it has been asked for some times, or is waited for."""
+
+    def __init__(self, values: Pending, n_asked: int) -> None:
+        self._values, self._left = values, n_asked
+
+    @property
+    def ready(self) -> bool:
+        self._left -= 1
+        return self._left < 0
+
+    def get(self) -> list[torch.Tensor]:
+        self._left = 0
+        return self._values.get()
+
+
+class LateExecutor(LocalExecutor):
+    """Its values are late by chance."""
+
+    def __init__(self, checkpoint: Checkpoint, config: EngineConfig, seed: int) -> None:
+        super().__init__(checkpoint, config)
+        self._chance = random.Random(seed)
+
+    def _late(self, values: Pending) -> Pending:
+        return Late(values, self._chance.randrange(8))
+
+    def detect_language(self, slot: int) -> Pending:
+        return self._late(super().detect_language(slot))
+
+    def begin(
+        self,
+        prompts: Sequence[list[int]],
+        slots: Sequence[int],
+        options: Sequence[DecodingOptions],
+        noise: Sequence[Noise | None],
+    ) -> Pending:
+        return self._late(super().begin(prompts, slots, options, noise))
+
+    def decode(
+        self, group: int, n: int, n_positions: int, noise: Sequence[Noise | None]
+    ) -> Pending:
+        return self._late(super().decode(group, n, n_positions, noise))
+
+
+@pytest.mark.parametrize("lag_steps", [0, 2])
+def test_aborts_at_any_time_leave_the_others_alone(
+    lag_steps: int,
+    checkpoints: dict[str, Checkpoint],
+    engines: dict[str, Engine],
+    clips: dict[str, np.ndarray],
+) -> None:
+    """Also while a language is being found, and when it has just been."""
+    config = EngineConfig(max_slots=5, lag_steps=lag_steps)
+    engine = Engine(checkpoints[BASE], config, LateExecutor(checkpoints[BASE], config, lag_steps))
+    chance = random.Random(lag_steps)
+    requests = mixed(clips, 1, multilingual=True)
+    expected = run(engines[BASE], requests)
+    doomed = [
+        Request(f"doomed {i}", request.pcm, request.options) for i, request in enumerate(requests)
+    ]
+    left, results, alive = [*requests, *doomed], {}, set()
+    chance.shuffle(left)
+    while left or engine.has_unfinished:
+        if left and chance.random() < 0.7:
+            request = left.pop()
+            engine.add_request(request)
+            if request.request_id.startswith("doomed"):
+                alive.add(request.request_id)
+        finished: list[Result] = engine.step()
+        for result in finished:
+            assert result.request_id in alive or result.request_id in expected, "it was aborted"
+            alive.discard(result.request_id)
+            results[result.request_id] = result
+        for request_id in sorted(alive):
+            if chance.random() < 0.3:
+                assert engine.abort(request_id)
+                alive.discard(request_id)
+    assert engine.n_running == engine.n_waiting == 0
+    check_equal({key: results[key] for key in expected}, expected)

@@ -1,0 +1,78 @@
+"""Settings of tiers -> deployments and their places."""
+
+from typing import Any
+
+import pytest
+
+from serve.app import assemble
+from serve.cluster_command import _short
+from serve.config import Settings, load_settings
+
+
+def settings_of(**tier: Any) -> Settings:
+    return load_settings(None, {}, {"tiers": [{"name": "large.v3", "model": "m", **tier}]})
+
+
+def options_of(**tier: Any) -> Any:
+    """How Serve is told to place a tier's replicas, and what these are told."""
+    application = assemble(settings_of(**tier))
+    (bound,) = application._bound_deployment.init_args[0].values()
+    deployment = bound._bound_deployment
+    return deployment, deployment.init_args[0]
+
+
+def test_one_device() -> None:
+    deployment, spec = options_of(accelerator="L4", cpus=3)
+    assert deployment.name == "large_v3" and spec.sharding is None and spec.device == "cuda"
+    actor = deployment.ray_actor_options
+    assert (actor["num_cpus"], actor["num_gpus"]) == (3, 1)
+    assert actor["label_selector"] == {"ray.io/accelerator-type": "L4"}
+
+
+def test_several_devices_have_a_bundle_a_stage() -> None:
+    deployment, spec = options_of(
+        tensor_parallel=2,
+        pipeline_parallel=2,
+        stage_accelerators=["L4", "H100"],
+        stage_layers=[40, 24],
+        cpus=3,
+    )
+    config = deployment._replica_config
+    assert config.placement_group_bundles == [{"CPU": 7.0, "GPU": 2.0}, {"CPU": 6.0, "GPU": 2.0}]
+    assert config.placement_group_bundle_label_selector == [
+        {"ray.io/accelerator-type": "L4"},
+        {"ray.io/accelerator-type": "H100"},
+    ]
+    assert deployment.ray_actor_options["num_cpus"] == 1, "the leader, in the first bundle"
+    assert spec.device == "cuda"
+    assert spec.sharding.shard_bundles == (0, 0, 1, 1)
+    assert spec.sharding.stage_layers == (40, 24)
+
+
+def test_several_processes_without_gpus_go_anywhere() -> None:
+    deployment, spec = options_of(tensor_parallel=2, allow_cross_node_tp=True)
+    config = deployment._replica_config
+    assert config.placement_group_bundles == [{"CPU": 2.0}, {"CPU": 1.0}]
+    assert not config.placement_group_bundle_label_selector
+    assert spec.device == "cpu" and spec.sharding.shard_bundles == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("message", "short"),
+    [
+        ("no place for it", "no place for it"),
+        (
+            'Failed.\nTraceback (most recent call last):\n  File "a.py", line 1, in f\n'
+            "engine.errors.ShardingError: must be 1 to 6: got 7\nand a second line",
+            "must be 1 to 6: got 7\nand a second line",
+        ),
+        (
+            'Traceback (most recent call last):\n  File "a.py"\nValueError: first\n\n'
+            'Traceback (most recent call last):\n  File "b.py"\nRuntimeError: second',
+            "second",
+        ),
+        ('Traceback (most recent call last):\n  File "a.py"\nKeyboardInterrupt', None),
+    ],
+)
+def test_a_traceback_is_said_by_its_end(message: str, short: str | None) -> None:
+    assert _short(message) == (message if short is None else short)
