@@ -42,7 +42,14 @@ from engine.gang.local import local_gang
 from engine.gang.orders import RankReport
 from engine.gang.setup import OpenCheckpoint, assemble_gang, run_rank
 from engine.parallel.balance import balance
-from engine.parallel.cost import DeviceModel, StageCost, Workload, stage_cost, stage_costs
+from engine.parallel.cost import (
+    DeviceModel,
+    StageCost,
+    Workload,
+    idle_share,
+    stage_cost,
+    stage_costs,
+)
 from engine.parallel.distributed import Mesh
 from engine.parallel.stages import Stage, cut_stages, group_sizes
 from engine.parallel.wire_costs import WireModel
@@ -83,11 +90,9 @@ class MeshRow:
     encode_ms: float
     windows_per_s: float
     tokens_per_window: float
+    mean_idle_share: float
+    predicted_mean_idle_share: float
     ranks: list[RankRow]
-
-    @property
-    def mean_idle_share(self) -> float:
-        return statistics.mean(row.idle_share for row in self.ranks)
 
 
 @dataclass(frozen=True)
@@ -144,7 +149,9 @@ def _under_torchrun(
     store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
     if rank > 0:
         host, port = store.get("murmur-leader").decode().split()
-        own = None if config.on_cpu else f"cuda:{int(os.environ['LOCAL_RANK']) - 1}"
+        beside_leader = os.environ["GROUP_RANK"] == "0"
+        gpu = int(os.environ["LOCAL_RANK"]) - int(beside_leader)
+        own = None if config.on_cpu else f"cuda:{gpu}"
         run_rank((host, int(port)), bytes.fromhex(store.get("murmur-key").decode()), rank - 1, own)
         return []
     listener = Listener(options.host)
@@ -232,13 +239,22 @@ def _measure(
     encode_ms = _encode_ms(gang, windows, 12)
     step_ms, steps = _steps(gang, n_slots, options.steps)
     saturation = _saturate(engine, windows, options.windows, options.max_new_tokens)
+    costs = _costs(engine, gang, device, saturation.tokens_per_window)
     rows = [
-        _rank_row(engine, gang, device, saturation, report, at_work, options)
+        _rank_row(engine, gang, costs, report, at_work, options)
         for report, at_work in zip(steps, saturation.reports, strict=True)
     ]
     cut = " | ".join(map(str, gang.mesh.stages))
     return MeshRow(
-        text, cut, step_ms, encode_ms, saturation.windows_per_s, saturation.tokens_per_window, rows
+        mesh=text,
+        cut=cut,
+        step_ms=step_ms,
+        encode_ms=encode_ms,
+        windows_per_s=saturation.windows_per_s,
+        tokens_per_window=saturation.tokens_per_window,
+        mean_idle_share=statistics.mean(row.idle_share for row in rows),
+        predicted_mean_idle_share=idle_share(costs),
+        ranks=rows,
     )
 
 
@@ -305,34 +321,40 @@ def _saturate(
     return measured
 
 
+def _costs(
+    engine: Engine, gang: Gang, device: DeviceModel | None, tokens: float
+) -> list[StageCost]:
+    config, mesh = engine.config, gang.mesh
+    return stage_costs(
+        engine.dims,
+        mesh.stages,
+        [device or DeviceModel(100e9, 10e9, float("inf"))] * len(mesh.stages),
+        mesh.tensor_parallel,
+        config.precision.formats(torch.device(config.device)),
+        Workload(config.max_slots, tokens),
+        config.positions(engine.dims),
+        config.encode_limit,
+    )
+
+
 def _rank_row(
     engine: Engine,
     gang: Gang,
-    device: DeviceModel | None,
-    saturation: Saturation,
+    costs: Sequence[StageCost],
     stepped: RankReport,
     at_work: RankReport,
     options: argparse.Namespace,
 ) -> RankRow:
     dims, config, mesh = engine.dims, engine.config, gang.mesh
     stage = mesh.stage_of(stepped.rank)
+    by_nccl = options.backend == "nccl" or (options.backend is None and not config.on_cpu)
     formats = config.precision.formats(torch.device(config.device))
-    wires = WireModel(dims, mesh, stepped.rank, formats.dtype.itemsize, options.backend == "nccl")
+    wires = WireModel(dims, mesh, stepped.rank, formats.dtype.itemsize, by_nccl)
     sizes = group_sizes(mesh.stages, config.max_slots)
     is_float32 = config.precision is Precision.FLOAT32
     expected = [
         wires.decode(n, batch_rows(n, n, is_float32) if config.on_cpu else n) for n in sizes
     ]
-    costs = stage_costs(
-        dims,
-        mesh.stages,
-        [device or DeviceModel(100e9, 10e9, float("inf"))] * len(mesh.stages),
-        mesh.tensor_parallel,
-        formats,
-        Workload(config.max_slots, saturation.tokens_per_window),
-        config.positions(dims),
-        config.encode_limit,
-    )
     slowest_s = max(cost.window_s for cost in costs)
     memory = costs[stage].weight_bytes + costs[stage].cache_bytes
     return RankRow(
@@ -356,7 +378,7 @@ def _print(row: MeshRow) -> None:
     print(
         f"\n{row.mesh}: {row.cut}\n{row.step_ms:.1f} ms a step, {row.encode_ms:.0f} ms a window's "
         f"encoding, {row.windows_per_s:.2f} windows/s of {row.tokens_per_window:.0f} tokens; "
-        f"{row.mean_idle_share:.0%} idle on average\n"
+        f"{row.mean_idle_share:.0%} idle on average (model {row.predicted_mean_idle_share:.0%})\n"
     )
     print("| rank | idle (model) | collectives | calls a step | bytes a step | MB | RSS | peak |")
     print("|---" * 8 + "|")

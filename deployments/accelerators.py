@@ -16,13 +16,14 @@ _UNKNOWN = DeviceModel(flops_per_s=300e12, bytes_per_s=1.5e12, memory_bytes=floa
 _CPU = DeviceModel(flops_per_s=100e9, bytes_per_s=10e9, memory_bytes=float("inf"))
 """A core with AVX-512; of a CPU's memory nothing is known here."""
 
+# Ray labels every A100 as such, whatever its memory; the longer names are for labels set by hand.
 _TFLOPS_GBPS_GIB = {
     "V100": (125, 900, 16),
     "T4": (65, 320, 16),
     "L4": (121, 300, 24),
     "A10G": (70, 600, 24),
     "L40S": (362, 864, 48),
-    "A100": (312, 1555, 40),
+    "A100": (312, 2039, 80),
     "A100-40G": (312, 1555, 40),
     "A100-80G": (312, 2039, 80),
     "H100": (989, 3350, 80),

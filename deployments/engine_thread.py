@@ -140,7 +140,7 @@ class EngineThread:
                 self._on_failure(error)
         else:
             self._stop(EngineStoppedError("it was closed"))
-            engine.close()
+        engine.close()
         self._fail_all()
 
     def _serve(self, engine: Engine) -> None:

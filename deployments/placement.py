@@ -149,7 +149,8 @@ def _parts(tier: Tier) -> list[_Part]:
 def _misfits(tier: Tier, nodes: Sequence[NodeResources]) -> list[str]:
     """Bundles that no node could hold even if it were empty, one of each kind."""
     kinds: dict[tuple[str | None, float], _Part] = {}
-    for part in _parts(tier):
+    name, placement, replicas = tier
+    for part in _parts((name, placement, max(replicas, 1))):  # one that sleeps is to wake up
         kinds.setdefault(part.kind, part)  # the first is the largest: it may hold the leader
     faults = (_misfit(part, nodes) for part in kinds.values())
     return [f"tier {tier[0]}: {fault}" for fault in faults if fault is not None]

@@ -32,7 +32,7 @@ from engine.errors import GangError
 from engine.gang.connection import Listener
 from engine.gang.gang import Gang
 from engine.gang.lines import GangLimits
-from engine.gang.setup import assemble_gang, run_rank
+from engine.gang.setup import assemble_gang, check_mesh, run_rank
 from engine.parallel.balance import balance
 from engine.parallel.cost import Workload
 from engine.parallel.distributed import Mesh
@@ -67,6 +67,7 @@ def load_sharded_engine(spec: TierSpec, sharding: Sharding, group: PlacementGrou
     checkpoint = open_checkpoint(spec.model)
     config = _config(spec, sharding)
     mesh = make_mesh(checkpoint.dims, sharding, config)
+    check_mesh(checkpoint, mesh)
     logger.info(
         "%s: %d ranks a stage of %s",
         spec.name,
@@ -87,7 +88,11 @@ def load_sharded_engine(spec: TierSpec, sharding: Sharding, group: PlacementGrou
         check=partial(_check_all_run, [reference for _, reference in running]),
         members=running,  # an actor ends when nobody knows it any more
     )
-    return _proven(Engine(checkpoint, config, gang), gang)
+    try:
+        return _proven(Engine(checkpoint, config, gang), gang)
+    except BaseException:
+        gang.close()
+        raise
 
 
 def make_mesh(dims: ModelDimensions, sharding: Sharding, config: EngineConfig) -> Mesh:

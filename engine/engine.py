@@ -136,7 +136,8 @@ class Engine:
             raise EngineError("an earlier step failed: load the engine anew")
         self._in_step = True
         self._begin_step()
-        joining = self._encoding.collect(len(self._running) + len(self._being_detected))
+        n_decoding = len(self._running) + len(self._being_detected) + len(self._ready)
+        joining = self._encoding.collect(n_decoding)
         with self._encoding.beside():
             finished = self._advance(joining)
         self._in_step = False

@@ -115,10 +115,14 @@ def _environment(settings: Settings) -> dict[str, str]:
 
 def _check_room(settings: Settings) -> None:
     """Ray would let a replica that fits nowhere wait for ever, without a word."""
+    from deployments.accelerators import CPU
     from deployments.cluster_nodes import cluster_nodes, may_grow
-    from deployments.placement import shortage
+    from deployments.placement import gang_placement, shortage
 
     tiers = [(tier.name, tier_placement(tier), tier.min_replicas) for tier in settings.tiers]
+    if cpus := math.ceil(settings.ingress.cpus):
+        ingress = gang_placement(1, [CPU], cpus, 0, False)
+        tiers.append(("ingress", ingress, settings.ingress.replicas))
     faults = shortage(tiers, cluster_nodes())
     if faults and not may_grow():
         raise ClusterError("\n".join(faults))

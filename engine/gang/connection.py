@@ -10,6 +10,8 @@ import select
 import socket
 import struct
 import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
 _LENGTH = struct.Struct("!Q")
@@ -32,6 +34,8 @@ class Connection:
         connected.settimeout(None)
         self._socket = connected
         self._lock = threading.Lock()
+        self.heard_s = time.monotonic()
+        """When something last came, even if it was part of a message."""
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -57,7 +61,9 @@ class Connection:
             if self._socket.fileno() < 0:
                 raise OSError("the line is closed")
             # What can be written to has room for much more than a small frame.
-            if select.select((), (self._socket,), (), 0)[1]:
+            writable = select.poll()
+            writable.register(self._socket, select.POLLOUT)
+            if writable.poll(0):
                 self._socket.sendall(frame)
         finally:
             self._lock.release()
@@ -73,10 +79,19 @@ class Connection:
         Raises:
             EOFError, OSError: the other end is gone.
         """
-        (length,) = _LENGTH.unpack(_read(self._socket, _LENGTH.size))
+        (length,) = _LENGTH.unpack(_read(self._socket, _LENGTH.size, self._heard))
         if length > _MAX_FRAME_BYTES:
             raise OSError(f"a frame of {length} bytes is none of ours")
-        return pickle.loads(_read(self._socket, length))
+        return pickle.loads(_read(self._socket, length, self._heard))
+
+    def limit_receive(self, seconds: float) -> None:
+        """Have `receive` fail where nothing comes for so long (socket(7), SO_RCVTIMEO); sending is
+        not limited."""
+        value = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
+
+    def _heard(self) -> None:
+        self.heard_s = time.monotonic()
 
     def close(self) -> None:
         try:
@@ -144,11 +159,17 @@ def call(address: tuple[str, int], key: bytes, rank: int, timeout_s: float) -> C
 
 def _welcome(accepted: socket.socket, key: bytes) -> int:
     """The leader's side of the handshake; returns the rank."""
-    accepted.settimeout(_HANDSHAKE_S)
-    nonce, rank = _HELLO.unpack(_read(accepted, _HELLO.size))
+    deadline = time.monotonic() + _HANDSHAKE_S
+
+    def limit() -> None:
+        accepted.settimeout(max(deadline - time.monotonic(), 0.001))
+
+    limit()
+    nonce, rank = _HELLO.unpack(_read(accepted, _HELLO.size, limit))
     own = secrets.token_bytes(32)
     accepted.sendall(_mac(key, b"leader", nonce, rank) + own)
-    if not hmac.compare_digest(_read(accepted, _MAC_BYTES), _mac(key, b"rank", own, rank)):
+    theirs = _read(accepted, _MAC_BYTES, limit)
+    if not hmac.compare_digest(theirs, _mac(key, b"rank", own, rank)):
         raise EOFError("who calls does not know the key")
     return int(rank)
 
@@ -157,7 +178,14 @@ def _mac(key: bytes, role: bytes, nonce: bytes | bytearray, rank: int) -> bytes:
     return hmac.digest(key, role + nonce + struct.pack("!I", rank), "sha256")
 
 
-def _read(source: socket.socket, n_bytes: int) -> bytearray:
+def _read(
+    source: socket.socket, n_bytes: int, on_some: Callable[[], None] = lambda: None
+) -> bytearray:
+    """So many bytes.
+
+    Args:
+        on_some: called whenever some have come.
+    """
     content = bytearray(n_bytes)
     view = memoryview(content)
     while view:
@@ -165,4 +193,5 @@ def _read(source: socket.socket, n_bytes: int) -> bytearray:
         if not n_read:
             raise EOFError("the connection was closed")
         view = view[n_read:]
+        on_some()
     return content

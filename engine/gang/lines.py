@@ -43,11 +43,13 @@ class GangLimits:
 
 
 class Lines:
-    """Lines to ranks 0 to n-1. One thread uses them; `check` and `close` may be called from any."""
+    """Lines to ranks 0 to n-1. One thread uses them; `check` may be called from any."""
 
     def __init__(self, connections: list[Connection], limits: GangLimits) -> None:
         self._connections = connections
         self._limits = limits
+        for connection in connections:  # half a message from a node that died
+            connection.limit_receive(limits.silent_s)
         self._answers: queue.SimpleQueue[tuple[int, Answer] | None] = queue.SimpleQueue()
         self._error: EngineError | None = None
         self._closed = self._let_go = False
@@ -98,13 +100,16 @@ class Lines:
         return item
 
     def check(self) -> None:
-        """Raises GangError if the gang has failed."""
+        """Raises GangError if the gang has failed or was closed."""
         if self._error is not None:
             raise self._error
+        if self._closed:
+            raise GangError("the gang was closed")
 
     def close(self) -> None:
         """Have all ranks end; what hangs is let go."""
         self._closed = True
+        self._answers.put(None)  # wakes who waits for one
         frame = pack(Close())
         for connection in self._connections:
             try:
@@ -113,9 +118,9 @@ class Lines:
                 continue  # it is gone already
         self._watch.join(self._limits.silent_s)
         self._let_go = True
-        self._watch.join()
         for connection in self._connections:
             connection.close()
+        self._watch.join()
 
     def _fail(self, error: EngineError) -> None:
         """Note why the gang ends, and let its ranks go: they end when their lines close."""
@@ -126,6 +131,12 @@ class Lines:
                 connection.close()
 
     def _run(self) -> None:
+        try:
+            self._watch_over()
+        except Exception as error:  # the border of the thread: nobody would be watched any more
+            self._fail(GangError(f"its watch has failed: {error!r}"))
+
+    def _watch_over(self) -> None:
         """Take in answers and ping, until the gang ends."""
         with selectors.DefaultSelector() as selector:
             for rank, connection in enumerate(self._connections):

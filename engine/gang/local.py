@@ -13,7 +13,7 @@ from engine.engine import Engine
 from engine.errors import EngineError, GangError
 from engine.gang.connection import Listener
 from engine.gang.lines import GangLimits
-from engine.gang.setup import OpenCheckpoint, assemble_gang, run_rank
+from engine.gang.setup import OpenCheckpoint, assemble_gang, check_mesh, run_rank
 from engine.parallel.distributed import Mesh
 from engine.weights.checkpoint import open_checkpoint
 
@@ -44,8 +44,9 @@ def local_gang(
         GangError: a rank died.
     """
     opener = partial(open_checkpoint, model) if isinstance(model, str) else model
-    listener = Listener("127.0.0.1")
     checkpoint = opener()
+    check_mesh(checkpoint, mesh)
+    listener = Listener("127.0.0.1")
     processes = _start(listener, mesh.size, devices)
     try:
         gang = assemble_gang(

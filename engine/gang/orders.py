@@ -1,7 +1,7 @@
 """What the leader tells ranks to do, and what they answer. Small, but for a window's samples.
 
-Every rank of a stage gets the same orders in the same order. Only tensor rank 0 of a stage answers
-for it.
+Every rank of a stage gets the same orders in the same order. Tensor rank 0 of a stage
+answers orders for it; reports, life signs and failures are every rank's own.
 """
 
 from dataclasses import dataclass
@@ -123,7 +123,8 @@ class RankReport:
     Attributes:
         elapsed_s: since then.
         idle_s: without an order, or waiting for a tensor of another stage.
-        collective_s: in collectives of its tensor-parallel group.
+        collective_s: in collectives of its tensor-parallel group. Over NCCL, which only launches
+            them, neither counts what the GPU waits for.
         calls, sent_bytes: by kind, as `engine.parallel.traffic` counts them.
         device_bytes: weights and slots on the device.
         bare_rss_bytes, rss_bytes, peak_rss_bytes: the process's resident memory before it had

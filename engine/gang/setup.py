@@ -5,7 +5,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -15,7 +15,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from engine.config import EngineConfig
 from engine.errors import EngineError, GangError
-from engine.gang.connection import Connection, HandshakeError, Listener, call
+from engine.gang.connection import Connection, HandshakeError, Listener, call, pack
 from engine.gang.gang import Gang
 from engine.gang.lines import GangLimits, Lines
 from engine.gang.orders import Loaded
@@ -91,9 +91,9 @@ def assemble_gang(
     backend = backend or ("gloo" if config.on_cpu else "nccl")
     address = (host, store.port)
     part = Part(mesh, config, open_checkpoint, backend, address, limits, threads)
+    _tell(connections, part)  # before the first ping
     lines = Lines(connections, limits)
     try:
-        lines.send(range(mesh.size), part)
         _await_loaded(lines, checkpoint, mesh.size, deadline)
     except BaseException:
         lines.close()
@@ -129,9 +129,9 @@ def run_rank(
         EngineError: the model cannot be loaded. The leader knows.
     """
     connection = call(address, key, rank, _CALL_S)
-    part: Part = connection.receive()
-    reader = OrderReader(connection, part.limits, on_lost=end_process)
     try:
+        part: Part = connection.receive()
+        reader = OrderReader(connection, part.limits, on_lost=end_process)
         shard = _become(part, rank, device, connection, reader)
         on_ready()
         shard.run()
@@ -173,6 +173,22 @@ def _await_calls(
 ) -> list[Connection]:
     """The lines of all ranks, in order."""
     called: dict[int, Connection] = {}
+    try:
+        _accept(listener, n_ranks, deadline, check, called)
+    except BaseException:
+        for connection in called.values():
+            connection.close()
+        raise
+    return [called[rank] for rank in range(n_ranks)]
+
+
+def _accept(
+    listener: Listener,
+    n_ranks: int,
+    deadline: float,
+    check: Callable[[], None],
+    called: dict[int, Connection],
+) -> None:
     while len(called) < n_ranks:
         check()
         left_s = deadline - time.monotonic()
@@ -187,7 +203,17 @@ def _await_calls(
             connection.close()
             raise GangError(f"rank {rank} of {n_ranks} came twice, or is none of this gang")
         called[rank] = connection
-    return [called[rank] for rank in range(n_ranks)]
+
+
+def _tell(connections: Sequence[Connection], part: Part) -> None:
+    frame = pack(part)
+    for rank, connection in enumerate(connections):
+        try:
+            connection.send_frame(frame)
+        except OSError as error:
+            for each in connections:
+                each.close()
+            raise GangError(f"rank {rank} died before it began: {error}") from error
 
 
 def _await_loaded(lines: Lines, checkpoint: Checkpoint, n_ranks: int, deadline: float) -> None:

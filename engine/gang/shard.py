@@ -39,7 +39,7 @@ from engine.gang.orders import (
 from engine.parallel.place import Inbound, Place
 from engine.parallel.traffic import Traffic
 from engine.runner import ModelRunner
-from engine.transfer import Download
+from engine.transfer import Download, Pending
 
 
 class OrderReader:
@@ -75,8 +75,10 @@ class OrderReader:
                 self._heard_s = time.monotonic()
                 if isinstance(order, Ping):
                     self._connection.send(Pong())
-                else:
-                    self._orders.put(order)
+                    continue
+                self._orders.put(order)
+                if isinstance(order, Close):
+                    return
         except (OSError, EOFError) as error:
             self._on_lost(f"the leader is gone: {error}")
 
@@ -89,34 +91,52 @@ class OrderReader:
             if now_s - before_s > self._silent_s / 2:
                 self._heard_s = now_s  # it is this process that stood still
             before_s = now_s
-            if now_s - self._heard_s > self._silent_s:
-                self._on_lost(f"the leader has been silent for {now_s - self._heard_s:.1f} s")
+            # A large frame may take its time, and no ping comes before its end.
+            silent_s = now_s - max(self._heard_s, self._connection.heard_s)
+            if silent_s > self._silent_s:
+                self._on_lost(f"the leader has been silent for {silent_s:.1f} s")
 
 
 class Answers:
-    """Answers values when the device has them, in order, without making orders wait."""
+    """Answers when the device is that far, in order, without making orders wait."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._waiting: queue.Queue[Download] = queue.Queue()
+        self._waiting: queue.Queue[tuple[Pending, Encoded | None]] = queue.Queue()
         self._thread: threading.Thread | None = None
 
-    def send(self, *tensors: torch.Tensor) -> None:
-        values = Download(*tensors)
+    def values(self, *tensors: torch.Tensor) -> None:
+        """Answer with what an order gave."""
+        self.when_ready(Download(*tensors), None)
+
+    def encoded(self, batch: int, states: torch.Tensor) -> None:
+        """Answer that a batch has got as far as these states."""
+        self.when_ready(Download(states.flatten()[:1]), Encoded(batch))
+
+    def when_ready(self, values: Pending, answer: Encoded | None) -> None:
+        """Answer, by default with the values themselves, when these have come."""
         if self._thread is None and values.ready:
-            self._send(values)
+            self._send(values, answer)
             return
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="murmur-answers", daemon=True)
             self._thread.start()
-        self._waiting.put(values)
+        self._waiting.put((values, answer))
 
     def _run(self) -> None:
-        while True:
-            self._send(self._waiting.get())
+        try:
+            while True:
+                self._send(*self._waiting.get())
+        except BaseException as error:  # the border of the thread: a fault of the device shows here
+            say_why(self._connection, error)
+            end_process(str(error))
 
-    def _send(self, values: Download) -> None:
-        self._connection.send(Values(tuple(column.numpy() for column in values.get())))
+    def _send(self, values: Pending, answer: Encoded | None) -> None:
+        columns = values.get()
+        if answer is None:
+            self._connection.send(Values(tuple(column.numpy() for column in columns)))
+        else:
+            self._connection.send(answer)
 
 
 class Shard:
@@ -160,7 +180,7 @@ class Shard:
             case Detect(slot):
                 probabilities = self._runner.detect_language(slot)
                 if probabilities is not None and self._speaks:
-                    self._answers.send(probabilities)
+                    self._answers.values(probabilities)
             case Release(slot):
                 self._runner.release(slot)
             case Expect(batch, n):
@@ -176,7 +196,7 @@ class Shard:
 
     def _answer(self, sampled: Sampled | None, *more: torch.Tensor) -> None:
         if sampled is not None and self._speaks:
-            self._answers.send(sampled.tokens, sampled.logprobs, *more)
+            self._answers.values(sampled.tokens, sampled.logprobs, *more)
 
     def _expect(self, batch: int, n: int) -> None:
         dims, place = self._runner.dims, self._place
@@ -201,7 +221,7 @@ class Shard:
         else:
             self._hand_on(order.batch, states)
         if self._speaks:
-            self._connection.send(Encoded(order.batch))
+            self._answers.encoded(order.batch, states)
 
     def _hand_on(self, batch: int, states: torch.Tensor) -> None:
         """Send what this stage encoded to who needs it: the next encoder stage, or all that

@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 
 from engine.parallel.partition import partition
-from engine.parallel.traffic import Kind, Traffic
+from engine.parallel.traffic import Traffic
 
 DIRECT_BYTES = 1 << 17
 """Sums up to this size take one exchange, in which everybody sends all; larger ones two, with fewer
@@ -46,11 +46,6 @@ class GlooGroup:
             parts, n_sent = self._from_all(host.view(-1))
         self._traffic.count("gather", n_sent)
         return torch.stack([part.view(host.shape) for part in parts]).to(tensor.device)
-
-    def broadcast(self, tensor: torch.Tensor) -> torch.Tensor:
-        host = tensor.cpu()
-        dist.broadcast(host, group=self._group, group_src=0)
-        return host.to(tensor.device)
 
     def _sum_all(self, flat: torch.Tensor) -> int:
         """Everybody adds up everything, in place; returns the bytes sent."""
@@ -118,17 +113,10 @@ class NcclGroup:
         return tensor
 
     def all_gather(self, tensor: torch.Tensor) -> torch.Tensor:
-        return self._gather(tensor.contiguous(), "gather")
-
-    def broadcast(self, tensor: torch.Tensor) -> torch.Tensor:
-        dist.broadcast(tensor, group=self._group, group_src=0)
-        return tensor
-
-    def _gather(self, tensor: torch.Tensor, kind: Kind) -> torch.Tensor:
         out = tensor.new_empty((self.size, *tensor.shape))
-        self._traffic.count(kind, tensor.nbytes * (self.size - 1))
-        with self._traffic.waiting(kind):
-            dist.all_gather_into_tensor(out, tensor, group=self._group)
+        self._traffic.count("gather", tensor.nbytes * (self.size - 1))
+        with self._traffic.waiting("gather"):
+            dist.all_gather_into_tensor(out, tensor.contiguous(), group=self._group)
         return out
 
 

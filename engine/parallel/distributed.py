@@ -38,6 +38,20 @@ class _Received:
         return self.tensor.to(self.device)
 
 
+@dataclass(frozen=True, slots=True)
+class _Deferred:
+    """A tensor that is received when it is wanted. NCCL receives in a kernel that occupies the GPU
+    until the tensor has come."""
+
+    wire: "DistributedWire"
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    stage: int
+
+    def get(self) -> torch.Tensor:
+        return self.wire.receive(self.shape, self.dtype, self.stage).get()
+
+
 class DistributedWire:
     """Sends and receives tensors of one kind.
 
@@ -62,6 +76,7 @@ class DistributedWire:
         self._tag = tag
         self._kind = kind
         self._device = device
+        self._by_nccl = by_nccl
         self._buffer_device = device if by_nccl else torch.device("cpu")
         self._traffic = traffic
         # A tensor has to live until it is sent.
@@ -79,6 +94,12 @@ class DistributedWire:
         self._sending.append((work, sent))
 
     def expect(self, shape: tuple[int, ...], dtype: torch.dtype, stage: int) -> Inbound:
+        if self._by_nccl:
+            return _Deferred(self, shape, dtype, stage)
+        return self.receive(shape, dtype, stage)
+
+    def receive(self, shape: tuple[int, ...], dtype: torch.dtype, stage: int) -> "_Received":
+        """Begin to receive."""
         tensor = torch.empty(shape, dtype=dtype, device=self._buffer_device)
         flat = tensor.view(torch.uint8)
         work = dist.irecv(flat, group=self._group, group_src=self._peers[stage], tag=self._tag)

@@ -21,9 +21,6 @@ class Group(Protocol):
     def all_gather(self, tensor: torch.Tensor) -> torch.Tensor:
         """Every rank's tensor, stacked: (size, *tensor.shape)."""
 
-    def broadcast(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Rank 0's tensor, on every rank; may be done in place."""
-
 
 class SingleRank:
     """A group of one."""
@@ -36,6 +33,3 @@ class SingleRank:
 
     def all_gather(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.unsqueeze(0)
-
-    def broadcast(self, tensor: torch.Tensor) -> torch.Tensor:
-        return tensor

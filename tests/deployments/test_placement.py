@@ -229,8 +229,12 @@ def test_narrow_nodes_are_filled_first() -> None:
     assert shortage(tiers, nodes) == []
 
 
-def test_tiers_that_may_sleep_need_nothing() -> None:
-    assert shortage([("large", gang(8, "H100"), 0)], [node("a", 1)]) == []
+def test_a_tier_that_sleeps_needs_a_place_to_wake_up_but_takes_none() -> None:
+    assert shortage([("large", gang(8, "H100"), 0)], [node("a", 1)]) == [
+        "tier large: a replica needs 8 H100 GPUs, but no node has any"
+    ]
+    tiers = [("large", gang(2, "H100"), 0), ("small", gang(2, "H100"), 1)]
+    assert shortage(tiers, [node("a", 3, 2, H100)]) == []
     assert shortage([], []) == []
 
 
@@ -260,7 +264,7 @@ TIERS = st.lists(
             st.sampled_from([0.0, 1.0]),
             st.booleans(),
         ),
-        st.integers(0, 2),
+        st.integers(1, 2),
     ),
     max_size=2,
 )
@@ -284,7 +288,7 @@ def test_what_is_said_to_fit_fits(
     assert not fits or all("no room" in line for line in lines)
 
 
-@given(st.integers(1, 5), st.booleans(), st.integers(0, 9), NODES)
+@given(st.integers(1, 5), st.booleans(), st.integers(1, 9), NODES)
 def test_equal_replicas_fit_if_they_can(
     cpus: int, on_gpu: bool, replicas: int, nodes: list[NodeResources]
 ) -> None:

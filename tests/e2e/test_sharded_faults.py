@@ -79,7 +79,7 @@ def test_a_rank_that_dies_costs_nothing_but_time(cluster: Cluster, content: byte
     began = time.monotonic()
     whole = transcribe(cluster, content)
     took_s = time.monotonic() - began
-    chance, n_retried = random.Random(11), 0
+    chance = random.Random(11)
     for kill in range(N_KILLS):
         doomed = chance.choice(gang_of(cluster, "split"))
         with ThreadPoolExecutor(1) as threads:
@@ -88,7 +88,6 @@ def test_a_rank_that_dies_costs_nothing_but_time(cluster: Cluster, content: byte
             doomed.kill()
             result = answer.result()
         assert words(result) == words(whole), f"kill {kill}"
-        n_retried += len(whole["segments"]) > 0
         check_whole(cluster)
     assert sum(record["retried"] for record in cluster.records()) > 0, "kills came too late"
 
@@ -112,9 +111,29 @@ def test_a_rank_that_hangs_is_replaced_with_its_gang(cluster: Cluster, content: 
 def test_an_idle_gang_that_loses_a_rank_is_replaced(cluster: Cluster) -> None:
     before = gang_of(cluster, "split")
     before[3].kill()
-    psutil.wait_procs(before, timeout=10)
+    _, alive = psutil.wait_procs(before, timeout=10)
+    assert not alive
     check_whole(cluster)
     assert not set(before) & set(cluster.shards())
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_leader_that_dies_or_hangs_takes_its_ranks_along(
+    how: signal.Signals, cluster: Cluster, content: bytes
+) -> None:
+    whole = transcribe(cluster, content)
+    before = gang_of(cluster, "split")
+    (leader,) = cluster.processes("split")
+    with ThreadPoolExecutor(1) as threads:
+        answer = threads.submit(transcribe, cluster, content)
+        time.sleep(2)
+        leader.send_signal(how)
+        _, alive = psutil.wait_procs(before, timeout=SILENT_S + 10)
+        assert not alive
+        if how == signal.SIGSTOP:  # as the kernel does, or an operator
+            leader.kill()
+        assert words(answer.result()) == words(whole)
+    check_whole(cluster)
 
 
 def gang_of(cluster: Cluster, deployment: str) -> list[psutil.Process]:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -191,6 +192,17 @@ def test_a_rank_that_does_not_come(checkpoints: dict[str, Checkpoint]) -> None:
     with pytest.raises(GangError, match=r"ranks \[0, 1\] of 2 did not come in time"):
         opener = partial(alternately, TINY)
         assemble_gang(Listener("127.0.0.1"), checkpoint, opener, mesh, EngineConfig(), limits)
+
+
+@pytest.mark.parametrize("garbage", [b"GET / HTTP/1.1\r\n\r\n" * 9, b"\x80" * 36, b""])
+def test_what_is_no_rank_is_turned_away(garbage: bytes) -> None:
+    listener = Listener("127.0.0.1")
+    with socket.create_connection(listener.address) as stranger:
+        stranger.sendall(garbage + b"\0" * 64)
+        stranger.shutdown(socket.SHUT_WR)
+        with pytest.raises(HandshakeError):
+            listener.accept(5)
+    listener.close()
 
 
 def test_strangers_are_turned_away() -> None:

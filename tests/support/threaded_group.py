@@ -34,9 +34,6 @@ class ThreadedGroup:
     def all_gather(self, tensor: torch.Tensor) -> torch.Tensor:
         return torch.stack(self._exchange(tensor))
 
-    def broadcast(self, tensor: torch.Tensor) -> torch.Tensor:
-        return self._exchange(tensor)[0]
-
 
 def run_ranks(size: int, work: Callable[[ThreadedGroup], T]) -> list[T]:
     """Run `work` once per rank at the same time; returns each rank's result."""
