@@ -55,8 +55,15 @@ def wait_until_failed(engine: Engine, timeout_s: float) -> tuple[float, GangErro
     raise AssertionError(f"nothing was noticed in {timeout_s} s")
 
 
-@pytest.mark.parametrize("is_busy", [True, False])
-@pytest.mark.parametrize("rank", [0, 3])
+@pytest.mark.parametrize(
+    ("rank", "is_busy"),
+    [
+        (0, False),
+        (3, True),
+        pytest.param(0, True, marks=pytest.mark.sharded),
+        pytest.param(3, False, marks=pytest.mark.sharded),
+    ],
+)
 def test_a_rank_that_dies_ends_the_gang(
     rank: int, is_busy: bool, checkpoints: dict[str, Checkpoint], requests: list[Request]
 ) -> None:
@@ -120,7 +127,9 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize(
+    "how", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.sharded)]
+)
 def test_ranks_do_not_outlive_their_leader(how: signal.Signals, tmp_path: Path) -> None:
     (tmp_path / "leader.py").write_text(LEADER)
     root = str(Path(__file__).parents[2])

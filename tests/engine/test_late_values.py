@@ -2,19 +2,19 @@
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from benchmarks.random_model import DIMENSIONS, random_checkpoint
 from engine import Checkpoint, DecodingOptions, Engine, EngineConfig, Request, Result
 from engine.decoding.sampler import Noise
 from engine.executor import LocalExecutor
 from engine.transfer import Pending
-from tests.support.gangs import check_equal, mixed
+from tests.support.gangs import check_equal
 from tests.support.running import run
-
-BASE = "demo:base"
 
 
 class Late:
@@ -63,17 +63,26 @@ class LateExecutor(LocalExecutor):
 
 @pytest.mark.parametrize("lag_steps", [0, 2])
 def test_aborts_at_any_time_leave_the_others_alone(
-    lag_steps: int,
-    checkpoints: dict[str, Checkpoint],
-    engines: dict[str, Engine],
-    clips: dict[str, np.ndarray],
+    lag_steps: int, clips: dict[str, np.ndarray]
 ) -> None:
     """Also while a language is being found, and when it has just been."""
+    dims = replace(DIMENSIONS["tiny"], n_audio_state=96, n_text_state=96)
+    checkpoint = random_checkpoint("small", dims)
     config = EngineConfig(max_slots=5, lag_steps=lag_steps)
-    engine = Engine(checkpoints[BASE], config, LateExecutor(checkpoints[BASE], config, lag_steps))
+    engine = Engine(checkpoint, config, LateExecutor(checkpoint, config, lag_steps))
     chance = random.Random(lag_steps)
-    requests = mixed(clips, 1, multilingual=True)
-    expected = run(engines[BASE], requests)
+    options = [
+        DecodingOptions(max_new_tokens=9),
+        DecodingOptions(max_new_tokens=5, language="en", temperature=0.7, seed=3),
+        DecodingOptions(task="detect_language", languages=("en", "qa")),
+        DecodingOptions(max_new_tokens=14, task="translate"),
+    ]
+    requests = [
+        Request(f"{name} {i}", pcm, option)
+        for name, pcm in clips.items()
+        for i, option in enumerate(options)
+    ]
+    expected = run(Engine(checkpoint, config), requests)
     doomed = [
         Request(f"doomed {i}", request.pcm, request.options) for i, request in enumerate(requests)
     ]
