@@ -100,7 +100,9 @@ def test_aborts_at_any_time_leave_the_others_alone(
             alive.discard(result.request_id)
             results[result.request_id] = result
         for request_id in sorted(alive):
-            if chance.random() < 0.3:
+            # Between its language and its prompt a sequence is for a moment only.
+            is_ready = any(s.request.request_id == request_id for s in engine._ready.values())
+            if chance.random() < (0.7 if is_ready else 0.08):
                 assert engine.abort(request_id)
                 alive.discard(request_id)
     assert engine.n_running == engine.n_waiting == 0
