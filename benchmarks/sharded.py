@@ -20,7 +20,6 @@ from functools import partial
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch.distributed import TCPStore
 
 from benchmarks.clusters import speech
@@ -198,7 +197,7 @@ def _mesh(
         dims,
         [device or DeviceModel(100e9, 10e9, float("inf"))] * pipeline,
         tensor,
-        config.precision.formats(torch.device(config.device)),
+        config.formats,
         Workload(config.max_slots, tokens),
         config.positions(dims),
         config.encode_limit,
@@ -211,7 +210,7 @@ def _calibrated(
 ) -> DeviceModel:
     """The arithmetic and bandwidth at which the cost model gives what one rank was measured to
     take: encoding is bound by the one, decoding by the other."""
-    formats = config.precision.formats(torch.device(config.device))
+    formats = config.formats
     load = Workload(config.max_slots, row.tokens_per_window)
     args = (config.positions(dims), config.encode_limit)
     endless = float("inf")
@@ -330,7 +329,7 @@ def _costs(
         mesh.stages,
         [device or DeviceModel(100e9, 10e9, float("inf"))] * len(mesh.stages),
         mesh.tensor_parallel,
-        config.precision.formats(torch.device(config.device)),
+        config.formats,
         Workload(config.max_slots, tokens),
         config.positions(engine.dims),
         config.encode_limit,
@@ -348,7 +347,7 @@ def _rank_row(
     dims, config, mesh = engine.dims, engine.config, gang.mesh
     stage = mesh.stage_of(stepped.rank)
     by_nccl = options.backend == "nccl" or (options.backend is None and not config.on_cpu)
-    formats = config.precision.formats(torch.device(config.device))
+    formats = config.formats
     wires = WireModel(dims, mesh, stepped.rank, formats.dtype.itemsize, by_nccl)
     sizes = group_sizes(mesh.stages, config.max_slots)
     is_float32 = config.precision is Precision.FLOAT32
@@ -356,7 +355,7 @@ def _rank_row(
         wires.decode(n, batch_rows(n, n, is_float32) if config.on_cpu else n) for n in sizes
     ]
     slowest_s = max(cost.window_s for cost in costs)
-    memory = costs[stage].weight_bytes + costs[stage].cache_bytes
+    memory = costs[stage].memory.weights + costs[stage].memory.cache
     return RankRow(
         rank=stepped.rank,
         layers=str(mesh.stages[stage]),

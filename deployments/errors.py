@@ -15,7 +15,8 @@
     ├── TierUnavailableError         the tier's replicas cannot be started
     ├── DeadlineError                the request took longer than it may
     ├── ChunkFailedError             a chunk that replicas died of, as often as one may
-    └── EngineStoppedError           the replica's engine broke, hangs or was closed
+    ├── EngineStoppedError           the replica's engine broke, hangs or was closed
+    └── CatalogueError               the catalogue of GPUs lacks that one, or is malformed
 
 They cross processes, so each one pickles with its fields.
 """
@@ -145,3 +146,7 @@ class ChunkFailedError(DeploymentError):
 
 class EngineStoppedError(DeploymentError):
     """The engine of a replica broke, hangs or was closed: the replica has to be replaced."""
+
+
+class CatalogueError(DeploymentError):
+    """The catalogue of GPUs has none of that name, or its file cannot be used."""

@@ -20,7 +20,7 @@ from deployments.errors import EngineStoppedError
 from deployments.messages import Chunk, ChunkResult, to_chunk_result, to_request
 from deployments.sharded_replica import load_sharded_engine
 from deployments.tier import TierInfo, TierSpec
-from engine import Engine, EngineConfig, default_precision
+from engine import Engine, default_precision
 
 logger = logging.getLogger("ray.serve")
 
@@ -108,8 +108,7 @@ class Replica:
             return load_sharded_engine(self._spec, self._spec.sharding, self._group)
         # In the engine's thread, so that it is this thread's number, too.
         torch.set_num_threads(self._spec.threads)
-        precision = self._spec.precision or default_precision(torch.device(self._spec.device))
-        config = EngineConfig(self._spec.device, precision, max_slots=self._spec.max_slots)
+        config = self._spec.engine_config(default_precision(torch.device(self._spec.device)))
         return Engine.load(self._spec.model, config)
 
     async def _report(self) -> None:

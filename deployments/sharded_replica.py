@@ -16,7 +16,7 @@ from ray.exceptions import RayError
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from deployments.accelerators import CPU, device_model, gpu_precision
+from deployments.accelerators import CPU, device_model, shared_arithmetic, shared_default_precision
 from deployments.tier import Sharding, TierSpec
 from engine import (
     DecodingOptions,
@@ -24,7 +24,6 @@ from engine import (
     EngineConfig,
     ModelDimensions,
     Request,
-    default_precision,
     open_checkpoint,
 )
 from engine.config import SAMPLE_RATE
@@ -65,7 +64,7 @@ def load_sharded_engine(spec: TierSpec, sharding: Sharding, group: PlacementGrou
     """
     torch.set_num_threads(1)  # the ranks do the computing
     checkpoint = open_checkpoint(spec.model)
-    config = _config(spec, sharding)
+    config = spec.engine_config(shared_default_precision(sharding.accelerators))
     mesh = make_mesh(checkpoint.dims, sharding, config)
     check_mesh(checkpoint, mesh)
     logger.info(
@@ -107,21 +106,16 @@ def make_mesh(dims: ModelDimensions, sharding: Sharding, config: EngineConfig) -
         dims,
         [device_model(name) for name in sharding.accelerators],
         sharding.tensor_parallel,
-        config.precision.formats(torch.device(config.device)),
+        config.precision.formats(
+            shared_arithmetic(sharding.accelerators),
+            config.cross_attention,
+            config.int8_self_attention,
+        ),
         Workload(config.max_slots),
         config.positions(dims),
         config.encode_limit,
     )
     return Mesh(stages, sharding.tensor_parallel)
-
-
-def _config(spec: TierSpec, sharding: Sharding) -> EngineConfig:
-    device = torch.device(spec.device)
-    # This process may have no GPU to ask.
-    default = (
-        default_precision(device) if device.type == "cpu" else gpu_precision(sharding.accelerators)
-    )
-    return EngineConfig(spec.device, spec.precision or default, max_slots=spec.max_slots)
 
 
 def _start(

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from engine import Precision
+from engine import CrossAttentionMode, EngineConfig, Precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,7 @@ class TierSpec:
         max_slots: chunks decoded at once.
         threads: CPU threads to compute with; of each rank, if there are several.
         sharding: None: one device has the whole model.
+        cross_attention, int8_self_attention, max_length: as in `engine.EngineConfig`.
     """
 
     name: str
@@ -45,6 +46,23 @@ class TierSpec:
     max_slots: int
     threads: int
     sharding: Sharding | None = None
+    cross_attention: CrossAttentionMode | None = None
+    int8_self_attention: bool = False
+    max_length: int | None = None
+
+    def engine_config(self, default: Precision) -> EngineConfig:
+        """
+        Args:
+            default: precision, where the tier names none.
+        """
+        return EngineConfig(
+            device=self.device,
+            precision=self.precision or default,
+            cross_attention=self.cross_attention,
+            int8_self_attention=self.int8_self_attention,
+            max_slots=self.max_slots,
+            max_length=self.max_length,
+        )
 
 
 @dataclass(frozen=True, slots=True)

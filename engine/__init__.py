@@ -9,12 +9,11 @@ from engine.config import (
     SAMPLE_RATE,
     EngineConfig,
     ModelDimensions,
-    Precision,
-    default_precision,
 )
 from engine.decoding.languages import language_code, language_name
 from engine.engine import Engine
 from engine.errors import EngineError, ModelNotFoundError, RequestError, WeightsError
+from engine.precision import CrossAttentionMode, Precision, default_precision
 from engine.request import DecodingOptions, Request, Result, Segment
 from engine.weights.checkpoint import Checkpoint, open_checkpoint
 from engine.weights.hub import DEMO_MODELS, HUB_MODELS, resolve_model
@@ -25,6 +24,7 @@ __all__ = [
     "N_SAMPLES",
     "SAMPLE_RATE",
     "Checkpoint",
+    "CrossAttentionMode",
     "DecodingOptions",
     "Engine",
     "EngineConfig",

@@ -1,11 +1,10 @@
 """What the model is (`ModelDimensions`) and how it is run (`EngineConfig`)."""
 
 from dataclasses import dataclass
-from enum import StrEnum
 
 import torch
 
-from engine.kernels import native
+from engine.precision import Arithmetic, CrossAttentionMode, NumberFormats, Precision
 
 N_FFT = 400
 """Samples of one STFT window: 25 ms at 16 kHz."""
@@ -16,51 +15,6 @@ CHUNK_LENGTH_S = 30
 N_SAMPLES = CHUNK_LENGTH_S * SAMPLE_RATE
 TIME_PRECISION_S = 0.02
 """Seconds per timestamp token: two mel frames, the stride of the encoder's second convolution."""
-
-
-@dataclass(frozen=True, slots=True)
-class NumberFormats:
-    """Which number format each part of the model computes in.
-
-    Attributes:
-        dtype: what layers pass on to each other, and their norms.
-        product: linear layers, attention, and what is kept of keys and values.
-        int8: 8-bit integers instead where they hold the words: in the MLPs, and, where there are
-            native kernels, in what is kept of the cross-attention's keys and values, and in logits
-            that do not decide.
-    """
-
-    dtype: torch.dtype
-    product: torch.dtype
-    int8: bool = False
-
-
-class Precision(StrEnum):
-    """Number format of weights and activations.
-
-    `INT8` is that of the MLPs, two thirds of a layer's weights in the encoder: weights have a scale
-    an output, activations a scale a row. Native kernels also keep cross-attention's keys and values
-    in 8 bits, and logits where they do not decide. The rest of such a model is in bfloat16.
-    """
-
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
-    FLOAT16 = "float16"
-    INT8 = "int8"
-
-    def formats(self, device: torch.device) -> NumberFormats:
-        product = torch.bfloat16 if self is Precision.INT8 else getattr(torch, self.value)
-        # On a CPU norms are faster in float32 than in bfloat16, and sums are better.
-        is_bfloat16_on_cpu = device.type == "cpu" and product == torch.bfloat16
-        dtype = torch.float32 if is_bfloat16_on_cpu else product
-        return NumberFormats(dtype, product, int8=self is Precision.INT8)
-
-
-def default_precision(device: torch.device) -> Precision:
-    """The fastest one whose word error rate is known to be float32's (docs/benchmarks.md)."""
-    if device.type == "cpu":
-        return Precision.INT8 if native.serves(device) else Precision.FLOAT32
-    return Precision.BFLOAT16 if torch.cuda.is_bf16_supported() else Precision.FLOAT16
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +56,11 @@ class EngineConfig:
 
     Args:
         device: a torch device, `"cpu"` or `"cuda:0"`.
-        precision: number format of weights and activations; `default_precision` names the fastest
-            one that a device has without losing words.
+        precision: number format of weights and activations; `engine.precision.default_precision`
+            names the fastest one that a device has without losing words.
+        cross_attention: what is kept of a window for the decoder; None: 8-bit keys and values where
+            native kernels serve an int8 model, else those in the precision's format.
+        int8_self_attention: keep keys and values of tokens in 8 bits.
         max_slots: sequences decoded at once; each holds a fixed self- and cross-attention slot.
         encode_batch: chunks encoded as one batch when admitted, hence what a newcomer waits for
             at most. None: 1 on a CPU, where the encoder is bound by arithmetic, 8 elsewhere.
@@ -121,6 +78,8 @@ class EngineConfig:
 
     device: str = "cpu"
     precision: Precision = Precision.FLOAT32
+    cross_attention: CrossAttentionMode | None = None
+    int8_self_attention: bool = False
     max_slots: int = 8
     encode_batch: int | None = None
     max_length: int | None = None
@@ -140,6 +99,16 @@ class EngineConfig:
             raise ValueError(f"lag_steps must not be negative, got {self.lag_steps}")
         if self.aging_s <= 0:
             raise ValueError(f"aging_s must be positive, got {self.aging_s}")
+
+    @property
+    def formats(self) -> NumberFormats:
+        """What the precision is on the device.
+
+        Raises:
+            EngineError: the device does not have it.
+        """
+        arithmetic = Arithmetic.of(torch.device(self.device))
+        return self.precision.formats(arithmetic, self.cross_attention, self.int8_self_attention)
 
     @property
     def on_cpu(self) -> bool:

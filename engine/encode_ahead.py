@@ -12,7 +12,8 @@ from typing import Protocol
 
 import torch
 
-from engine.config import EngineConfig, Precision
+from engine.config import EngineConfig
+from engine.precision import Precision
 from engine.sequence import Sequence as Running
 
 # Computes the windows of some sequences, as one batch, into their slots.

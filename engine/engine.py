@@ -14,10 +14,11 @@ from typing import Literal
 
 import torch
 
-from engine.config import EngineConfig, default_precision
+from engine.config import EngineConfig
 from engine.decoding.tokenizer import Tokenizer
 from engine.errors import EngineError, RequestError
 from engine.executor import Executor, LocalExecutor
+from engine.precision import default_precision
 from engine.request import Request, Result
 from engine.scheduler import Scheduler
 from engine.sequence import Sequence as Running

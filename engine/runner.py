@@ -58,7 +58,7 @@ class ModelRunner:
         dims = self.dims = checkpoint.dims
         self.place = place or Place.alone(dims)
         device = self.device = torch.device(config.device)
-        self.formats = config.precision.formats(device)
+        self.formats = config.formats
         self.max_length = config.positions(dims)
         sizes = group_sizes(self.place.stages, config.max_slots)
         self.n_groups = len(sizes)

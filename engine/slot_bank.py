@@ -3,13 +3,14 @@
 import torch
 from torch.nn import functional as F
 
-from engine.config import ModelDimensions, NumberFormats
+from engine.config import ModelDimensions
 from engine.decoding.sampler import Sampled
 from engine.decoding.state import RuleState
-from engine.model.kv_cache import KVCache
+from engine.model.kv_cache import CacheSizes, KVCache
 from engine.model.slots import Slots
 from engine.parallel.partition import partition
 from engine.parallel.place import Place
+from engine.precision import NumberFormats
 
 
 class SlotBank:
@@ -34,16 +35,16 @@ class SlotBank:
         self.n_slots = n_slots
         self.max_length = max_length
         group = place.group
-        self.cache = KVCache(
+        sizes = CacheSizes(
             n_layers=len(place.stage.decoder),
             n_slots=n_slots,
             n_heads=len(partition(dims.n_text_head, group.size)[group.rank]),
             head_dim=dims.head_dim,
             max_length=max_length,
             n_audio_ctx=dims.n_audio_ctx,
-            device=device,
-            formats=formats,
+            n_state=dims.n_audio_state,
         )
+        self.cache = KVCache(sizes, device, formats)
         self.tokens = torch.zeros(n_slots, dtype=torch.int64, device=device)
         self.positions = torch.zeros(n_slots, dtype=torch.int64, device=device)
         self.rule_state = RuleState.empty(n_slots, device)

@@ -110,6 +110,9 @@ def _spec(tier: TierSettings) -> TierSpec:
         max_slots=tier.batch_size,
         threads=tier.cpus,
         sharding=sharding,
+        cross_attention=tier.cross_attention,
+        int8_self_attention=tier.int8_self_attention,
+        max_length=tier.max_length,
     )
 
 

@@ -12,6 +12,12 @@ from serve.exit_codes import EXIT_INTERRUPTED, EXIT_OK
 
 _FILE_HELP = "settings, YAML; default: the environment and defaults alone"
 FORMATS = ("txt", "json", "verbose_json", "srt", "vtt")
+# Those of `engine.precision`, which takes seconds to import.
+PRECISIONS = (
+    *("float32", "bfloat16", "float16", "int8", "int8-weight-only"),
+    *("int4-g32", "int4-g64", "int4-g128", "fp8"),
+)
+CROSS_ATTENTION_MODES = ("cached", "cached-8bit", "absorbed")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -127,9 +133,21 @@ def _add_transcribe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="torch device; default: cuda if there is one, else cpu")
     parser.add_argument(
         "--precision",
-        choices=("float32", "bfloat16", "float16", "int8"),
+        choices=PRECISIONS,
         help="default: on a CPU int8 where the native kernels run, else float32; on a GPU "
         "bfloat16, else float16",
+    )
+    parser.add_argument(
+        "--cross-attention",
+        choices=CROSS_ATTENTION_MODES,
+        help="what is kept of each chunk for the decoder: all layers' keys and values, those in 8 "
+        "bits, or the encoder's output alone, for little memory; default: cached, and cached-8bit "
+        "at int8 on a CPU",
+    )
+    parser.add_argument(
+        "--int8-self-attention",
+        action="store_true",
+        help="keep keys and values of the text so far in 8 bits",
     )
     parser.add_argument("--batch-size", type=int, default=24, help="chunks decoded at once (24)")
     parser.add_argument("--threads", type=int, help="CPU threads; default: all cores")

@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from deployments.accelerators import CPU
-from engine import Precision
+from engine import CrossAttentionMode, Precision
 
 ENVIRONMENT_PREFIX = "MURMUR__"
 """`MURMUR__LIMITS__MAX_UPLOAD_MB=100` sets `limits.max_upload_mb`; values are YAML."""
@@ -37,7 +37,18 @@ class TierSettings(_Section):
     accelerator: str = CPU
     """`cpu`, or a GPU class by Ray's name, such as `L4` or `H100`."""
     precision: Precision | None = None
-    """float32, bfloat16, float16 or int8; by default the fastest that holds the words there."""
+    """Number format: float32, bfloat16, float16, int8 (MLPs), int8-weight-only, int4-g32, int4-g64,
+    int4-g128 (weights in groups of so many inputs) or fp8; by default the fastest that holds the
+    words there."""
+    cross_attention: CrossAttentionMode | None = None
+    """What is kept of each chunk for the decoder: `cached` (keys and values of every layer),
+    `cached-8bit`, or `absorbed` (the encoder's output alone: a fraction of the memory, more
+    arithmetic a token); by default `cached`, and `cached-8bit` with int8 on a CPU."""
+    int8_self_attention: bool = False
+    """Keep keys and values of the text so far in 8 bits."""
+    max_length: Annotated[int, Field(ge=32, multiple_of=4)] | None = None
+    """Tokens of a chunk's text that there is room for, prompt included; by default the model's 448.
+    Half of it at most is for the prompt."""
     tensor_parallel: Annotated[int, Field(ge=1)] = 1
     """GPUs that share each layer."""
     pipeline_parallel: Annotated[int, Field(ge=1)] = 1

@@ -135,7 +135,13 @@ def _engine_config(args: argparse.Namespace) -> EngineConfig:
     precision = args.precision or default_precision(torch.device(device))
     if args.batch_size < 1:
         raise ValueError(f"--batch-size must be at least 1, got {args.batch_size}")
-    return EngineConfig(device, Precision(precision), max_slots=args.batch_size)
+    return EngineConfig(
+        device,
+        Precision(precision),
+        args.cross_attention and CrossAttentionMode(args.cross_attention),
+        args.int8_self_attention,
+        max_slots=args.batch_size,
+    )
 
 
 def _open_outputs(files: list[str], args: argparse.Namespace) -> Outputs:

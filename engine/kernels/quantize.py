@@ -16,10 +16,10 @@ _SMALLEST = 1e-30
 
 
 def quantize_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(n, k) float -> (n, k) int8 and (n, 1) float32, whose product is the input within half a
-    step of each row."""
+    """(..., k) float -> (..., k) int8 and (..., 1) float32, whose product is the input within half
+    a step of each row."""
     x = x.float()
-    greatest = x.abs().amax(1, keepdim=True).clamp_(min=_SMALLEST)
+    greatest = x.abs().amax(-1, keepdim=True).clamp_(min=_SMALLEST)
     # Multiplied, rounded and converted one by one: each of these passes is vectorised on a CPU.
     return (x * (_LEVELS / greatest)).round_().to(torch.int8), greatest / _LEVELS
 
@@ -49,3 +49,53 @@ def quantize_weight(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     if not scale.isfinite().all():
         raise WeightsError("the weights hold values that are not finite")
     return quantized, scale[:, 0].contiguous()
+
+
+_SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75)
+"""Parts of a group's range that its 16 steps may span: what lies outside is clipped, and the steps
+are finer for the rest."""
+
+
+def quantize_groups(
+    weight: torch.Tensor, group_size: int, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(out, in) float -> (out, in) uint8 of 0 to 15, and scale and zero point of each group of
+    inputs, (out, in / group_size) of `dtype`; `dequantize_groups` brings them back.
+
+    Of several ranges each group gets the one with the least squared error.
+    """
+    groups = weight.float().view(len(weight), -1, group_size)
+    least, greatest = groups.aminmax(dim=-1, keepdim=True)
+    best: list[torch.Tensor] | None = None
+    for shrink in _SHRINKS:
+        tried = _quantize_range(groups, shrink * least, shrink * greatest, dtype)
+        best = tried if best is None else _better(best, tried)
+    assert best is not None
+    quantized, scale, zero, _ = best
+    return quantized.flatten(1), scale[..., 0], zero[..., 0]
+
+
+def _quantize_range(
+    groups: torch.Tensor, least: torch.Tensor, greatest: torch.Tensor, dtype: torch.dtype
+) -> list[torch.Tensor]:
+    """Integers, scale, zero point and squared error, all with the groups' dimensions."""
+    scale = ((greatest - least) / 15).clamp_(min=_SMALLEST).to(dtype)
+    zero = (least + 8 * scale.float()).to(dtype)
+    quantized = ((groups - zero.float()) / scale.float()).round_().add_(8).clamp_(0, 15)
+    back = (quantized - 8) * scale.float() + zero.float()
+    error = (back - groups).square_().sum(-1, keepdim=True)
+    return [quantized.to(torch.uint8), scale, zero, error]
+
+
+def _better(first: list[torch.Tensor], second: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Group by group."""
+    is_second = second[-1] < first[-1]
+    return [torch.where(is_second, b, a) for a, b in zip(first, second, strict=True)]
+
+
+def dequantize_groups(
+    quantized: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor
+) -> torch.Tensor:
+    """(out, in) of 0 to 15, with (out, groups) scale and zero point -> (out, in), their format."""
+    groups = quantized.view(*scale.shape, -1).to(scale.dtype)
+    return torch.addcmul(zero[..., None], groups - 8, scale[..., None]).flatten(1)

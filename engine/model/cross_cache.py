@@ -1,25 +1,27 @@
-"""Cross-attention keys and values of every running sequence, kept as they are or in 8 bits.
+"""What is kept of each window for cross-attention: keys and values, or the encoder's output.
 
-Shapes: B batch, T tokens, H local heads, D width of a head.
+Shapes: B batch, T tokens, H local heads, D width of a head, C width of the model.
 """
 
 from typing import Protocol
 
 import torch
+from torch.nn import functional as F
 
 from engine.kernels import native
 from engine.kernels.attention import attend, merge_heads, split_heads
+from engine.kernels.quantize import quantize_rows
 from engine.model.slots import Slots, slot_indices
 
 
 class CrossCache(Protocol):
-    """One decoder layer's keys and values of windows, in slots."""
+    """What a decoder layer looks at of windows, in slots."""
 
     @property
     def n_bytes(self) -> int: ...
 
-    def fill(self, kv: torch.Tensor, slots: Slots) -> None:
-        """Keep keys and values, (B, n_audio_ctx, 2*H*D), in the slots."""
+    def fill(self, x: torch.Tensor, slots: Slots) -> None:
+        """Keep keys and values, (B, n_audio_ctx, 2*H*D), or what stands for them, in the slots."""
 
     def attend(self, queries: torch.Tensor, slots: Slots) -> torch.Tensor:
         """Queries (B, T, H*D), each row looking at its slot -> the same shape."""
@@ -42,8 +44,8 @@ class DenseCrossCache:
     def n_bytes(self) -> int:
         return self.keys.nbytes + self.values.nbytes
 
-    def fill(self, kv: torch.Tensor, slots: Slots) -> None:
-        keys, values = kv.chunk(2, dim=-1)
+    def fill(self, x: torch.Tensor, slots: Slots) -> None:
+        keys, values = x.chunk(2, dim=-1)
         self.keys[slots] = split_heads(keys, self.keys.shape[-1])
         self.values[slots] = split_heads(values, self.keys.shape[-1])
 
@@ -53,8 +55,53 @@ class DenseCrossCache:
 
 
 class Int8CrossCache:
-    """In 8 bits, with a scale for each head of each frame; half the bytes of a 16-bit one, which
-    is most of what a decoder step reads. Native kernels only."""
+    """In 8 bits, with a scale for each head of each frame: half the bytes of a 16-bit one.
+
+    Scores are scaled behind their product and weights before theirs, so that keys and values are
+    converted and never scaled.
+
+    Args:
+        shape: (slots, H, n_audio_ctx, D).
+        dtype: to multiply in.
+    """
+
+    def __init__(
+        self, shape: tuple[int, int, int, int], device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self.dtype = dtype
+        self._keys, self._values = (
+            torch.zeros(shape, device=device, dtype=torch.int8) for _ in range(2)
+        )
+        self._key_scales, self._value_scales = (
+            torch.zeros(shape[:-1], device=device) for _ in range(2)
+        )
+
+    @property
+    def n_bytes(self) -> int:
+        kept = (self._keys, self._values, self._key_scales, self._value_scales)
+        return sum(tensor.nbytes for tensor in kept)
+
+    def fill(self, x: torch.Tensor, slots: Slots) -> None:
+        keys, values = (
+            quantize_rows(split_heads(part, self._keys.shape[-1])) for part in x.chunk(2, dim=-1)
+        )
+        self._keys[slots], self._values[slots] = keys[0], values[0]
+        self._key_scales[slots], self._value_scales[slots] = keys[1][..., 0], values[1][..., 0]
+
+    def attend(self, queries: torch.Tensor, slots: Slots) -> torch.Tensor:
+        q = split_heads(queries, self._keys.shape[-1]).to(self.dtype)
+        flat = (q * q.shape[-1] ** -0.5).flatten(0, 1)
+        keys, values = (x[slots].flatten(0, 1).to(self.dtype) for x in (self._keys, self._values))
+        scores = torch.bmm(flat, keys.transpose(1, 2)).float()
+        scores *= self._key_scales[slots].flatten(0, 1)[:, None]
+        weights = torch.softmax(scores, dim=-1) * self._value_scales[slots].flatten(0, 1)[:, None]
+        out = torch.bmm(weights.to(self.dtype), values).view(q.shape)
+        return merge_heads(out).to(queries.dtype)
+
+
+class NativeInt8CrossCache:
+    """The same in the native kernels' layout, read once for each token. On a CPU it is most of what
+    a decoder step reads."""
 
     def __init__(self, n_slots: int, n_heads: int, n_audio_ctx: int) -> None:
         self._cache = native.Int8CrossCache(n_slots, n_heads, n_audio_ctx)
@@ -63,10 +110,41 @@ class Int8CrossCache:
     def n_bytes(self) -> int:
         return self._cache.n_bytes
 
-    def fill(self, kv: torch.Tensor, slots: Slots) -> None:
-        self._cache.fill(kv, slot_indices(slots))
+    def fill(self, x: torch.Tensor, slots: Slots) -> None:
+        self._cache.fill(x, slot_indices(slots))
 
     def attend(self, queries: torch.Tensor, slots: Slots) -> torch.Tensor:
         length = queries.shape[1]
         rows = slot_indices(slots).repeat_interleave(length)
         return self._cache.attend(queries.flatten(0, 1).float(), rows).view(queries.shape)
+
+
+class WindowStates:
+    """The encoder's output of windows, in slots; one for all layers.
+
+    Args:
+        shape: (slots, n_audio_ctx, C).
+    """
+
+    def __init__(
+        self, shape: tuple[int, int, int], device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self.states = torch.zeros(shape, device=device, dtype=dtype)
+
+    @property
+    def n_bytes(self) -> int:
+        return self.states.nbytes
+
+    def fill(self, x: torch.Tensor, slots: Slots) -> None:
+        """Keep (B, n_audio_ctx, C) in the slots."""
+        self.states[slots] = x.to(self.states.dtype)
+
+    def attend(self, queries: torch.Tensor, slots: Slots) -> torch.Tensor:
+        """(B, queries, C) already scaled, each row looking at its slot -> the same shape: the
+        states' sum, each weighted by the softmax of its product with the query."""
+        states, n_queries = self.states[slots], queries.shape[1]
+        # Six queries of one window have other bits on a CPU than beside another window's; eight
+        # have the same (measured in float32, MKL).
+        queries = queries if queries.is_cuda else F.pad(queries, (0, 0, 0, -n_queries % 4))
+        scores = torch.bmm(queries, states.transpose(1, 2))
+        return torch.bmm(torch.softmax(scores, dim=-1), states)[:, :n_queries]

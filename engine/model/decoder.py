@@ -7,7 +7,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from engine.config import ModelDimensions
-from engine.model.attention import CrossAttention, DecoderSelfAttention
+from engine.model.attention import DecoderSelfAttention
+from engine.model.cross_attention import load_cross_attention
 from engine.model.kv_cache import KVCache, LayerCache
 from engine.model.layers import MLP, LayerNorm
 from engine.model.slots import Slots
@@ -23,26 +24,28 @@ class DecoderLayer(nn.Module):
         prefix = f"decoder.layers.{index}"
         heads = (dims.n_text_head, dims.head_dim)
         self.attn_norm = LayerNorm(context, f"{prefix}.self_attn_layer_norm")
-        self.attn = DecoderSelfAttention(context, f"{prefix}.self_attn", *heads, context.dtype)
+        self.attn = DecoderSelfAttention(
+            context, f"{prefix}.self_attn", *heads, context.dtype, many_rows=False
+        )
         self.cross_norm = LayerNorm(context, f"{prefix}.encoder_attn_layer_norm")
-        self.cross = CrossAttention(context, f"{prefix}.encoder_attn", *heads)
+        self.cross = load_cross_attention(context, f"{prefix}.encoder_attn", *heads)
         self.mlp_norm = LayerNorm(context, f"{prefix}.final_layer_norm")
         self.mlp = MLP(context, prefix)
 
     def prefill(
         self, x: torch.Tensor, cache: LayerCache, slots: Slots, mask: torch.Tensor
     ) -> torch.Tensor:
-        x = x.add_(self.attn.prefill(self.attn_norm(x), cache, slots, mask))
+        x = x.add_(self.attn.prefill(self.attn_norm(x), cache.own, slots, mask))
         return self._rest(x, cache, slots)
 
     def decode(
         self, x: torch.Tensor, cache: LayerCache, positions: torch.Tensor, mask: torch.Tensor
     ) -> torch.Tensor:
-        x = x.add_(self.attn.decode(self.attn_norm(x), cache, positions, mask))
+        x = x.add_(self.attn.decode(self.attn_norm(x), cache.own, positions, mask))
         return self._rest(x, cache, slice(0, len(positions)))
 
     def _rest(self, x: torch.Tensor, cache: LayerCache, slots: Slots) -> torch.Tensor:
-        x = x.add_(self.cross(self.cross_norm(x), cache, slots))
+        x = x.add_(self.cross(self.cross_norm(x), cache.cross, slots))
         return x.add_(self.mlp(self.mlp_norm(x)))
 
 
@@ -72,9 +75,12 @@ class DecoderStage(nn.Module):
         return out
 
     def fill_cross(self, audio_features: torch.Tensor, cache: KVCache, slots: Slots) -> None:
-        """Compute the cross-attention of windows (B, n_audio_ctx, n_audio_state) into slots."""
+        """Keep what cross-attention needs of windows (B, n_audio_ctx, n_audio_state) in slots."""
+        if cache.states is not None:
+            cache.states.fill(audio_features, slots)
+            return
         for layer, layer_cache in zip(self.layers, cache.layers, strict=True):
-            layer.cross.fill(audio_features, layer_cache, slots)
+            layer.cross.fill(audio_features, layer_cache.cross, slots)
 
     def prefill(self, x: torch.Tensor, cache: KVCache, slots: Slots) -> torch.Tensor:
         """The first T positions of new sequences: (B, T, n_text_state) -> the same."""

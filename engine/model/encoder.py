@@ -43,6 +43,7 @@ class EncoderLayer(nn.Module):
             dims.n_audio_head,
             head_dim,
             context.formats.product,
+            many_rows=True,
         )
         self.mlp_norm = LayerNorm(context, f"{prefix}.final_layer_norm")
         self.mlp = MLP(context, prefix)

@@ -1,4 +1,4 @@
-"""Keys and values of every running sequence, in slots of fixed size.
+"""What is kept of every running sequence, in slots of fixed size.
 
 A Whisper decoder sequence is at most 448 tokens long and its cross-attention always 1500 frames,
 so a slot has a fixed size and nothing is ever paged, moved or reallocated.
@@ -8,19 +8,52 @@ from dataclasses import dataclass
 
 import torch
 
-from engine.config import NumberFormats
 from engine.errors import EngineError
 from engine.kernels import native
-from engine.model.cross_cache import CrossCache, DenseCrossCache, Int8CrossCache
+from engine.model.cross_cache import (
+    CrossCache,
+    DenseCrossCache,
+    Int8CrossCache,
+    NativeInt8CrossCache,
+    WindowStates,
+)
+from engine.model.self_cache import DenseSelfCache, Int8SelfCache, SelfCache
+from engine.precision import CrossAttentionMode, NumberFormats
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSizes:
+    """Of a rank's slots.
+
+    Attributes:
+        n_layers, n_heads: of the decoder, this rank's.
+        n_state: width of the encoder's output.
+    """
+
+    n_layers: int
+    n_slots: int
+    n_heads: int
+    head_dim: int
+    max_length: int
+    n_audio_ctx: int
+    n_state: int
+
+    @property
+    def own(self) -> tuple[int, int, int, int]:
+        """Of a layer's keys, or values, of tokens."""
+        return self.n_slots, self.n_heads, self.max_length, self.head_dim
+
+    @property
+    def cross(self) -> tuple[int, int, int, int]:
+        """Of a layer's keys, or values, of windows."""
+        return self.n_slots, self.n_heads, self.n_audio_ctx, self.head_dim
 
 
 @dataclass
 class LayerCache:
-    """One decoder layer's slots: keys and values of tokens, (n_slots, n_head, max_length,
-    head_dim), and of windows; heads are this rank's."""
+    """One decoder layer's slots: of its own tokens and of windows."""
 
-    self_k: torch.Tensor
-    self_v: torch.Tensor
+    own: SelfCache
     cross: CrossCache
 
 
@@ -28,47 +61,59 @@ class KVCache:
     """The slots of the decoder layers that this rank holds.
 
     Zeroed at the start: idle slots compute along with the others, on finite numbers.
+
+    Attributes:
+        states: the encoder's output of windows, where all layers look at that.
     """
 
-    def __init__(
-        self,
-        n_layers: int,
-        n_slots: int,
-        n_heads: int,
-        head_dim: int,
-        max_length: int,
-        n_audio_ctx: int,
-        device: torch.device,
-        formats: NumberFormats,
-    ) -> None:
-        self.n_slots = n_slots
-        self.max_length = max_length
-        # A CPU multiplies the short keys of self-attention twice as fast in float32.
-        dtype = formats.dtype
-        in_8_bits = formats.int8 and head_dim == native.HEAD_DIM and native.serves(device)
-
-        def tokens() -> torch.Tensor:
-            return torch.zeros(n_slots, n_heads, max_length, head_dim, device=device, dtype=dtype)
-
-        def cross() -> CrossCache:
-            if in_8_bits and n_audio_ctx <= native.MAX_LENGTH:
-                return Int8CrossCache(n_slots, n_heads, n_audio_ctx)
-            return DenseCrossCache(
-                (n_slots, n_heads, n_audio_ctx, head_dim), device, formats.product
-            )
-
+    def __init__(self, sizes: CacheSizes, device: torch.device, formats: NumberFormats) -> None:
+        self.n_slots = sizes.n_slots
+        self.max_length = sizes.max_length
+        self.states: WindowStates | None = None
         try:
-            self.layers = [LayerCache(tokens(), tokens(), cross()) for _ in range(n_layers)]
+            if formats.cross is CrossAttentionMode.ABSORBED and sizes.n_layers:
+                shape = (sizes.n_slots, sizes.n_audio_ctx, sizes.n_state)
+                self.states = WindowStates(shape, device, formats.product)
+            self.layers = [
+                LayerCache(
+                    _self_cache(sizes, device, formats),
+                    self.states or _cross_cache(sizes, device, formats),
+                )
+                for _ in range(sizes.n_layers)
+            ]
         except RuntimeError as error:
-            frame_bytes = 1 if in_8_bits else formats.product.itemsize
-            position_bytes = max_length * dtype.itemsize + n_audio_ctx * frame_bytes
-            gigabytes = n_slots * 2 * n_layers * n_heads * head_dim * position_bytes / 1e9
             raise EngineError(
-                f"no room for {n_slots} slots ({gigabytes:.1f} GB): choose a smaller batch"
+                f"no room for {sizes.n_slots} slots: choose a smaller batch"
             ) from error
 
     @property
     def n_bytes(self) -> int:
-        return sum(
-            layer.self_k.nbytes + layer.self_v.nbytes + layer.cross.n_bytes for layer in self.layers
-        )
+        own = sum(layer.own.n_bytes for layer in self.layers)
+        if self.states is not None:
+            return own + self.states.n_bytes
+        return own + sum(layer.cross.n_bytes for layer in self.layers)
+
+
+def _self_cache(sizes: CacheSizes, device: torch.device, formats: NumberFormats) -> SelfCache:
+    # A CPU multiplies the short keys of self-attention twice as fast in float32.
+    if formats.int8_self:
+        return Int8SelfCache(sizes.own, device, formats.dtype)
+    by_native = formats.product == torch.bfloat16  # float32 stays as torch computes it
+    return DenseSelfCache(sizes.own, device, formats.dtype, by_native)
+
+
+def _cross_cache(sizes: CacheSizes, device: torch.device, formats: NumberFormats) -> CrossCache:
+    if formats.cross is CrossAttentionMode.CACHED:
+        return DenseCrossCache(sizes.cross, device, formats.product)
+    if has_native_cross_cache(sizes.head_dim, sizes.n_audio_ctx, device, formats):
+        return NativeInt8CrossCache(sizes.n_slots, sizes.n_heads, sizes.n_audio_ctx)
+    return Int8CrossCache(sizes.cross, device, formats.product)
+
+
+def has_native_cross_cache(
+    head_dim: int, n_audio_ctx: int, device: torch.device, formats: NumberFormats
+) -> bool:
+    """Whether the native kernels keep 8-bit keys and values, for models whose products are in
+    bfloat16."""
+    known = head_dim == native.HEAD_DIM and n_audio_ctx <= native.MAX_LENGTH
+    return known and formats.product == torch.bfloat16 and native.serves(device)

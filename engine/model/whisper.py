@@ -6,12 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from engine.config import ModelDimensions, NumberFormats
+from engine.config import ModelDimensions
 from engine.kernels.linear import LinearKernel
 from engine.model.decoder import DecoderStage
 from engine.model.encoder import EncoderStage
 from engine.parallel.group import Group
 from engine.parallel.stages import Stage
+from engine.precision import NumberFormats
 from engine.weights.source import LoadContext, WeightSource
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
-from engine.config import ModelDimensions, NumberFormats
+from engine.config import ModelDimensions
 from engine.errors import ShardingError
 from engine.parallel.cost import DeviceModel, StageCost, Workload, stage_cost
 from engine.parallel.stages import (
@@ -14,6 +14,7 @@ from engine.parallel.stages import (
     cut_stages,
     layers_between,
 )
+from engine.precision import NumberFormats
 
 
 def balance(

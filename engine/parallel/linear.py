@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from engine.kernels.linear import LinearKernel, NativeOutputLinear, output_linear
 from engine.parallel.group import Group
 from engine.parallel.partition import partition
+from engine.precision import WeightFormat
 from engine.weights.source import LoadContext
 
 MakeKernel = Callable[[torch.Tensor, torch.Tensor | None], LinearKernel]
@@ -107,7 +108,8 @@ class VocabParallelEmbedding(nn.Module):
         self.dtype = context.dtype
         # The same tensor as the kernel's, where that keeps the weights as they are.
         self.register_buffer("table", weight.to(context.formats.product))
-        self.kernel = output_linear(self.table, vocab, n_vocab, context.dtype, context.formats.int8)
+        in_8_bits = context.formats.weights is WeightFormat.INT8_DYNAMIC
+        self.kernel = output_linear(self.table, vocab, n_vocab, context.dtype, in_8_bits)
 
     @classmethod
     def load(cls, context: LoadContext, name: str) -> "VocabParallelEmbedding":

@@ -9,10 +9,11 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from engine.config import NumberFormats
 from engine.kernels import native
 from engine.kernels.linear import LinearKernel, float_linear, int8_linear
+from engine.kernels.weight_only import Fp8Linear, int4_weight_linear, int8_weight_linear
 from engine.parallel.group import Group
+from engine.precision import NumberFormats, WeightFormat
 
 Rows = slice | None
 _WORTH_QUANTISING = 2_000_000
@@ -48,10 +49,22 @@ class LoadContext:
         return self.formats.dtype
 
     def linear(
-        self, weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype
+        self, weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype, many_rows: bool
     ) -> LinearKernel:
-        """The kernel for a linear layer whose output is of that number format."""
-        return float_linear(weight, bias, dtype, self.formats.product)
+        """The kernel for a linear layer whose output is of that number format.
+
+        Args:
+            many_rows: those of a window pass through it, not those of tokens.
+        """
+        product, kept = self.formats.product, self.formats.weights
+        if kept is WeightFormat.INT8:
+            return int8_weight_linear(weight, bias, dtype, product, many_rows)
+        if kept is WeightFormat.INT4:
+            group_size = self.formats.group_size
+            return int4_weight_linear(weight, bias, dtype, product, group_size, many_rows)
+        if kept is WeightFormat.FP8:
+            return Fp8Linear(weight, bias, dtype)
+        return float_linear(weight, bias, dtype, product)
 
     def mlp_linear(
         self, weight: torch.Tensor, bias: torch.Tensor | None, of_gelu: bool, many_rows: bool
@@ -62,9 +75,10 @@ class LoadContext:
         in a decoder: to quantise those takes as long as it saves.
         """
         worth = many_rows or native.serves(self.device) or weight.numel() >= _WORTH_QUANTISING
-        if self.formats.int8 and worth:
+        if self.formats.weights is WeightFormat.INT8_DYNAMIC and worth:
             return int8_linear(weight, bias, self.dtype, of_gelu)
-        return self.linear(weight, bias, self.dtype if of_gelu else self.formats.product)
+        dtype = self.dtype if of_gelu else self.formats.product
+        return self.linear(weight, bias, dtype, many_rows)
 
     def read(
         self,

@@ -1,0 +1,200 @@
+"""Linear layers whose weights are kept in 8 or 4 bits and multiplied by activations as they are.
+
+They save memory, and of a decoder's few rows the time to read it. Where many rows meet a layer its
+weights are brought back to 16 bits for the product: a temporary tensor of one layer.
+"""
+
+import torch
+from torch.nn import functional as F
+
+from engine.errors import WeightsError
+from engine.kernels.linear import LinearKernel
+from engine.kernels.quantize import dequantize_groups, quantize_groups, quantize_weight
+
+
+class WeightOnlyLinear(LinearKernel):
+    """What they share.
+
+    Args:
+        dtype: of the output.
+        product: of the activations, and of the weights while they are multiplied.
+    """
+
+    bias: torch.Tensor | None
+
+    def __init__(self, bias: torch.Tensor | None, dtype: torch.dtype, product: torch.dtype) -> None:
+        super().__init__()
+        self.dtype, self.product = dtype, product
+        self.register_buffer("bias", None if bias is None else bias.to(product))
+
+    def forward(self, x: torch.Tensor, gelu: bool = False) -> torch.Tensor:
+        y = self._multiply(x.reshape(-1, x.shape[-1]).to(self.product))
+        y = y if self.bias is None else y + self.bias
+        y = F.gelu(y) if gelu else y
+        return y.to(self.dtype).view(*x.shape[:-1], -1)
+
+    def _multiply(self, x: torch.Tensor) -> torch.Tensor:
+        """(n, in) -> (n, out), without the bias."""
+        return F.linear(x, self.dequantized())
+
+    def dequantized(self) -> torch.Tensor:
+        """(out, in) in the number format of products."""
+        raise NotImplementedError
+
+
+class Int8WeightLinear(WeightOnlyLinear):
+    """8-bit weights with a scale an output."""
+
+    weight: torch.Tensor
+    scale: torch.Tensor
+
+    def __init__(
+        self,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        dtype: torch.dtype,
+        product: torch.dtype,
+    ) -> None:
+        super().__init__(bias, dtype, product)
+        quantized, scale = quantize_weight(weight)
+        self.register_buffer("weight", quantized)
+        self.register_buffer("scale", scale.to(product))
+
+    def _multiply(self, x: torch.Tensor) -> torch.Tensor:
+        """The scales belong to outputs: they can follow the product."""
+        return F.linear(x, self.weight.to(self.product)) * self.scale
+
+    def dequantized(self) -> torch.Tensor:
+        return self.weight.to(self.product) * self.scale[:, None]
+
+
+class CpuInt8WeightLinear(Int8WeightLinear):
+    """The same for few rows on a CPU, where torch converts the weights in registers."""
+
+    def _multiply(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = torch._weight_int8pack_mm(x.contiguous(), self.weight, self.scale)
+        return y
+
+
+class Int4WeightLinear(WeightOnlyLinear):
+    """4-bit weights with a scale and a zero point a group of inputs. The inputs are padded to whole
+    groups with zeros, so that any slice of a layer can be kept."""
+
+    packed: torch.Tensor
+    scale_and_zero: torch.Tensor
+
+    def __init__(
+        self,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        dtype: torch.dtype,
+        product: torch.dtype,
+        group_size: int,
+    ) -> None:
+        super().__init__(bias, dtype, product)
+        if not weight.isfinite().all():
+            raise WeightsError("the weights hold values that are not finite")
+        self.depth, self.group_size = weight.shape[1], group_size
+        padded = F.pad(weight, (0, -self.depth % group_size))
+        quantized, scale, zero = quantize_groups(padded, group_size, product)
+        self.register_buffer("scale_and_zero", torch.stack([scale, zero], -1))
+        self._keep(quantized)
+
+    def _keep(self, quantized: torch.Tensor) -> None:
+        low, high = quantized.view(len(quantized), -1, 2).unbind(-1)
+        self.register_buffer("packed", low | high << 4)
+
+    def dequantized(self) -> torch.Tensor:
+        quantized = torch.stack([self.packed & 15, self.packed >> 4], -1).flatten(1)
+        scale, zero = self.scale_and_zero.unbind(-1)
+        return dequantize_groups(quantized, scale, zero)[:, : self.depth]
+
+
+class CpuInt4WeightLinear(Int4WeightLinear):
+    """The same for few rows on a CPU, in the layout of torch's product."""
+
+    def _keep(self, quantized: torch.Tensor) -> None:
+        convert = torch.ops.aten._convert_weight_to_int4pack_for_cpu
+        self.register_buffer("packed", convert(quantized.int(), 1))
+        # It has groups before outputs.
+        self.scale_and_zero = self.scale_and_zero.transpose(0, 1).contiguous()
+
+    def _multiply(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.pad(x, (0, -self.depth % self.group_size))
+        y: torch.Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(
+            x.contiguous(), self.packed, self.group_size, self.scale_and_zero
+        )
+        return y
+
+    def dequantized(self) -> torch.Tensor:
+        raise NotImplementedError("its product reads the packed weights")
+
+
+class Fp8Linear(LinearKernel):
+    """8-bit floating point (e4m3): weights with a scale an output, activations with a scale a row,
+    on GPUs that multiply them.
+
+    Args:
+        dtype: of the output.
+    """
+
+    weight: torch.Tensor
+    scale: torch.Tensor
+    bias: torch.Tensor | None
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+        if not weight.isfinite().all():
+            raise WeightsError("the weights hold values that are not finite")
+        # The product wants both sides in multiples of 16; a slice of a layer may have others.
+        self.shape = weight.shape
+        padded = F.pad(weight, (0, -weight.shape[1] % 16, 0, -weight.shape[0] % 16))
+        quantized, scale = to_fp8(padded)
+        self.register_buffer("weight", quantized)
+        self.register_buffer("scale", scale.t().contiguous())
+        self.register_buffer("bias", None if bias is None else bias.to(dtype))
+
+    def forward(self, x: torch.Tensor, gelu: bool = False) -> torch.Tensor:
+        n_out, depth = self.shape
+        rows, scale = to_fp8(F.pad(x.reshape(-1, depth), (0, -depth % 16)))
+        y: torch.Tensor = torch._scaled_mm(
+            rows, self.weight.t(), scale_a=scale, scale_b=self.scale, out_dtype=self.dtype
+        )
+        y = y[:, :n_out] if self.bias is None else y[:, :n_out] + self.bias
+        y = F.gelu(y) if gelu else y
+        return y.reshape(*x.shape[:-1], n_out)
+
+
+def to_fp8(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(n, k) -> (n, k) e4m3 and (n, 1) float32, whose product is the input within rounding."""
+    greatest = torch.finfo(torch.float8_e4m3fn).max
+    scale = x.float().abs().amax(1, keepdim=True).clamp_(min=1e-12) / greatest
+    return (x.float() / scale).to(torch.float8_e4m3fn), scale
+
+
+def int8_weight_linear(
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    dtype: torch.dtype,
+    product: torch.dtype,
+    many_rows: bool,
+) -> LinearKernel:
+    """8-bit weights in the kernel that serves."""
+    few_on_cpu = weight.device.type == "cpu" and not many_rows
+    kind = CpuInt8WeightLinear if few_on_cpu else Int8WeightLinear
+    return kind(weight, bias, dtype, product)
+
+
+def int4_weight_linear(
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    dtype: torch.dtype,
+    product: torch.dtype,
+    group_size: int,
+    many_rows: bool,
+) -> LinearKernel:
+    """4-bit weights in the kernel that serves; torch's takes outputs by 16."""
+    few_on_cpu = weight.device.type == "cpu" and not many_rows and len(weight) % 16 == 0
+    kind = CpuInt4WeightLinear if few_on_cpu else Int4WeightLinear
+    return kind(weight, bias, dtype, product, group_size)

@@ -1,0 +1,174 @@
+"""What a model needs of a device's memory, by kind: arithmetic on its sizes, without a tensor.
+
+All is that of the first rank of a stage, whose share is the largest. Activations are those that are
+alive at once at the most; allocators add what they round up to.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+import torch
+
+from engine.parallel.shares import LayerShare, LinearShare, RankShare
+from engine.precision import CrossAttentionMode, WeightFormat
+
+_LOG_MEL_BYTES = 30_000_000
+"""Of a window's waveform, its overlapping frames, their spectrum and power, and the Fourier
+transform's own; measured on a CPU."""
+_INT8_HIDDEN_BYTES = 14
+"""Of each hidden unit that torch quantises: bfloat16, and float32 as it was, scaled and shifted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a rank works on at once.
+
+    Attributes:
+        n_slots: sequences, of all groups.
+        n_groups: batches that take turns.
+        max_length: positions of a self-attention slot.
+        encode_batch: windows encoded, or prompts run, as one batch.
+        prompt_length: positions of each prompt, for activations.
+    """
+
+    n_slots: int
+    max_length: int
+    encode_batch: int
+    n_groups: int = 1
+    prompt_length: float = 4.0
+
+    @property
+    def rows(self) -> float:
+        """Sequences of a decoder step."""
+        return self.n_slots / self.n_groups
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryUse:
+    """Bytes of a rank's device.
+
+    Attributes:
+        encoder_weights, decoder_weights: as loaded; embeddings and logits are the decoder's.
+        cross: keys and values of windows in all slots, or the encoder's output in their place.
+        own: keys and values of tokens in all slots.
+        activations: at most, encoding and decoding at once.
+        runtime: of the device's libraries before a model is loaded: a CUDA context, or on a CPU the
+            process itself.
+    """
+
+    encoder_weights: int
+    decoder_weights: int
+    cross: int
+    own: int
+    activations: int
+    runtime: int = 0
+
+    @property
+    def weights(self) -> int:
+        return self.encoder_weights + self.decoder_weights
+
+    @property
+    def cache(self) -> int:
+        return self.cross + self.own
+
+    @property
+    def total(self) -> int:
+        return sum(n_bytes for _, n_bytes in self.kinds())
+
+    def kinds(self) -> Iterator[tuple[str, int]]:
+        """Each kind by its name."""
+        for field in fields(self):
+            yield field.name, getattr(self, field.name)
+
+
+def memory_use(share: RankShare, load: Load, runtime: int = 0) -> MemoryUse:
+    """What a rank with that share of the model needs for that load."""
+    n_layers = len(share.stage.decoder)
+    return MemoryUse(
+        encoder_weights=share.encoder_bytes,
+        decoder_weights=share.decoder_bytes,
+        cross=load.n_slots * (n_layers * share.cross_bytes + share.state_bytes),
+        own=load.n_slots * n_layers * load.max_length * share.position_bytes,
+        activations=_activation_bytes(share, load),
+        runtime=runtime,
+    )
+
+
+def _activation_bytes(share: RankShare, load: Load) -> int:
+    encoder = _encoder_peak_bytes(share, load) if share.stage.encoder else 0.0
+    decoder = _decoder_peak_bytes(share, load) if share.stage.decoder else 0.0
+    states = _frames(share, load) * share.dims.n_audio_state * share.formats.dtype.itemsize
+    return math.ceil(encoder + decoder + (0 if share.is_whole else 2 * states))  # they come, or go
+
+
+def _frames(share: RankShare, load: Load) -> int:
+    """Of a batch of windows."""
+    return load.encode_batch * share.dims.n_audio_ctx
+
+
+def _encoder_peak_bytes(share: RankShare, load: Load) -> float:
+    """A layer's, whose scores are blocked and count nothing, and what sums over ranks are received
+    in; where encoding begins also log-mel, and the convolutions' 3000 frames before and after the
+    GELU. All of these, not the greatest: an allocator keeps what the one has freed in sizes that
+    the next does not ask for."""
+    frames, product = _frames(share, load), share.formats.product.itemsize
+    width = share.dims.n_audio_state
+    peak = _layer_peak_bytes(share.encoder, frames, 0, many_rows=True)
+    if share.size > 1:
+        parts = 2 if share.size == 2 else 1
+        peak += parts * frames * width * share.formats.dtype.itemsize
+    if share.has_stem:
+        mel = 2 * share.dims.n_mels * (torch.float32.itemsize + product)
+        peak += frames * (mel + 4 * width * product) + load.encode_batch * _LOG_MEL_BYTES
+    return peak
+
+
+def _decoder_peak_bytes(share: RankShare, load: Load) -> float:
+    """Filling the cross-attention takes the encoder's output, and keys and values with a copy; a
+    step or a prompt a layer's activations, and logits: as computed, and in float32 as given, with
+    noise, and twice in passing."""
+    decoder, product = share.decoder, share.formats.product.itemsize
+    fill = _frames(share, load) * decoder.width * share.formats.dtype.itemsize
+    if not decoder.is_absorbed:
+        fill += 4 * _frames(share, load) * decoder.columns * product
+        fill += decoder.cross_kv.temporary_bytes(share.formats, many_rows=True)
+    rows = max(load.rows, 2 * load.encode_batch, load.encode_batch * load.prompt_length)
+    step = _layer_peak_bytes(decoder, rows, share.dims.n_audio_ctx, many_rows=False)
+    step += _cache_copies(share, load)
+    if share.gives_logits:
+        step += rows * share.output.n_out * (product + 4 * torch.float32.itemsize)
+    return max(fill, step)
+
+
+def _cache_copies(share: RankShare, load: Load) -> float:
+    """Of 8-bit keys and values that torch multiplies: those of one layer in 16 bits."""
+    position = 2 * share.decoder.columns
+    n_bytes = 0.0
+    if share.formats.cross is CrossAttentionMode.CACHED_8BIT and not share.has_native_cross:
+        n_bytes = share.dims.n_audio_ctx * position * share.formats.product.itemsize
+    if share.formats.int8_self:
+        n_bytes = max(n_bytes, load.max_length * position * share.formats.dtype.itemsize)
+    return load.rows * n_bytes
+
+
+def _layer_peak_bytes(share: LayerShare, rows: float, length: int, many_rows: bool) -> float:
+    """Of a layer's activations: its input, that normalised, and what is added to it, with the
+    larger of two parts. Attention has q, k and v, a scaled q, the result before and after its heads
+    are joined, and scores of `length` keys twice; absorbed, queries and results as wide as the
+    model for each head. The MLP has the hidden units before and after the GELU, or while they are
+    quantised."""
+    formats = share.formats
+    product = formats.product.itemsize
+    attention = (6 * share.columns + 2 * share.heads * length) * product
+    if share.is_absorbed and not share.is_encoder:
+        attention += 3 * share.heads * share.width * product
+    in_8_bits = formats.weights is WeightFormat.INT8_DYNAMIC
+    hidden_bytes = _INT8_HIDDEN_BYTES if in_8_bits else 2 * product
+    residual = 3 * share.width * formats.dtype.itemsize
+    peak = rows * (residual + max(attention, share.hidden * hidden_bytes))
+    return peak + max(_temporary(share, x, many_rows) for x in share.linears)
+
+
+def _temporary(share: LayerShare, linear: LinearShare, many_rows: bool) -> int:
+    return linear.temporary_bytes(share.formats, many_rows)

@@ -1,0 +1,115 @@
+"""Attention of tokens to the encoder's output.
+
+Heads are this rank's: columns of q, k and v, rows of the output.
+
+Shapes: B batch, T tokens, H local heads, D width of a head, C width of the model.
+"""
+
+from functools import partial
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from engine.model.attention import local_columns, pad_rows
+from engine.model.cross_cache import CrossCache
+from engine.model.slots import Slots, n_slots
+from engine.parallel.linear import ColumnParallelLinear, RowParallelLinear
+from engine.precision import CrossAttentionMode
+from engine.weights.source import LoadContext
+
+
+class CrossAttention(Protocol):
+    """A layer of it, in one of `engine.precision.CrossAttentionMode`."""
+
+    def fill(self, states: torch.Tensor, cache: CrossCache, slots: Slots) -> None:
+        """Keep in the slots what it needs of the encoder's output (B, n_audio_ctx, C)."""
+
+    def __call__(self, x: torch.Tensor, cache: CrossCache, slots: Slots) -> torch.Tensor:
+        """(B, T, C) -> the same, each row looking at its slot; rows beyond are padding."""
+
+
+class CachedCrossAttention(nn.Module):
+    """Keys and values are computed once per window."""
+
+    def __init__(self, context: LoadContext, prefix: str, n_head: int, head_dim: int) -> None:
+        super().__init__()
+        columns = local_columns(context, n_head, head_dim)
+        product = context.formats.product
+        make = partial(context.linear, dtype=product, many_rows=False)
+        self.q = ColumnParallelLinear.load(context, [f"{prefix}.q_proj"], columns, make)
+        names = [f"{prefix}.{name}" for name in ("k_proj", "v_proj")]
+        make = partial(context.linear, dtype=product, many_rows=True)
+        self.kv = ColumnParallelLinear.load(context, names, columns, make)
+        self.out = _load_output(context, prefix, columns)
+
+    def fill(self, states: torch.Tensor, cache: CrossCache, slots: Slots) -> None:
+        cache.fill(self.kv(states), slots)
+
+    def forward(self, x: torch.Tensor, cache: CrossCache, slots: Slots) -> torch.Tensor:
+        attended = cache.attend(self.q(x)[: n_slots(slots)], slots)
+        out: torch.Tensor = self.out(pad_rows(attended, len(x)))
+        return out
+
+
+class AbsorbedCrossAttention(nn.Module):
+    """Queries are brought to where the encoder's output is, and what they find back to the heads.
+
+    A score is q . (W_k e) = (q W_k) . e, and a head's result W_v (sum of p e) + b_v, as the weights
+    p sum to one; keys have no bias. Both projections are contracted over the side that no quantised
+    layer has its scales on, so they stay in the number format of products.
+    """
+
+    key: torch.Tensor
+    value: torch.Tensor
+    value_bias: torch.Tensor
+
+    def __init__(self, context: LoadContext, prefix: str, n_head: int, head_dim: int) -> None:
+        super().__init__()
+        columns = local_columns(context, n_head, head_dim)
+        dtype = context.formats.product
+        make = partial(context.linear, dtype=dtype, many_rows=False)
+        self.q = ColumnParallelLinear.load(context, [f"{prefix}.q_proj"], columns, make)
+        by_head = partial(self._by_head, context, columns, head_dim)
+        self.register_buffer("key", by_head(f"{prefix}.k_proj.weight") * head_dim**-0.5)
+        value = by_head(f"{prefix}.v_proj.weight").transpose(1, 2).contiguous()
+        self.register_buffer("value", value)
+        bias = context.read(f"{prefix}.v_proj.bias", rows=columns, dtype=dtype)
+        self.register_buffer("value_bias", bias.view(-1, 1, head_dim))
+        self.out = _load_output(context, prefix, columns)
+
+    @staticmethod
+    def _by_head(context: LoadContext, columns: slice, head_dim: int, name: str) -> torch.Tensor:
+        """(H, D, C)."""
+        weight = context.read(name, rows=columns, dtype=context.formats.product)
+        return weight.view(-1, head_dim, weight.shape[1])
+
+    def fill(self, states: torch.Tensor, cache: CrossCache, slots: Slots) -> None:
+        cache.fill(states, slots)
+
+    def forward(self, x: torch.Tensor, cache: CrossCache, slots: Slots) -> torch.Tensor:
+        """All rows pass through both projections: their number may change a row's bits."""
+        n, (rows, length, width) = n_slots(slots), x.shape
+        heads, head_dim, _ = self.key.shape
+        q = self.q(x).view(rows * length, heads, head_dim).transpose(0, 1)
+        queries = torch.bmm(q, self.key).view(heads, rows, length, width).transpose(0, 1)
+        found = pad_rows(cache.attend(queries[:n].flatten(1, 2), slots), rows)
+        by_head = found.reshape(rows, heads, length, width).transpose(0, 1).flatten(1, 2)
+        attended = torch.bmm(by_head, self.value) + self.value_bias  # (H, B * T, D)
+        attended = attended.transpose(0, 1).reshape(rows, length, heads * head_dim)
+        out: torch.Tensor = self.out(attended)
+        return out
+
+
+def load_cross_attention(
+    context: LoadContext, prefix: str, n_head: int, head_dim: int
+) -> CrossAttention:
+    """The layer of the context's mode."""
+    is_absorbed = context.formats.cross is CrossAttentionMode.ABSORBED
+    kind = AbsorbedCrossAttention if is_absorbed else CachedCrossAttention
+    return kind(context, prefix, n_head, head_dim)
+
+
+def _load_output(context: LoadContext, prefix: str, columns: slice) -> RowParallelLinear:
+    make = partial(context.linear, dtype=context.dtype, many_rows=False)
+    return RowParallelLinear.load(context, f"{prefix}.out_proj", columns, make)

@@ -1,0 +1,315 @@
+"""What a rank holds of each layer: sizes, and the bytes that kernels keep of them.
+
+Arithmetic on the sizes of the model, without tensors. All is that of the first rank of a
+tensor-parallel group, whose share is the largest.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from engine.config import ModelDimensions
+from engine.kernels import native
+from engine.parallel.partition import partition
+from engine.parallel.stages import Stage, check_tensor_parallel
+from engine.precision import CrossAttentionMode, NumberFormats, WeightFormat
+
+_INT8_FROM = 2_000_000
+"""Values from which a decoder's MLP is quantised without native kernels (`LoadContext`)."""
+_INT8_EXTRA_BYTES = 12
+"""Of each output of an 8-bit layer: scale, sum of weights and bias. oneDNN has a zero point too."""
+_NATIVE_COLUMNS = 32
+"""Native kernels pad outputs to a multiple of this, and the frames of an 8-bit cross-attention
+cache to twice as many."""
+_FP8_STEP = 16
+"""What outputs and inputs are padded to in 8-bit floating point."""
+_SCALE_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class LinearShare:
+    """A rank's slice of a linear layer.
+
+    Attributes:
+        is_partial: the ranks' results are summed, and the bias added after that.
+        kept: how its weights are.
+    """
+
+    n_out: int
+    n_in: int
+    has_bias: bool = True
+    is_partial: bool = False
+    kept: WeightFormat = WeightFormat.PLAIN
+
+    @property
+    def n_values(self) -> int:
+        return self.n_out * self.n_in
+
+    def n_bytes(self, formats: NumberFormats) -> int:
+        """What is kept of it, and what a step reads."""
+        return self._kernel_bytes(formats) + self.is_partial * self.n_out * formats.dtype.itemsize
+
+    def temporary_bytes(self, formats: NumberFormats, many_rows: bool) -> int:
+        """What its product needs beside its input and output: weights in 16 bits, for the rows of
+        windows, and on a GPU for those of tokens too."""
+        if self.kept not in (WeightFormat.INT8, WeightFormat.INT4):
+            return 0
+        on_cpu = is_bfloat16_on_cpu(formats)
+        copies = 2 if self.kept is WeightFormat.INT4 else 1
+        is_copied = many_rows or not on_cpu
+        return is_copied * copies * self.n_values * formats.product.itemsize
+
+    def _kernel_bytes(self, formats: NumberFormats) -> int:
+        """As the kernels of `engine.kernels` keep it; oneDNN's own padding is not known."""
+        bias = self.has_bias and not self.is_partial
+        product = formats.product.itemsize
+        if self.kept is WeightFormat.INT8_DYNAMIC:
+            return self._int8_dynamic_bytes(formats)
+        if self.kept is WeightFormat.INT8:
+            return self.n_out * (self.n_in + (1 + bias) * product)
+        if self.kept is WeightFormat.INT4:
+            n_groups = -(-self.n_in // formats.group_size)
+            of_group = formats.group_size // 2 + 2 * product
+            return self.n_out * (n_groups * of_group + bias * product)
+        if self.kept is WeightFormat.FP8:
+            n_out, n_in = padded(self.n_out, _FP8_STEP), padded(self.n_in, _FP8_STEP)
+            return n_out * (n_in + _SCALE_BYTES) + bias * self.n_out * formats.dtype.itemsize
+        if is_native(formats) and self.n_in % 32 == 0:
+            return padded(self.n_out) * (2 * self.n_in + 4)
+        return self.n_out * (self.n_in + bias) * product
+
+    def _int8_dynamic_bytes(self, formats: NumberFormats) -> int:
+        if is_native(formats) and self.n_in % 4 == 0:
+            return padded(self.n_out) * (self.n_in + _INT8_EXTRA_BYTES)
+        zero_point = 4 * is_bfloat16_on_cpu(formats)
+        return self.n_out * (self.n_in + _INT8_EXTRA_BYTES + zero_point)
+
+
+@dataclass(frozen=True, slots=True)
+class LayerShare:
+    """A rank's share of each layer of the encoder or of the decoder.
+
+    Attributes:
+        heads: of the rank, `columns` wide in all.
+        hidden: units of the MLP.
+    """
+
+    formats: NumberFormats
+    is_encoder: bool
+    is_partial: bool
+    width: int
+    heads: int
+    columns: int
+    hidden: int
+
+    @classmethod
+    def of(
+        cls, width: int, n_head: int, size: int, formats: NumberFormats, is_encoder: bool
+    ) -> "LayerShare":
+        heads = largest(n_head, size)
+        columns, hidden = heads * (width // n_head), largest(4 * width, size)
+        return cls(formats, is_encoder, size > 1, width, heads, columns, hidden)
+
+    @property
+    def linears(self) -> list[LinearShare]:
+        """Those that every row passes through: not the ones that fill the cross-attention."""
+        kept = self._kept
+        out = LinearShare(self.width, self.columns, is_partial=self.is_partial, kept=kept)
+        attention = [LinearShare(3 * self.columns, self.width, kept=kept), out]
+        query = LinearShare(self.columns, self.width, kept=kept)
+        cross = [] if self.is_encoder else [query, out]
+        return [*attention, *cross, *self._mlp()]
+
+    @property
+    def is_absorbed(self) -> bool:
+        return self.formats.cross is CrossAttentionMode.ABSORBED
+
+    @property
+    def cross_kv(self) -> LinearShare:
+        """The projection of a window to keys and values, where those are kept."""
+        return LinearShare(2 * self.columns, self.width, kept=self._kept)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of one layer."""
+        n_norms = 2 if self.is_encoder else 3
+        n_bytes = n_norms * self.norm_bytes + sum(x.n_bytes(self.formats) for x in self.linears)
+        return n_bytes if self.is_encoder else n_bytes + self._cross_bytes()
+
+    @property
+    def norm_bytes(self) -> int:
+        return 2 * self.width * self.formats.dtype.itemsize
+
+    @property
+    def absorbed_bytes(self) -> int:
+        """Of the two projections, in the number format of products."""
+        return 2 * self.columns * self.width * self.formats.product.itemsize
+
+    def _cross_bytes(self) -> int:
+        if self.is_absorbed:
+            return self.absorbed_bytes + self.columns * self.formats.product.itemsize
+        return self.cross_kv.n_bytes(self.formats)
+
+    @property
+    def _kept(self) -> WeightFormat:
+        """8 bits of both weights and activations are for MLPs alone."""
+        kept = self.formats.weights
+        return WeightFormat.PLAIN if kept is WeightFormat.INT8_DYNAMIC else kept
+
+    def _mlp(self) -> list[LinearShare]:
+        kept = self.formats.weights
+        worth = self.is_encoder or is_native(self.formats)
+        if kept is WeightFormat.INT8_DYNAMIC and not worth:
+            kept = kept if self.hidden * self.width >= _INT8_FROM else WeightFormat.PLAIN
+        return [
+            LinearShare(self.hidden, self.width, kept=kept),
+            LinearShare(self.width, self.hidden, is_partial=self.is_partial, kept=kept),
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class RankShare:
+    """What the first rank of a stage holds of the model.
+
+    Attributes:
+        size: ranks that share each layer.
+    """
+
+    dims: ModelDimensions
+    stage: Stage
+    formats: NumberFormats
+    size: int
+    encoder: LayerShare
+    decoder: LayerShare
+    output: LinearShare
+
+    @classmethod
+    def of(
+        cls, dims: ModelDimensions, stage: Stage, size: int, formats: NumberFormats
+    ) -> "RankShare":
+        """
+        Raises:
+            ShardingError: there are more ranks than heads.
+        """
+        check_tensor_parallel(dims, size)
+        return cls(
+            dims,
+            stage,
+            formats,
+            size,
+            LayerShare.of(dims.n_audio_state, dims.n_audio_head, size, formats, is_encoder=True),
+            LayerShare.of(dims.n_text_state, dims.n_text_head, size, formats, is_encoder=False),
+            _output(dims, size, formats),
+        )
+
+    @property
+    def has_stem(self) -> bool:
+        return bool(self.stage.encoder) and self.stage.encoder.start == 0
+
+    @property
+    def embeds(self) -> bool:
+        return bool(self.stage.decoder) and self.stage.decoder.start == 0
+
+    @property
+    def gives_logits(self) -> bool:
+        return bool(self.stage.decoder) and self.stage.decoder.stop == self.dims.n_text_layer
+
+    @property
+    def is_whole(self) -> bool:
+        return self.stage == Stage.whole(self.dims)
+
+    @property
+    def encoder_bytes(self) -> int:
+        """Of the weights of encoder layers, and what goes before and after them."""
+        n_bytes = len(self.stage.encoder) * self.encoder.weight_bytes
+        if self.has_stem:
+            positions = self.dims.n_audio_ctx * self.dims.n_audio_state
+            n_bytes += self.stem_bytes + positions * self.formats.dtype.itemsize
+        is_last = self.stage.encoder and self.stage.encoder.stop == self.dims.n_audio_layer
+        return n_bytes + (self.encoder.norm_bytes if is_last else 0)
+
+    @property
+    def decoder_bytes(self) -> int:
+        """Of the weights of decoder layers, embeddings and the output layer."""
+        n_bytes = len(self.stage.decoder) * self.decoder.weight_bytes
+        if self.embeds or self.gives_logits:
+            n_bytes += self._embedding_bytes()
+        if self.embeds:
+            n_bytes += self.dims.n_text_ctx * self.dims.n_text_state * self.formats.dtype.itemsize
+        return n_bytes + self.gives_logits * self.decoder.norm_bytes
+
+    @property
+    def stem_bytes(self) -> int:
+        """Two convolutions of 3 taps, the same on every rank."""
+        width = self.dims.n_audio_state
+        values = width * (3 * self.dims.n_mels + 1) + width * (3 * width + 1)
+        return values * self.formats.product.itemsize
+
+    def _embedding_bytes(self) -> int:
+        """The table; in bfloat16 on a CPU the output layer beside it, in its kernel's layout."""
+        output = self.output
+        n_bytes = output.n_values * self.formats.product.itemsize
+        if is_bfloat16_on_cpu(self.formats):
+            # The scales of 8-bit logits are kept apart once more, to compute some of them again.
+            is_int8 = output.kept is WeightFormat.INT8_DYNAMIC
+            n_bytes += output.n_bytes(self.formats) + 4 * output.n_out * is_int8
+        return n_bytes
+
+    @property
+    def position_bytes(self) -> int:
+        """Of a token's key and value in one layer."""
+        columns = self.decoder.columns
+        if self.formats.int8_self:
+            return 2 * (columns + self.decoder.heads * _SCALE_BYTES)
+        return 2 * columns * self.formats.dtype.itemsize
+
+    @property
+    def cross_bytes(self) -> int:
+        """Of a window's keys and values in one layer; 0 where the encoder's output stands for
+        them."""
+        share, length = self.decoder, self.dims.n_audio_ctx
+        if share.is_absorbed:
+            return 0
+        if self.formats.cross is CrossAttentionMode.CACHED:
+            return 2 * length * share.columns * self.formats.product.itemsize
+        frames = padded(length, 2 * _NATIVE_COLUMNS) if self.has_native_cross else length
+        return 2 * frames * (share.columns + share.heads * _SCALE_BYTES)
+
+    @property
+    def state_bytes(self) -> int:
+        """Of a window's output of the encoder, where it is kept for all layers together."""
+        if not (self.decoder.is_absorbed and self.stage.decoder):
+            return 0
+        return self.dims.n_audio_ctx * self.dims.n_audio_state * self.formats.product.itemsize
+
+    @property
+    def has_native_cross(self) -> bool:
+        """Whether native kernels keep 8-bit keys and values of windows."""
+        is_known = self.dims.head_dim == native.HEAD_DIM
+        return is_native(self.formats) and is_known and self.dims.n_audio_ctx <= native.MAX_LENGTH
+
+
+def _output(dims: ModelDimensions, size: int, formats: NumberFormats) -> LinearShare:
+    """A rank's part of the output layer; quantised by native kernels alone."""
+    in_8_bits = formats.weights is WeightFormat.INT8_DYNAMIC
+    fits = is_native(formats) and dims.n_text_state % 32 == 0
+    kept = WeightFormat.INT8_DYNAMIC if in_8_bits and fits else WeightFormat.PLAIN
+    return LinearShare(largest(dims.n_vocab, size), dims.n_text_state, has_bias=False, kept=kept)
+
+
+def largest(total: int, size: int) -> int:
+    """The first, and largest, of `size` parts."""
+    return len(partition(total, size)[0])
+
+
+def padded(n: int, step: int = _NATIVE_COLUMNS) -> int:
+    return n + -n % step
+
+
+def is_bfloat16_on_cpu(formats: NumberFormats) -> bool:
+    """No other device passes on another format than it multiplies (`Precision.formats`)."""
+    return formats.product == torch.bfloat16 and formats.dtype == torch.float32
+
+
+def is_native(formats: NumberFormats) -> bool:
+    return is_bfloat16_on_cpu(formats) and native.serves(torch.device("cpu"))

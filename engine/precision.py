@@ -1,0 +1,176 @@
+"""Number formats: what a name such as `int8` means on each device, and which ones it can do."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import torch
+
+from engine.errors import EngineError
+from engine.kernels import native
+
+
+class WeightFormat(StrEnum):
+    """How linear layers of attention and MLPs keep their weights.
+
+    `INT8_DYNAMIC` is that of the MLPs alone, with activations in 8 bits as well, a scale a row. The
+    others hold all of these layers: `INT8` with a scale an output, `INT4` with a scale and a zero
+    point a group of inputs, both multiplied by activations as they are; `FP8` (e4m3) with a scale
+    an output, by activations in the same format with a scale a row.
+    """
+
+    PLAIN = "plain"
+    INT8_DYNAMIC = "int8-dynamic"
+    INT8 = "int8"
+    INT4 = "int4"
+    FP8 = "fp8"
+
+
+class CrossAttentionMode(StrEnum):
+    """What is kept of a window for the decoder's cross-attention.
+
+    `CACHED`: keys and values of each layer; `CACHED_8BIT`: those in 8 bits, a scale for each head
+    of each frame. `ABSORBED`: the encoder's output alone, once for all layers, with the projections
+    of keys and values taken into the query and the result: scores = (q W_k) e, and
+    output = W_v (p e) + b_v. Exact, because keys have no bias and the weights p sum to one;
+    1 / (2 layers) of the memory for more arithmetic a token.
+    """
+
+    CACHED = "cached"
+    CACHED_8BIT = "cached-8bit"
+    ABSORBED = "absorbed"
+
+
+@dataclass(frozen=True, slots=True)
+class NumberFormats:
+    """Which number format each part of the model computes in.
+
+    Attributes:
+        dtype: what layers pass on to each other, and their norms.
+        product: linear layers, attention, and what is kept of keys and values.
+        weights: how linear layers keep theirs. At `INT8_DYNAMIC` native kernels also compute logits
+            that do not decide in 8 bits.
+        group_size: inputs of an output that share a scale, at `INT4`.
+        cross: what is kept for cross-attention.
+        int8_self: keys and values of tokens are kept in 8 bits, a scale for each head of each
+            position.
+    """
+
+    dtype: torch.dtype
+    product: torch.dtype
+    weights: WeightFormat = WeightFormat.PLAIN
+    group_size: int = 0
+    cross: CrossAttentionMode = CrossAttentionMode.CACHED
+    int8_self: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Arithmetic:
+    """What a device multiplies.
+
+    Attributes:
+        native: CPU kernels of this package serve it.
+    """
+
+    name: str
+    is_cpu: bool
+    bfloat16: bool
+    fp8: bool
+    native: bool = False
+
+    @classmethod
+    def of(cls, device: torch.device) -> "Arithmetic":
+        """Of a device that is here; a CUDA device is asked for its compute capability."""
+        if device.type != "cuda":
+            return cls("a CPU", True, bfloat16=True, fp8=False, native=native.serves(device))
+        capability = torch.cuda.get_device_capability(device)
+        return cls.of_gpu(torch.cuda.get_device_name(device), capability)
+
+    @classmethod
+    def of_gpu(cls, name: str, capability: tuple[int, int]) -> "Arithmetic":
+        """bfloat16 came with compute capability 8.0 (Ampere), fp8 with 8.9 (Ada)."""
+        return cls(name, False, bfloat16=capability >= (8, 0), fp8=capability >= (8, 9))
+
+    @property
+    def half(self) -> torch.dtype:
+        """The 16-bit format to compute in."""
+        return torch.bfloat16 if self.bfloat16 else torch.float16
+
+    @property
+    def default(self) -> "Precision":
+        """The fastest one whose word error rate is known to be float32's (docs/benchmarks.md)."""
+        if self.is_cpu:
+            return Precision.INT8 if self.native else Precision.FLOAT32
+        return Precision.BFLOAT16 if self.bfloat16 else Precision.FLOAT16
+
+
+class Precision(StrEnum):
+    """Number format of weights and activations.
+
+    `INT8` is that of the MLPs, two thirds of a layer's weights in the encoder: weights have a scale
+    an output, activations a scale a row. Native kernels also keep cross-attention's keys and values
+    in 8 bits, and logits where they do not decide. The rest of such a model is in 16 bits.
+
+    The formats named `weight-only` keep the weights of all linear layers in 8 or 4 bits and compute
+    in 16, 4-bit ones with a scale and a zero point a group of 32, 64 or 128 inputs. `FP8` computes
+    all linear layers in 8-bit floating point, on GPUs that have it. Embeddings, logits and norms
+    stay in 16 bits.
+    """
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+    INT8 = "int8"
+    INT8_WEIGHT_ONLY = "int8-weight-only"
+    INT4_G32 = "int4-g32"
+    INT4_G64 = "int4-g64"
+    INT4_G128 = "int4-g128"
+    FP8 = "fp8"
+
+    def is_supported(self, arithmetic: Arithmetic) -> bool:
+        if self is Precision.BFLOAT16:
+            return arithmetic.bfloat16
+        return arithmetic.fp8 if self is Precision.FP8 else True
+
+    def formats(
+        self,
+        arithmetic: Arithmetic,
+        cross: CrossAttentionMode | None = None,
+        int8_self: bool = False,
+    ) -> NumberFormats:
+        """What it is on a device.
+
+        Args:
+            cross: None: `CACHED_8BIT` where native kernels serve an `INT8` model, else `CACHED`.
+
+        Raises:
+            EngineError: the device does not have it; the message names what it has.
+        """
+        if not self.is_supported(arithmetic):
+            able = ", ".join(p for p in Precision if p.is_supported(arithmetic))
+            raise EngineError(f"{arithmetic.name} has no {self.value}; it has {able}")
+        plain = {p: getattr(torch, p.value) for p in _PLAIN}
+        product = plain.get(self, arithmetic.half)
+        # On a CPU norms are faster in float32 than in bfloat16, and sums are better.
+        is_bfloat16_on_cpu = arithmetic.is_cpu and product == torch.bfloat16
+        dtype = torch.float32 if is_bfloat16_on_cpu else product
+        weights, group_size = _WEIGHTS.get(self, (WeightFormat.PLAIN, 0))
+        if cross is None:
+            in_8_bits = self is Precision.INT8 and arithmetic.native
+            cross = CrossAttentionMode.CACHED_8BIT if in_8_bits else CrossAttentionMode.CACHED
+        return NumberFormats(dtype, product, weights, group_size, cross, int8_self)
+
+
+_PLAIN = (Precision.FLOAT32, Precision.BFLOAT16, Precision.FLOAT16)
+_WEIGHTS = {
+    Precision.INT8: (WeightFormat.INT8_DYNAMIC, 0),
+    Precision.INT8_WEIGHT_ONLY: (WeightFormat.INT8, 0),
+    Precision.INT4_G32: (WeightFormat.INT4, 32),
+    Precision.INT4_G64: (WeightFormat.INT4, 64),
+    Precision.INT4_G128: (WeightFormat.INT4, 128),
+    Precision.FP8: (WeightFormat.FP8, 0),
+}
+
+
+def default_precision(device: torch.device) -> Precision:
+    """The fastest one whose word error rate is known to be float32's (docs/benchmarks.md)."""
+    return Arithmetic.of(device).default
