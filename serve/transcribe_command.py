@@ -14,6 +14,7 @@ from deployments.fallback import FallbackOptions
 from deployments.local import FileDone, FileFailed, Job, LocalTranscriber, SegmentsReady
 from deployments.transcription import TranscriptionOptions
 from engine import (
+    CrossAttentionMode,
     DecodingOptions,
     Engine,
     EngineConfig,
