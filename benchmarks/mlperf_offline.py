@@ -23,7 +23,7 @@ from itertools import product
 import numpy as np
 import torch
 
-from benchmarks.random_model import DIMENSIONS, random_checkpoint
+from benchmarks.random_model import random_checkpoint
 from engine import (
     N_SAMPLES,
     Checkpoint,
@@ -35,6 +35,7 @@ from engine import (
     Request,
     default_precision,
 )
+from engine.model_sizes import MODEL_SIZES
 
 SAMPLE_AUDIO_S = 24.05
 FLOPS = 790e12
@@ -65,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parse(arguments)
     device = torch.device(options.device)
     precision = Precision(options.precision or default_precision(device))
-    checkpoint = random_checkpoint(options.model, DIMENSIONS[options.model])
+    checkpoint = random_checkpoint(options.model, MODEL_SIZES[options.model])
     rows = []
     for batch, graphs, overlap in product(options.batches, options.graphs, options.overlap):
         config = EngineConfig(
@@ -209,7 +210,7 @@ def _line(row: Row) -> str:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Throughput in MLPerf's Offline shape.")
-    parser.add_argument("--model", choices=sorted(DIMENSIONS), default="large-v3")
+    parser.add_argument("--model", choices=sorted(MODEL_SIZES), default="large-v3")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", choices=[str(p) for p in Precision])
     parser.add_argument("--batches", type=_numbers, default=[256])

@@ -1,42 +1,11 @@
 """Models of known sizes with random weights, which need no files: for speed and memory alone."""
 
-from dataclasses import replace
-
 from tokenizers import Tokenizer as Backend
 from tokenizers.models import WordLevel
 
 from engine import Checkpoint, ModelDimensions
 from engine.decoding.tokenizer import N_TIMESTAMPS, Tokenizer
 from engine.weights.random import RandomSource
-
-LARGE_V3 = ModelDimensions(
-    n_mels=128,
-    n_vocab=51_866,
-    n_audio_ctx=1500,
-    n_audio_state=1280,
-    n_audio_head=20,
-    n_audio_layer=32,
-    n_text_ctx=448,
-    n_text_state=1280,
-    n_text_head=20,
-    n_text_layer=32,
-)
-DIMENSIONS = {
-    "large-v3": LARGE_V3,
-    "turbo": replace(LARGE_V3, n_text_layer=4),
-    "tiny": replace(
-        LARGE_V3,
-        n_mels=80,
-        n_vocab=51_865,
-        n_audio_state=384,
-        n_audio_head=6,
-        n_audio_layer=4,
-        n_text_state=384,
-        n_text_head=6,
-        n_text_layer=4,
-    ),
-}
-"""By openai/whisper's names (`whisper/__init__.py`, `_MODELS`)."""
 
 _N_WORDS = 50_257
 _TASKS = (

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from torch.distributed import TCPStore
 
 from benchmarks.clusters import speech
-from benchmarks.random_model import DIMENSIONS, random_checkpoint
+from benchmarks.random_model import random_checkpoint
 from engine import (
     DecodingOptions,
     Engine,
@@ -40,6 +40,7 @@ from engine.gang.gang import Gang
 from engine.gang.local import local_gang
 from engine.gang.orders import RankReport
 from engine.gang.setup import OpenCheckpoint, assemble_gang, run_rank
+from engine.model_sizes import MODEL_SIZES
 from engine.parallel.balance import balance
 from engine.parallel.cost import (
     DeviceModel,
@@ -175,8 +176,8 @@ def _closing(engine: Engine) -> Iterator[Engine]:
 
 
 def _opener(model: str) -> OpenCheckpoint:
-    if model in DIMENSIONS:
-        return partial(random_checkpoint, model, DIMENSIONS[model])
+    if model in MODEL_SIZES:
+        return partial(random_checkpoint, model, MODEL_SIZES[model])
     return partial(open_checkpoint, model)
 
 

@@ -63,7 +63,10 @@ class EngineConfig:
         int8_self_attention: keep keys and values of tokens in 8 bits.
         max_slots: sequences decoded at once; each holds a fixed self- and cross-attention slot.
         encode_batch: chunks encoded as one batch when admitted, hence what a newcomer waits for
-            at most. None: 1 on a CPU, where the encoder is bound by arithmetic, 8 elsewhere.
+            at most. None: 1 on a CPU, where the encoder is bound by arithmetic, 8 elsewhere, or
+            what there is memory for.
+        memory_bytes: the most that weights, slots and activations may take of the device's memory.
+            None: what is free when the model is loaded.
         max_length: positions of a self-attention slot, prompt included; a multiple of 4, half of
             it at most for the prompt. None: the model's 448.
         overlap_encoding: encode windows beside the decoding of others, on a CUDA stream or on half
@@ -83,6 +86,7 @@ class EngineConfig:
     max_slots: int = 8
     encode_batch: int | None = None
     max_length: int | None = None
+    memory_bytes: float | None = None
     overlap_encoding: bool = True
     lag_steps: int | None = None
     cuda_graphs: bool = True
@@ -97,6 +101,8 @@ class EngineConfig:
             raise ValueError(f"max_length must be a multiple of 4 from 32, got {self.max_length}")
         if self.lag_steps is not None and self.lag_steps < 0:
             raise ValueError(f"lag_steps must not be negative, got {self.lag_steps}")
+        if self.memory_bytes is not None and self.memory_bytes <= 0:
+            raise ValueError(f"memory_bytes must be positive, got {self.memory_bytes}")
         if self.aging_s <= 0:
             raise ValueError(f"aging_s must be positive, got {self.aging_s}")
 
@@ -105,7 +111,7 @@ class EngineConfig:
         """What the precision is on the device.
 
         Raises:
-            EngineError: the device does not have it.
+            PrecisionError: the device does not have it.
         """
         arithmetic = Arithmetic.of(torch.device(self.device))
         return self.precision.formats(arithmetic, self.cross_attention, self.int8_self_attention)

@@ -18,6 +18,7 @@ from engine.config import EngineConfig
 from engine.decoding.tokenizer import Tokenizer
 from engine.errors import EngineError, RequestError
 from engine.executor import Executor, LocalExecutor
+from engine.fit import fitted_to_device
 from engine.precision import default_precision
 from engine.request import Request, Result
 from engine.scheduler import Scheduler
@@ -43,7 +44,7 @@ class Engine:
 
     Args:
         checkpoint: an opened model.
-        config: device, precision and batch.
+        config: device, precision and batch; what does not fit the device's memory is refused.
         executor: what does the operations; by default this process, with the whole model.
         clock: seconds, rising.
     """
@@ -55,12 +56,15 @@ class Engine:
         executor: Executor | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
+        if executor is None:
+            config = fitted_to_device(checkpoint.dims, config)
+            executor = LocalExecutor(checkpoint, config)
         self.config = config
         self.model_name = checkpoint.name
         self.dims = checkpoint.dims
         self.tokenizer: Tokenizer = checkpoint.tokenizer
         self._clock = clock
-        self.executor = executor or LocalExecutor(checkpoint, config)
+        self.executor = executor
         self._encoding = self.executor.encoding
         self._max_length = config.positions(checkpoint.dims)
         self._scheduler = Scheduler(config.max_slots, config.aging_s)

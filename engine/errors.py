@@ -3,6 +3,7 @@
 EngineError
 |-- ModelNotFoundError      the name is no folder, demo model or hub id that can be had
 |-- WeightsError            files are there but wrong: hash, format, a missing or misshapen tensor
+|-- PrecisionError          the device does not have the number format
 |-- ShardingError           the model cannot be split over ranks as asked
 |-- GangError               a rank of a gang failed, died or hangs
 |-- RequestError            a request that this model cannot serve (also a ValueError)
@@ -19,6 +20,10 @@ class ModelNotFoundError(EngineError):
 
 class WeightsError(EngineError):
     """The weight files cannot be used."""
+
+
+class PrecisionError(EngineError):
+    """The device does not have the number format."""
 
 
 class ShardingError(EngineError):

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 import torch
 
-from engine.errors import EngineError
+from engine.errors import PrecisionError
 from engine.kernels import native
 
 
@@ -143,11 +143,11 @@ class Precision(StrEnum):
             cross: None: `CACHED_8BIT` where native kernels serve an `INT8` model, else `CACHED`.
 
         Raises:
-            EngineError: the device does not have it; the message names what it has.
+            PrecisionError: the device does not have it; the message names what it has.
         """
         if not self.is_supported(arithmetic):
             able = ", ".join(p for p in Precision if p.is_supported(arithmetic))
-            raise EngineError(f"{arithmetic.name} has no {self.value}; it has {able}")
+            raise PrecisionError(f"{arithmetic.name} has no {self.value}; it has {able}")
         plain = {p: getattr(torch, p.value) for p in _PLAIN}
         product = plain.get(self, arithmetic.half)
         # On a CPU norms are faster in float32 than in bfloat16, and sums are better.

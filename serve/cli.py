@@ -40,6 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from serve.transcribe_command import transcribe
 
             return transcribe(args)
+        if args.command == "plan":
+            from serve.plan_command import plan_command
+
+            return plan_command(args)
         return _run_cluster_command(args)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
@@ -70,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_transcribe(commands.add_parser("transcribe", help="transcribe files on this machine"))
     commands.add_parser("models", help="list the models that can be loaded")
+    _add_plan(commands.add_parser("plan", help="which GPUs a model fits, how, and what it costs"))
     check = commands.add_parser("check-config", help="check a cluster's settings and print them")
     check.add_argument("file", nargs="?", help=_FILE_HELP)
     _add_cluster_commands(commands)
@@ -93,6 +98,44 @@ def _add_cluster_commands(commands: "argparse._SubParsersAction[argparse.Argumen
     commands.add_parser("env", help="print what other Ray jobs need to join `up`'s own cluster")
     config = commands.add_parser("serve-config", help="print a config for `serve deploy`, KubeRay")
     config.add_argument("file", nargs="?", help=_FILE_HELP)
+
+
+def _add_plan(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Which GPUs a model fits, with which settings, how fast that can be at most, and what an "
+        "hour of audio costs. Arithmetic: it needs neither a GPU nor the model's weights."
+    )
+    parser.add_argument("model", nargs="?", help="published model, folder, hub id or demo model")
+    parser.add_argument("--gpu", action="append", help="class, such as L4; repeatable; default all")
+    parser.add_argument("--batch", type=int, help="chunks decoded at once; default: the best")
+    parser.add_argument("--precision", choices=PRECISIONS, help="default: the GPU's 16-bit format")
+    _add_memory_modes(parser)
+    parser.add_argument("--max-length", type=int, help="positions of a text, prompt included (448)")
+    parser.add_argument("--tp", type=int, default=1, help="GPUs that share each layer (1)")
+    parser.add_argument("--pp", type=int, default=1, help="GPUs with consecutive layers (1)")
+    parser.add_argument(
+        "--tokens", type=float, default=100.0, help="of a chunk's text, on average (100)"
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help="where it does not fit look for no other settings"
+    )
+    parser.add_argument("--matrix", action="store_true", help="every published model on every GPU")
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def _add_memory_modes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--cross-attention",
+        choices=CROSS_ATTENTION_MODES,
+        help="what is kept of each chunk for the decoder: all layers' keys and values, those in 8 "
+        "bits, or the encoder's output alone, for little memory; default: cached, and cached-8bit "
+        "at int8 on a CPU",
+    )
+    parser.add_argument(
+        "--int8-self-attention",
+        action="store_true",
+        help="keep keys and values of the text so far in 8 bits",
+    )
 
 
 def _add_transcribe(parser: argparse.ArgumentParser) -> None:
@@ -137,18 +180,7 @@ def _add_transcribe(parser: argparse.ArgumentParser) -> None:
         help="default: on a CPU int8 where the native kernels run, else float32; on a GPU "
         "bfloat16, else float16",
     )
-    parser.add_argument(
-        "--cross-attention",
-        choices=CROSS_ATTENTION_MODES,
-        help="what is kept of each chunk for the decoder: all layers' keys and values, those in 8 "
-        "bits, or the encoder's output alone, for little memory; default: cached, and cached-8bit "
-        "at int8 on a CPU",
-    )
-    parser.add_argument(
-        "--int8-self-attention",
-        action="store_true",
-        help="keep keys and values of the text so far in 8 bits",
-    )
+    _add_memory_modes(parser)
     parser.add_argument("--batch-size", type=int, default=24, help="chunks decoded at once (24)")
     parser.add_argument("--threads", type=int, help="CPU threads; default: all cores")
     parser.add_argument(

@@ -15,6 +15,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from engine.config import EngineConfig
 from engine.errors import EngineError, GangError
+from engine.fit import check_rank
 from engine.gang.connection import Connection, HandshakeError, Listener, call, pack
 from engine.gang.gang import Gang
 from engine.gang.lines import GangLimits, Lines
@@ -113,7 +114,6 @@ def run_rank(
     key: bytes,
     rank: int,
     device: str | None = None,
-    on_ready: Callable[[], None] = lambda: None,
 ) -> None:
     """Be a rank of the gang whose leader listens at an address, until it ends.
 
@@ -122,7 +122,6 @@ def run_rank(
     Args:
         key: the listener's.
         device: instead of the one that the leader names.
-        on_ready: called when the weights are loaded.
 
     Raises:
         OSError, HandshakeError: the leader cannot be reached, or is another one.
@@ -133,7 +132,6 @@ def run_rank(
         part: Part = connection.receive()
         reader = OrderReader(connection, part.limits, on_lost=end_process)
         shard = _become(part, rank, device, connection, reader)
-        on_ready()
         shard.run()
     except BaseException as error:  # the border of the process: the leader is told
         say_why(connection, error)
@@ -163,6 +161,7 @@ def _become(
     )
     checkpoint = part.open_checkpoint()
     bare_rss_bytes = resident_bytes()
+    check_rank(checkpoint.dims, config, place.stages, place.index, place.group.size)
     runner = ModelRunner(checkpoint, config, place)
     connection.send(Loaded(checkpoint.fingerprint, host))
     return Shard(runner, rank, connection, reader, traffic, bare_rss_bytes)

@@ -1,5 +1,7 @@
 """Which tensors a Whisper checkpoint of given sizes holds, and their shapes."""
 
+import math
+
 from engine.config import ModelDimensions
 
 
@@ -38,3 +40,8 @@ def _layer(prefix: str, width: int, attentions: tuple[str, ...]) -> dict[str, tu
 
 def _norm(name: str, width: int) -> dict[str, tuple[int, ...]]:
     return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
+
+
+def n_values(dims: ModelDimensions) -> int:
+    """Parameters of a model: the values of all tensors that it reads."""
+    return sum(math.prod(shape) for shape in tensor_shapes(dims).values())

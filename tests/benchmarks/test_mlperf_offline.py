@@ -6,14 +6,14 @@ import pytest
 
 from benchmarks import mlperf_offline
 from benchmarks.mlperf_offline import SAMPLE_AUDIO_S, roofline
-from benchmarks.random_model import DIMENSIONS, LARGE_V3
+from engine.model_sizes import LARGE_V3, MODEL_SIZES
 
 
 def test_roofline_is_that_of_the_published_sizes() -> None:
     """2.588 TFLOP a window and 1.6 GB of weights, 245.8 MB of cross-attention a token step."""
     assert roofline(LARGE_V3, 256, 75) == pytest.approx(136.6, rel=0.01)
     assert roofline(LARGE_V3, 256, 100) * 30 == pytest.approx(3449, rel=0.01)
-    assert roofline(DIMENSIONS["turbo"], 256, 100) * 30 == pytest.approx(8299, rel=0.01)
+    assert roofline(MODEL_SIZES["turbo"], 256, 100) * 30 == pytest.approx(8299, rel=0.01)
 
 
 def test_a_run_reports_its_throughput(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.random_model import LARGE_V3
 from engine import ModelDimensions
 from engine.errors import ShardingError
+from engine.model_sizes import LARGE_V3
 from engine.parallel.balance import balance
 from engine.parallel.cost import (
     DeviceModel,

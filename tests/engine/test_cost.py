@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.random_model import LARGE_V3
 from engine.memory import MemoryUse
+from engine.model_sizes import LARGE_V3
 from engine.parallel.cost import (
     DeviceModel,
     StageCost,

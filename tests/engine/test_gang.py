@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.random_model import DIMENSIONS, LARGE_V3, random_checkpoint
+from benchmarks.random_model import random_checkpoint
 from engine import (
     Checkpoint,
     DecodingOptions,
@@ -20,6 +20,7 @@ from engine import (
 )
 from engine.gang.gang import Gang
 from engine.gang.local import local_gang
+from engine.model_sizes import LARGE_V3, MODEL_SIZES
 from engine.parallel.cost import DeviceModel, Workload, stage_costs
 from engine.parallel.distributed import Mesh
 from engine.parallel.stages import cut_stages
@@ -111,7 +112,7 @@ def test_late_reading_changes_nothing(
 
 def test_twenty_heads_over_eight_ranks(clips: dict[str, np.ndarray]) -> None:
     dims = replace(
-        DIMENSIONS["tiny"],
+        MODEL_SIZES["tiny"],
         n_audio_state=160,
         n_audio_head=20,
         n_audio_layer=2,

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.random_model import DIMENSIONS, random_checkpoint
+from benchmarks.random_model import random_checkpoint
 from engine import Checkpoint, DecodingOptions, Engine, EngineConfig, Request, Result
 from engine.decoding.sampler import Noise
 from engine.executor import LocalExecutor
+from engine.model_sizes import MODEL_SIZES
 from engine.transfer import Pending
 from tests.support.gangs import check_equal
 from tests.support.running import run
@@ -66,7 +67,7 @@ def test_aborts_at_any_time_leave_the_others_alone(
     lag_steps: int, clips: dict[str, np.ndarray]
 ) -> None:
     """Also while a language is being found, and when it has just been."""
-    dims = replace(DIMENSIONS["tiny"], n_audio_state=96, n_text_state=96)
+    dims = replace(MODEL_SIZES["tiny"], n_audio_state=96, n_text_state=96)
     checkpoint = random_checkpoint("small", dims)
     config = EngineConfig(max_slots=5, lag_steps=lag_steps)
     engine = Engine(checkpoint, config, LateExecutor(checkpoint, config, lag_steps))

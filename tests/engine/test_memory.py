@@ -6,7 +6,6 @@ from functools import cache
 import pytest
 import torch
 
-from benchmarks.random_model import LARGE_V3
 from engine import CrossAttentionMode, ModelDimensions, Precision
 from engine.kernels import native
 from engine.kernels.linear import Int8Linear, has_fast_bfloat16, has_fast_int8
@@ -14,6 +13,7 @@ from engine.memory import Load, MemoryUse, memory_use
 from engine.model.kv_cache import CacheSizes, KVCache
 from engine.model.layers import MLP
 from engine.model.whisper import Whisper
+from engine.model_sizes import LARGE_V3
 from engine.parallel.group import SingleRank
 from engine.parallel.partition import partition
 from engine.parallel.shares import RankShare

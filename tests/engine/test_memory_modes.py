@@ -11,11 +11,11 @@ from engine import (
     DecodingOptions,
     Engine,
     EngineConfig,
-    EngineError,
     Precision,
     Request,
     Result,
 )
+from engine.errors import PrecisionError
 from engine.kernels import native
 from engine.precision import Arithmetic
 from tests.conftest import MODELS
@@ -143,7 +143,7 @@ def test_a_gpu_refuses_what_it_has_not(capability: tuple[int, int], refused: lis
     gpu = Arithmetic.of_gpu("NVIDIA T4", capability)
     for precision in Precision:
         if precision in refused:
-            with pytest.raises(EngineError, match=f"NVIDIA T4 has no {precision}; it has float32"):
+            with pytest.raises(PrecisionError, match=f"T4 has no {precision}; it has float32"):
                 precision.formats(gpu)
         else:
             formats = precision.formats(gpu)
@@ -152,5 +152,5 @@ def test_a_gpu_refuses_what_it_has_not(capability: tuple[int, int], refused: lis
 
 
 def test_a_cpu_refuses_fp8_when_it_loads(checkpoints: dict[str, Checkpoint]) -> None:
-    with pytest.raises(EngineError, match="a CPU has no fp8; it has float32, bfloat16"):
+    with pytest.raises(PrecisionError, match="a CPU has no fp8; it has float32, bfloat16"):
         Engine(checkpoints[TINY], EngineConfig(precision=Precision.FP8))

@@ -1,0 +1,50 @@
+"""How much memory a device has left."""
+
+from pathlib import Path
+
+import torch
+
+_MEMINFO = Path("/proc/meminfo")
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def free_bytes(device: torch.device) -> float:
+    """What this process may still take of a device's memory; infinite where nothing tells.
+
+    On a GPU what the driver has free, and what torch's allocator holds without using it. On a CPU
+    the smaller of what the system can give and what the container's limit leaves.
+    """
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return float(free + unused)
+    return min(_system_bytes(), _container_bytes())
+
+
+def usable_bytes(device: torch.device, limit: float | None) -> float:
+    """As `free_bytes`, and no more than a limit."""
+    return min(free_bytes(device), float("inf") if limit is None else limit)
+
+
+def _system_bytes() -> float:
+    for line in _read(_MEMINFO).splitlines():
+        if line.startswith("MemAvailable:"):
+            return float(line.split()[1]) * 1024
+    return float("inf")
+
+
+def _container_bytes() -> float:
+    """Of a control group (version 2), in which files that were read count until they are needed."""
+    limit, used = _read(_CGROUP / "memory.max"), _read(_CGROUP / "memory.current")
+    if not limit.isdigit() or not used.isdigit():
+        return float("inf")
+    cached = [line.split()[1] for line in _read(_CGROUP / "memory.stat").splitlines()
+              if line.startswith("inactive_file ")]  # fmt: skip
+    return float(int(limit) - int(used) + sum(map(int, cached)))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except OSError:
+        return ""

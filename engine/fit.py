@@ -1,0 +1,191 @@
+"""Whether a model fits a device's memory, found out before anything is allocated.
+
+What does not fit is refused with what it needs by kind, and the settings with which it would fit.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from engine.config import EngineConfig, ModelDimensions
+from engine.devices import usable_bytes
+from engine.errors import EngineError
+from engine.memory import Load, MemoryUse, memory_use
+from engine.parallel.shares import RankShare
+from engine.parallel.stages import Stage, group_sizes
+from engine.precision import Arithmetic, CrossAttentionMode, Precision
+
+_KINDS = {
+    "weights": ("encoder_weights", "decoder_weights"),
+    "cross-attention": ("cross",),
+    "self-attention": ("own",),
+    "activations": ("activations",),
+    "runtime": ("runtime",),
+}
+_SHORTER = 224
+"""Positions of a slot that hold any window's text, without a prompt."""
+
+
+def rank_memory(
+    dims: ModelDimensions,
+    config: EngineConfig,
+    arithmetic: Arithmetic,
+    stages: tuple[Stage, ...],
+    index: int,
+    tensor_parallel: int = 1,
+    runtime: int = 0,
+) -> MemoryUse:
+    """What the first rank of a stage needs.
+
+    Raises:
+        PrecisionError: the device does not have the precision.
+    """
+    formats = config.precision.formats(
+        arithmetic, config.cross_attention, config.int8_self_attention
+    )
+    share = RankShare.of(dims, stages[index], tensor_parallel, formats)
+    n_groups = len(group_sizes(stages, config.max_slots))
+    load = Load(config.max_slots, config.positions(dims), config.encode_limit, n_groups)
+    return memory_use(share, load, runtime)
+
+
+def fitted(
+    dims: ModelDimensions, config: EngineConfig, arithmetic: Arithmetic, available: float
+) -> EngineConfig:
+    """The config, with as many windows encoded at once as there is room for, if it names no number.
+
+    Args:
+        available: bytes.
+
+    Raises:
+        EngineError: not even one fits.
+    """
+    stages = (Stage.whole(dims),)
+    limit = config.encode_limit
+    for batch in [limit] if config.encode_batch is not None else _halved(limit):
+        tried = config if batch == limit else replace(config, encode_batch=batch)
+        use = rank_memory(dims, tried, arithmetic, stages, 0)
+        if use.total <= available:
+            return tried
+    raise EngineError(
+        f"{_describe(tried, arithmetic)} needs {breakdown(use)}, of {gigabytes(available)} that "
+        f"may be used; {_advice(dims, tried, arithmetic, available)}"
+    )
+
+
+def fitted_to_device(dims: ModelDimensions, config: EngineConfig) -> EngineConfig:
+    """As `fitted`, to the config's own device and limit."""
+    device = torch.device(config.device)
+    available = usable_bytes(device, config.memory_bytes)
+    return fitted(dims, config, Arithmetic.of(device), available)
+
+
+def check_rank(
+    dims: ModelDimensions,
+    config: EngineConfig,
+    stages: tuple[Stage, ...],
+    index: int,
+    tensor_parallel: int,
+) -> None:
+    """
+    Raises:
+        EngineError: a rank's part does not fit its device, by the config's limit or as it is now.
+    """
+    device = torch.device(config.device)
+    arithmetic, available = Arithmetic.of(device), usable_bytes(device, config.memory_bytes)
+    use = rank_memory(dims, config, arithmetic, stages, index, tensor_parallel)
+    if use.total > available:
+        raise EngineError(
+            f"a rank of stage {index} ({stages[index]}) needs {breakdown(use)}, of "
+            f"{gigabytes(available)} that may be used: split the model over more devices, or "
+            f"choose fewer slots than {config.max_slots} or another precision than "
+            f"{config.precision}"
+        )
+
+
+def ways_down(config: EngineConfig) -> Iterator[dict[str, Any]]:
+    """Settings that need less and less memory, the least costly first.
+
+    8-bit keys and values are none of them: the encoder's output is less than those, and no more is
+    read of it.
+    """
+    changes: dict[str, Any] = {}
+    if config.cross_attention is not CrossAttentionMode.ABSORBED:
+        changes["cross_attention"] = CrossAttentionMode.ABSORBED
+        yield dict(changes)
+    if not config.int8_self_attention:
+        changes["int8_self_attention"] = True
+        yield dict(changes)
+    if config.max_length is None or config.max_length > _SHORTER:
+        changes["max_length"] = _SHORTER
+        yield dict(changes)
+    for precision in _smaller(config.precision):
+        changes["precision"] = precision
+        yield dict(changes)
+
+
+def breakdown(use: MemoryUse) -> str:
+    """Total and kinds, such as `5.1 GB (weights 3.09, cross-attention 1.97, ...)`."""
+    amounts = dict(use.kinds())
+    parts = [
+        f"{name} {sum(amounts[field] for field in fields) / 1e9:.2f}"
+        for name, fields in _KINDS.items()
+        if any(amounts[field] for field in fields)
+    ]
+    return f"{gigabytes(use.total)} ({', '.join(parts)})"
+
+
+def _describe(config: EngineConfig, arithmetic: Arithmetic) -> str:
+    slots = f"{config.max_slots} slot{'s' * (config.max_slots > 1)}"
+    mode = f", cross-attention {config.cross_attention}" if config.cross_attention else ""
+    return f"the model at {config.precision} with {slots}{mode} on {arithmetic.name}"
+
+
+def gigabytes(n_bytes: float) -> str:
+    return f"{n_bytes / 1e9:.3g} GB"
+
+
+def _halved(n: int) -> list[int]:
+    return [n >> shift for shift in range(n.bit_length())]
+
+
+def _smaller(precision: Precision) -> list[Precision]:
+    """Those with smaller weights that any device has, the most exact first."""
+    order = [Precision.FLOAT32, Precision.INT8_WEIGHT_ONLY, Precision.INT4_G64]
+    if precision in order:
+        return order[order.index(precision) + 1 :]
+    return [] if "int4" in precision else order[1:]
+
+
+def _advice(
+    dims: ModelDimensions, config: EngineConfig, arithmetic: Arithmetic, available: float
+) -> str:
+    def fits(tried: EngineConfig) -> bool:
+        return rank_memory(dims, tried, arithmetic, (Stage.whole(dims),), 0).total <= available
+
+    found: list[dict[str, Any]] = []
+    if fewer := _most_slots(config, fits):
+        found.append({"max_slots": fewer})
+    smallest: dict[str, Any] = {}
+    for changes in ways_down(config):
+        smallest = changes
+        if fits(replace(config, **changes)):
+            found.append(changes)
+            break
+    if not found and (fewer := _most_slots(replace(config, **smallest), fits)):
+        found.append({"max_slots": fewer, **smallest})
+    if not found:
+        return "no setting makes it fit: split it over several devices"
+    texts = [", ".join(f"{name}={value}" for name, value in c.items()) for c in found]
+    return f"it fits with {' or with '.join(texts)}"
+
+
+def _most_slots(config: EngineConfig, fits: Callable[[EngineConfig], bool]) -> int:
+    """The largest number of slots that fits; 0 if none does."""
+    low, high = 0, config.max_slots
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(replace(config, max_slots=middle)) else (low, middle)
+    return low
