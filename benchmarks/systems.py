@@ -123,14 +123,13 @@ class Transformers:
 class Murmur:
     """Murmur in this process, as `murmur transcribe` runs it; greedy, without fallback."""
 
-    def __init__(self, model: str, precision: str, *, context_chunks: int) -> None:
+    def __init__(self, model: str, config: EngineConfig, *, context_chunks: int) -> None:
         self.name = "murmur" if context_chunks > 1 else "murmur-parallel"
         self.model = model
-        self.precision = precision
+        self.precision = config.precision.value
         self._context_chunks = context_chunks
         torch.set_num_threads(CPU_THREADS)
-        config = EngineConfig(precision=Precision(precision), max_slots=MURMUR_SLOTS)
-        self._engine = Engine.load(model, config)
+        self.engine = Engine.load(model, config)
 
     def transcribe(self, path: Path, language: str) -> list[TimedText]:
         options = TranscriptionOptions(
@@ -139,10 +138,14 @@ class Murmur:
             context_chunks=self._context_chunks,
         )
         job = Job(str(path), str(path), options)
-        for event in LocalTranscriber(self._engine).run([job]):
+        for event in LocalTranscriber(self.engine).run([job]):
             if isinstance(event, FileDone):
                 return [TimedText(s.start_s, s.end_s, s.text) for s in event.transcript.segments]
         raise RuntimeError(f"{path} could not be transcribed")
+
+
+def murmur_config(precision: str) -> EngineConfig:
+    return EngineConfig(precision=Precision(precision), max_slots=MURMUR_SLOTS)
 
 
 FACTORIES: dict[str, Factory] = {
@@ -155,8 +158,12 @@ FACTORIES: dict[str, Factory] = {
         model, precision, timestamps=False
     ),
     "transformers": Transformers,
-    "murmur": lambda model, precision: Murmur(model, precision, context_chunks=CONTEXT_CHUNKS),
-    "murmur-parallel": lambda model, precision: Murmur(model, precision, context_chunks=1),
+    "murmur": lambda model, precision: Murmur(
+        model, murmur_config(precision), context_chunks=CONTEXT_CHUNKS
+    ),
+    "murmur-parallel": lambda model, precision: Murmur(
+        model, murmur_config(precision), context_chunks=1
+    ),
 }
 
 

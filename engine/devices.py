@@ -1,5 +1,6 @@
-"""How much memory a device has left."""
+"""How much memory a device has left, and how much of the host's this process has."""
 
+import resource
 from pathlib import Path
 
 import torch
@@ -24,6 +25,16 @@ def free_bytes(device: torch.device) -> float:
 def usable_bytes(device: torch.device, limit: float | None) -> float:
     """As `free_bytes`, and no more than a limit."""
     return min(free_bytes(device), float("inf") if limit is None else limit)
+
+
+def resident_bytes() -> int:
+    """Resident memory of this process (proc(5), statm)."""
+    return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * resource.getpagesize()
+
+
+def peak_resident_bytes() -> int:
+    """The most that it has been."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _system_bytes() -> float:

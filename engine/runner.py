@@ -67,6 +67,7 @@ class ModelRunner:
         group, stage = self.place.group, self.place.stage
         with giving_back_memory():
             self._model = Whisper.load(checkpoint.source, dims, stage, group, device, self.formats)
+            checkpoint.source.release()
         self.banks = [
             SlotBank(n_slots, dims, self.place, self.max_length, device, self.formats)
             for n_slots in (sizes if self.place.stage.decoder else ())

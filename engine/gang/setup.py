@@ -14,13 +14,14 @@ import torch
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from engine.config import EngineConfig
+from engine.devices import resident_bytes
 from engine.errors import EngineError, GangError
 from engine.fit import check_rank
 from engine.gang.connection import Connection, HandshakeError, Listener, call, pack
 from engine.gang.gang import Gang
 from engine.gang.lines import GangLimits, Lines
 from engine.gang.orders import Loaded
-from engine.gang.shard import OrderReader, Shard, end_process, resident_bytes, say_why
+from engine.gang.shard import OrderReader, Shard, end_process, say_why
 from engine.parallel.distributed import Mesh, join_mesh
 from engine.parallel.stages import check_stages, check_tensor_parallel
 from engine.parallel.traffic import Traffic

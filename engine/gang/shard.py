@@ -7,7 +7,6 @@ a collective for another one that died.
 
 import os
 import queue
-import resource
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from collections.abc import Callable
 import torch
 
 from engine.decoding.sampler import Sampled
+from engine.devices import peak_resident_bytes, resident_bytes
 from engine.errors import EngineError
 from engine.gang.connection import Connection
 from engine.gang.lines import GangLimits
@@ -249,17 +249,11 @@ class Shard:
             device_bytes=self._runner.n_bytes,
             bare_rss_bytes=self._bare_rss_bytes,
             rss_bytes=resident_bytes(),
-            peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            peak_rss_bytes=peak_resident_bytes(),
         )
         self._traffic.clear()
         self._reader.idle_s, self._reported_s = 0.0, now_s
         return report
-
-
-def resident_bytes() -> int:
-    """Resident memory of this process (proc(5), statm)."""
-    with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[1]) * resource.getpagesize()
 
 
 def end_process(reason: str) -> None:

@@ -23,6 +23,7 @@ _ABI = 1
 _LANES = 16
 _COLUMNS = 32
 _CROSS_STEP = 64
+_BLOCK_ROWS = 4096
 
 
 def serves(device: torch.device) -> bool:
@@ -106,6 +107,22 @@ class _Bfloat16Layer(ctypes.Structure):
     ]
 
 
+def _packed(weight: torch.Tensor, dtype: torch.dtype, group: int) -> torch.Tensor:
+    """(out, in) -> (out / 16, in / group, 16, group), `out` rounded up to a multiple of 32.
+
+    In blocks of rows, so that a vocabulary's layer is not there a third time.
+    """
+    width, depth = weight.shape
+    n_tiles = (width + -width % _COLUMNS) // _LANES
+    packed = torch.zeros(n_tiles, depth // group, _LANES, group, dtype=dtype)
+    for start in range(0, width, _BLOCK_ROWS):
+        rows = weight[start : start + _BLOCK_ROWS].to(dtype)
+        tiles = F.pad(rows, (0, 0, 0, -len(rows) % _LANES)).view(-1, _LANES, depth // group, group)
+        first = start // _LANES
+        packed[first : first + len(tiles)] = tiles.permute(0, 2, 1, 3)
+    return packed
+
+
 class Bfloat16Weight:
     """A linear layer's weights in the kernels' layout.
 
@@ -117,11 +134,9 @@ class Bfloat16Weight:
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         self.width, self.depth = weight.shape
         padding = -self.width % _COLUMNS
-        padded = F.pad(weight.to(torch.bfloat16), (0, 0, 0, padding))
-        blocks = padded.view(-1, _LANES, self.depth // 2, 2)
         bias = weight.new_zeros(self.width) if bias is None else bias
         # Referred to by address, so they must live as long as this does.
-        self.tensors = (blocks.permute(0, 2, 1, 3).contiguous(), F.pad(bias.float(), (0, padding)))
+        self.tensors = (_packed(weight, torch.bfloat16, 2), F.pad(bias.float(), (0, padding)))
         addresses = [tensor.data_ptr() for tensor in self.tensors]
         self._layer = _Bfloat16Layer(*addresses, self.depth, self.width)
 
@@ -156,14 +171,12 @@ class Int8Weight:
     ) -> None:
         self.width, self.depth = quantized.shape
         padding = -self.width % _COLUMNS
-        padded = F.pad(quantized, (0, 0, 0, padding))
-        blocks = padded.view(-1, _LANES, self.depth // 4, 4)
         bias = torch.zeros_like(scale) if bias is None else bias.float()
         # Referred to by address, so they must live as long as this does.
         self.tensors = (
-            blocks.permute(0, 2, 1, 3).contiguous(),
+            _packed(quantized, torch.int8, 4),
             F.pad(scale, (0, padding)),
-            padded.sum(1, dtype=torch.int32),
+            F.pad(quantized.sum(1, dtype=torch.int32), (0, padding)),
             F.pad(bias, (0, padding)),
         )
         addresses = [tensor.data_ptr() for tensor in self.tensors]
@@ -299,7 +312,8 @@ class OutputWeight:
         # Referred to by address, so they must live as long as this does.
         self._tensors = (weight, torch.tensor(excluded, dtype=torch.int64))
         addresses = [tensor.data_ptr() for tensor in self._tensors]
-        norm = float(weight.float().norm(dim=1).amax())
+        # In blocks: the float32 copy of a whole vocabulary's layer is twice what stays of it.
+        norm = max(float(part.float().norm(dim=1).amax()) for part in weight.split(_BLOCK_ROWS))
         step = float(scale.amax())
         self._output = _Output(*addresses, depth, width, tail, len(excluded), norm, step)
 

@@ -11,6 +11,7 @@ from engine.errors import WeightsError
 _LEVELS = 127
 _GELU_DEPTH = 0.17
 """A GELU is nowhere less than minus this."""
+_BLOCK_ROWS = 4096
 _SMALLEST = 1e-30
 """Stands for the greatest value of a row of zeros, whose scale would be none."""
 
@@ -45,10 +46,16 @@ def quantize_weight(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     Raises:
         WeightsError: a weight is infinite or no number, which integers would hide.
     """
-    quantized, scale = quantize_rows(weight)
+    quantized = torch.empty_like(weight, dtype=torch.int8)
+    scale = weight.new_empty(len(weight), dtype=torch.float32)
+    # In blocks, because the steps between make copies, and a vocabulary's layer has 265 MB.
+    for block in range(0, len(weight), _BLOCK_ROWS):
+        rows = slice(block, block + _BLOCK_ROWS)
+        quantized[rows], part = quantize_rows(weight[rows])
+        scale[rows] = part[:, 0]
     if not scale.isfinite().all():
         raise WeightsError("the weights hold values that are not finite")
-    return quantized, scale[:, 0].contiguous()
+    return quantized, scale
 
 
 _SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75)

@@ -107,7 +107,7 @@ class VocabParallelEmbedding(nn.Module):
         self.group = context.group
         self.dtype = context.dtype
         # The same tensor as the kernel's, where that keeps the weights as they are.
-        self.register_buffer("table", weight.to(context.formats.product))
+        self.register_buffer("table", weight)
         in_8_bits = context.formats.weights is WeightFormat.INT8_DYNAMIC
         self.kernel = output_linear(self.table, vocab, n_vocab, context.dtype, in_8_bits)
 
@@ -115,7 +115,8 @@ class VocabParallelEmbedding(nn.Module):
     def load(cls, context: LoadContext, name: str) -> "VocabParallelEmbedding":
         n_vocab = context.source.shape(f"{name}.weight")[0]
         vocab = partition(n_vocab, context.group.size)[context.group.rank]
-        weight = context.read(f"{name}.weight", rows=slice(vocab.start, vocab.stop))
+        rows = slice(vocab.start, vocab.stop)
+        weight = context.read(f"{name}.weight", rows=rows, dtype=context.formats.product)
         return cls(weight, vocab, n_vocab, context)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:

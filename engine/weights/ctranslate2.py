@@ -6,6 +6,8 @@ Fused tensors (q, k and v; k and v) are presented under transformers' separate n
 int8 and int16 weights are dequantised with the scale stored beside them.
 """
 
+import math
+import mmap
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -72,11 +74,11 @@ class CTranslate2Source:
         try:
             with path.open("rb") as file:
                 self._stored = _read_table(file)
-            self._bytes = np.memmap(path, dtype=np.uint8, mode="r")
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, struct.error, UnicodeDecodeError) as error:
             raise WeightsError(f"{path}: not a CTranslate2 model file ({error})") from error
         last = max((s.offset + s.n_bytes for s in self._stored.values()), default=0)
-        if last == 0 or last > len(self._bytes):
+        if last == 0 or last > len(self._map):
             raise WeightsError(f"{path}: the file is cut short or is no CTranslate2 model")
 
     def __contains__(self, name: str) -> bool:
@@ -96,6 +98,11 @@ class CTranslate2Source:
         tensor = self._tensor(part.stored, wanted)
         return tensor if columns is None else tensor[:, columns]
 
+    def release(self) -> None:
+        """Pages of the file that were read count as the process's memory until they are given
+        back."""
+        self._map.madvise(mmap.MADV_DONTNEED)
+
     def scalar(self, stored_name: str) -> int:
         """An integer setting of the model, such as `decoder/num_heads`."""
         return int(self._array(stored_name).reshape(()))
@@ -106,6 +113,7 @@ class CTranslate2Source:
 
     def _tensor(self, stored: str, rows: slice) -> torch.Tensor:
         array = np.array(self._array(stored)[rows])
+        self.release()  # the copy is what is used
         if self._variable(stored).type_id == _BFLOAT16:
             return torch.from_numpy(array).view(torch.bfloat16)
         tensor = torch.from_numpy(array)
@@ -118,8 +126,9 @@ class CTranslate2Source:
     def _array(self, stored: str) -> npt.NDArray[np.generic]:
         variable = self._variable(stored)
         dtype = "i2" if variable.type_id == _BFLOAT16 else _DTYPES[variable.type_id]
-        raw = self._bytes[variable.offset : variable.offset + variable.n_bytes]
-        return raw.view(f"<{dtype}").reshape(variable.shape)
+        count = math.prod(variable.shape)
+        array = np.frombuffer(self._map, f"<{dtype}", count, variable.offset)
+        return array.reshape(variable.shape)
 
     def _variable(self, stored: str) -> _Stored:
         if stored not in self._stored:

@@ -38,3 +38,6 @@ class RandomSource:
             tensor = torch.randn(shape, generator=generator).mul_(fan_in**-0.5)
         tensor = tensor[rows or slice(None)]
         return tensor if columns is None else tensor[:, columns]
+
+    def release(self) -> None:
+        return

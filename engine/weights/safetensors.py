@@ -12,13 +12,19 @@ from engine.weights.source import Rows
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+_OPEN_BYTES = 256 << 20
 
 
 class SafetensorsSource:
-    """The tensors of a folder's safetensors files."""
+    """The tensors of a folder's safetensors files.
+
+    Pages of a file that were read count as the process's memory as long as it is open, so it is
+    closed every now and then.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._n_read = 0
         self._handles: dict[str, Any] = {}
         self._file_of = self._read_index()
 
@@ -31,7 +37,14 @@ class SafetensorsSource:
     def read(self, name: str, rows: Rows = None, columns: Rows = None) -> torch.Tensor:
         lazy, rows = self._slice(name), rows or slice(None)
         tensor: torch.Tensor = lazy[rows] if columns is None else lazy[rows, columns]
+        self._n_read += tensor.nbytes
+        if self._n_read > _OPEN_BYTES:
+            self.release()
         return tensor
+
+    def release(self) -> None:
+        self._handles.clear()
+        self._n_read = 0
 
     def _slice(self, name: str) -> Any:
         if name not in self._file_of:

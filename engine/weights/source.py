@@ -33,6 +33,9 @@ class WeightSource(Protocol):
             WeightsError: the files have no tensor of that name.
         """
 
+    def release(self) -> None:
+        """Keep nothing in memory of what was read; it can be read again."""
+
 
 @dataclass(frozen=True)
 class LoadContext:
