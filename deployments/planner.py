@@ -129,7 +129,7 @@ def cheapest_way(question: Question, gpu: Gpu) -> Plan:
     except EngineError as error:
         reason = error
     precision = question.precision or shared_arithmetic([gpu.name]).default
-    config = replace(question.config, precision=precision)
+    config = replace(question.config, device="cuda", precision=precision)
     for changes in ways_down(config):
         tried = replace(config, **changes)
         try:
@@ -214,6 +214,7 @@ def _costs(
         Workload(config.max_slots, question.tokens_per_window),
         config.positions(dims),
         config.encode_limit,
+        config.offload,
     )
     devices = [device] * question.pipeline_parallel
     stages = balance(dims, devices, *rest)

@@ -114,6 +114,7 @@ def make_mesh(dims: ModelDimensions, sharding: Sharding, config: EngineConfig) -
         Workload(config.max_slots),
         config.positions(dims),
         config.encode_limit,
+        config.offload,
     )
     return Mesh(stages, sharding.tensor_parallel)
 

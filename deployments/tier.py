@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from engine import CrossAttentionMode, EngineConfig, Precision
+from engine import CrossAttentionMode, EngineConfig, Offload, Precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class TierSpec:
         max_slots: chunks decoded at once.
         threads: CPU threads to compute with; of each rank, if there are several.
         sharding: None: one device has the whole model.
-        cross_attention, int8_self_attention, max_length: as in `engine.EngineConfig`.
+        cross_attention, int8_self_attention, max_length, offload: as in `engine.EngineConfig`.
     """
 
     name: str
@@ -49,6 +49,7 @@ class TierSpec:
     cross_attention: CrossAttentionMode | None = None
     int8_self_attention: bool = False
     max_length: int | None = None
+    offload: Offload = Offload.NONE
 
     def engine_config(self, default: Precision) -> EngineConfig:
         """
@@ -62,6 +63,7 @@ class TierSpec:
             int8_self_attention=self.int8_self_attention,
             max_slots=self.max_slots,
             max_length=self.max_length,
+            offload=self.offload,
         )
 
 

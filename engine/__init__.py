@@ -13,7 +13,7 @@ from engine.config import (
 from engine.decoding.languages import language_code, language_name
 from engine.engine import Engine
 from engine.errors import EngineError, ModelNotFoundError, RequestError, WeightsError
-from engine.precision import CrossAttentionMode, Precision, default_precision
+from engine.precision import CrossAttentionMode, Offload, Precision, default_precision
 from engine.request import DecodingOptions, Request, Result, Segment
 from engine.weights.checkpoint import Checkpoint, open_checkpoint
 from engine.weights.hub import DEMO_MODELS, HUB_MODELS, resolve_model
@@ -31,6 +31,7 @@ __all__ = [
     "EngineError",
     "ModelDimensions",
     "ModelNotFoundError",
+    "Offload",
     "Precision",
     "Request",
     "RequestError",

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from engine.precision import Arithmetic, CrossAttentionMode, NumberFormats, Precision
+from engine.precision import Arithmetic, CrossAttentionMode, NumberFormats, Offload, Precision
 
 N_FFT = 400
 """Samples of one STFT window: 25 ms at 16 kHz."""
@@ -65,6 +65,7 @@ class EngineConfig:
         encode_batch: chunks encoded as one batch when admitted, hence what a newcomer waits for
             at most. None: 1 on a CPU, where the encoder is bound by arithmetic, 8 elsewhere, or
             what there is memory for.
+        offload: layers that stay in the host's memory, for a device that is too small for them.
         memory_bytes: the most that weights, slots and activations may take of the device's memory.
             None: what is free when the model is loaded.
         max_length: positions of a self-attention slot, prompt included; a multiple of 4, half of
@@ -86,6 +87,7 @@ class EngineConfig:
     max_slots: int = 8
     encode_batch: int | None = None
     max_length: int | None = None
+    offload: Offload = Offload.NONE
     memory_bytes: float | None = None
     overlap_encoding: bool = True
     lag_steps: int | None = None

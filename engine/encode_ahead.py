@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 
 from engine.config import EngineConfig
-from engine.precision import Precision
+from engine.precision import Offload, Precision
 from engine.sequence import Sequence as Running
 
 # Computes the windows of some sequences, as one batch, into their slots.
@@ -190,7 +190,9 @@ def make_encoding(encode: Encode, config: EngineConfig) -> Encoding:
         return InlineEncoding(encode, config.encode_limit)
     if not config.on_cpu:
         return StreamEncoding(encode, config.encode_limit, torch.device(config.device))
-    if config.precision is Precision.FLOAT32 or torch.get_num_threads() == 1:
+    # Streamed layers have a place on the device that two threads must not use at once.
+    is_resident = config.offload is Offload.NONE
+    if config.precision is Precision.FLOAT32 or torch.get_num_threads() == 1 or not is_resident:
         return InlineEncoding(encode, config.encode_limit)
     return ThreadEncoding(encode, config.max_slots)
 

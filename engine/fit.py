@@ -15,7 +15,7 @@ from engine.errors import EngineError
 from engine.memory import Load, MemoryUse, memory_use
 from engine.parallel.shares import RankShare
 from engine.parallel.stages import Stage, group_sizes
-from engine.precision import Arithmetic, CrossAttentionMode, Precision
+from engine.precision import Arithmetic, CrossAttentionMode, Offload, Precision
 
 _KINDS = {
     "weights": ("encoder_weights", "decoder_weights"),
@@ -45,7 +45,7 @@ def rank_memory(
     formats = config.precision.formats(
         arithmetic, config.cross_attention, config.int8_self_attention
     )
-    share = RankShare.of(dims, stages[index], tensor_parallel, formats)
+    share = RankShare.of(dims, stages[index], tensor_parallel, formats, config.offload)
     n_groups = len(group_sizes(stages, config.max_slots))
     load = Load(config.max_slots, config.positions(dims), config.encode_limit, n_groups)
     return memory_use(share, load, runtime)
@@ -118,11 +118,17 @@ def ways_down(config: EngineConfig) -> Iterator[dict[str, Any]]:
     if not config.int8_self_attention:
         changes["int8_self_attention"] = True
         yield dict(changes)
+    if config.offload is Offload.NONE and not config.on_cpu:
+        changes["offload"] = Offload.ENCODER
+        yield dict(changes)
     if config.max_length is None or config.max_length > _SHORTER:
         changes["max_length"] = _SHORTER
         yield dict(changes)
     for precision in _smaller(config.precision):
         changes["precision"] = precision
+        yield dict(changes)
+    if config.offload is not Offload.ALL and not config.on_cpu:
+        changes["offload"] = Offload.ALL
         yield dict(changes)
 
 

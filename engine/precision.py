@@ -40,6 +40,15 @@ class CrossAttentionMode(StrEnum):
     ABSORBED = "absorbed"
 
 
+class Offload(StrEnum):
+    """Which layers stay in the host's memory and come to the device when it is their turn, two at a
+    time: none, the encoder's, or all. A link to the host carries them again and again."""
+
+    NONE = "none"
+    ENCODER = "encoder"
+    ALL = "all"
+
+
 @dataclass(frozen=True, slots=True)
 class NumberFormats:
     """Which number format each part of the model computes in.

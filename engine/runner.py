@@ -25,6 +25,7 @@ from engine.model.slots import Slots
 from engine.model.whisper import Whisper
 from engine.parallel.place import Inbound, Place, Wires
 from engine.parallel.stages import group_sizes
+from engine.precision import Offload
 from engine.request import DecodingOptions
 from engine.slot_bank import SlotBank
 from engine.transfer import upload
@@ -66,7 +67,9 @@ class ModelRunner:
         self.features = LogMel(dims.n_mels, device)
         group, stage = self.place.group, self.place.stage
         with giving_back_memory():
-            self._model = Whisper.load(checkpoint.source, dims, stage, group, device, self.formats)
+            self._model = Whisper.load(
+                checkpoint.source, dims, stage, group, device, self.formats, config.offload
+            )
             checkpoint.source.release()
         self.banks = [
             SlotBank(n_slots, dims, self.place, self.max_length, device, self.formats)
@@ -76,7 +79,10 @@ class ModelRunner:
         self._coming: deque[_Coming] = deque()
         self._on_cpu = config.on_cpu
         self._graphs: DecodeGraphs | None = None
-        if not config.on_cpu and config.cuda_graphs and len(self.place.stages) * group.size == 1:
+        is_alone = len(self.place.stages) * group.size == 1
+        # What is streamed arrives on another stream than a graph is captured on.
+        is_resident = config.offload is not Offload.ALL
+        if not config.on_cpu and config.cuda_graphs and is_alone and is_resident:
             self._graphs = self._make_graphs()
 
     @torch.inference_mode()

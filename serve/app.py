@@ -113,6 +113,7 @@ def _spec(tier: TierSettings) -> TierSpec:
         cross_attention=tier.cross_attention,
         int8_self_attention=tier.int8_self_attention,
         max_length=tier.max_length,
+        offload=tier.offload,
     )
 
 

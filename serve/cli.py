@@ -18,6 +18,7 @@ PRECISIONS = (
     *("int4-g32", "int4-g64", "int4-g128", "fp8"),
 )
 CROSS_ATTENTION_MODES = ("cached", "cached-8bit", "absorbed")
+OFFLOADS = ("none", "encoder", "all")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -135,6 +136,12 @@ def _add_memory_modes(parser: argparse.ArgumentParser) -> None:
         "--int8-self-attention",
         action="store_true",
         help="keep keys and values of the text so far in 8 bits",
+    )
+    parser.add_argument(
+        "--offload",
+        choices=OFFLOADS,
+        default="none",
+        help="layers that stay in the host's memory and come to the GPU two at a time (none)",
     )
 
 

@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from deployments.accelerators import CPU
-from engine import CrossAttentionMode, Precision
+from engine import CrossAttentionMode, Offload, Precision
 
 ENVIRONMENT_PREFIX = "MURMUR__"
 """`MURMUR__LIMITS__MAX_UPLOAD_MB=100` sets `limits.max_upload_mb`; values are YAML."""
@@ -46,6 +46,9 @@ class TierSettings(_Section):
     arithmetic a token); by default `cached`, and `cached-8bit` with int8 on a CPU."""
     int8_self_attention: bool = False
     """Keep keys and values of the text so far in 8 bits."""
+    offload: Offload = Offload.NONE
+    """Layers that stay in the host's memory and come to a GPU two at a time, for one that is too
+    small: `none`, `encoder`, or `all`, which is slow."""
     max_length: Annotated[int, Field(ge=32, multiple_of=4)] | None = None
     """Tokens of a chunk's text that there is room for, prompt included; by default the model's 448.
     Half of it at most is for the prompt."""

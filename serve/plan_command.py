@@ -9,7 +9,14 @@ from typing import Any
 from deployments.errors import CatalogueError
 from deployments.gpu_catalogue import Gpu, gpu_catalogue
 from deployments.planner import REACHED, Plan, Question, advice, cheapest_way, gpus, plan
-from engine import CrossAttentionMode, EngineConfig, EngineError, Precision, open_checkpoint
+from engine import (
+    CrossAttentionMode,
+    EngineConfig,
+    EngineError,
+    Offload,
+    Precision,
+    open_checkpoint,
+)
 from engine.config import ModelDimensions
 from engine.memory import MemoryUse
 from engine.model_sizes import MODEL_SIZES, known_sizes
@@ -75,6 +82,7 @@ def _question(args: argparse.Namespace, dims: ModelDimensions) -> Question:
         cross_attention=args.cross_attention and CrossAttentionMode(args.cross_attention),
         int8_self_attention=args.int8_self_attention,
         max_length=args.max_length,
+        offload=Offload(args.offload),
     )
     return Question(
         dims=dims,
@@ -118,6 +126,8 @@ def _settings(p: Plan) -> str:
         parts.append(f"{config.max_length} tokens")
     if config.encode_batch is not None:
         parts.append(f"encodes {config.encode_batch}")
+    if config.offload is not Offload.NONE:
+        parts.append(f"offload {config.offload}")
     if p.tensor_parallel > 1:
         parts.append(f"tp {p.tensor_parallel}")
     if len(p.stages) > 1:
@@ -156,6 +166,7 @@ def _as_json(p: Plan, model: str, text: str) -> dict[str, Any]:
             "cross_attention": config.cross_attention and config.cross_attention.value,
             "int8_self_attention": config.int8_self_attention,
             "max_length": config.max_length,
+            "offload": config.offload.value,
             "encode_batch": config.encode_limit,
             "batch_size": config.max_slots,
             "tensor_parallel": p.tensor_parallel,

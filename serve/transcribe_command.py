@@ -19,6 +19,7 @@ from engine import (
     Engine,
     EngineConfig,
     EngineError,
+    Offload,
     Precision,
     default_precision,
     language_code,
@@ -142,6 +143,7 @@ def _engine_config(args: argparse.Namespace) -> EngineConfig:
         args.cross_attention and CrossAttentionMode(args.cross_attention),
         args.int8_self_attention,
         max_slots=args.batch_size,
+        offload=Offload(args.offload),
     )
 
 

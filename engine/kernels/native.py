@@ -313,7 +313,9 @@ class OutputWeight:
         self._tensors = (weight, torch.tensor(excluded, dtype=torch.int64))
         addresses = [tensor.data_ptr() for tensor in self._tensors]
         # In blocks: the float32 copy of a whole vocabulary's layer is twice what stays of it.
-        norm = max(float(part.float().norm(dim=1).amax()) for part in weight.split(_BLOCK_ROWS))
+        norm = max(
+            float(part.float().norm(dim=1).amax()) for part in torch.split(weight, _BLOCK_ROWS)
+        )
         step = float(scale.amax())
         self._output = _Output(*addresses, depth, width, tail, len(excluded), norm, step)
 

@@ -1,6 +1,6 @@
 """The text decoder, or the contiguous part of it that a pipeline stage holds."""
 
-from typing import cast
+from collections.abc import Iterator
 
 import torch
 from torch import nn
@@ -10,6 +10,7 @@ from engine.config import ModelDimensions
 from engine.model.attention import DecoderSelfAttention
 from engine.model.cross_attention import load_cross_attention
 from engine.model.kv_cache import KVCache, LayerCache
+from engine.model.layer_stack import stack_layers
 from engine.model.layers import MLP, LayerNorm
 from engine.model.slots import Slots
 from engine.parallel.linear import VocabParallelEmbedding
@@ -59,10 +60,8 @@ class DecoderStage(nn.Module):
         super().__init__()
         self.is_first = layers.start == 0
         self.is_last = layers.stop == dims.n_text_layer
-        self.layers = cast(
-            list[DecoderLayer],
-            nn.ModuleList(DecoderLayer(context, dims, index) for index in layers),
-        )
+        made = (DecoderLayer(context, dims, index) for index in layers)
+        self.layers = stack_layers(made, context.device, context.streams)
         if self.is_first or self.is_last:
             self.embedding = VocabParallelEmbedding.load(context, "decoder.embed_tokens")
         if self.is_first:
@@ -79,14 +78,14 @@ class DecoderStage(nn.Module):
         if cache.states is not None:
             cache.states.fill(audio_features, slots)
             return
-        for layer, layer_cache in zip(self.layers, cache.layers, strict=True):
+        for layer, layer_cache in self._with_caches(cache):
             layer.cross.fill(audio_features, layer_cache.cross, slots)
 
     def prefill(self, x: torch.Tensor, cache: KVCache, slots: Slots) -> torch.Tensor:
         """The first T positions of new sequences: (B, T, n_text_state) -> the same."""
         length = x.shape[1]
         mask = torch.ones(length, length, dtype=torch.bool, device=x.device).triu(1)
-        for layer, layer_cache in zip(self.layers, cache.layers, strict=True):
+        for layer, layer_cache in self._with_caches(cache):
             x = layer.prefill(x, layer_cache, slots, mask)
         return x
 
@@ -102,9 +101,12 @@ class DecoderStage(nn.Module):
         """
         reach = torch.arange(length, device=x.device)
         mask = (reach > positions[:, None])[:, None, None]
-        for layer, layer_cache in zip(self.layers, cache.layers, strict=True):
+        for layer, layer_cache in self._with_caches(cache):
             x = layer.decode(x, layer_cache, positions, mask)
         return x
+
+    def _with_caches(self, cache: KVCache) -> Iterator[tuple[DecoderLayer, LayerCache]]:
+        return zip(self.layers.run(range(len(self.layers))), cache.layers, strict=True)
 
     def local_logits(self, x: torch.Tensor) -> torch.Tensor:
         """Last stage: (B, n_text_state) -> (B, this rank's token ids), float32."""

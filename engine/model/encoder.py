@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from engine.config import ModelDimensions
 from engine.model.attention import EncoderSelfAttention
+from engine.model.layer_stack import stack_layers
 from engine.model.layers import MLP, LayerNorm
 from engine.weights.source import LoadContext
 
@@ -59,7 +60,8 @@ class EncoderStage(nn.Module):
     def __init__(self, context: LoadContext, dims: ModelDimensions, layers: range) -> None:
         super().__init__()
         self.stem = ConvStem(context) if layers.start == 0 else None
-        self.layers = nn.ModuleList(EncoderLayer(context, dims, index) for index in layers)
+        made = (EncoderLayer(context, dims, index) for index in layers)
+        self.layers = stack_layers(made, context.device, context.streams)
         is_last = layers.stop == dims.n_audio_layer
         self.norm = LayerNorm(context, "encoder.layer_norm") if is_last else None
 
@@ -74,8 +76,8 @@ class EncoderStage(nn.Module):
         todo = range(len(self.layers)) if layers is None else layers
         if self.stem is not None and todo.start == 0:
             x = self.stem(x)
-        for index in todo:
-            x = self.layers[index](x)
+        for layer in self.layers.run(todo):
+            x = layer(x)
         if self.norm is not None and todo.stop == len(self.layers):
             x = self.norm(x)
         return x

@@ -14,7 +14,7 @@ from engine.parallel.stages import (
     cut_stages,
     layers_between,
 )
-from engine.precision import NumberFormats
+from engine.precision import NumberFormats, Offload
 
 
 def balance(
@@ -25,6 +25,7 @@ def balance(
     workload: Workload,
     max_length: int,
     encode_batch: int,
+    offload: Offload = Offload.NONE,
 ) -> tuple[Stage, ...]:
     """The cut into a stage for each device, in order, whose slowest stage takes the least time.
 
@@ -42,7 +43,7 @@ def balance(
     def cost(stage: Stage, device: DeviceModel, n_decoding: int) -> StageCost:
         load = replace(workload, n_groups=max(1, min(n_decoding, workload.n_slots)))
         return stage_cost(
-            dims, stage, tensor_parallel, formats, device, load, max_length, encode_batch
+            dims, stage, tensor_parallel, formats, device, load, max_length, encode_batch, offload
         )
 
     return _Cutter(dims, tuple(devices), cost).balanced()

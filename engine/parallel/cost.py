@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 from engine.config import ModelDimensions
 from engine.memory import Load, MemoryUse, memory_use
-from engine.parallel.shares import LinearShare, RankShare
+from engine.parallel.shares import LayerShare, LinearShare, RankShare
 from engine.parallel.stages import Stage, group_sizes
-from engine.precision import CrossAttentionMode, NumberFormats
+from engine.precision import CrossAttentionMode, NumberFormats, Offload
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +25,14 @@ class DeviceModel:
         flops_per_s: sustained, in the number format of products; 8-bit ones count the same.
         bytes_per_s: sustained, of its memory.
         memory_bytes: that may be used.
+        host_bytes_per_s: sustained, of its link to the host; by default that of 16 lanes of the
+            third generation of PCI Express, which the smallest GPUs have.
     """
 
     flops_per_s: float
     bytes_per_s: float
     memory_bytes: float
+    host_bytes_per_s: float = 12e9
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
@@ -152,25 +155,36 @@ class _Times:
         moved = 4 * self._frames * share.columns * self._product_bytes
         flops = 4 * self._frames * self.share.dims.n_audio_ctx * share.columns
         linears_s = self._linear_s(share.linears, self._frames, many_rows=True)
-        return linears_s + self.device.seconds(flops, moved)
+        computing_s = linears_s + self.device.seconds(flops, moved)
+        return self._beside_link(computing_s, share, self.share.streams_encoder)
+
+    def _beside_link(self, computing_s: float, share: LayerShare, streamed: bool) -> float:
+        """A layer's weights arrive while the one before it computes."""
+        link_s = share.weight_bytes / self.device.host_bytes_per_s
+        return max(computing_s, link_s) if streamed else computing_s
 
     def _fill_s(self) -> float:
         """Of a layer's keys and values; the encoder's output is copied once for all layers."""
-        if self.share.decoder.is_absorbed:
+        share = self.share.decoder
+        if share.is_absorbed:
             return 0.0
-        return self._linear_s([self.share.decoder.cross_kv], self._frames, many_rows=True)
+        computing_s = self._linear_s([share.cross_kv], self._frames, many_rows=True)
+        return self._beside_link(computing_s, share, self.share.streams_decoder)
 
     def _step_layer_s(self) -> float:
         """Each row has keys and values of its own, of which it reads all."""
         length, rows = min(self.workload.mean_length, self.max_length), self.workload.rows
-        attention_s = self._attention_s(rows, rows, length)
-        return self._linear_s(self.share.decoder.linears, rows, many_rows=False) + attention_s
+        return self._decoder_layer_s(rows, self._attention_s(rows, rows, length))
 
     def _prompt_layer_s(self) -> float:
         """The rows of a window share its keys and values."""
         length, rows = self.workload.prompt_tokens, self._prompt_rows
-        attention_s = self._attention_s(rows, self.encode_batch, length)
-        return self._linear_s(self.share.decoder.linears, rows, many_rows=False) + attention_s
+        return self._decoder_layer_s(rows, self._attention_s(rows, self.encode_batch, length))
+
+    def _decoder_layer_s(self, rows: float, attention_s: float) -> float:
+        share = self.share.decoder
+        computing_s = self._linear_s(share.linears, rows, many_rows=False) + attention_s
+        return self._beside_link(computing_s, share, self.share.streams_decoder)
 
     def _attention_s(self, rows: float, n_windows: float, length: float) -> float:
         """Of queries to `length` tokens and to all frames of so many windows."""
@@ -222,6 +236,7 @@ def stage_cost(
     workload: Workload,
     max_length: int,
     encode_batch: int,
+    offload: Offload = Offload.NONE,
 ) -> StageCost:
     """Time and memory of the first of `tensor_parallel` ranks of a stage.
 
@@ -234,7 +249,7 @@ def stage_cost(
     Raises:
         ShardingError: there are more ranks than heads.
     """
-    share = RankShare.of(dims, stage, tensor_parallel, formats)
+    share = RankShare.of(dims, stage, tensor_parallel, formats, offload)
     times = _Times(share, device, workload, max_length, encode_batch)
     load = Load(
         workload.n_slots, max_length, encode_batch, workload.n_groups, workload.prompt_tokens
@@ -251,12 +266,21 @@ def stage_costs(
     workload: Workload,
     max_length: int,
     encode_batch: int,
+    offload: Offload = Offload.NONE,
 ) -> list[StageCost]:
     """`stage_cost` of each stage of a cut, whose slots lie in as many groups as stages decode."""
     workload = replace(workload, n_groups=len(group_sizes(stages, workload.n_slots)))
     return [
         stage_cost(
-            dims, stage, tensor_parallel, formats, device, workload, max_length, encode_batch
+            dims,
+            stage,
+            tensor_parallel,
+            formats,
+            device,
+            workload,
+            max_length,
+            encode_batch,
+            offload,
         )
         for stage, device in zip(stages, devices, strict=True)
     ]

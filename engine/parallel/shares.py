@@ -12,7 +12,7 @@ from engine.config import ModelDimensions
 from engine.kernels import native
 from engine.parallel.partition import partition
 from engine.parallel.stages import Stage, check_tensor_parallel
-from engine.precision import CrossAttentionMode, NumberFormats, WeightFormat
+from engine.precision import CrossAttentionMode, NumberFormats, Offload, WeightFormat
 
 _INT8_FROM = 2_000_000
 """Values from which a decoder's MLP is quantised without native kernels (`LoadContext`)."""
@@ -173,6 +173,7 @@ class RankShare:
 
     Attributes:
         size: ranks that share each layer.
+        offload: layers of which the device holds two at a time.
     """
 
     dims: ModelDimensions
@@ -182,10 +183,16 @@ class RankShare:
     encoder: LayerShare
     decoder: LayerShare
     output: LinearShare
+    offload: Offload = Offload.NONE
 
     @classmethod
     def of(
-        cls, dims: ModelDimensions, stage: Stage, size: int, formats: NumberFormats
+        cls,
+        dims: ModelDimensions,
+        stage: Stage,
+        size: int,
+        formats: NumberFormats,
+        offload: Offload = Offload.NONE,
     ) -> "RankShare":
         """
         Raises:
@@ -200,6 +207,7 @@ class RankShare:
             LayerShare.of(dims.n_audio_state, dims.n_audio_head, size, formats, is_encoder=True),
             LayerShare.of(dims.n_text_state, dims.n_text_head, size, formats, is_encoder=False),
             _output(dims, size, formats),
+            offload,
         )
 
     @property
@@ -219,9 +227,18 @@ class RankShare:
         return self.stage == Stage.whole(self.dims)
 
     @property
+    def streams_encoder(self) -> bool:
+        return self.offload is not Offload.NONE
+
+    @property
+    def streams_decoder(self) -> bool:
+        return self.offload is Offload.ALL
+
+    @property
     def encoder_bytes(self) -> int:
-        """Of the weights of encoder layers, and what goes before and after them."""
-        n_bytes = len(self.stage.encoder) * self.encoder.weight_bytes
+        """Of the weights of encoder layers on the device, and what goes before and after them."""
+        n_layers = _resident(len(self.stage.encoder), self.streams_encoder)
+        n_bytes = n_layers * self.encoder.weight_bytes
         if self.has_stem:
             positions = self.dims.n_audio_ctx * self.dims.n_audio_state
             n_bytes += self.stem_bytes + positions * self.formats.dtype.itemsize
@@ -230,8 +247,9 @@ class RankShare:
 
     @property
     def decoder_bytes(self) -> int:
-        """Of the weights of decoder layers, embeddings and the output layer."""
-        n_bytes = len(self.stage.decoder) * self.decoder.weight_bytes
+        """Of the weights of decoder layers on the device, embeddings and the output layer."""
+        n_layers = _resident(len(self.stage.decoder), self.streams_decoder)
+        n_bytes = n_layers * self.decoder.weight_bytes
         if self.embeds or self.gives_logits:
             n_bytes += self._embedding_bytes()
         if self.embeds:
@@ -295,6 +313,10 @@ def _output(dims: ModelDimensions, size: int, formats: NumberFormats) -> LinearS
     fits = is_native(formats) and dims.n_text_state % 32 == 0
     kept = WeightFormat.INT8_DYNAMIC if in_8_bits and fits else WeightFormat.PLAIN
     return LinearShare(largest(dims.n_vocab, size), dims.n_text_state, has_bias=False, kept=kept)
+
+
+def _resident(n_layers: int, streamed: bool) -> int:
+    return min(n_layers, 2) if streamed else n_layers
 
 
 def largest(total: int, size: int) -> int:

@@ -39,12 +39,17 @@ class WeightSource(Protocol):
 
 @dataclass(frozen=True)
 class LoadContext:
-    """What a layer needs to load itself: files, group, device and number formats."""
+    """What a layer needs to load itself: files, group, device and number formats.
+
+    Attributes:
+        streams: layers stay in the host's memory and come to the device one by one.
+    """
 
     source: WeightSource
     group: Group
     device: torch.device
     formats: NumberFormats
+    streams: bool = False
 
     @property
     def dtype(self) -> torch.dtype:

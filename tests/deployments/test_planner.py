@@ -17,7 +17,7 @@ from deployments.planner import (
     gpus,
     plan,
 )
-from engine import CrossAttentionMode, EngineConfig, EngineError, Precision
+from engine import CrossAttentionMode, EngineConfig, EngineError, Offload, Precision
 from engine.errors import PrecisionError, ShardingError
 from engine.memory import Load, memory_use
 from engine.model_sizes import MODEL_SIZES
@@ -73,12 +73,13 @@ def test_where_it_does_not_fit_the_least_costly_settings_are_found() -> None:
     assert cheapest_way(LARGE, T4).changes == ()
     small = cheapest_way(replace(LARGE, batch=16), tiny_gpu(8))
     assert dict(small.changes) == {"cross_attention": "absorbed"}
-    smaller = cheapest_way(replace(LARGE, batch=16), tiny_gpu(4))
-    assert smaller.config.precision is Precision.INT8_WEIGHT_ONLY
+    smaller = cheapest_way(replace(LARGE, batch=16), tiny_gpu(4.2))
+    assert smaller.config.precision is Precision.BFLOAT16
     assert smaller.config.cross_attention is CrossAttentionMode.ABSORBED
-    assert smaller.needed_bytes <= 4e9
+    assert smaller.config.offload is Offload.ENCODER
+    assert smaller.needed_bytes <= 4.2e9
     with pytest.raises(EngineError, match="needs"):
-        cheapest_way(replace(LARGE, batch=16), tiny_gpu(2))
+        cheapest_way(replace(LARGE, batch=16), tiny_gpu(1.3))
 
 
 def test_a_gpu_refuses_a_precision_it_has_not() -> None:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from engine import CrossAttentionMode, Precision
+from engine import CrossAttentionMode, Offload, Precision
 from engine.model_sizes import MODEL_SIZES
 from serve import cli
 
@@ -13,6 +13,7 @@ def test_precisions_and_modes_are_the_engines() -> None:
     """They are written out where help must be quick."""
     assert cli.PRECISIONS == tuple(Precision)
     assert cli.CROSS_ATTENTION_MODES == tuple(CrossAttentionMode)
+    assert cli.OFFLOADS == tuple(Offload)
 
 
 def test_plan_prints_where_a_model_fits(capsys: pytest.CaptureFixture[str]) -> None:
