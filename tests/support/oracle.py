@@ -17,10 +17,24 @@ from transformers.generation.logits_process import (
 )
 
 from benchmarks.transformers_model import transformers_model
-from engine import Checkpoint, DecodingOptions
+from engine import Checkpoint, DecodingOptions, Engine
 
 EXCUSED_MARGIN = 1e-3
 """A first difference is excused only where the oracle itself nearly chose otherwise."""
+
+
+def logit_error(engine: Engine, oracle: "Oracle", pcm: np.ndarray) -> float:
+    """The largest difference of a logit from the oracle's, teacher-forced on what it says, at equal
+    mel."""
+    runner = engine.executor.runner
+    tokens = [oracle.tokenizer.sot, *oracle.decode(pcm, DecodingOptions()).tokens]
+    mel = oracle.mel(pcm)
+    expected = oracle.logits(oracle.encode(mel), tokens)
+    with torch.inference_mode():
+        runner.fill(runner.encoder(mel), [0])
+        hidden = runner._prefill([tokens], [0])[0, : len(tokens)]
+        logits = runner.decoder.local_logits(hidden)
+    return float((logits - expected).abs().max())
 
 
 @dataclass
