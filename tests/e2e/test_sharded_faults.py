@@ -165,6 +165,20 @@ def nodes() -> Iterator[Nodes]:
     nodes.stop()
 
 
+def test_ranks_of_a_layer_may_lie_on_several_nodes(nodes: Nodes, content: bytes) -> None:
+    """Three that share each layer, on nodes of two GPUs."""
+    mesh = {"tensor_parallel": 3, "pipeline_parallel": 1, "allow_cross_node_tp": True}
+    tier = {**SPLIT, **mesh, "accelerator": "H100"}
+    cluster = Cluster({"tiers": [PLAIN, tier]}, "tests.e2e.without_gpus:build", nodes=nodes)
+    try:
+        classes, lie_on = class_of_nodes(cluster), shard_nodes(cluster)
+        assert len(lie_on) == 3 and len(set(lie_on)) == 2
+        assert {classes[node] for node in lie_on} == {"H100"}
+        assert words(transcribe(cluster, content)) == words(transcribe(cluster, content, "plain"))
+    finally:
+        cluster.murmur("down")
+
+
 def test_stages_lie_on_their_classes_and_outlive_a_node(nodes: Nodes, content: bytes) -> None:
     tier = {**SPLIT, "stage_accelerators": ["L4", "H100"], "stage_layers": [5, 3]}
     cluster = Cluster({"tiers": [PLAIN, tier]}, "tests.e2e.without_gpus:build", nodes=nodes)
