@@ -18,13 +18,14 @@ from engine import (
     Precision,
     Request,
 )
+from engine.fit import rank_memory
 from engine.gang.gang import Gang
 from engine.gang.local import local_gang
 from engine.model_sizes import LARGE_V3, MODEL_SIZES
-from engine.parallel.cost import DeviceModel, Workload, stage_costs
 from engine.parallel.distributed import Mesh
 from engine.parallel.stages import cut_stages
 from engine.parallel.wire_costs import WireModel
+from engine.precision import Arithmetic
 from tests.support.gangs import QUICK, check_equal, gang_of, mixed, run_mixed
 from tests.support.running import drain, run, run_alone
 
@@ -173,17 +174,11 @@ def test_large_v3_takes_the_memory_that_the_formula_says(
     opener = partial(random_checkpoint, "large-v3", LARGE_V3)
     mesh = Mesh(cut_stages(LARGE_V3, cut), tensor_parallel)
     config = EngineConfig(precision=Precision.BFLOAT16, max_slots=2)
-    formats = config.precision.formats(torch.device("cpu"))
-    costs = stage_costs(
-        LARGE_V3,
-        mesh.stages,
-        [DeviceModel(1e11, 1e10, 1e12)] * len(cut),
-        tensor_parallel,
-        formats,
-        Workload(2),
-        config.positions(LARGE_V3),
-        config.encode_limit,
-    )
+    on_cpu = Arithmetic.of(torch.device("cpu"))
+    uses = [
+        rank_memory(LARGE_V3, config, on_cpu, mesh.stages, index, tensor_parallel)
+        for index in range(len(cut))
+    ]
     options = DecodingOptions(language="en", max_new_tokens=8)
     with local_gang(opener, mesh, config) as engine:
         executor = engine.executor
@@ -193,16 +188,16 @@ def test_large_v3_takes_the_memory_that_the_formula_says(
         assert len(result.tokens) == 8
         reports = executor.report()
     for before, after in zip(loaded, reports, strict=True):
-        cost = costs[mesh.stage_of(after.rank)]
+        use = uses[mesh.stage_of(after.rank)]
         if mesh.tensor_rank_of(after.rank) == 0:  # others may have a token id less
-            assert after.device_bytes == cost.weight_bytes + cost.cache_bytes
+            assert after.device_bytes == use.weights + use.cache
         grown = after.rss_bytes - after.bare_rss_bytes
-        print(f"rank {after.rank}: {grown / 1e6:.0f} MB, formula {cost.memory_bytes / 1e6:.0f}")
-        assert grown == pytest.approx(cost.memory_bytes, rel=0.1)
+        print(f"rank {after.rank}: {grown / 1e6:.0f} MB, formula {use.total / 1e6:.0f}")
+        assert grown == pytest.approx(use.total, rel=0.1)
         # What was read at once beside what stays: the largest tensor, in float32.
         largest = LARGE_V3.n_vocab * LARGE_V3.n_text_state * 4
         peak = before.peak_rss_bytes - before.bare_rss_bytes
-        assert peak < 1.1 * (cost.weight_bytes + cost.cache_bytes + largest)
+        assert peak < 1.1 * (use.weights + use.cache + largest)
 
 
 @pytest.mark.sharded
