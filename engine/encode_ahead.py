@@ -184,17 +184,24 @@ class ThreadEncoding:
 
 
 def make_encoding(encode: Encode, config: EngineConfig) -> Encoding:
-    """The way that suits device and number format. float32 on a CPU is encoded inline, because its
-    products may depend on the number of threads."""
-    if not config.overlap_encoding:
-        return InlineEncoding(encode, config.encode_limit)
-    if not config.on_cpu:
+    """The way that suits device and number format."""
+    if config.overlap_encoding and not config.on_cpu:
         return StreamEncoding(encode, config.encode_limit, torch.device(config.device))
-    # Streamed layers have a place on the device that two threads must not use at once.
+    if encodes_on_two_threads(config):
+        return ThreadEncoding(encode, config.max_slots)
+    return InlineEncoding(encode, config.encode_limit)
+
+
+def encodes_on_two_threads(config: EngineConfig) -> bool:
+    """Whether a thread of its own encodes on a CPU, and the calling one helps.
+
+    Not in float32, whose products may depend on the number of threads, nor where layers are
+    streamed: two threads must not use their place on the device at once.
+    """
+    is_float32 = config.precision is Precision.FLOAT32
     is_resident = config.offload is Offload.NONE
-    if config.precision is Precision.FLOAT32 or torch.get_num_threads() == 1 or not is_resident:
-        return InlineEncoding(encode, config.encode_limit)
-    return ThreadEncoding(encode, config.max_slots)
+    may = config.overlap_encoding and config.on_cpu and torch.get_num_threads() > 1
+    return may and is_resident and not is_float32
 
 
 def _half() -> int:

@@ -11,6 +11,7 @@ import torch
 
 from engine.config import EngineConfig, ModelDimensions
 from engine.devices import usable_bytes
+from engine.encode_ahead import encodes_on_two_threads
 from engine.errors import EngineError
 from engine.memory import Load, MemoryUse, memory_use
 from engine.parallel.shares import RankShare
@@ -47,7 +48,16 @@ def rank_memory(
     )
     share = RankShare.of(dims, stages[index], tensor_parallel, formats, config.offload)
     n_groups = len(group_sizes(stages, config.max_slots))
-    load = Load(config.max_slots, config.positions(dims), config.encode_limit, n_groups)
+    is_whole = stages == (Stage.whole(dims),)
+    by_two = is_whole and config.max_slots > 1 and encodes_on_two_threads(config)
+    load = Load(
+        n_slots=config.max_slots,
+        max_length=config.positions(dims),
+        encode_batch=config.encode_limit,
+        n_groups=n_groups,
+        n_encoders=1 + by_two,
+        loads_here=arithmetic.is_cpu,
+    )
     return memory_use(share, load, runtime)
 
 

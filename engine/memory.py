@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 
 import torch
 
-from engine.parallel.shares import LayerShare, LinearShare, RankShare
+from engine.parallel.shares import LayerShare, LinearShare, RankShare, is_native
 from engine.precision import CrossAttentionMode, WeightFormat
 
 _LOG_MEL_BYTES = 30_000_000
@@ -29,7 +29,9 @@ class Load:
         n_groups: batches that take turns.
         max_length: positions of a self-attention slot.
         encode_batch: windows encoded, or prompts run, as one batch.
+        n_encoders: such batches at once.
         prompt_length: positions of each prompt, for activations.
+        loads_here: weights are read into the device's own memory, which is the host's.
     """
 
     n_slots: int
@@ -37,6 +39,8 @@ class Load:
     encode_batch: int
     n_groups: int = 1
     prompt_length: float = 4.0
+    n_encoders: int = 1
+    loads_here: bool = False
 
     @property
     def rows(self) -> float:
@@ -52,7 +56,8 @@ class MemoryUse:
         encoder_weights, decoder_weights: as loaded; embeddings and logits are the decoder's.
         cross: keys and values of windows in all slots, or the encoder's output in their place.
         own: keys and values of tokens in all slots.
-        activations: at most, encoding and decoding at once.
+        activations: at most, encoding and decoding at once, or what loading needs beyond what
+            stays.
         runtime: of the device's libraries before a model is loaded: a CUDA context, or on a CPU the
             process itself.
     """
@@ -99,7 +104,17 @@ def _activation_bytes(share: RankShare, load: Load) -> int:
     encoder = _encoder_peak_bytes(share, load) if share.stage.encoder else 0.0
     decoder = _decoder_peak_bytes(share, load) if share.stage.decoder else 0.0
     states = _frames(share, load) * share.dims.n_audio_state * share.formats.dtype.itemsize
-    return math.ceil(encoder + decoder + (0 if share.is_whole else 2 * states))  # they come, or go
+    running = load.n_encoders * encoder + decoder + (0 if share.is_whole else 2 * states)
+    return math.ceil(max(running, _loading_bytes(share) if load.loads_here else 0))
+
+
+def _loading_bytes(share: RankShare) -> int:
+    """Of the vocabulary's layer, the largest: as it is in the file, in 16 bits, and where it is
+    quantised before it is packed."""
+    if not (share.embeds or share.gives_logits):
+        return 0
+    in_8_bits = share.output.kept is WeightFormat.INT8_DYNAMIC
+    return share.output.n_values * (torch.float16.itemsize + in_8_bits)
 
 
 def _frames(share: RankShare, load: Load) -> int:
@@ -165,6 +180,8 @@ def _layer_peak_bytes(share: LayerShare, rows: float, length: int, many_rows: bo
         attention += 3 * share.heads * share.width * product
     in_8_bits = formats.weights is WeightFormat.INT8_DYNAMIC
     hidden_bytes = _INT8_HIDDEN_BYTES if in_8_bits else 2 * product
+    if in_8_bits and is_native(formats) and many_rows:
+        hidden_bytes = 0  # they never leave a core's cache
     residual = 3 * share.width * formats.dtype.itemsize
     peak = rows * (residual + max(attention, share.hidden * hidden_bytes))
     return peak + max(_temporary(share, x, many_rows) for x in share.linears)
