@@ -33,7 +33,7 @@ STEPS: dict[str, dict[str, object]] = {
     "windows in 8 bits": {"cross_attention": CrossAttentionMode.CACHED_8BIT},
     "absorbed instead": {"cross_attention": CrossAttentionMode.ABSORBED},
     "tokens in 8 bits": {"int8_self_attention": True},
-    "224 tokens a slot": {"max_length": 224},
+    "228 positions a slot": {"max_length": 228},
     "one window encoded at once": {"encode_batch": 1},
     "int8 weights": {"precision": Precision.INT8_WEIGHT_ONLY},
     "int4 weights": {"precision": Precision.INT4_G64},

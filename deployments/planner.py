@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from deployments.accelerators import device_model, shared_arithmetic
 from deployments.gpu_catalogue import Gpu, Instance, gpu_catalogue
 from engine.config import CHUNK_LENGTH_S, EngineConfig, ModelDimensions
-from engine.errors import EngineError, PrecisionError, ShardingError
+from engine.errors import EngineError, NoRoomError, PrecisionError, ShardingError
 from engine.fit import fitted, rank_memory, ways_down
 from engine.memory import MemoryUse
 from engine.parallel.balance import balance
@@ -25,8 +25,9 @@ BATCHES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 ENOUGH = 0.95
 """Of the most windows a second: a batch that reaches it is large enough, and answers sooner."""
 REACHED = 0.5
-"""Of its roof, what TensorRT-LLM reached with large-v3 in MLPerf Inference 5.1 on an H200 (67.9 of
-136.6 samples/s); prices an hour of audio are at this rate."""
+"""Of the roof: about what TensorRT-LLM reached with large-v3 in MLPerf Inference 5.1, 67.9
+samples/s on an H200 (mlcommons/inference_results_v5.1), where this roofline allows some 140. Prices
+of an hour of audio are at this rate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +125,9 @@ def cheapest_way(question: Question, gpu: Gpu) -> Plan:
     """
     try:
         return plan(question, gpu)
-    except (PrecisionError, ShardingError):
-        raise
     except EngineError as error:
+        if isinstance(error, PrecisionError | ShardingError) and not isinstance(error, NoRoomError):
+            raise
         reason = error
     precision = question.precision or shared_arithmetic([gpu.name]).default
     config = replace(question.config, device="cuda", precision=precision)
@@ -204,10 +205,8 @@ def _costs(
     question: Question, gpu: Gpu, config: EngineConfig
 ) -> tuple[tuple[Stage, ...], Sequence[StageCost]]:
     """The stages, and the time and memory of a rank of each."""
-    dims, device = question.dims, device_model(gpu.name)
-    formats = config.precision.formats(
-        shared_arithmetic([gpu.name]), config.cross_attention, config.int8_self_attention
-    )
+    dims, device = question.dims, device_model(gpu.name, config.precision)
+    formats = config.formats_on(shared_arithmetic([gpu.name]))
     rest = (
         question.tensor_parallel,
         formats,

@@ -7,6 +7,7 @@ ranks, whose owner it is; Serve removes the placement group and brings another r
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -64,7 +65,10 @@ def load_sharded_engine(spec: TierSpec, sharding: Sharding, group: PlacementGrou
     """
     torch.set_num_threads(1)  # the ranks do the computing
     checkpoint = open_checkpoint(spec.model)
-    config = spec.engine_config(shared_default_precision(sharding.accelerators))
+    config = replace(
+        spec.engine_config(shared_default_precision(sharding.accelerators)),
+        half=shared_arithmetic(sharding.accelerators).half,
+    )
     mesh = make_mesh(checkpoint.dims, sharding, config)
     check_mesh(checkpoint, mesh)
     logger.info(
@@ -106,11 +110,7 @@ def make_mesh(dims: ModelDimensions, sharding: Sharding, config: EngineConfig) -
         dims,
         [device_model(name) for name in sharding.accelerators],
         sharding.tensor_parallel,
-        config.precision.formats(
-            shared_arithmetic(sharding.accelerators),
-            config.cross_attention,
-            config.int8_self_attention,
-        ),
+        config.formats_on(shared_arithmetic(sharding.accelerators)),
         Workload(config.max_slots),
         config.positions(dims),
         config.encode_limit,

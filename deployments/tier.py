@@ -36,7 +36,8 @@ class TierSpec:
         max_slots: chunks decoded at once.
         threads: CPU threads to compute with; of each rank, if there are several.
         sharding: None: one device has the whole model.
-        cross_attention, int8_self_attention, max_length, offload: as in `engine.EngineConfig`.
+        cross_attention, int8_self_attention, encode_batch, max_length, offload: as in
+            `engine.EngineConfig`.
     """
 
     name: str
@@ -48,6 +49,7 @@ class TierSpec:
     sharding: Sharding | None = None
     cross_attention: CrossAttentionMode | None = None
     int8_self_attention: bool = False
+    encode_batch: int | None = None
     max_length: int | None = None
     offload: Offload = Offload.NONE
 
@@ -62,6 +64,7 @@ class TierSpec:
             cross_attention=self.cross_attention,
             int8_self_attention=self.int8_self_attention,
             max_slots=self.max_slots,
+            encode_batch=self.encode_batch,
             max_length=self.max_length,
             offload=self.offload,
         )

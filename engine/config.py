@@ -61,6 +61,8 @@ class EngineConfig:
         cross_attention: what is kept of a window for the decoder; None: 8-bit keys and values where
             native kernels serve an int8 model, else those in the precision's format.
         int8_self_attention: keep keys and values of tokens in 8 bits.
+        half: the 16-bit format of a quantised model; None: the device's own. Devices that share a
+            model must have the same.
         max_slots: sequences decoded at once; each holds a fixed self- and cross-attention slot.
         encode_batch: chunks encoded as one batch when admitted, hence what a newcomer waits for
             at most. None: 1 on a CPU, where the encoder is bound by arithmetic, 8 elsewhere, or
@@ -84,6 +86,7 @@ class EngineConfig:
     precision: Precision = Precision.FLOAT32
     cross_attention: CrossAttentionMode | None = None
     int8_self_attention: bool = False
+    half: torch.dtype | None = None
     max_slots: int = 8
     encode_batch: int | None = None
     max_length: int | None = None
@@ -115,8 +118,13 @@ class EngineConfig:
         Raises:
             PrecisionError: the device does not have it.
         """
-        arithmetic = Arithmetic.of(torch.device(self.device))
-        return self.precision.formats(arithmetic, self.cross_attention, self.int8_self_attention)
+        return self.formats_on(Arithmetic.of(torch.device(self.device)))
+
+    def formats_on(self, arithmetic: Arithmetic) -> NumberFormats:
+        """As `formats`, on a device that need not be here."""
+        return self.precision.formats(
+            arithmetic, self.cross_attention, self.int8_self_attention, self.half
+        )
 
     @property
     def on_cpu(self) -> bool:
@@ -132,4 +140,5 @@ class EngineConfig:
 
     @property
     def encode_limit(self) -> int:
-        return self.encode_batch or (1 if self.on_cpu else 8)
+        """Windows encoded at once; never more than there are slots."""
+        return min(self.encode_batch or (1 if self.on_cpu else 8), self.max_slots)

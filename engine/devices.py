@@ -7,18 +7,24 @@ import torch
 
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
+_RECLAIMABLE = ("inactive_file", "active_file", "slab_reclaimable")
+"""What a container's memory counts until it is needed."""
+_GPU_RESERVE_BYTES = 2**29
+"""Of a GPU's free memory, for libraries' workspaces, graphs and what the allocator rounds up to: an
+allowance, not a measurement."""
 
 
 def free_bytes(device: torch.device) -> float:
     """What this process may still take of a device's memory; infinite where nothing tells.
 
-    On a GPU what the driver has free, and what torch's allocator holds without using it. On a CPU
+    On a GPU what the driver has free, and what torch's allocator holds without using it, but for
+    an allowance. On a CPU
     the smaller of what the system can give and what the container's limit leaves.
     """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return float(free + unused)
+        return float(free + unused - _GPU_RESERVE_BYTES)
     return min(_system_bytes(), _container_bytes())
 
 
@@ -49,9 +55,9 @@ def _container_bytes() -> float:
     limit, used = _read(_CGROUP / "memory.max"), _read(_CGROUP / "memory.current")
     if not limit.isdigit() or not used.isdigit():
         return float("inf")
-    cached = [line.split()[1] for line in _read(_CGROUP / "memory.stat").splitlines()
-              if line.startswith("inactive_file ")]  # fmt: skip
-    return float(int(limit) - int(used) + sum(map(int, cached)))
+    stat = dict(line.split() for line in _read(_CGROUP / "memory.stat").splitlines())
+    cached = sum(int(stat.get(name, 0)) for name in _RECLAIMABLE)
+    return float(int(limit) - int(used) + cached)
 
 
 def _read(path: Path) -> str:

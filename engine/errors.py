@@ -5,6 +5,7 @@ EngineError
 |-- WeightsError            files are there but wrong: hash, format, a missing or misshapen tensor
 |-- PrecisionError          the device does not have the number format
 |-- ShardingError           the model cannot be split over ranks as asked
+|   `-- NoRoomError         no split of it fits the devices' memory
 |-- GangError               a rank of a gang failed, died or hangs
 |-- RequestError            a request that this model cannot serve (also a ValueError)
 """
@@ -28,6 +29,10 @@ class PrecisionError(EngineError):
 
 class ShardingError(EngineError):
     """The model cannot be split over ranks as asked."""
+
+
+class NoRoomError(ShardingError):
+    """No split of the model fits the devices' memory."""
 
 
 class GangError(EngineError):

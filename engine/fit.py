@@ -13,7 +13,7 @@ from engine.config import EngineConfig, ModelDimensions
 from engine.devices import usable_bytes
 from engine.encode_ahead import encodes_on_two_threads
 from engine.errors import EngineError
-from engine.memory import Load, MemoryUse, memory_use
+from engine.memory import Load, MemoryUse, longest_prompt, memory_use
 from engine.parallel.shares import RankShare
 from engine.parallel.stages import Stage, group_sizes
 from engine.precision import Arithmetic, CrossAttentionMode, Offload, Precision
@@ -25,8 +25,10 @@ _KINDS = {
     "activations": ("activations",),
     "runtime": ("runtime",),
 }
-_SHORTER = 224
-"""Positions of a slot that hold any window's text, without a prompt."""
+_SHORTER = 228
+"""Positions of a slot that hold any window's text, 224 tokens at most, without a prompt."""
+_NAMES = {"max_slots": "batch_size"}
+"""As settings and command line call it."""
 
 
 def rank_memory(
@@ -43,9 +45,7 @@ def rank_memory(
     Raises:
         PrecisionError: the device does not have the precision.
     """
-    formats = config.precision.formats(
-        arithmetic, config.cross_attention, config.int8_self_attention
-    )
+    formats = config.formats_on(arithmetic)
     share = RankShare.of(dims, stages[index], tensor_parallel, formats, config.offload)
     n_groups = len(group_sizes(stages, config.max_slots))
     is_whole = stages == (Stage.whole(dims),)
@@ -55,6 +55,7 @@ def rank_memory(
         max_length=config.positions(dims),
         encode_batch=config.encode_limit,
         n_groups=n_groups,
+        prompt_length=longest_prompt(config.positions(dims)),
         n_encoders=1 + by_two,
         loads_here=arithmetic.is_cpu,
     )
@@ -70,8 +71,10 @@ def fitted(
         available: bytes.
 
     Raises:
-        EngineError: not even one fits.
+        EngineError: not even one fits, or a CPU's layers are to be kept in the host's memory.
     """
+    if arithmetic.is_cpu and config.offload is not Offload.NONE:
+        raise EngineError(f"offload={config.offload} is for GPUs: a CPU's memory is the host's")
     stages = (Stage.whole(dims),)
     limit = config.encode_limit
     for batch in [limit] if config.encode_batch is not None else _halved(limit):
@@ -102,6 +105,7 @@ def check_rank(
     """
     Raises:
         EngineError: a rank's part does not fit its device, by the config's limit or as it is now.
+            What ranks beside it on the same device have not taken yet is not seen.
     """
     device = torch.device(config.device)
     arithmetic, available = Arithmetic.of(device), usable_bytes(device, config.memory_bytes)
@@ -122,6 +126,9 @@ def ways_down(config: EngineConfig) -> Iterator[dict[str, Any]]:
     read of it.
     """
     changes: dict[str, Any] = {}
+    if config.encode_limit > 1 and config.encode_batch is not None:
+        changes["encode_batch"] = 1
+        yield dict(changes)
     if config.cross_attention is not CrossAttentionMode.ABSORBED:
         changes["cross_attention"] = CrossAttentionMode.ABSORBED
         yield dict(changes)
@@ -169,10 +176,11 @@ def _halved(n: int) -> list[int]:
 
 def _smaller(precision: Precision) -> list[Precision]:
     """Those with smaller weights that any device has, the most exact first."""
-    order = [Precision.FLOAT32, Precision.INT8_WEIGHT_ONLY, Precision.INT4_G64]
-    if precision in order:
-        return order[order.index(precision) + 1 :]
-    return [] if "int4" in precision else order[1:]
+    if precision is Precision.FLOAT32:
+        return [Precision.FLOAT16, Precision.INT8_WEIGHT_ONLY, Precision.INT4_G64]
+    if precision in (Precision.INT8_WEIGHT_ONLY, Precision.FP8):
+        return [Precision.INT4_G64]
+    return [] if "int4" in precision else [Precision.INT8_WEIGHT_ONLY, Precision.INT4_G64]
 
 
 def _advice(
@@ -194,7 +202,10 @@ def _advice(
         found.append({"max_slots": fewer, **smallest})
     if not found:
         return "no setting makes it fit: split it over several devices"
-    texts = [", ".join(f"{name}={value}" for name, value in c.items()) for c in found]
+    texts = [
+        ", ".join(f"{_NAMES.get(name, name)}={value}" for name, value in changes.items())
+        for changes in found
+    ]
     return f"it fits with {' or with '.join(texts)}"
 
 

@@ -16,6 +16,8 @@ from engine.precision import CrossAttentionMode, WeightFormat
 _LOG_MEL_BYTES = 30_000_000
 """Of a window's waveform, its overlapping frames, their spectrum and power, and the Fourier
 transform's own; measured on a CPU."""
+_FP8_HIDDEN_BYTES = 12
+"""Of each hidden unit in 8-bit floating point: 16 bits, a copy, float32, scaled, and 8 bits."""
 _INT8_HIDDEN_BYTES = 14
 """Of each hidden unit that torch quantises: bfloat16, and float32 as it was, scaled and shifted."""
 
@@ -30,7 +32,7 @@ class Load:
         max_length: positions of a self-attention slot.
         encode_batch: windows encoded, or prompts run, as one batch.
         n_encoders: such batches at once.
-        prompt_length: positions of each prompt, for activations.
+        prompt_length: positions of each prompt, at most (`longest_prompt`).
         loads_here: weights are read into the device's own memory, which is the host's.
     """
 
@@ -85,6 +87,11 @@ class MemoryUse:
         """Each kind by its name."""
         for field in fields(self):
             yield field.name, getattr(self, field.name)
+
+
+def longest_prompt(max_length: int) -> int:
+    """Positions of a prompt with its text before: half of a slot, and the start sequence."""
+    return max_length // 2 + 4
 
 
 def memory_use(share: RankShare, load: Load, runtime: int = 0) -> MemoryUse:
@@ -148,12 +155,14 @@ def _decoder_peak_bytes(share: RankShare, load: Load) -> float:
     if not decoder.is_absorbed:
         fill += 4 * _frames(share, load) * decoder.columns * product
         fill += decoder.cross_kv.temporary_bytes(share.formats, many_rows=True)
-    rows = max(load.rows, 2 * load.encode_batch, load.encode_batch * load.prompt_length)
+    prompt_rows = load.encode_batch * load.prompt_length
+    prompt = _layer_peak_bytes(decoder, prompt_rows, share.dims.n_audio_ctx, many_rows=False)
+    rows = max(load.rows, 2 * load.encode_batch)
     step = _layer_peak_bytes(decoder, rows, share.dims.n_audio_ctx, many_rows=False)
     step += _cache_copies(share, load)
     if share.gives_logits:
         step += rows * share.output.n_out * (product + 4 * torch.float32.itemsize)
-    return max(fill, step)
+    return max(fill, step, prompt)
 
 
 def _cache_copies(share: RankShare, load: Load) -> float:
@@ -180,6 +189,8 @@ def _layer_peak_bytes(share: LayerShare, rows: float, length: int, many_rows: bo
         attention += 3 * share.heads * share.width * product
     in_8_bits = formats.weights is WeightFormat.INT8_DYNAMIC
     hidden_bytes = _INT8_HIDDEN_BYTES if in_8_bits else 2 * product
+    if formats.weights is WeightFormat.FP8:
+        hidden_bytes = _FP8_HIDDEN_BYTES
     if in_8_bits and is_native(formats) and many_rows:
         hidden_bytes = 0  # they never leave a core's cache
     residual = 3 * share.width * formats.dtype.itemsize

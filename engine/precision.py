@@ -84,6 +84,7 @@ class Arithmetic:
     is_cpu: bool
     bfloat16: bool
     fp8: bool
+    int8: bool = True
     native: bool = False
 
     @classmethod
@@ -96,8 +97,15 @@ class Arithmetic:
 
     @classmethod
     def of_gpu(cls, name: str, capability: tuple[int, int]) -> "Arithmetic":
-        """bfloat16 came with compute capability 8.0 (Ampere), fp8 with 8.9 (Ada)."""
-        return cls(name, False, bfloat16=capability >= (8, 0), fp8=capability >= (8, 9))
+        """8-bit products came with compute capability 7.5 (Turing), bfloat16 with 8.0 (Ampere), fp8
+        with 8.9 (Ada)."""
+        return cls(
+            name,
+            is_cpu=False,
+            bfloat16=capability >= (8, 0),
+            fp8=capability >= (8, 9),
+            int8=capability >= (7, 5),
+        )
 
     @property
     def half(self) -> torch.dtype:
@@ -136,20 +144,25 @@ class Precision(StrEnum):
     FP8 = "fp8"
 
     def is_supported(self, arithmetic: Arithmetic) -> bool:
-        if self is Precision.BFLOAT16:
-            return arithmetic.bfloat16
-        return arithmetic.fp8 if self is Precision.FP8 else True
+        needed = {
+            Precision.BFLOAT16: arithmetic.bfloat16,
+            Precision.INT8: arithmetic.int8,
+            Precision.FP8: arithmetic.fp8,
+        }
+        return needed.get(self, True)
 
     def formats(
         self,
         arithmetic: Arithmetic,
         cross: CrossAttentionMode | None = None,
         int8_self: bool = False,
+        half: torch.dtype | None = None,
     ) -> NumberFormats:
         """What it is on a device.
 
         Args:
             cross: None: `CACHED_8BIT` where native kernels serve an `INT8` model, else `CACHED`.
+            half: the 16-bit format of quantised models; None: the device's own.
 
         Raises:
             PrecisionError: the device does not have it; the message names what it has.
@@ -157,8 +170,10 @@ class Precision(StrEnum):
         if not self.is_supported(arithmetic):
             able = ", ".join(p for p in Precision if p.is_supported(arithmetic))
             raise PrecisionError(f"{arithmetic.name} has no {self.value}; it has {able}")
+        if half == torch.bfloat16 and not arithmetic.bfloat16:
+            raise PrecisionError(f"{arithmetic.name} has no bfloat16")
         plain = {p: getattr(torch, p.value) for p in _PLAIN}
-        product = plain.get(self, arithmetic.half)
+        product = plain.get(self, half or arithmetic.half)
         # On a CPU norms are faster in float32 than in bfloat16, and sums are better.
         is_bfloat16_on_cpu = arithmetic.is_cpu and product == torch.bfloat16
         dtype = torch.float32 if is_bfloat16_on_cpu else product

@@ -112,6 +112,7 @@ def _spec(tier: TierSettings) -> TierSpec:
         sharding=sharding,
         cross_attention=tier.cross_attention,
         int8_self_attention=tier.int8_self_attention,
+        encode_batch=tier.encode_batch,
         max_length=tier.max_length,
         offload=tier.offload,
     )

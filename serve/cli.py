@@ -104,7 +104,7 @@ def _add_cluster_commands(commands: "argparse._SubParsersAction[argparse.Argumen
 def _add_plan(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Which GPUs a model fits, with which settings, how fast that can be at most, and what an "
-        "hour of audio costs. Arithmetic: it needs neither a GPU nor the model's weights."
+        "hour of audio costs. Arithmetic: it needs no GPU, nor a published model's files."
     )
     parser.add_argument("model", nargs="?", help="published model, folder, hub id or demo model")
     parser.add_argument("--gpu", action="append", help="class, such as L4; repeatable; default all")

@@ -12,8 +12,9 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
-from deployments.accelerators import CPU
-from engine import CrossAttentionMode, Offload, Precision
+from deployments.accelerators import CPU, shared_arithmetic, shared_default_precision
+from engine import CrossAttentionMode, EngineConfig, Offload, Precision
+from engine.errors import PrecisionError
 
 ENVIRONMENT_PREFIX = "MURMUR__"
 """`MURMUR__LIMITS__MAX_UPLOAD_MB=100` sets `limits.max_upload_mb`; values are YAML."""
@@ -49,6 +50,9 @@ class TierSettings(_Section):
     offload: Offload = Offload.NONE
     """Layers that stay in the host's memory and come to a GPU two at a time, for one that is too
     small: `none`, `encoder`, or `all`, which is slow."""
+    encode_batch: Annotated[int, Field(ge=1)] | None = None
+    """Chunks encoded as one batch; by default 8 on a GPU, or what there is memory for, and 1 on a
+    CPU."""
     max_length: Annotated[int, Field(ge=32, multiple_of=4)] | None = None
     """Tokens of a chunk's text that there is room for, prompt included; by default the model's 448.
     Half of it at most is for the prompt."""
@@ -95,6 +99,20 @@ class TierSettings(_Section):
         classes = set(self.accelerators)
         if CPU in classes and len(classes) > 1:
             raise ValueError("stage_accelerators must be all cpu or all GPUs")
+        return self
+
+    @model_validator(mode="after")
+    def _devices_have_the_formats(self) -> "TierSettings":
+        try:
+            config = EngineConfig(
+                precision=self.precision or shared_default_precision(self.accelerators),
+                cross_attention=self.cross_attention,
+            )
+            config.formats_on(shared_arithmetic(self.accelerators))
+        except PrecisionError as error:
+            raise ValueError(f"precision: {error}") from error
+        if self.offload is not Offload.NONE and CPU in self.accelerators:
+            raise ValueError("offload is for GPUs: a CPU's memory is the host's")
         return self
 
     @property

@@ -4,10 +4,12 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from deployments.errors import CatalogueError
-from deployments.gpu_catalogue import Gpu, gpu_catalogue
+from deployments.gpu_catalogue import Gpu, Instance, gpu_catalogue
 from deployments.planner import REACHED, Plan, Question, advice, cheapest_way, gpus, plan
 from engine import (
     CrossAttentionMode,
@@ -28,12 +30,13 @@ from serve.exit_codes import EXIT_BAD_INPUT, EXIT_OK
 
 _GPU = Arithmetic.of_gpu("a GPU", (9, 0))
 _NOTE = (
-    "RTFx: seconds of audio a second at most, from peak arithmetic and bandwidth (a roofline). "
+    "RTFx: seconds of audio a second at most, from peak arithmetic and bandwidth, encoding and "
+    "decoding in turn (a roofline). "
     f"$: of an hour of audio, always busy at {REACHED:.0%} of that; prices of {{dated}}, "
-    "on demand / spot, of the machine with the cheapest such GPU. GB: 10^9 bytes, of the fullest "
+    "of the machine with the cheapest such GPU. GB: 10^9 bytes, of the fullest "
     "GPU, 1.07 of it for CUDA."
 )
-_HEAD = ("GPU", "settings", "batch", "GB", "of", "RTFx", "$/h on demand", "$/h spot", "machine")
+_HEAD = ("GPU", "settings", "batch", "GB", "of", "RTFx", "$/h on demand", "$/h spot")
 _PARTS = ("weights", "windows", "tokens", "activations", "CUDA")
 
 
@@ -78,6 +81,8 @@ def _question(args: argparse.Namespace, dims: ModelDimensions) -> Question:
     for name in ("batch", "tp", "pp"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise ValueError(f"--{name} must be at least 1, got {getattr(args, name)}")
+    if not 0 <= args.tokens <= dims.n_text_ctx:
+        raise ValueError(f"--tokens must be 0 to {dims.n_text_ctx}, got {args.tokens}")
     config = EngineConfig(
         cross_attention=args.cross_attention and CrossAttentionMode(args.cross_attention),
         int8_self_attention=args.int8_self_attention,
@@ -101,7 +106,6 @@ def _dims(model: str) -> ModelDimensions:
 
 
 def _row(p: Plan) -> tuple[str, ...]:
-    machine = p.instance or p.spot_instance
     return (
         p.gpu.name if p.n_gpus == 1 else f"{p.n_gpus} x {p.gpu.name}",
         _settings(p),
@@ -109,9 +113,8 @@ def _row(p: Plan) -> tuple[str, ...]:
         f"{p.needed_bytes / 1e9:.2f}",
         f"{p.gpu.memory_bytes / 1e9:.1f}",
         f"{p.rtfx:.0f}",
-        _dollars(p.usd_per_audio_hour(spot=False)),
-        _dollars(p.usd_per_audio_hour(spot=True)),
-        f"{machine.cloud} {machine.type}" if machine else "-",
+        _dollars(p.usd_per_audio_hour(spot=False), p.instance),
+        _dollars(p.usd_per_audio_hour(spot=True), p.spot_instance),
     )
 
 
@@ -135,13 +138,16 @@ def _settings(p: Plan) -> str:
     return ", ".join(parts) + (" *" if p.changes else "")
 
 
-def _dollars(amount: float | None) -> str:
-    return "-" if amount is None else f"{amount:.4f}"
+def _dollars(amount: float | None, instance: Instance | None) -> str:
+    if amount is None or instance is None:
+        return "-"
+    return f"{amount:.4f} {instance.cloud} {instance.type}"
 
 
 def _print_details(question: Question, plans: Iterable[Plan]) -> None:
     for p in plans:
-        print(f"\n{p.gpu.name}: {advice(question, p.gpu)}")
+        as_planned = replace(question, config=p.config, precision=p.config.precision)
+        print(f"\n{p.gpu.name}: {advice(as_planned, p.gpu)}")
         if p.changes:
             changed = ", ".join(f"{name}={value}" for name, value in p.changes)
             print(f"* does not fit as asked; it fits with {changed}")
@@ -183,11 +189,14 @@ def _as_json(p: Plan, model: str, text: str) -> dict[str, Any]:
 
 def _print_matrix(args: argparse.Namespace) -> int:
     """Every published model on every GPU."""
-    cells = {
-        (model, gpu.name): cheapest_way(_question(args, dims), gpu)
-        for model, dims in MODEL_SIZES.items()
-        for gpu in gpus()
-    }
+    if args.model or args.gpu:
+        raise ValueError("--matrix has every model and GPU: name none")
+    find = plan if args.strict else cheapest_way
+    cells: dict[tuple[str, str], Plan] = {}
+    for model, dims in MODEL_SIZES.items():
+        for gpu in gpus():
+            with suppress(EngineError):  # a cell without a plan
+                cells[model, gpu.name] = find(_question(args, dims), gpu)
     if args.json:
         rows = [_as_json(p, model, "") for (model, _), p in cells.items()]
         print(json.dumps({"prices_dated": str(gpu_catalogue().dated), "plans": rows}, indent=2))
@@ -196,7 +205,7 @@ def _print_matrix(args: argparse.Namespace) -> int:
     table = [("model", "million", "float32", "16 bit", "int8", "int4", *names)]
     for model, dims in MODEL_SIZES.items():
         weights = [f"{_weight_bytes(dims, p) / 1e9:.2f}" for p in _WEIGHTS]
-        fits = [_cell(cells[model, name]) for name in names]
+        fits = [_cell(cells.get((model, name))) for name in names]
         table.append((model, f"{n_values(dims) / 1e6:.0f}", *weights, *fits))
     _print_table(table)
     print(
@@ -219,7 +228,9 @@ def _weight_bytes(dims: ModelDimensions, precision: Precision) -> int:
     return share.encoder_bytes + share.decoder_bytes
 
 
-def _cell(p: Plan) -> str:
+def _cell(p: Plan | None) -> str:
+    if p is None:
+        return "-"
     mark = "*" if p.changes else ""
     return f"{p.config.max_slots}: {p.needed_bytes / 1e9:.1f}, {p.rtfx:.0f}{mark}"
 

@@ -61,7 +61,10 @@ class Int8WeightLinear(WeightOnlyLinear):
         self.register_buffer("scale", scale.to(product))
 
     def _multiply(self, x: torch.Tensor) -> torch.Tensor:
-        """The scales belong to outputs: they can follow the product."""
+        """The scales belong to outputs: they can follow the product, but for float16, in which a
+        product of whole numbers exceeds what it holds."""
+        if self.product == torch.float16:
+            return F.linear(x, self.dequantized())
         return F.linear(x, self.weight.to(self.product)) * self.scale
 
     def dequantized(self) -> torch.Tensor:

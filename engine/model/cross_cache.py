@@ -58,7 +58,8 @@ class Int8CrossCache:
     """In 8 bits, with a scale for each head of each frame: half the bytes of a 16-bit one.
 
     Scores are scaled behind their product and weights before theirs, so that keys and values are
-    converted and never scaled.
+    converted and never scaled; weights by a part of the head's greatest scale, because float16
+    holds no weights of a thousandth of a small scale.
 
     Args:
         shape: (slots, H, n_audio_ctx, D).
@@ -94,9 +95,11 @@ class Int8CrossCache:
         keys, values = (x[slots].flatten(0, 1).to(self.dtype) for x in (self._keys, self._values))
         scores = torch.bmm(flat, keys.transpose(1, 2)).float()
         scores *= self._key_scales[slots].flatten(0, 1)[:, None]
-        weights = torch.softmax(scores, dim=-1) * self._value_scales[slots].flatten(0, 1)[:, None]
-        out = torch.bmm(weights.to(self.dtype), values).view(q.shape)
-        return merge_heads(out).to(queries.dtype)
+        scales = self._value_scales[slots].flatten(0, 1)[:, None]
+        greatest = scales.amax(-1, keepdim=True).clamp_(min=torch.finfo(torch.float32).tiny)
+        weights = torch.softmax(scores, dim=-1) * (scales / greatest)
+        out = torch.bmm(weights.to(self.dtype), values).float() * greatest
+        return merge_heads(out.view(q.shape)).to(queries.dtype)
 
 
 class NativeInt8CrossCache:

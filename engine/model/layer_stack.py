@@ -91,6 +91,7 @@ class _CopyStream:
     """Copies to the device beside what it computes; on a CPU at once."""
 
     def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._on_gpu = device.type == "cuda"
         if self._on_gpu:
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
@@ -111,11 +112,11 @@ class _CopyStream:
 
     def wait_arrived(self, place: int) -> None:
         if self._on_gpu and place in self._arrived:
-            torch.cuda.current_stream().wait_event(self._arrived[place])
+            torch.cuda.current_stream(self._device).wait_event(self._arrived[place])
 
     def mark_used(self, place: int) -> None:
         if self._on_gpu:
-            self._used[place] = torch.cuda.current_stream().record_event()
+            self._used[place] = torch.cuda.current_stream(self._device).record_event()
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from engine.config import ModelDimensions
-from engine.errors import ShardingError
+from engine.errors import NoRoomError
 from engine.parallel.cost import DeviceModel, StageCost, Workload, stage_cost
 from engine.parallel.stages import (
     Stage,
@@ -34,7 +34,8 @@ def balance(
     stages take the least time together.
 
     Raises:
-        ShardingError: there are more stages than layers or more ranks than heads, or no cut fits.
+        ShardingError: there are more stages than layers or more ranks than heads.
+        NoRoomError: no cut fits.
     """
     check_tensor_parallel(dims, tensor_parallel)
     check_pipeline_parallel(dims, len(devices))
@@ -70,7 +71,7 @@ class _Cutter:
         found first, and then the best of the cuts that keep to it."""
         fastest = self._search(self._time, max)
         if fastest is None:
-            raise ShardingError(self._shortfall())
+            raise NoRoomError(self._shortfall())
         limit_s = fastest[0][0]
 
         def within(stage: Stage, device: DeviceModel, n_decoding: int) -> _Weight | None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from engine.config import ModelDimensions
-from engine.memory import Load, MemoryUse, memory_use
+from engine.memory import Load, MemoryUse, longest_prompt, memory_use
 from engine.parallel.shares import LayerShare, LinearShare, RankShare
 from engine.parallel.stages import Stage, group_sizes
 from engine.precision import CrossAttentionMode, NumberFormats, Offload
@@ -251,9 +251,8 @@ def stage_cost(
     """
     share = RankShare.of(dims, stage, tensor_parallel, formats, offload)
     times = _Times(share, device, workload, max_length, encode_batch)
-    load = Load(
-        workload.n_slots, max_length, encode_batch, workload.n_groups, workload.prompt_tokens
-    )
+    longest = longest_prompt(max_length)
+    load = Load(workload.n_slots, max_length, encode_batch, workload.n_groups, longest)
     return StageCost(times.encode_s(), times.decode_s(), memory_use(share, load))
 
 

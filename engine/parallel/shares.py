@@ -55,7 +55,7 @@ class LinearShare:
         if self.kept not in (WeightFormat.INT8, WeightFormat.INT4):
             return 0
         on_cpu = is_bfloat16_on_cpu(formats)
-        copies = 2 if self.kept is WeightFormat.INT4 else 1
+        copies = 3 if self.kept is WeightFormat.INT4 else 1
         is_copied = many_rows or not on_cpu
         return is_copied * copies * self.n_values * formats.product.itemsize
 

@@ -26,7 +26,7 @@ from engine.parallel.stages import Stage
 from engine.precision import NumberFormats
 
 LARGE = Question(MODEL_SIZES["large-v3"], EngineConfig())
-T4, L4, H200 = (gpu_catalogue().gpu(name) for name in ("T4", "L4", "H200"))
+T4, L4 = (gpu_catalogue().gpu(name) for name in ("T4", "L4"))
 
 
 def tiny_gpu(gigabytes: float) -> Gpu:
@@ -40,7 +40,7 @@ def test_what_is_planned_is_the_formulas_sum() -> None:
 
     formats = NumberFormats(torch.bfloat16, torch.bfloat16)
     share = RankShare.of(LARGE.dims, Stage.whole(LARGE.dims), 1, formats)
-    assert p.memory == (memory_use(share, Load(16, 448, 8), RUNTIME_BYTES),)
+    assert p.memory == (memory_use(share, Load(16, 448, 8, prompt_length=228), RUNTIME_BYTES),)
     # Written out: 245.8 MB of windows and 73.4 MB of tokens for each slot.
     assert p.memory[0].cross == pytest.approx(16 * 245.8e6, rel=1e-3)
     assert p.memory[0].own == pytest.approx(16 * 73.4e6, rel=1e-3)
@@ -63,9 +63,9 @@ def test_the_best_batch_fits_and_is_large_enough(model: str) -> None:
 
 
 def test_a_batch_that_does_not_fit_is_refused_with_one_that_does() -> None:
-    with pytest.raises(EngineError, match="it fits with max_slots=(?P<n>\\d+) or with") as caught:
+    with pytest.raises(EngineError, match="it fits with batch_size=\\d+ or with") as caught:
         plan(replace(LARGE, batch=256), T4)
-    fewer = int(str(caught.value).partition("max_slots=")[2].partition(" ")[0])
+    fewer = int(str(caught.value).partition("batch_size=")[2].partition(" ")[0])
     plan(replace(LARGE, batch=fewer), T4)
 
 
@@ -126,4 +126,17 @@ def test_more_memory_never_plans_less() -> None:
     plans: list[Plan] = [plan(LARGE, tiny_gpu(size)) for size in (6, 8, 12, 16, 24, 40)]
     rates = [p.rtfx for p in plans]
     assert rates == sorted(rates)
-    assert H200.memory_bytes > T4.memory_bytes
+
+
+def test_peaks_are_those_of_the_format() -> None:
+    """float32 on an A100 has a sixteenth of the 16-bit peak, and no plan says otherwise."""
+    a100 = gpu_catalogue().gpu("A100-80G")
+    encoder_flops = 32 * (24 * 1500 * 1280**2 + 4 * 1500**2 * 1280)
+    most = 30 / (encoder_flops / 19.5e12)
+    assert plan(replace(LARGE, precision=Precision.FLOAT32), a100).rtfx < most
+    assert plan(LARGE, a100).rtfx > 2 * most
+
+
+def test_ranks_too_get_settings_with_which_they_fit() -> None:
+    pair = replace(LARGE, batch=256, tensor_parallel=2)
+    assert dict(cheapest_way(pair, T4).changes)["cross_attention"] == "absorbed"

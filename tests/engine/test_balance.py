@@ -131,7 +131,7 @@ def test_a_model_that_fits_nowhere_says_what_is_lacking() -> None:
     with pytest.raises(ShardingError) as caught:
         balance(LARGE_V3, [small] * 2, 1, GPU_BFLOAT16, Workload(64), 448, 8)
     assert str(caught.value) == (
-        "no cut of the model into 2 stages fits in memory: the nearest one needs 24.8 GB a rank of "
-        "each stage in all, of 10 GB; stage 0 (encoder 0-31 and decoder 0-14) needs 12.7 GB and "
-        "lacks 7.7 GB"
+        "no cut of the model into 2 stages fits in memory: the nearest one needs 25 GB a rank of "
+        "each stage in all, of 10 GB; stage 0 (encoder 0-31 and decoder 0-14) needs 12.8 GB and "
+        "lacks 7.81 GB"
     )

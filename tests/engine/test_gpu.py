@@ -1,9 +1,23 @@
 """The same tokens and words on a CUDA device. Run with `pytest -m gpu` where there is one."""
 
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
 
-from engine import Checkpoint, DecodingOptions, Engine, EngineConfig, Precision, Request
+from benchmarks.scoring import wer
+from engine import (
+    Checkpoint,
+    CrossAttentionMode,
+    DecodingOptions,
+    Engine,
+    EngineConfig,
+    Offload,
+    Precision,
+    Request,
+)
+from engine.precision import Arithmetic
 from tests.conftest import MODELS
 from tests.support.oracle import Comparison, Oracle
 from tests.support.running import run
@@ -59,3 +73,50 @@ def test_graphs_and_overlap_change_no_token(
         Engine(model, EngineConfig("cuda", max_slots=6)), requests(clips)
     ).items():
         assert result.tokens == expected[name].tokens
+
+
+LOW = [
+    {"precision": Precision.INT8},
+    {"precision": Precision.INT8_WEIGHT_ONLY},
+    {"precision": Precision.INT4_G32},
+    {"precision": Precision.FP8},
+    {"cross_attention": CrossAttentionMode.ABSORBED},
+    {"cross_attention": CrossAttentionMode.CACHED_8BIT, "int8_self_attention": True},
+    {"offload": Offload.ENCODER},
+    {"offload": Offload.ALL},
+    {
+        "precision": Precision.INT8_WEIGHT_ONLY,
+        "cross_attention": CrossAttentionMode.ABSORBED,
+        "int8_self_attention": True,
+        "offload": Offload.ENCODER,
+    },
+]
+
+
+@pytest.mark.parametrize("changes", LOW, ids=str)
+def test_less_memory_writes_the_same_words(
+    changes: dict[str, Any],
+    checkpoints: dict[str, Checkpoint],
+    engines: dict[str, Engine],
+    clips: dict[str, np.ndarray],
+) -> None:
+    """All but a few, with graphs and streams; what the device lacks is refused."""
+    config = EngineConfig("cuda", **{"precision": Precision.FLOAT16, **changes}, max_slots=6)
+    if not config.precision.is_supported(Arithmetic.of(torch.device("cuda"))):
+        pytest.skip(f"this device has no {config.precision}")
+    expected = run(engines["demo:base"], requests(clips))
+    results = run(Engine(checkpoints["demo:base"], config), requests(clips))
+    reference = " ".join(expected[name].text for name in expected)
+    text = " ".join(results[name].text for name in expected)
+    assert wer(reference, text, "en").rate < (0.15 if "int4" in config.precision else 0.05)
+
+
+def test_peak_memory_is_what_was_planned(checkpoints: dict[str, Checkpoint]) -> None:
+    """Within 5 %, of what torch's allocator gave out."""
+    from benchmarks import planned_memory
+
+    arguments = ["--models", "demo:base", "--device", "cuda", "--batches", "16"]
+    options = planned_memory._parse([*arguments, "--ways", "float16,int8-weight-only/absorbed"])
+    for way in options.ways:
+        row = planned_memory._in_a_process(options, "demo:base", way, 16)
+        assert row.ratio == pytest.approx(1.0, abs=0.05), way

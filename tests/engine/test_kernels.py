@@ -23,6 +23,10 @@ from engine.kernels.linear import (
     has_fast_int8,
 )
 from engine.kernels.quantize import quantize_gelu_rows, quantize_rows, quantize_weight
+from engine.kernels.weight_only import Fp8Linear, int4_weight_linear, int8_weight_linear
+from engine.model.cross_cache import Int8CrossCache
+from engine.parallel.shares import LinearShare
+from engine.precision import NumberFormats, WeightFormat
 
 IN, OUT = 96, 160
 
@@ -144,3 +148,61 @@ def test_attention_of_windows_is_attention(length: int) -> None:
     for out in (attend_window(qkv, 64), merge_heads(_attend_in_blocks(q, k, v))):
         assert out.shape == exact.shape and out.dtype == torch.bfloat16
         assert (out.float() - exact).norm() < 0.01 * exact.norm()
+
+
+def weight_only(product: torch.dtype, many_rows: bool, group_size: int = 0) -> list[LinearKernel]:
+    weight, bias = random(OUT, IN, seed=1) * IN**-0.5, random(OUT, seed=2)
+    rest = (weight, bias, torch.float32, product)
+    if not group_size:
+        return [int8_weight_linear(*rest, many_rows)]
+    return [int4_weight_linear(*rest, group_size, many_rows)]
+
+
+@pytest.mark.parametrize("many_rows", [False, True])
+@pytest.mark.parametrize(("group_size", "error"), [(0, 0.01), (32, 0.1), (64, 0.12), (128, 0.15)])
+@pytest.mark.parametrize("product", [torch.bfloat16, torch.float16])
+def test_weights_in_few_bits_are_near_float32s(
+    product: torch.dtype, group_size: int, error: float, many_rows: bool
+) -> None:
+    """Also where the last group is not full: 96 inputs are three quarters of 128."""
+    if product == torch.float16 and not many_rows:
+        pytest.skip("a CPU computes few rows in bfloat16")
+    (kernel,) = weight_only(product, many_rows, group_size)
+    x = random(2, 12, IN, seed=3)
+    weight, bias = random(OUT, IN, seed=1) * IN**-0.5, random(OUT, seed=2)
+    for gelu in (False, True):
+        exact = F.linear(x, weight, bias)
+        exact = F.gelu(exact) if gelu else exact
+        y = kernel(x, gelu)
+        assert y.shape == exact.shape and y.dtype == torch.float32
+        assert (y - exact).norm() < error * exact.norm()
+
+
+def test_float16_holds_products_of_8_bit_weights() -> None:
+    """A hidden unit's thousand inputs of 1 times 127 are beyond what it holds."""
+    weight = torch.ones(16, 1024) * 0.01
+    kernel = int8_weight_linear(weight, None, torch.float32, torch.float16, many_rows=True)
+    y = kernel(torch.ones(4, 1024))
+    assert (y - 10.24).abs().max() < 0.05
+
+
+def test_float16_holds_8_bit_values_that_are_small() -> None:
+    """1500 frames of equal weight, whose values are thousandths."""
+    values = 0.001 * (1 + random(1, 1500, 64).abs())
+    kv = torch.cat([torch.zeros(1, 1500, 64), values], dim=-1)
+    cache = Int8CrossCache((1, 1, 1500, 64), torch.device("cpu"), torch.float16)
+    cache.fill(kv, slice(0, 1))
+    attended = cache.attend(torch.zeros(1, 1, 64), slice(0, 1))
+    assert (attended[0, 0] / values[0].mean(0) - 1).abs().max() < 0.01
+
+
+def test_fp8_is_near_float32_and_takes_what_it_says() -> None:
+    """torch multiplies e4m3 on a CPU as well; no size divides by 16."""
+    weight, bias = random(50, 40, seed=1) * 40**-0.5, random(50, seed=2)
+    kernel = Fp8Linear(weight, bias, torch.bfloat16)
+    x = random(3, 7, 40, seed=3).bfloat16()
+    exact = F.linear(x.float(), weight, bias)
+    assert (kernel(x).float() - exact).norm() < 0.05 * exact.norm()
+    formats = NumberFormats(torch.bfloat16, torch.bfloat16, WeightFormat.FP8)
+    share = LinearShare(50, 40, kept=WeightFormat.FP8)
+    assert sum(buffer.nbytes for buffer in kernel.buffers()) == share.n_bytes(formats)

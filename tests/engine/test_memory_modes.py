@@ -97,7 +97,7 @@ def low(request: pytest.FixtureRequest, checkpoints: dict[str, Checkpoint]) -> E
 def test_few_bits_change_few_words(
     low: Engine, engines: dict[str, Engine], clips: dict[str, np.ndarray]
 ) -> None:
-    """Measured on much more speech in docs/memory.md."""
+    """`benchmarks.precision` measures it on much more speech."""
     requests = [Request(name, pcm) for name, pcm in clips.items()]
     exact, results = run(engines[TINY], requests), run(low, requests)
     reference = " ".join(exact[name].text for name in clips)

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from engine import Checkpoint, Engine, EngineConfig, Offload, Precision, Request
+from engine import Checkpoint, Engine, EngineConfig, EngineError, Offload, Precision, Request
+from engine.executor import LocalExecutor
 from engine.fit import rank_memory
 from engine.model.layer_stack import StreamedLayers, stack_layers
 from engine.model_sizes import LARGE_V3
@@ -70,12 +71,19 @@ def test_the_same_tokens_from_less_memory(
     config = EngineConfig(precision=precision, max_slots=3)
     low = replace(config, offload=offload)
     requests = mixed(clips, 1, multilingual=False) + [Request("b", clips["librivox-0880.wav"])]
-    resident, streamed = Engine(checkpoint, config), Engine(checkpoint, low)
+    resident = Engine(checkpoint, config)
+    # Of a CPU it is refused where memory is checked: its memory is the host's.
+    streamed = Engine(checkpoint, low, LocalExecutor(checkpoint, low))
     check_equal(run(streamed, requests), run(resident, requests))
     saved = resident.executor.runner.n_bytes - streamed.executor.runner.n_bytes
     whole = (Stage.whole(checkpoint.dims),)
     uses = [rank_memory(checkpoint.dims, c, Arithmetic.of(CPU), whole, 0) for c in (config, low)]
     assert saved == uses[0].weights - uses[1].weights > 0
+
+
+def test_a_cpu_has_nowhere_to_offload_to(checkpoints: dict[str, Checkpoint]) -> None:
+    with pytest.raises(EngineError, match="offload=all is for GPUs: a CPU's memory is the host's"):
+        Engine(checkpoints[TINY], EngineConfig(offload=Offload.ALL))
 
 
 def test_the_link_costs_what_it_carries() -> None:

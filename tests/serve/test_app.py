@@ -1,12 +1,18 @@
 """Settings of tiers -> deployments and their places."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 
+from deployments.accelerators import shared_arithmetic
+from engine import CrossAttentionMode, EngineConfig, Offload, Precision
+from engine.errors import PrecisionError
+from engine.precision import Arithmetic
 from serve.app import assemble
 from serve.cluster_command import _short
-from serve.config import Settings, load_settings
+from serve.config import ConfigError, Settings, load_settings
 
 
 def settings_of(**tier: Any) -> Settings:
@@ -55,6 +61,64 @@ def test_several_processes_without_gpus_go_anywhere() -> None:
     assert config.placement_group_bundles == [{"CPU": 2.0}, {"CPU": 1.0}]
     assert not config.placement_group_bundle_label_selector
     assert spec.device == "cpu" and spec.sharding.shard_bundles == (0, 1)
+
+
+def test_settings_of_memory_reach_the_engine() -> None:
+    _, spec = options_of(
+        accelerator="L4",
+        precision="int4-g64",
+        cross_attention="absorbed",
+        int8_self_attention=True,
+        offload="encoder",
+        encode_batch=3,
+        max_length=228,
+        batch_size=17,
+    )
+    assert spec.engine_config(Precision.FLOAT16) == EngineConfig(
+        device="cuda",
+        precision=Precision.INT4_G64,
+        cross_attention=CrossAttentionMode.ABSORBED,
+        int8_self_attention=True,
+        max_slots=17,
+        encode_batch=3,
+        max_length=228,
+        offload=Offload.ENCODER,
+    )
+
+
+@pytest.mark.parametrize(
+    ("tier", "message"),
+    [
+        ({"accelerator": "T4", "precision": "fp8"}, "T4 has no fp8; it has float32, float16, int8"),
+        ({"accelerator": "V100", "precision": "int8"}, "V100 has no int8"),
+        ({"precision": "fp8"}, "a CPU has no fp8"),
+        (
+            {
+                "precision": "bfloat16",
+                "pipeline_parallel": 2,
+                "stage_accelerators": ["L4", "T4"],
+            },
+            "T4 has no bfloat16",
+        ),
+        ({"offload": "all"}, "offload is for GPUs: a CPU's memory is the host's"),
+    ],
+)
+def test_what_a_device_has_not_is_refused_with_the_settings(
+    tier: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        settings_of(**tier)
+
+
+def test_devices_that_share_a_quantised_model_compute_in_one_format() -> None:
+    """A T4 has no bfloat16, so neither uses it: what they send each other has no name."""
+    assert shared_arithmetic(["L4", "T4"]).half == torch.float16
+    assert shared_arithmetic(["L4", "H100"]).half == torch.bfloat16
+    config = EngineConfig(device="cuda", precision=Precision.INT8_WEIGHT_ONLY, half=torch.float16)
+    ada = Arithmetic.of_gpu("NVIDIA L4", (8, 9))
+    assert config.formats_on(ada).product == torch.float16
+    with pytest.raises(PrecisionError, match="T4 has no bfloat16"):
+        replace(config, half=torch.bfloat16).formats_on(Arithmetic.of_gpu("T4", (7, 5)))
 
 
 @pytest.mark.parametrize(
