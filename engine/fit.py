@@ -167,7 +167,7 @@ def _describe(config: EngineConfig, arithmetic: Arithmetic) -> str:
 
 
 def gigabytes(n_bytes: float) -> str:
-    return f"{n_bytes / 1e9:.3g} GB"
+    return f"{n_bytes / 1e9:,.0f} GB" if n_bytes > 1e12 else f"{n_bytes / 1e9:.3g} GB"
 
 
 def _halved(n: int) -> list[int]:
