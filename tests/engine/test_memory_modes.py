@@ -26,15 +26,12 @@ TINY = "demo:tiny.en"
 ABSORBED, IN_8_BITS = CrossAttentionMode.ABSORBED, CrossAttentionMode.CACHED_8BIT
 LOW = [
     EngineConfig(cross_attention=IN_8_BITS, int8_self_attention=True),
-    EngineConfig(cross_attention=ABSORBED, int8_self_attention=True),
-    EngineConfig(precision=Precision.BFLOAT16, cross_attention=ABSORBED),
+    EngineConfig(cross_attention=ABSORBED),
     EngineConfig(precision=Precision.BFLOAT16, cross_attention=IN_8_BITS),
     EngineConfig(precision=Precision.INT8, cross_attention=ABSORBED, int8_self_attention=True),
     EngineConfig(precision=Precision.INT8_WEIGHT_ONLY),
-    EngineConfig(precision=Precision.INT8_WEIGHT_ONLY, cross_attention=ABSORBED),
-    EngineConfig(precision=Precision.INT4_G32),
+    EngineConfig(precision=Precision.INT4_G32, cross_attention=ABSORBED),
     EngineConfig(precision=Precision.INT4_G64),
-    EngineConfig(precision=Precision.INT4_G128, cross_attention=ABSORBED),
 ]
 
 

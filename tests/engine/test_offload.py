@@ -59,8 +59,14 @@ def test_layers_are_made_one_after_another() -> None:
     del layers
 
 
-@pytest.mark.parametrize("offload", [Offload.ENCODER, Offload.ALL])
-@pytest.mark.parametrize("precision", [Precision.FLOAT32, Precision.INT8, Precision.INT4_G32])
+@pytest.mark.parametrize(
+    ("precision", "offload"),
+    [
+        (Precision.FLOAT32, Offload.ENCODER),
+        (Precision.INT8, Offload.ALL),
+        (Precision.INT4_G32, Offload.ALL),
+    ],
+)
 def test_the_same_tokens_from_less_memory(
     precision: Precision,
     offload: Offload,
