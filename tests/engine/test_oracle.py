@@ -42,9 +42,10 @@ def cases(model: str) -> dict[str, DecodingOptions]:
 def test_tokens_equal_the_oracles(
     model: str, engines: dict[str, Engine], oracles: dict[str, Oracle], clips: dict[str, np.ndarray]
 ) -> None:
+    chosen = list(clips.items())[: None if model.endswith(".en") else 3]
     requests = {
         f"{name} / {label}": Request(f"{name} / {label}", pcm, options, group=name)
-        for name, pcm in clips.items()
+        for name, pcm in chosen
         for label, options in cases(model).items()
     }
     results = run(engines[model], requests.values())
