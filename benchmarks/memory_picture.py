@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from engine import CrossAttentionMode, EngineConfig, Offload, Precision
 from engine.config import ModelDimensions
@@ -27,7 +28,7 @@ _KINDS = {
     "tokens (self-attention)": "own",
     "activations": "activations",
 }
-STEPS: dict[str, dict[str, object]] = {
+STEPS: dict[str, dict[str, Any]] = {
     "float32": {},
     "bfloat16": {"precision": Precision.BFLOAT16},
     "windows in 8 bits": {"cross_attention": CrossAttentionMode.CACHED_8BIT},
@@ -63,7 +64,7 @@ def steps_of(dims: ModelDimensions, batch: int) -> dict[str, MemoryUse]:
     config = EngineConfig(device="cuda", max_slots=batch)
     uses = {}
     for name, changes in STEPS.items():
-        config = replace(config, **changes)  # type: ignore[arg-type]
+        config = replace(config, **changes)
         uses[name] = rank_memory(dims, config, _GPU, (Stage.whole(dims),), 0)
     return uses
 

@@ -129,8 +129,14 @@ def _in_a_process(options: argparse.Namespace, model: str, way: str) -> list[Row
 
 
 def config_of(way: str) -> EngineConfig:
-    """The engine of PRECISION[/CROSS-ATTENTION[/8-bit]]."""
-    precision, cross, own = (*way.split("/"), "", "")[:3]
+    """The engine of PRECISION[/CROSS-ATTENTION[/8-bit]].
+
+    Raises:
+        ValueError: it is none.
+    """
+    precision, cross, own, *rest = (*way.split("/"), "", "")
+    if own not in ("", "8-bit") or any(rest):
+        raise ValueError(f"{way!r} is not PRECISION[/CROSS-ATTENTION[/8-bit]]")
     return EngineConfig(
         precision=Precision(precision),
         cross_attention=CrossAttentionMode(cross) if cross else None,

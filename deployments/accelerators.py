@@ -15,8 +15,9 @@ from engine.precision import Arithmetic
 
 CPU = "cpu"
 """Stands for a device without a GPU."""
-_RUNTIME_BYTES = 2.0**30
-"""Of a GPU's memory, for what CUDA, its libraries and the allocator's rounding take."""
+RUNTIME_BYTES = 2**30
+"""Of each GPU's memory, for the CUDA context, libraries' workspaces and what the allocator rounds
+up to: an allowance, not a measurement."""
 _UNKNOWN = DeviceModel(flops_per_s=300e12, bytes_per_s=1.5e12, memory_bytes=float("inf"))
 _CPU = DeviceModel(flops_per_s=100e9, bytes_per_s=10e9, memory_bytes=float("inf"))
 """A core with AVX-512; of a CPU's memory nothing is known here."""
@@ -35,7 +36,7 @@ def device_model(accelerator: str, precision: Precision | None = None) -> Device
         return _UNKNOWN
     in_half = gpu.flops_per_s[gpu.half_format]
     flops_per_s = gpu.flops_per_s.get(precision or gpu.half_format, in_half)
-    return DeviceModel(flops_per_s, gpu.bytes_per_s, gpu.memory_bytes - _RUNTIME_BYTES)
+    return DeviceModel(flops_per_s, gpu.bytes_per_s, gpu.memory_bytes - RUNTIME_BYTES)
 
 
 def shared_arithmetic(accelerators: Sequence[str]) -> Arithmetic:

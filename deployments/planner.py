@@ -7,7 +7,7 @@ Memory is `engine.memory`'s, times are rooflines of `engine.parallel.cost` at th
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from deployments.accelerators import device_model, shared_arithmetic
+from deployments.accelerators import RUNTIME_BYTES, device_model, shared_arithmetic
 from deployments.gpu_catalogue import Gpu, Instance, gpu_catalogue
 from engine.config import CHUNK_LENGTH_S, EngineConfig, ModelDimensions
 from engine.errors import EngineError, NoRoomError, PrecisionError, ShardingError
@@ -18,9 +18,6 @@ from engine.parallel.cost import StageCost, Workload, stage_costs
 from engine.parallel.stages import Stage, check_tensor_parallel
 from engine.precision import Precision
 
-RUNTIME_BYTES = 2**30
-"""Of each GPU's memory, for the CUDA context, libraries' workspaces and what the allocator rounds
-up to: an allowance, not a measurement."""
 BATCHES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 ENOUGH = 0.95
 """Of the most windows a second: a batch that reaches it is large enough, and answers sooner."""
@@ -35,6 +32,7 @@ class Question:
     """What is to be planned.
 
     Attributes:
+        config: what else is asked for; its device, precision and slots are not looked at.
         batch: chunks decoded at once; None: the best.
         precision: None: the default of the GPU.
         tokens_per_window: sampled, on average; 75 to 100 in English speech.

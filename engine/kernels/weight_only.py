@@ -35,10 +35,6 @@ class WeightOnlyLinear(LinearKernel):
 
     def _multiply(self, x: torch.Tensor) -> torch.Tensor:
         """(n, in) -> (n, out), without the bias."""
-        return F.linear(x, self.dequantized())
-
-    def dequantized(self) -> torch.Tensor:
-        """(out, in) in the number format of products."""
         raise NotImplementedError
 
 
@@ -63,12 +59,10 @@ class Int8WeightLinear(WeightOnlyLinear):
     def _multiply(self, x: torch.Tensor) -> torch.Tensor:
         """The scales belong to outputs: they can follow the product, but for float16, in which a
         product of whole numbers exceeds what it holds."""
+        weight = self.weight.to(self.product)
         if self.product == torch.float16:
-            return F.linear(x, self.dequantized())
-        return F.linear(x, self.weight.to(self.product)) * self.scale
-
-    def dequantized(self) -> torch.Tensor:
-        return self.weight.to(self.product) * self.scale[:, None]
+            return F.linear(x, weight.mul_(self.scale[:, None]))
+        return F.linear(x, weight) * self.scale
 
 
 class CpuInt8WeightLinear(Int8WeightLinear):
@@ -79,12 +73,9 @@ class CpuInt8WeightLinear(Int8WeightLinear):
         return y
 
 
-class Int4WeightLinear(WeightOnlyLinear):
+class Int4Linear(WeightOnlyLinear):
     """4-bit weights with a scale and a zero point a group of inputs. The inputs are padded to whole
     groups with zeros, so that any slice of a layer can be kept."""
-
-    packed: torch.Tensor
-    scale_and_zero: torch.Tensor
 
     def __init__(
         self,
@@ -99,28 +90,42 @@ class Int4WeightLinear(WeightOnlyLinear):
             raise WeightsError("the weights hold values that are not finite")
         self.depth, self.group_size = weight.shape[1], group_size
         padded = F.pad(weight, (0, -self.depth % group_size))
-        quantized, scale, zero = quantize_groups(padded, group_size, product)
-        self.register_buffer("scale_and_zero", torch.stack([scale, zero], -1))
-        self._keep(quantized)
+        self._keep(*quantize_groups(padded, group_size, product))
 
-    def _keep(self, quantized: torch.Tensor) -> None:
+    def _keep(self, quantized: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor) -> None:
+        """(out, in) of 0 to 15, and (out, groups) each."""
+        raise NotImplementedError
+
+
+class Int4WeightLinear(Int4Linear):
+    """Two weights a byte, brought back to 16 bits for the product."""
+
+    packed: torch.Tensor
+    scale_and_zero: torch.Tensor
+
+    def _keep(self, quantized: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor) -> None:
         low, high = quantized.view(len(quantized), -1, 2).unbind(-1)
         self.register_buffer("packed", low | high << 4)
+        self.register_buffer("scale_and_zero", torch.stack([scale, zero], -1))
 
-    def dequantized(self) -> torch.Tensor:
+    def _multiply(self, x: torch.Tensor) -> torch.Tensor:
         quantized = torch.stack([self.packed & 15, self.packed >> 4], -1).flatten(1)
-        scale, zero = self.scale_and_zero.unbind(-1)
-        return dequantize_groups(quantized, scale, zero)[:, : self.depth]
+        weight = dequantize_groups(quantized, *self.scale_and_zero.unbind(-1))
+        return F.linear(x, weight[:, : self.depth])
 
 
-class CpuInt4WeightLinear(Int4WeightLinear):
+class CpuInt4WeightLinear(Int4Linear):
     """The same for few rows on a CPU, in the layout of torch's product."""
 
-    def _keep(self, quantized: torch.Tensor) -> None:
+    packed: torch.Tensor
+    scale_and_zero: torch.Tensor
+
+    def _keep(self, quantized: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor) -> None:
         convert = torch.ops.aten._convert_weight_to_int4pack_for_cpu
         self.register_buffer("packed", convert(quantized.int(), 1))
-        # It has groups before outputs.
-        self.scale_and_zero = self.scale_and_zero.transpose(0, 1).contiguous()
+        # Groups come before outputs there.
+        by_group = torch.stack([scale, zero], -1).transpose(0, 1).contiguous()
+        self.register_buffer("scale_and_zero", by_group)
 
     def _multiply(self, x: torch.Tensor) -> torch.Tensor:
         x = F.pad(x, (0, -self.depth % self.group_size))
@@ -128,9 +133,6 @@ class CpuInt4WeightLinear(Int4WeightLinear):
             x.contiguous(), self.packed, self.group_size, self.scale_and_zero
         )
         return y
-
-    def dequantized(self) -> torch.Tensor:
-        raise NotImplementedError("its product reads the packed weights")
 
 
 class Fp8Linear(LinearKernel):

@@ -13,9 +13,8 @@ from engine.kernels import native
 from engine.parallel.partition import partition
 from engine.parallel.stages import Stage, check_tensor_parallel
 from engine.precision import CrossAttentionMode, NumberFormats, Offload, WeightFormat
+from engine.weights.source import WORTH_QUANTISING
 
-_INT8_FROM = 2_000_000
-"""Values from which a decoder's MLP is quantised without native kernels (`LoadContext`)."""
 _INT8_EXTRA_BYTES = 12
 """Of each output of an 8-bit layer: scale, sum of weights and bias. oneDNN has a zero point too."""
 _NATIVE_COLUMNS = 32
@@ -160,7 +159,7 @@ class LayerShare:
         kept = self.formats.weights
         worth = self.is_encoder or is_native(self.formats)
         if kept is WeightFormat.INT8_DYNAMIC and not worth:
-            kept = kept if self.hidden * self.width >= _INT8_FROM else WeightFormat.PLAIN
+            kept = kept if self.hidden * self.width >= WORTH_QUANTISING else WeightFormat.PLAIN
         return [
             LinearShare(self.hidden, self.width, kept=kept),
             LinearShare(self.width, self.hidden, is_partial=self.is_partial, kept=kept),

@@ -16,7 +16,9 @@ from engine.parallel.group import Group
 from engine.precision import NumberFormats, WeightFormat
 
 Rows = slice | None
-_WORTH_QUANTISING = 2_000_000
+WORTH_QUANTISING = 2_000_000
+"""Values of a decoder's layer from which 8-bit products gain more than quantising takes, without
+native kernels."""
 
 
 class WeightSource(Protocol):
@@ -82,7 +84,7 @@ class LoadContext:
         Without native kernels weights under 2 M values stay in bfloat16 where few rows meet them,
         in a decoder: to quantise those takes as long as it saves.
         """
-        worth = many_rows or native.serves(self.device) or weight.numel() >= _WORTH_QUANTISING
+        worth = many_rows or native.serves(self.device) or weight.numel() >= WORTH_QUANTISING
         if self.formats.weights is WeightFormat.INT8_DYNAMIC and worth:
             return int8_linear(weight, bias, self.dtype, of_gelu)
         dtype = self.dtype if of_gelu else self.formats.product

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
+from deployments.accelerators import RUNTIME_BYTES
 from deployments.gpu_catalogue import Gpu, gpu_catalogue
 from deployments.planner import (
     BATCHES,
     ENOUGH,
     REACHED,
-    RUNTIME_BYTES,
     Plan,
     Question,
     advice,
