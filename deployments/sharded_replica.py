@@ -52,6 +52,14 @@ class Shard:
         run_rank(address, key, rank)
 
 
+def gang_config(spec: TierSpec, sharding: Sharding) -> EngineConfig:
+    """What all ranks are given: in number formats that each of their devices has."""
+    return replace(
+        spec.engine_config(shared_default_precision(sharding.accelerators)),
+        half=shared_arithmetic(sharding.accelerators).half,
+    )
+
+
 def load_sharded_engine(spec: TierSpec, sharding: Sharding, group: PlacementGroup | None) -> Engine:
     """Start the ranks of a tier's model and wait until all of them have decoded a chunk.
 
@@ -65,10 +73,7 @@ def load_sharded_engine(spec: TierSpec, sharding: Sharding, group: PlacementGrou
     """
     torch.set_num_threads(1)  # the ranks do the computing
     checkpoint = open_checkpoint(spec.model)
-    config = replace(
-        spec.engine_config(shared_default_precision(sharding.accelerators)),
-        half=shared_arithmetic(sharding.accelerators).half,
-    )
+    config = gang_config(spec, sharding)
     mesh = make_mesh(checkpoint.dims, sharding, config)
     check_mesh(checkpoint, mesh)
     logger.info(

@@ -142,3 +142,9 @@ class EngineConfig:
     def encode_limit(self) -> int:
         """Windows encoded at once; never more than there are slots."""
         return min(self.encode_batch or (1 if self.on_cpu else 8), self.max_slots)
+
+    @property
+    def prompt_limit(self) -> int:
+        """Prompts run at once. One on a CPU, where the number of rows would change the bits;
+        elsewhere no more than memory is planned for."""
+        return 1 if self.on_cpu else self.encode_limit

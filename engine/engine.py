@@ -229,9 +229,7 @@ class Engine:
                 self._scheduler.free(sequence.slot)
         for group in range(len(self._rounds)):
             new = [s for s in ready if self._group(s) == group and not s.aborted]
-            # On a CPU prompts run one by one: the number of rows would change the bits. Elsewhere
-            # no more at once than there was memory planned for.
-            size = 1 if self.config.on_cpu else self.config.encode_limit
+            size = self.config.prompt_limit
             for start in range(0, len(new), size):
                 self._begin(group, new[start : start + size])
 

@@ -96,15 +96,23 @@ def longest_prompt(max_length: int) -> int:
 
 def memory_use(share: RankShare, load: Load, runtime: int = 0) -> MemoryUse:
     """What a rank with that share of the model needs for that load."""
-    n_layers = len(share.stage.decoder)
     return MemoryUse(
         encoder_weights=share.encoder_bytes,
         decoder_weights=share.decoder_bytes,
-        cross=load.n_slots * (n_layers * share.cross_bytes + share.state_bytes),
-        own=load.n_slots * n_layers * load.max_length * share.position_bytes,
+        cross=_cross_bytes(share, load),
+        own=_own_bytes(share, load),
         activations=_activation_bytes(share, load),
         runtime=runtime,
     )
+
+
+def _cross_bytes(share: RankShare, load: Load) -> int:
+    n_layers = len(share.stage.decoder)
+    return load.n_slots * (n_layers * share.cross_bytes + share.state_bytes)
+
+
+def _own_bytes(share: RankShare, load: Load) -> int:
+    return load.n_slots * len(share.stage.decoder) * load.max_length * share.position_bytes
 
 
 def _activation_bytes(share: RankShare, load: Load) -> int:
@@ -112,16 +120,20 @@ def _activation_bytes(share: RankShare, load: Load) -> int:
     decoder = _decoder_peak_bytes(share, load) if share.stage.decoder else 0.0
     states = _frames(share, load) * share.dims.n_audio_state * share.formats.dtype.itemsize
     running = load.n_encoders * encoder + decoder + (0 if share.is_whole else 2 * states)
-    return math.ceil(max(running, _loading_bytes(share) if load.loads_here else 0))
+    return math.ceil(max(running, _loading_bytes(share, load) if load.loads_here else 0))
 
 
-def _loading_bytes(share: RankShare) -> int:
-    """Of the vocabulary's layer, the largest: as it is in the file, in 16 bits, and where it is
-    quantised before it is packed."""
+def _loading_bytes(share: RankShare, load: Load) -> int:
+    """Of the vocabulary's layer, the largest and a decoder's first: as it is in the file, in 16
+    bits, or while it is quantised before it is packed. What is loaded or allocated after it does
+    not exist yet."""
     if not (share.embeds or share.gives_logits):
         return 0
-    in_8_bits = share.output.kept is WeightFormat.INT8_DYNAMIC
-    return share.output.n_values * (torch.float16.itemsize + in_8_bits)
+    output = share.output
+    in_8_bits = output.kept is WeightFormat.INT8_DYNAMIC
+    n_bytes = max(output.n_values * torch.float16.itemsize - share.output_copy_bytes,
+                  output.n_values * in_8_bits)  # fmt: skip
+    return n_bytes - share.decoder_layer_bytes - _cross_bytes(share, load) - _own_bytes(share, load)
 
 
 def _frames(share: RankShare, load: Load) -> int:

@@ -71,11 +71,11 @@ class ModelRunner:
                 checkpoint.source, dims, stage, group, device, self.formats, config.offload
             )
             checkpoint.source.release()
+            self._sampler = self._make_sampler(checkpoint) if self.place.ends_decoding else None
         self.banks = [
             SlotBank(n_slots, dims, self.place, self.max_length, device, self.formats)
             for n_slots in (sizes if self.place.stage.decoder else ())
         ]
-        self._sampler = self._make_sampler(checkpoint) if self.place.ends_decoding else None
         self._coming: deque[_Coming] = deque()
         self._on_cpu = config.on_cpu
         self._graphs: DecodeGraphs | None = None

@@ -176,7 +176,7 @@ class Int8Weight:
         self.tensors = (
             _packed(quantized, torch.int8, 4),
             F.pad(scale, (0, padding)),
-            F.pad(quantized.sum(1, dtype=torch.int32), (0, padding)),
+            F.pad(_row_sums(quantized), (0, padding)),
             F.pad(bias, (0, padding)),
         )
         addresses = [tensor.data_ptr() for tensor in self.tensors]
@@ -185,6 +185,12 @@ class Int8Weight:
     @property
     def pointer(self) -> int:
         return ctypes.addressof(self._layer)
+
+
+def _row_sums(quantized: torch.Tensor) -> torch.Tensor:
+    """In blocks, because torch converts all that it sums."""
+    parts = [part.sum(1, dtype=torch.int32) for part in torch.split(quantized, _BLOCK_ROWS)]
+    return torch.cat(parts)
 
 
 def linear_int8(x: torch.Tensor, weight: Int8Weight, gelu: bool, of_gelu: bool) -> torch.Tensor:

@@ -60,10 +60,11 @@ class DecoderStage(nn.Module):
         super().__init__()
         self.is_first = layers.start == 0
         self.is_last = layers.stop == dims.n_text_layer
-        made = (DecoderLayer(context, dims, index) for index in layers)
-        self.layers = stack_layers(made, context.device, context.streams)
+        # First, because reading it takes the most beside what stays of it.
         if self.is_first or self.is_last:
             self.embedding = VocabParallelEmbedding.load(context, "decoder.embed_tokens")
+        made = (DecoderLayer(context, dims, index) for index in layers)
+        self.layers = stack_layers(made, context.device, context.streams)
         if self.is_first:
             self.positions = context.parameter("decoder.embed_positions.weight")
         self.norm = LayerNorm(context, "decoder.layer_norm") if self.is_last else None

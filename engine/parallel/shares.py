@@ -247,13 +247,19 @@ class RankShare:
     @property
     def decoder_bytes(self) -> int:
         """Of the weights of decoder layers on the device, embeddings and the output layer."""
-        n_layers = _resident(len(self.stage.decoder), self.streams_decoder)
-        n_bytes = n_layers * self.decoder.weight_bytes
+        n_bytes = self.decoder_layer_bytes
         if self.embeds or self.gives_logits:
-            n_bytes += self._embedding_bytes()
+            n_bytes += self.output.n_values * self.formats.product.itemsize
+            n_bytes += self.output_copy_bytes
         if self.embeds:
             n_bytes += self.dims.n_text_ctx * self.dims.n_text_state * self.formats.dtype.itemsize
         return n_bytes + self.gives_logits * self.decoder.norm_bytes
+
+    @property
+    def decoder_layer_bytes(self) -> int:
+        """Of those layers alone."""
+        n_layers = _resident(len(self.stage.decoder), self.streams_decoder)
+        return n_layers * self.decoder.weight_bytes
 
     @property
     def stem_bytes(self) -> int:
@@ -262,15 +268,15 @@ class RankShare:
         values = width * (3 * self.dims.n_mels + 1) + width * (3 * width + 1)
         return values * self.formats.product.itemsize
 
-    def _embedding_bytes(self) -> int:
-        """The table; in bfloat16 on a CPU the output layer beside it, in its kernel's layout."""
-        output = self.output
-        n_bytes = output.n_values * self.formats.product.itemsize
-        if is_bfloat16_on_cpu(self.formats):
-            # The scales of 8-bit logits are kept apart once more, to compute some of them again.
-            is_int8 = output.kept is WeightFormat.INT8_DYNAMIC
-            n_bytes += output.n_bytes(self.formats) + 4 * output.n_out * is_int8
-        return n_bytes
+    @property
+    def output_copy_bytes(self) -> int:
+        """Of the output layer in its kernel's layout, beside the table of embeddings: in bfloat16
+        on a CPU."""
+        if not is_bfloat16_on_cpu(self.formats):
+            return 0
+        # The scales of 8-bit logits are kept apart once more, to compute some of them again.
+        is_int8 = self.output.kept is WeightFormat.INT8_DYNAMIC
+        return self.output.n_bytes(self.formats) + 4 * self.output.n_out * is_int8
 
     @property
     def position_bytes(self) -> int:

@@ -58,6 +58,7 @@ def test_fewer_windows_are_encoded_at_once_where_memory_is_short() -> None:
     available = (needed(GPU) + needed(one)) / 2
     tried = fitted(LARGE_V3, GPU, A100, available)
     assert 1 <= tried.encode_limit < GPU.encode_limit
+    assert tried.prompt_limit == tried.encode_limit
     assert needed(tried) <= available < needed(replace(tried, encode_batch=2 * tried.encode_limit))
     with pytest.raises(EngineError, match="needs"):
         fitted(LARGE_V3, replace(GPU, encode_batch=8), A100, available)

@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from deployments.accelerators import shared_arithmetic
+from deployments.sharded_replica import gang_config
+from deployments.tier import Sharding, TierSpec
 from engine import CrossAttentionMode, EngineConfig, Offload, Precision
 from engine.errors import PrecisionError
 from engine.precision import Arithmetic
@@ -114,6 +116,8 @@ def test_devices_that_share_a_quantised_model_compute_in_one_format() -> None:
     """A T4 has no bfloat16, so neither uses it: what they send each other has no name."""
     assert shared_arithmetic(["L4", "T4"]).half == torch.float16
     assert shared_arithmetic(["L4", "H100"]).half == torch.bfloat16
+    spec = TierSpec("t", "large-v3", "cuda", Precision.INT8_WEIGHT_ONLY, max_slots=1, threads=1)
+    assert gang_config(spec, Sharding(1, ("L4", "T4"), (), (1, 2), 5.0)).half == torch.float16
     config = EngineConfig(device="cuda", precision=Precision.INT8_WEIGHT_ONLY, half=torch.float16)
     ada = Arithmetic.of_gpu("NVIDIA L4", (8, 9))
     assert config.formats_on(ada).product == torch.float16
