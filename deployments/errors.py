@@ -11,6 +11,7 @@
     │   └── AudioDecodeTimeoutError  decoding stood still, or took too long in all
     ├── OptionError                  an option that cannot be, or that the model does not have
     ├── UnknownModelError            no tier or alias of that name
+    ├── NoTierError                  no tier does that task in that language
     ├── OverloadedError              more is queued than the limits allow
     ├── TierUnavailableError         the tier's replicas cannot be started
     ├── DeadlineError                the request took longer than it may
@@ -99,6 +100,10 @@ class UnknownModelError(DeploymentError):
 
     def __reduce__(self) -> tuple[Callable[..., "UnknownModelError"], tuple[str]]:
         return type(self), (self.model,)
+
+
+class NoTierError(DeploymentError):
+    """Where the caller leaves the choice, there is no tier that can do what is asked."""
 
 
 class OverloadedError(DeploymentError):

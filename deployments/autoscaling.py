@@ -1,0 +1,250 @@
+"""How many replicas each tier should have: one decision about all of them.
+
+A pure function of what arrives, what waits and what replicas cost, which the simulator calls as
+well. Work goes to the cheapest tier that can do it, as `router` sends it; a tier grows at once and
+shrinks when it has not needed a replica for some time; what a class of devices cannot give is
+planned for elsewhere, and asked for again later.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from deployments.fleet import MEAN_CHUNK_S, TierState
+
+_EPSILON = 1e-9
+_MAX_ROUNDS = 4
+"""Times that each tier may give up a replica to others with room: bounds the work."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScalingOptions:
+    """
+    Args:
+        utilization: share of a replica's speed that is planned with; the rest is for what comes
+            unevenly.
+        queue_wait_s: that chunks may wait for a slot.
+        batch_wait_s: the same, of batch priority.
+        down_delay_s: a replica that was not needed for so long goes.
+        zero_delay_s: the same, of a tier's last one.
+        patience: replicas that are not there after so many of their cold starts cannot be had now.
+        retry_s: until they are asked for again.
+    """
+
+    utilization: float = 0.75
+    queue_wait_s: float = 5.0
+    batch_wait_s: float = 600.0
+    down_delay_s: float = 120.0
+    zero_delay_s: float = 600.0
+    patience: float = 2.0
+    retry_s: float = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """Audio that arrives.
+
+    Attributes:
+        tiers: those that can do it.
+        rate: seconds of audio a second, without that of batch priority.
+    """
+
+    tiers: tuple[str, ...]
+    rate: float
+
+
+@dataclass(frozen=True, slots=True)
+class TierMemory:
+    """What the next decision has to know of the last ones.
+
+    Attributes:
+        needs: (when, replicas), each less than the one before: what was needed since then.
+        short_since: when replicas began to be missing.
+        denied_until: none more than are there can be had.
+    """
+
+    target: int
+    needs: tuple[tuple[float, int], ...] = ()
+    short_since: float | None = None
+    denied_until: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Replicas of a tier, and why."""
+
+    replicas: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Decisions about all tiers, by name, and what to remember."""
+
+    decisions: Mapping[str, Decision]
+    memory: Mapping[str, TierMemory] = field(default_factory=dict)
+
+
+def decide(
+    tiers: Sequence[TierState],
+    demands: Sequence[Demand],
+    memory: Mapping[str, TierMemory],
+    now: float,
+    options: ScalingOptions,
+    chunk_s: float = MEAN_CHUNK_S,
+) -> Plan:
+    """
+    Args:
+        memory: of the last decision; empty at first.
+        now: seconds, rising.
+        chunk_s: audio of a chunk, on average.
+    """
+    known = {
+        t.facts.name: _look(t, memory.get(t.facts.name) or TierMemory(t.ready), now, options)
+        for t in tiers
+    }
+    limits = {t.facts.name: _limit(t, known[t.facts.name]) for t in tiers}
+    backlogs = {t.facts.name: _backlog(t, options, chunk_s) for t in tiers}
+    needs, loads = _needs(tiers, demands, limits, backlogs, options)
+    decisions, remembered = {}, {}
+    for tier in tiers:
+        name = tier.facts.name
+        held = _held(known[name], needs[name], now, options)
+        target = min(max(_wanted(held, now, options), tier.facts.min_replicas), limits[name])
+        remembered[name] = _short(replace(held, target=target), tier, now)
+        reason = _reason(tier, loads[name], needs[name], target, remembered[name], chunk_s)
+        decisions[name] = Decision(target, reason)
+    return Plan(decisions, remembered)
+
+
+def _look(tier: TierState, memory: TierMemory, now: float, options: ScalingOptions) -> TierMemory:
+    """Notice that replicas do not come, and forget it when it is time to ask again."""
+    if memory.denied_until is not None and now >= memory.denied_until:
+        memory = replace(memory, denied_until=None, short_since=None)
+    since = memory.short_since
+    waited = since is not None and now - since > options.patience * tier.facts.cold_start_s
+    if memory.denied_until is None and waited and tier.ready < memory.target:
+        memory = replace(memory, denied_until=now + options.retry_s, short_since=None)
+    return memory
+
+
+def _short(memory: TierMemory, tier: TierState, now: float) -> TierMemory:
+    """Remember since when there are fewer replicas than wanted."""
+    if tier.ready >= memory.target or memory.denied_until is not None:
+        return replace(memory, short_since=None)
+    return memory if memory.short_since is not None else replace(memory, short_since=now)
+
+
+def _limit(tier: TierState, memory: TierMemory) -> int:
+    """Replicas that can be had."""
+    if memory.denied_until is None:
+        return tier.facts.max_replicas
+    return min(max(tier.ready, tier.facts.min_replicas), tier.facts.max_replicas)
+
+
+def _backlog(tier: TierState, options: ScalingOptions, chunk_s: float) -> float:
+    """Replicas that bring what waits to its end. In no shorter time than one takes to come: the
+    work costs the same by many as by few, but each has to be started."""
+    urgent_s = tier.waiting_s(chunk_s)
+    drain_s = max(options.queue_wait_s, tier.facts.cold_start_s)
+    batch_s = max(options.batch_wait_s, drain_s)
+    return (urgent_s / drain_s + tier.batch_s / batch_s) / tier.rtfx
+
+
+def _needs(
+    tiers: Sequence[TierState],
+    demands: Sequence[Demand],
+    limits: Mapping[str, int],
+    backlogs: Mapping[str, float],
+    options: ScalingOptions,
+) -> tuple[dict[str, int], dict[str, float]]:
+    """Replicas, and seconds of audio a second, of each tier: the cheapest by the second of work,
+    and then without those replicas whose work others have room for."""
+    by_name = {t.facts.name: t for t in tiers}
+    caps = dict(limits)
+    loads, homeless = _assign(by_name, demands, caps, options)
+    counts = _counts(by_name, loads, backlogs, limits, options)
+    for _ in range(_MAX_ROUNDS):
+        before = counts
+        for tier in sorted(tiers, key=lambda t: (-t.facts.usd_per_hour, t.facts.name)):
+            name = tier.facts.name
+            if counts[name] <= max(tier.facts.min_replicas, math.ceil(backlogs[name] - _EPSILON)):
+                continue
+            fewer = caps | {name: counts[name] - 1}
+            tried, left = _assign(by_name, demands, fewer, options)
+            tried_counts = _counts(by_name, tried, backlogs, limits, options)
+            serves = left <= homeless + _EPSILON and tried_counts[name] <= fewer[name]
+            if serves and _cost(by_name, tried_counts) < _cost(by_name, counts) - _EPSILON:
+                caps, loads, counts = fewer, tried, tried_counts
+        if counts == before:
+            break
+    return counts, loads
+
+
+def _assign(
+    tiers: Mapping[str, TierState],
+    demands: Sequence[Demand],
+    caps: Mapping[str, int],
+    options: ScalingOptions,
+) -> tuple[dict[str, float], float]:
+    """Seconds of audio a second of each tier, and those that find no room. Demands with the fewest
+    tiers to choose from choose first; what finds no room goes to the cheapest, whose queue then
+    tells of it."""
+    loads, homeless = dict.fromkeys(tiers, 0.0), 0.0
+    for demand in sorted(demands, key=lambda d: (len(d.tiers), -d.rate, d.tiers)):
+        able = [tiers[name] for name in demand.tiers if name in tiers]
+        able.sort(key=lambda t: (t.usd_per_audio_s, -t.facts.quality, t.facts.name))
+        left = demand.rate
+        for tier in able:
+            name = tier.facts.name
+            room = caps[name] * tier.rtfx * options.utilization - loads[name]
+            taken = min(left, max(0.0, room))
+            loads[name] += taken
+            left -= taken
+        if able and left > 0:
+            loads[able[0].facts.name] += left
+            homeless += left
+    return loads, homeless
+
+
+def _counts(
+    tiers: Mapping[str, TierState],
+    loads: Mapping[str, float],
+    backlogs: Mapping[str, float],
+    limits: Mapping[str, int],
+    options: ScalingOptions,
+) -> dict[str, int]:
+    counts = {}
+    for name, tier in tiers.items():
+        wanted = loads[name] / (tier.rtfx * options.utilization) + backlogs[name]
+        n = max(math.ceil(wanted - _EPSILON), tier.facts.min_replicas)
+        counts[name] = min(n, limits[name])
+    return counts
+
+
+def _cost(tiers: Mapping[str, TierState], counts: Mapping[str, int]) -> float:
+    return sum(tiers[name].facts.usd_per_hour * n for name, n in counts.items())
+
+
+def _held(memory: TierMemory, need: int, now: float, options: ScalingOptions) -> TierMemory:
+    """With a need more, and without those that a later one is not less than, or that are old."""
+    horizon = now - max(options.down_delay_s, options.zero_delay_s)
+    needs = [(at, n) for at, n in memory.needs if at > horizon and n > need]
+    return replace(memory, needs=(*needs, (now, need)))
+
+
+def _wanted(memory: TierMemory, now: float, options: ScalingOptions) -> int:
+    """The most that was needed lately; and one, if any was needed not long ago."""
+    recent = [n for at, n in memory.needs if now - at < options.down_delay_s]
+    any_at_all = any(n > 0 and now - at < options.zero_delay_s for at, n in memory.needs)
+    return max(*recent, int(any_at_all), 0)
+
+
+def _reason(
+    tier: TierState, load: float, need: int, target: int, memory: TierMemory, chunk_s: float
+) -> str:
+    waiting_s = tier.waiting_s(chunk_s, with_batch=True)
+    text = f"{load:.1f} s/s of {tier.rtfx:.1f} a replica, {waiting_s:.0f} s waiting: {need} needed"
+    if memory.denied_until is not None:
+        return f"{text}; no more than {target} {tier.facts.accelerator} to be had"
+    return text if target <= need else f"{text}, {target} held"

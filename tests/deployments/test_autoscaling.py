@@ -1,0 +1,201 @@
+"""How many replicas each tier gets: examples, and what holds for all fleets."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deployments.autoscaling import Demand, Plan, ScalingOptions, TierMemory, decide
+from deployments.fleet import MEAN_CHUNK_S, TierState
+from tests.deployments.test_router import BASE, LARGE, TINY, amounts, fleets
+
+Load = tuple[tuple[TierState, ...], list[Demand]]
+OPTIONS = ScalingOptions()
+STEP_S = 1.0
+TINY_NOW = TierState(TINY, rtfx=400.0)
+BASE_NOW = TierState(BASE, rtfx=200.0, ready=1)
+LARGE_NOW = TierState(LARGE, rtfx=90.0)
+
+
+def replicas(plan: Plan) -> dict[str, int]:
+    return {name: decision.replicas for name, decision in plan.decisions.items()}
+
+
+def in_slots(tier: TierState) -> float:
+    return tier.ready * tier.facts.slots * MEAN_CHUNK_S
+
+
+class Clock:
+    """Decides again and again, with as many replicas as were decided, for they come at once, but
+    for those of a tier that is `gone`."""
+
+    def __init__(self, tiers: Sequence[TierState], options: ScalingOptions = OPTIONS) -> None:
+        self.tiers = list(tiers)
+        self.options = options
+        self.now = 0.0
+        self.memory: Mapping[str, TierMemory] = {}
+
+    def tick(
+        self, demands: Sequence[Demand] = (), gone: str = "", step_s: float = STEP_S
+    ) -> dict[str, int]:
+        self.now += step_s
+        plan = decide(self.tiers, demands, self.memory, self.now, self.options)
+        self.memory = plan.memory
+        targets = replicas(plan)
+        self.tiers = [
+            t if t.facts.name == gone else replace(t, ready=targets[t.facts.name])
+            for t in self.tiers
+        ]
+        return targets
+
+    def run(self, seconds: float, demands: Sequence[Demand] = (), gone: str = "") -> list[int]:
+        """Replicas of all tiers together, at each tick."""
+        return [sum(self.tick(demands, gone).values()) for _ in range(int(seconds / STEP_S))]
+
+
+class TestExamples:
+    def test_work_goes_to_the_cheapest_that_can(self) -> None:
+        """600 s/s at 400 x 0.75 a replica are two; large has none to do."""
+        plan = decide(
+            (TINY_NOW, BASE_NOW, LARGE_NOW),
+            [Demand(("tiny.en", "base", "large"), 600.0)],
+            {},
+            0.0,
+            OPTIONS,
+        )
+        assert replicas(plan) == {"tiny.en": 2, "base": 1, "large": 0}
+        assert "600.0 s/s of 400.0 a replica" in plan.decisions["tiny.en"].reason
+
+    def test_a_replica_that_others_have_room_for_is_not_started(self) -> None:
+        """base has to have one, which is idle enough."""
+        plan = decide((TINY_NOW, BASE_NOW), [Demand(("tiny.en", "base"), 100.0)], {}, 0.0, OPTIONS)
+        assert replicas(plan) == {"tiny.en": 0, "base": 1}
+
+    def test_what_a_tier_has_no_replicas_for_goes_to_the_next(self) -> None:
+        small = replace(TINY_NOW, facts=replace(TINY, max_replicas=1))
+        plan = decide((small, BASE_NOW), [Demand(("tiny.en", "base"), 750.0)], {}, 0.0, OPTIONS)
+        assert replicas(plan) == {"tiny.en": 1, "base": 3}
+
+    def test_a_queue_wakes_a_tier(self) -> None:
+        waiting = replace(TINY_NOW, queued_s=1.0)
+        assert replicas(decide((waiting,), [], {}, 0.0, OPTIONS)) == {"tiny.en": 1}
+
+    def test_batch_work_takes_its_time(self) -> None:
+        """240,000 s in 600 s are one replica's work, in 60 s that of ten."""
+        batch = replace(TINY_NOW, batch_s=240_000.0)
+        assert replicas(decide((batch,), [], {}, 0.0, OPTIONS)) == {"tiny.en": 1}
+        urgent = replace(TINY_NOW, queued_s=240_000.0, facts=replace(TINY, max_replicas=20))
+        assert replicas(decide((urgent,), [], {}, 0.0, OPTIONS)) == {"tiny.en": 10}
+
+    def test_a_replica_goes_when_it_was_idle_for_long_and_the_last_one_later(self) -> None:
+        clock = Clock([TINY_NOW])
+        assert clock.tick([Demand(("tiny.en",), 600.0)]) == {"tiny.en": 2}
+        assert clock.run(OPTIONS.down_delay_s - STEP_S)[-1] == 2
+        assert clock.tick() == {"tiny.en": 1}
+        assert clock.run(OPTIONS.zero_delay_s - OPTIONS.down_delay_s - STEP_S)[-1] == 1
+        assert clock.tick() == {"tiny.en": 0}
+
+    def test_devices_that_cannot_be_had_are_replaced_by_others_and_asked_for_again(self) -> None:
+        clock = Clock([TINY_NOW, BASE_NOW])
+        demand = [Demand(("tiny.en", "base"), 600.0)]
+        waits_s = OPTIONS.patience * TINY.cold_start_s
+        first = clock.run(waits_s + STEP_S, demand, gone="tiny.en")
+        assert first[-1] == 3  # two of tiny.en, and the one that base always has
+        assert clock.tick(demand, gone="tiny.en") == {"tiny.en": 0, "base": 4}
+        clock.run(OPTIONS.retry_s - STEP_S, demand, gone="tiny.en")
+        assert clock.tick(demand, gone="tiny.en")["tiny.en"] == 2
+
+    def test_the_reason_says_what_cannot_be_had(self) -> None:
+        denied = {"tiny.en": TierMemory(2, denied_until=100.0)}
+        plan = decide((TINY_NOW,), [Demand(("tiny.en",), 600.0)], denied, 0.0, OPTIONS)
+        assert plan.decisions["tiny.en"].reason.endswith("no more than 0 T4 to be had")
+
+
+@st.composite
+def loads(draw: st.DrawFn) -> Load:
+    fleet = draw(fleets())
+    names = [t.facts.name for t in fleet]
+    subsets = st.lists(st.sampled_from(names), min_size=1, unique=True).map(tuple)
+    demands = draw(
+        st.lists(st.builds(Demand, subsets, st.just(0.0) | st.floats(1e-3, 1e5)), max_size=4)
+    )
+    return fleet, demands
+
+
+class TestAlways:
+    @given(loads(), st.floats(0.0, 1e6))
+    def test_replicas_are_within_what_may_be(self, load: Load, now: float) -> None:
+        fleet, demands = load
+        found = replicas(decide(fleet, demands, {}, now, OPTIONS))
+        for tier in fleet:
+            facts = tier.facts
+            assert facts.min_replicas <= found[facts.name] <= facts.max_replicas
+
+    @given(loads(), st.integers(0, 5), amounts)
+    def test_a_longer_queue_never_costs_a_tier_a_replica(
+        self, load: Load, index: int, more_s: float
+    ) -> None:
+        fleet, demands = load
+        index %= len(fleet)
+        longer = list(fleet)
+        longer[index] = replace(fleet[index], queued_s=fleet[index].queued_s + more_s)
+        name = fleet[index].facts.name
+        before = replicas(decide(fleet, demands, {}, 0.0, OPTIONS))
+        after = replicas(decide(longer, demands, {}, 0.0, OPTIONS))
+        assert after[name] >= before[name]
+
+    @given(loads())
+    def test_a_steady_load_leads_to_steady_replicas(self, load: Load) -> None:
+        """Whatever the beginning: once what is decided is there, it is decided again."""
+        fleet, demands = load
+        clock = Clock([replace(t, queued_s=0.0, batch_s=0.0) for t in fleet])
+        clock.tick(demands)
+        # Long enough that what there was at first is forgotten.
+        clock.tick(demands, step_s=OPTIONS.zero_delay_s + 1)
+        settled = clock.tick(demands)
+        for _ in range(5):
+            assert clock.tick(demands) == settled
+
+    @given(fleets())
+    def test_without_work_all_drains(self, fleet: tuple[TierState, ...]) -> None:
+        clock = Clock(fleet)
+        clock.tick()
+        clock.tiers = [replace(t, queued_s=0.0, batch_s=0.0) for t in clock.tiers]
+        clock.tick()
+        last = clock.tick(step_s=OPTIONS.zero_delay_s + 1)
+        assert last == {t.facts.name: t.facts.min_replicas for t in fleet}
+
+    @given(loads())
+    def test_what_is_arriving_is_served_where_it_can_be(self, load: Load) -> None:
+        """However replicas are given up to save money, those that can do a demand are enough for
+        it, or all that there may be."""
+        fleet, demands = load
+        fleet = [replace(t, queued_s=0.0, batch_s=0.0) for t in fleet]
+        found = replicas(decide(fleet, demands, {}, 0.0, OPTIONS))
+        for demand in demands:
+            able = [t for t in fleet if t.facts.name in demand.tiers]
+            could = sum(t.facts.max_replicas * t.rtfx for t in able) * OPTIONS.utilization
+            does = sum(found[t.facts.name] * t.rtfx for t in able) * OPTIONS.utilization
+            assert does >= min(demand.rate, could) * (1 - 1e-6)
+
+    @given(loads(), st.integers(1, 40))
+    def test_what_is_remembered_is_bounded(self, load: Load, n_ticks: int) -> None:
+        fleet, demands = load
+        clock = Clock(fleet)
+        for tick in range(n_ticks):
+            share = 1 - tick / n_ticks
+            clock.tick([replace(d, rate=d.rate * share) for d in demands])
+            for tier in fleet:
+                assert len(clock.memory[tier.facts.name].needs) <= tier.facts.max_replicas + 1
+
+    def test_the_work_is_bounded(self) -> None:
+        """A hundred tiers and demands of all kinds, in as many assignments as are allowed."""
+        fleet = [
+            replace(TINY_NOW, facts=replace(TINY, name=f"t{i}", usd_per_hour=1.0 + i % 7))
+            for i in range(100)
+        ]
+        demands = [Demand(tuple(f"t{j}" for j in range(i, 100)), 900.0) for i in range(0, 100, 5)]
+        found = replicas(decide(fleet, demands, {}, 0.0, OPTIONS))
+        assert sum(found.values()) >= math.ceil(20 * 900.0 / (400.0 * OPTIONS.utilization))
