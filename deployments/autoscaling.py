@@ -7,11 +7,16 @@ planned for elsewhere, and asked for again later.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Generic, TypeVar
 
 from deployments.fleet import MEAN_CHUNK_S, TierState
 
+_Kind = TypeVar("_Kind", bound=Hashable)
+
+RATE_WINDOW_S = 30.0
 _EPSILON = 1e-9
 _MAX_ROUNDS = 4
 """Times that each tier may give up a replica to others with room: bounds the work."""
@@ -51,6 +56,36 @@ class Demand:
 
     tiers: tuple[str, ...]
     rate: float
+
+
+class ArrivalRates(Generic[_Kind]):
+    """Seconds of audio a second that arrive, by kind, over the last half minute. What is older is
+    forgotten at once: of a mean that fades, a trace would keep a replica for minutes."""
+
+    def __init__(self) -> None:
+        self._window: deque[tuple[float, dict[_Kind, float]]] = deque()
+        self._arrived_s: dict[_Kind, float] = {}
+        self._began: float | None = None
+
+    def add(self, kind: _Kind, audio_s: float) -> None:
+        self._arrived_s[kind] = self._arrived_s.get(kind, 0.0) + audio_s
+
+    def at(self, now: float) -> dict[_Kind, float]:
+        """The rates; what was added since the last call came just now. To be called every second
+        or so."""
+        if self._began is None:
+            self._began = now - 1.0
+        self._window.append((now, self._arrived_s))
+        self._arrived_s = {}
+        while self._window[0][0] <= now - RATE_WINDOW_S:
+            self._window.popleft()
+        # In the first half minute, of the time that there was.
+        took_s = min(RATE_WINDOW_S, max(now - self._began, 1.0))
+        totals: dict[_Kind, float] = {}
+        for _, arrived in self._window:
+            for kind, audio_s in arrived.items():
+                totals[kind] = totals.get(kind, 0.0) + audio_s
+        return {kind: total / took_s for kind, total in totals.items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@
     │   ├── AudioTooLongError        more audio, or more bytes, than the limits allow
     │   └── AudioDecodeTimeoutError  decoding stood still, or took too long in all
     ├── OptionError                  an option that cannot be, or that the model does not have
+    │   └── NoTierError              no tier does that task in that language
     ├── UnknownModelError            no tier or alias of that name
-    ├── NoTierError                  no tier does that task in that language
     ├── OverloadedError              more is queued than the limits allow
     ├── TierUnavailableError         the tier's replicas cannot be started
     ├── DeadlineError                the request took longer than it may
@@ -91,6 +91,13 @@ class OptionError(DeploymentError):
         return type(self), (str(self), self.option)
 
 
+class NoTierError(OptionError):
+    """Where the caller leaves the choice, there is no tier that can do what is asked."""
+
+    def __init__(self, reason: str, option: str = "model") -> None:
+        super().__init__(reason, option)
+
+
 class UnknownModelError(DeploymentError):
     """No tier or alias has that name."""
 
@@ -100,10 +107,6 @@ class UnknownModelError(DeploymentError):
 
     def __reduce__(self) -> tuple[Callable[..., "UnknownModelError"], tuple[str]]:
         return type(self), (self.model,)
-
-
-class NoTierError(DeploymentError):
-    """Where the caller leaves the choice, there is no tier that can do what is asked."""
 
 
 class OverloadedError(DeploymentError):

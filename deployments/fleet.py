@@ -4,13 +4,13 @@ Work is counted in seconds of audio, speed in seconds of audio a second (RTFx), 
 """
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 MEAN_CHUNK_S = 20.0
 """Audio of a chunk, until chunks have been seen: pauses rarely leave a window of 30 s full."""
 
 
-class Quality(Enum):
+class Quality(StrEnum):
     """How accurate a transcript has to be where the caller names no model.
 
     `FAST`: by whichever model is the cheapest. `BALANCED`: by the cheapest one whose text looks
@@ -22,7 +22,7 @@ class Quality(Enum):
     BEST = "best"
 
 
-class Priority(Enum):
+class Priority(StrEnum):
     """Who goes first, and how long a chunk may wait. Of the lower ones a chunk gives way to those
     above when it ends."""
 
@@ -32,8 +32,9 @@ class Priority(Enum):
 
     @property
     def rank(self) -> int:
-        """The engine's number: lower is served first."""
-        return {Priority.REALTIME: -100, Priority.INTERACTIVE: 0, Priority.BATCH: 100}[self]
+        """The engine's number: lower is served first. A step is what its queue gives for waiting
+        30 s, so that nothing starves."""
+        return {Priority.REALTIME: -4, Priority.INTERACTIVE: 0, Priority.BATCH: 20}[self]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,8 @@ class TierFacts:
     """What does not change of a tier while it is deployed.
 
     Attributes:
-        quality: of its model; more is more accurate, and equals are interchangeable.
+        quality: of its model; more is more accurate, and equals are interchangeable. 0: unknown,
+            and only who names the tier gets it.
         languages: ISO codes; None: all.
         translates: whether it gives English text for other languages.
         accelerator: class of its devices; what cannot be had is the class.

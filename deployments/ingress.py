@@ -9,31 +9,40 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from deployments import metrics
 from deployments.admission import Admission, Ticket
 from deployments.audio_io import AudioLimits, Samples, Source
+from deployments.board import TICK_S
+from deployments.cascade import CascadeOptions, Ladder
+from deployments.dispatch import Dispatcher
 from deployments.errors import (
     DeadlineError,
     DeploymentError,
     NotAudioError,
+    OptionError,
     TierUnavailableError,
     UnknownModelError,
 )
-from deployments.messages import Chunk, Pcm, Transcript, TranscriptSegment
-from deployments.options import TranscribeOptions
+from deployments.fleet import Priority, Quality, TierFacts
+from deployments.messages import Chunk, Escalation, Pcm, Transcript, TranscriptSegment
+from deployments.options import AUTO, TranscribeOptions
 from deployments.remote import RemoteRun, Work
-from deployments.tier_client import ChunkLostError, TierClient
-from deployments.transcription import Transcription
-from engine import SAMPLE_RATE, DecodingOptions, RequestError
+from deployments.router import Ask, candidates, route
+from deployments.tier import TierInfo
+from deployments.tier_client import ChunkLostError, Decoded, TierClient
+from deployments.transcription import Transcription, TranscriptionOptions
+from engine import ALL_LANGUAGES, SAMPLE_RATE, DecodingOptions, RequestError
 
 logger = logging.getLogger("ray.serve")
 
@@ -44,6 +53,7 @@ _FRESH_S = 15.0
 _PROBE_WAIT_S = 0.8
 """Kubernetes waits for a second."""
 _PROBE_PRIORITY = -1_000
+_BOARD_WAIT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +76,41 @@ class IngressLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class RoutingOptions:
+    """How chunks get their tiers.
+
+    Args:
+        facts, expected_rtfx: of all tiers.
+        quality: of requests that name neither a tier nor a quality.
+        cascade: when a chunk looks wrong; None: none goes to a better tier.
+        patience_s: that a chunk may wait, by priority.
+    """
+
+    facts: tuple[TierFacts, ...]
+    expected_rtfx: Mapping[str, float]
+    quality: Quality = Quality.BALANCED
+    cascade: CascadeOptions | None = field(default_factory=CascadeOptions)
+    patience_s: Mapping[Priority, float] = field(
+        default_factory=lambda: dict(zip(Priority, (0.5, 2.5, 300.0), strict=True))
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
-    """The end of a run: the whole transcript, and what it cost."""
+    """The end of a run: the whole transcript, what it cost, and in US dollars."""
 
     transcript: Transcript
     work: Work
+    usd: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """What is to be done with a file, by which model, and what its chunks ask for."""
+
+    wanted: TranscriptionOptions
+    detect: bool
+    ask: Ask
 
 
 class Ingress:
@@ -79,6 +119,8 @@ class Ingress:
     Args:
         tiers: name -> handle of the tier's deployment.
         aliases: other names -> names of tiers.
+        routing: how chunks get their tiers.
+        board: handle of the deployment that knows all tiers.
         asleep: tiers that may have no replicas, and are not to be woken for nothing.
     """
 
@@ -87,11 +129,19 @@ class Ingress:
         tiers: Mapping[str, DeploymentHandle[Any]],
         aliases: Mapping[str, str],
         limits: IngressLimits,
+        routing: RoutingOptions,
+        board: DeploymentHandle[Any],
         asleep: frozenset[str] = frozenset(),
     ) -> None:
         self.tiers = {name: TierClient(name, handle) for name, handle in tiers.items()}
         self.aliases = dict(aliases)
         self.limits = limits
+        self.routing = routing
+        self.dispatcher = Dispatcher(self.tiers, routing.facts, routing.expected_rtfx)
+        self.board = board
+        self._name = uuid.uuid4().hex
+        self._reporting: asyncio.Task[None] | None = None
+        self._facts = {facts.name: facts for facts in routing.facts}
         self.admission = Admission(limits.max_requests, limits.max_queued_audio_s)
         self._threads = ThreadPoolExecutor(_READ_THREADS, "murmur-read")
         self._asleep = asleep
@@ -103,6 +153,14 @@ class Ingress:
         self._rtfx = metrics.RTFX.histogram()
         self._stages = metrics.STAGE_LATENCY.histogram()
         self._retried = metrics.CHUNKS_RETRIED.counter()
+        self._escalated = metrics.CHUNKS_ESCALATED.counter()
+        self._device = metrics.DEVICE_SECONDS.counter()
+        self._cost = metrics.COST.counter()
+
+    async def check_health(self) -> None:
+        """Called by Serve, the first time when this process has begun."""
+        if self._reporting is None:
+            self._reporting = asyncio.create_task(self._report_for_ever())
 
     async def transcribe(
         self,
@@ -161,9 +219,9 @@ class Ingress:
         record = _Record(request_id or uuid.uuid4().hex, options)
         try:
             with ticket or self.admission.admit() as ticket:
-                tier = self.resolve(options.model)
-                record.tier = ticket.tier = tier.name
-                events = self._run(tier, source, options, partial, record, ticket)
+                name = self.resolve(options.model)
+                record.tier = ticket.tier = name
+                events = self._run(name, source, options, partial, record, ticket)
                 async with aclosing(events):
                     async for event in events:
                         if isinstance(event, Done):
@@ -176,16 +234,16 @@ class Ingress:
         finally:
             self._account(record)
 
-    def resolve(self, model: str) -> TierClient:
-        """The tier of a name.
+    def resolve(self, model: str) -> str:
+        """The tier of a name, or `auto`.
 
         Raises:
             UnknownModelError: there is none.
         """
         name = self.aliases.get(model, model)
-        if name not in self.tiers:
+        if name not in self.tiers and name != AUTO:
             raise UnknownModelError(model)
-        return self.tiers[name]
+        return name
 
     async def ready(self) -> dict[str, bool]:
         """Whether each tier that is always there decoded a chunk lately, or does so at once."""
@@ -201,7 +259,7 @@ class Ingress:
 
     async def _run(
         self,
-        tier: TierClient,
+        name: str,
         source: Source,
         options: TranscribeOptions,
         partial: bool,
@@ -212,12 +270,12 @@ class Ingress:
         ends = asyncio.get_running_loop().time() + deadline_s
         try:
             async with asyncio.timeout_at(ends):
-                info = await tier.info()
-            wanted = options.to_transcription_options(info)
+                task = await self._task(name, options)
             # Not the caller's request id: two callers may use the same one.
             record.run = uuid.uuid4().hex
-            transcription = Transcription(record.run, wanted, info.multilingual)
-            run = self._remote_run(tier, transcription, ticket, partial)
+            transcription = Transcription(record.run, task.wanted, task.detect)
+            record.escalations = transcription.escalations
+            run = self._remote_run(task.ask, transcription, ticket, partial)
             record.work = run.work
             segments = run.segments(source, self.limits.audio, _declare(ticket), self._threads)
             async with aclosing(segments):
@@ -230,21 +288,78 @@ class Ingress:
                     yield ready
         except TimeoutError as error:
             raise DeadlineError(deadline_s) from error
-        yield Done(transcription.transcript(), run.work)
+        yield Done(transcription.transcript(), run.work, self._usd(run.work))
+
+    async def _task(self, name: str, options: TranscribeOptions) -> _Task:
+        """
+        Raises:
+            OptionError: what is asked for cannot be done.
+        """
+        patience_s = self.routing.patience_s[options.priority]
+        ask = Ask(task=options.task, priority=options.priority, patience_s=patience_s)
+        if name == AUTO:
+            return self._auto_task(options, ask)
+        if options.quality is not None:
+            raise OptionError(f"quality is for the model {AUTO!r}", "quality")
+        info = await self.tiers[name].info()
+        return _Task(
+            options.to_transcription_options(info), info.multilingual, replace(ask, tier=name)
+        )
+
+    def _auto_task(self, options: TranscribeOptions, ask: Ask) -> _Task:
+        facts = tuple(facts for facts in self.routing.facts if facts.quality)
+        info = fleet_info(facts)
+        wanted = options.to_transcription_options(info)
+        if wanted.decoding.language is None and not info.multilingual:
+            english = replace(wanted.decoding, language=info.languages[0])
+            wanted = replace(wanted, decoding=english)
+        quality = options.quality or self.routing.quality
+        ask = replace(ask, quality=quality, language=wanted.decoding.language)
+        candidates(ask, self.dispatcher.states())  # raises if there are none
+        if options.context_chunks > 1:
+            # Its tokens mean something else to another model, so that it stays on one.
+            tier = route(ask, self.dispatcher.states()).tier
+            return _Task(wanted, info.multilingual, replace(ask, tier=tier))
+        if quality is Quality.BALANCED and self.routing.cascade is not None:
+            wanted = replace(wanted, ladder=Ladder(facts, self.routing.cascade))
+        return _Task(wanted, info.multilingual, ask)
+
+    def _usd(self, work: Work) -> float:
+        return sum(
+            tier.device_s / 3600 * self._facts[name].usd_per_hour
+            for name, tier in work.tiers.items()
+        )
 
     def _remote_run(
-        self, tier: TierClient, transcription: Transcription, ticket: Ticket, partial: bool
+        self, ask: Ask, transcription: Transcription, ticket: Ticket, partial: bool
     ) -> RemoteRun:
+        def decode(chunk: Chunk) -> Awaitable[Decoded]:
+            wish = replace(ask, language=chunk.options.language, above=chunk.above)
+            return self.dispatcher.decode(chunk, wish)
+
         def on_progress(read_s: float, unfinished_s: float) -> None:
             ticket.update(read_s, unfinished_s)
-            self._queued.set(self.admission.queued_s(tier.name), {"tier": tier.name})
+            self._queued.set(self.admission.queued_s(ticket.tier), {"tier": ticket.tier})
 
-        def on_chunk(stages_s: dict[str, float]) -> None:
+        def on_chunk(tier: str, stages_s: dict[str, float]) -> None:
             for stage, seconds in stages_s.items():
-                self._stages.observe(seconds, {"tier": tier.name, "stage": stage})
+                self._stages.observe(seconds, {"tier": tier, "stage": stage})
 
         max_in_flight = self.limits.max_chunks_in_flight
-        return RemoteRun(transcription, tier.decode, max_in_flight, on_chunk, on_progress, partial)
+        return RemoteRun(transcription, decode, max_in_flight, on_chunk, on_progress, partial)
+
+    async def _report_for_ever(self) -> None:
+        """Tell the board what is queued here, and hear of all tiers."""
+        while True:
+            report = self.dispatcher.report()
+            try:
+                answer = self.board.report_ingress.remote(self._name, report)
+                snapshot = await asyncio.wait_for(answer, _BOARD_WAIT_S)
+            except (RayError, RayServeException, TimeoutError) as error:
+                logger.warning("the board does not answer: %s", error)
+            else:
+                self.dispatcher.hear(snapshot, report)
+            await asyncio.sleep(TICK_S)
 
     async def _is_ready(self, tier: TierClient) -> bool:
         """A busy tier shows it by its work; an idle one decodes something, of which the next who
@@ -272,7 +387,13 @@ class Ingress:
         self._requests.inc(1, labels | {"outcome": record.outcome})
         if record.work is not None and record.work.n_retries:
             self._retried.inc(record.work.n_retries, labels)
+        for escalation in record.escalations:
+            self._escalated.inc(1, {"tier": escalation.tier, "reason": escalation.reason})
         if record.outcome == "ok":
+            for name, done in (record.work or Work()).tiers.items():
+                self._device.inc(done.device_s, {"tier": name})
+                usd = done.device_s / 3600 * self._facts[name].usd_per_hour
+                self._cost.inc(usd, {"tier": name})
             self._audio.inc(record.audio_s, labels)
             self._latency.observe(record.took_s, labels)
             self._rtfx.observe(record.audio_s / max(record.took_s, 1e-9), labels)
@@ -296,6 +417,7 @@ class _Record:
         self.audio_s = 0.0
         self.language = ""
         self.work: Work | None = None
+        self.escalations: list[Escalation] = []
         self._began = time.perf_counter()
         self._took_s: float | None = None
 
@@ -327,6 +449,8 @@ class _Record:
             "rtfx": round(self.audio_s / max(self.took_s, 1e-9), 2),
             "chunks": work.n_chunks,
             "retried": work.n_retries,
+            "escalated": len(self.escalations),
+            "device_s": round(sum(tier.device_s for tier in work.tiers.values()), 4),
             "tokens": work.n_tokens,
             **{f"{stage}_s": round(seconds, 4) for stage, seconds in work.stages_s.items()},
         }
@@ -340,6 +464,18 @@ def _source(audio: Source | np.ndarray[Any, Any], sample_rate: int) -> Source:
     if isinstance(audio, bytes | str | os.PathLike | Samples):
         return audio
     raise NotAudioError(f"audio must be bytes, a path or an array, not {type(audio).__name__}")
+
+
+def fleet_info(facts: Sequence[TierFacts]) -> TierInfo:
+    """What a request may ask of tiers of which it does not matter which one does it."""
+    names = [facts.languages or frozenset(ALL_LANGUAGES) for facts in facts]
+    return TierInfo(
+        model=AUTO,
+        precision="",
+        languages=tuple(sorted(frozenset().union(*names))),
+        multilingual=any(facts.can(None, "transcribe") for facts in facts),
+        max_slots=0,
+    )
 
 
 def _declare(ticket: Ticket) -> Any:

@@ -20,7 +20,8 @@ class Chunk:
     """At most 30 s of one request's audio.
 
     `(request_id, index, attempt)` is its key: chunks are idempotent, so that one may run twice
-    (a lost replica, a retry) and the first result wins.
+    (a lost replica, a retry) and the first result wins. `above` is the quality that a tier must
+    have more of, after a tier of that quality gave text that looks wrong.
     """
 
     request_id: str
@@ -29,6 +30,7 @@ class Chunk:
     options: DecodingOptions
     priority: int = 0
     attempt: int = 0
+    above: int | None = None
 
     @property
     def key(self) -> str:
@@ -45,7 +47,8 @@ class ChunkResult:
     """One chunk's decoded text. Segment times are seconds from the chunk's first sample.
 
     `avg_logprob`, `no_speech_prob` and `compression_ratio` are the chunk's, as in openai/whisper's
-    `DecodingResult`; `finish_reason` is `"length"` when the token limit cut the text off.
+    `DecodingResult`; `finish_reason` is `"length"` when the token limit cut the text off. `model`
+    is the tier, and `device_s` what it used of its replica's time.
     """
 
     key: str
@@ -60,6 +63,7 @@ class ChunkResult:
     finish_reason: str
     model: str
     timings_s: dict[str, float] = field(default_factory=dict)
+    device_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +86,24 @@ class TranscriptSegment:
 
 
 @dataclass(frozen=True, slots=True)
+class Escalation:
+    """A chunk that a tier's text looked wrong of, and why (`CascadeOptions.doubt`)."""
+
+    tier: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Transcript:
-    """A whole file's text. `language` is an ISO code, `duration_s` the length of the audio."""
+    """A whole file's text. `language` is an ISO code, `duration_s` the length of the audio, and
+    `escalations` are chunks that went to a more accurate tier."""
 
     text: str
     language: str
     duration_s: float
     task: str
     segments: tuple[TranscriptSegment, ...]
+    escalations: tuple[Escalation, ...] = ()
 
 
 def to_request(chunk: Chunk) -> Request:
@@ -112,4 +126,5 @@ def to_chunk_result(result: Result, model: str) -> ChunkResult:
         finish_reason=result.finish_reason,
         model=model,
         timings_s=result.timings_s,
+        device_s=result.device_s,
     )

@@ -95,6 +95,28 @@ CHUNKS_RETRIED = Metric(
     ("tier",),
     "Chunks that ran again because their replica was lost.",
 )
+CHUNKS_ESCALATED = Metric(
+    "murmur_chunks_escalated",
+    "counter",
+    "chunks",
+    ("tier", "reason"),
+    "Chunks that went to a more accurate tier, by the tier whose text looked wrong, and why: "
+    "`logprob`, `compression`, `repetition`, `no_speech` or `language`.",
+)
+DEVICE_SECONDS = Metric(
+    "murmur_device_s",
+    "counter",
+    "seconds",
+    ("tier",),
+    "Time of replicas that chunks used, of requests that ended well.",
+)
+COST = Metric(
+    "murmur_cost_usd",
+    "counter",
+    "US dollars",
+    ("tier",),
+    "The same at the price of a replica.",
+)
 SLOTS = Metric("murmur_slots", "gauge", "slots", ("tier",), "Slots of a replica.")
 SLOTS_IN_USE = Metric(
     "murmur_slots_in_use", "gauge", "slots", ("tier",), "Slots that hold a chunk."
@@ -119,6 +141,9 @@ ALL = (
     RTFX,
     STAGE_LATENCY,
     CHUNKS_RETRIED,
+    CHUNKS_ESCALATED,
+    DEVICE_SECONDS,
+    COST,
     SLOTS,
     SLOTS_IN_USE,
     CHUNKS_WAITING,

@@ -5,12 +5,15 @@ from dataclasses import dataclass, field
 from deployments.chunking import ChunkingOptions
 from deployments.errors import OptionError
 from deployments.fallback import FallbackOptions
+from deployments.fleet import Priority, Quality
 from deployments.tier import TierInfo
 from deployments.transcription import TranscriptionOptions
 from deployments.vad import VadOptions
 from engine import DecodingOptions, language_code
 from engine.request import Task
 
+AUTO = "auto"
+"""The model of who leaves the choice to the cluster."""
 MAX_CONTEXT_CHUNKS = 64
 MAX_PROMPT_CHARACTERS = 8_000
 
@@ -20,7 +23,7 @@ class TranscribeOptions:
     """Options of one file.
 
     Args:
-        model: a tier or an alias.
+        model: a tier, an alias, or `auto`: each chunk goes to the cheapest tier that suits it.
         task: `transcribe`, or `translate` to English.
         language: ISO code or English name; None: told from the first speech.
         languages: those that it may be, for a detection among them. One alone is as `language`.
@@ -30,7 +33,8 @@ class TranscribeOptions:
         context_chunks: chunks in a row that are told the text before them. 1: all chunks at once.
         vad: when frames become speech.
         chunking: how speech is cut.
-        priority: lower is served first; within one, requests share fairly.
+        quality: how accurate, where the model is `auto`; None: the cluster's default.
+        priority: who goes first; within one, requests share fairly.
         deadline_s: seconds that it may take; None: the cluster's limit.
 
     Raises:
@@ -47,7 +51,8 @@ class TranscribeOptions:
     context_chunks: int = 1
     vad: VadOptions = field(default_factory=VadOptions)
     chunking: ChunkingOptions = field(default_factory=ChunkingOptions)
-    priority: int = 0
+    quality: Quality | None = None
+    priority: Priority = Priority.INTERACTIVE
     deadline_s: float | None = None
 
     def __post_init__(self) -> None:
@@ -93,7 +98,7 @@ class TranscribeOptions:
             chunking=self.chunking,
             vad=self.vad,
             context_chunks=self.context_chunks,
-            priority=self.priority,
+            priority=self.priority.rank,
         )
 
     def _prompt(self) -> str | None:

@@ -32,13 +32,23 @@ Decode = Callable[[Chunk], Awaitable[Decoded]]
 
 
 @dataclass(slots=True)
+class TierWork:
+    """What a tier did for a request; `device_s` is of its replicas' time."""
+
+    n_chunks: int = 0
+    device_s: float = 0.0
+
+
+@dataclass(slots=True)
 class Work:
-    """What a request cost so far: seconds by stage, summed over blocks and chunks."""
+    """What a request cost so far: seconds by stage, summed over blocks and chunks, and what each
+    tier did."""
 
     n_chunks: int = 0
     n_retries: int = 0
     n_tokens: int = 0
     stages_s: dict[str, float] = field(default_factory=dict)
+    tiers: dict[str, TierWork] = field(default_factory=dict)
 
     def add(self, stage: str, seconds: float) -> None:
         self.stages_s[stage] = self.stages_s.get(stage, 0.0) + seconds
@@ -48,6 +58,9 @@ class Work:
         self.n_chunks += 1
         self.n_retries += decoded.n_retries
         self.n_tokens += len(decoded.result.tokens)
+        tier = self.tiers.setdefault(decoded.result.model, TierWork())
+        tier.n_chunks += 1
+        tier.device_s += decoded.result.device_s
         stages = dict(decoded.result.timings_s)
         stages["hops"] = max(0.0, decoded.round_trip_s - sum(stages.values()))
         for stage, seconds in stages.items():
@@ -130,7 +143,7 @@ class RemoteRun:
         transcription: the file's state.
         decode: sends a chunk to a replica.
         max_in_flight: chunks in replicas at once.
-        on_chunk: told the stages of each chunk that came back, in seconds.
+        on_chunk: told tier and stages, in seconds, of each chunk that came back.
         on_progress: told the seconds of audio read so far, and of those not final yet.
         partial: whether what there is of broken audio is transcribed before its error is raised.
     """
@@ -140,7 +153,7 @@ class RemoteRun:
         transcription: Transcription,
         decode: Decode,
         max_in_flight: int,
-        on_chunk: Callable[[dict[str, float]], None],
+        on_chunk: Callable[[str, dict[str, float]], None],
         on_progress: Callable[[float, float], None],
         partial: bool,
     ) -> None:
@@ -222,7 +235,7 @@ class RemoteRun:
         except ChunkLostError as error:
             start_s, end_s = self.transcription.span_s(key_of_chunk(chunk.key))
             raise ChunkFailedError(start_s, end_s, error.attempts) from error
-        self._on_chunk(self.work.add_chunk(decoded))
+        self._on_chunk(decoded.result.model, self.work.add_chunk(decoded))
         progress = self.transcription.accept(decoded.result)
         self._to_send.extend(progress.chunks)
         return progress.segments

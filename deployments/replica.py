@@ -7,20 +7,25 @@ event loop does nothing but hand chunks over and wait for results.
 import asyncio
 import logging
 import os
+import time
+import uuid
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import ray
 import torch
+from ray.serve.handle import DeploymentHandle
 
 from deployments import metrics
 from deployments.engine_thread import EngineLoad, EngineThread
 from deployments.errors import EngineStoppedError
 from deployments.messages import Chunk, ChunkResult, to_chunk_result, to_request
+from deployments.reports import ReplicaReport
 from deployments.sharded_replica import load_sharded_engine
+from deployments.speed import SpeedMeter
 from deployments.tier import TierInfo, TierSpec
-from engine import Engine, default_precision
+from engine import SAMPLE_RATE, Engine, default_precision
 
 logger = logging.getLogger("ray.serve")
 
@@ -29,7 +34,7 @@ STUCK_AFTER_S = 120.0
 """A step that takes longer hangs: the slowest real one is an encoder batch of a large model on a
 slow CPU."""
 _SUSPECT_LEAD = 1_000_000
-_REPORT_PERIOD_S = 2.0
+_REPORT_PERIOD_S = 1.0
 
 
 class Replica:
@@ -39,8 +44,10 @@ class Replica:
         EngineError: the model cannot be had, split or loaded.
     """
 
-    def __init__(self, spec: TierSpec) -> None:
+    def __init__(self, spec: TierSpec, board: DeploymentHandle[Any]) -> None:
         self._spec = spec
+        self._board = board
+        self._speed = SpeedMeter(spec.max_slots)
         self._group = ray.util.get_current_placement_group()
         self._engine = EngineThread(self._load, on_failure=_end_process)
         # One at a time of those that a replica may have died of, so that if this one dies too, it
@@ -59,14 +66,13 @@ class Replica:
             RequestError: the model cannot do what it asks.
             EngineStoppedError: the engine is closed.
         """
-        if self._reporting is None:
-            self._reporting = asyncio.create_task(self._report())
         future = self._engine.submit(to_request(chunk))
         try:
             result = await asyncio.wrap_future(future)
         except asyncio.CancelledError:
             self._engine.abort(chunk.key)
             raise
+        self._speed.add(len(chunk.pcm) / SAMPLE_RATE)
         return to_chunk_result(result, self._spec.name)
 
     async def decode_suspect(self, chunk: Chunk) -> AsyncIterator[str | ChunkResult]:
@@ -95,9 +101,12 @@ class Replica:
         """The bytes of each text token, by id."""
         return self._engine.engine.tokenizer.vocabulary
 
-    def check_health(self) -> None:
-        """Called by Serve. An engine that hangs ends its process: Serve would stop the replica
-        gracefully, and wait for calls that never end while it holds its GPU."""
+    async def check_health(self) -> None:
+        """Called by Serve, the first time when the engine is loaded. An engine that hangs ends its
+        process: Serve would stop the replica gracefully, and wait for calls that never end while it
+        holds its GPU."""
+        if self._reporting is None:
+            self._reporting = asyncio.create_task(self._report())
         try:
             self._engine.check(STUCK_AFTER_S)
         except EngineStoppedError as error:
@@ -112,11 +121,16 @@ class Replica:
         return Engine.load(self._spec.model, config)
 
     async def _report(self) -> None:
-        """Say how busy the engine is, every few seconds."""
+        """Say how busy the engine is, every second, and that it is there."""
         tags = {"tier": self._spec.name}
         self._slots.set(self._spec.max_slots, tags)
-        before = self._engine.load
+        sender, before = uuid.uuid4().hex, self._engine.load
         while True:
+            load = self._engine.load
+            self._speed.tick(load.n_running, load.n_waiting, time.monotonic())
+            report = ReplicaReport(self._speed.rtfx, load.n_running, load.n_waiting)
+            # Not waited for: a board that is lost hears the next one.
+            self._board.report_replica.remote(self._spec.name, sender, report)
             await asyncio.sleep(_REPORT_PERIOD_S)
             load = self._engine.load
             self._in_use.set(load.n_running, tags)

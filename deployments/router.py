@@ -16,7 +16,7 @@ class Ask:
 
     Attributes:
         language: ISO code; None: the tier has to tell it.
-        tier: the only one that may be taken; None: any that can.
+        tier: the only one that may be taken; None: any that can and whose quality is known.
         quality: how accurate.
         above: only tiers whose quality is more than this: of a chunk whose text looked wrong.
         patience_s: seconds that it may wait for a slot.
@@ -51,10 +51,10 @@ def candidates(ask: Ask, tiers: Sequence[TierState]) -> list[TierState]:
     Raises:
         NoTierError: there is none.
     """
-    able = [t for t in tiers if t.facts.can(ask.language, ask.task)]
-    if ask.tier is not None:
-        able = [t for t in able if t.facts.name == ask.tier]
-    elif able and ask.quality is Quality.BEST:
+    if ask.tier is not None:  # its model says itself what it cannot do
+        return [t for t in tiers if t.facts.name == ask.tier]
+    able = [t for t in tiers if t.facts.quality and t.facts.can(ask.language, ask.task)]
+    if able and ask.quality is Quality.BEST:
         best = max(t.facts.quality for t in able)
         able = [t for t in able if t.facts.quality == best]
     if ask.above is not None:
@@ -88,5 +88,4 @@ def route(ask: Ask, tiers: Sequence[TierState], chunk_s: float = MEAN_CHUNK_S) -
 
 def _missing(ask: Ask) -> str:
     what = ask.task if ask.language is None else f"{ask.task} {ask.language!r}"
-    where = "no tier" if ask.tier is None else f"the tier {ask.tier!r} cannot"
-    return f"{where} {'can ' if ask.tier is None else ''}{what}"
+    return f"no tier can {what}"

@@ -12,11 +12,19 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from deployments.cascade import Ladder
 from deployments.chunking import Chunker, ChunkingOptions, Piece
 from deployments.context import RowContext, with_text
 from deployments.fallback import FallbackOptions, best_result, is_silence, looks_wrong
 from deployments.language import LanguageVote
-from deployments.messages import Chunk, ChunkResult, Transcript, TranscriptSegment, key_of_chunk
+from deployments.messages import (
+    Chunk,
+    ChunkResult,
+    Escalation,
+    Transcript,
+    TranscriptSegment,
+    key_of_chunk,
+)
 from deployments.stitching import (
     ReorderBuffer,
     is_cut_short,
@@ -43,6 +51,8 @@ class TranscriptionOptions:
         detections: chunks that may be asked for the language, one after another, until one is
             sure of it (a probability of one half).
         tail_s: speech that a chunk leaves without text is decoded again if it is longer than this.
+        ladder: None: all chunks go to one tier. It needs `context_chunks` 1: a tier's tokens mean
+            something else to another one.
         context_chunks: length of a row of chunks that are decoded one after another, each with the
             text of those before it as its prompt; rows run side by side. 1: every chunk alone, all
             at once.
@@ -56,10 +66,13 @@ class TranscriptionOptions:
     tail_s: float = 1.0
     context_chunks: int = 1
     priority: int = 0
+    ladder: Ladder | None = None
 
     def __post_init__(self) -> None:
         if self.context_chunks < 1:
             raise ValueError(f"context_chunks must be at least 1, got {self.context_chunks}")
+        if self.ladder is not None and self.context_chunks > 1:
+            raise ValueError("chunks that are told the text before them stay on one tier")
         if self.detections < 1:
             raise ValueError(f"detections must be at least 1, got {self.detections}")
         if self.decoding.task == "detect_language":
@@ -74,7 +87,8 @@ class TranscriptionOptions:
 class _Part:
     """A piece of the file: what is being decoded of it, what is left, and what there is already.
 
-    `tried` holds the results for `piece`; `n_done` counts the pieces that it has had before.
+    `tried` holds the results for `piece` of the tier that it has come to; `above` is the quality
+    that this has more of; `n_done` counts the pieces that it has had before.
     """
 
     index: int
@@ -82,6 +96,7 @@ class _Part:
     rest: list[Piece] = field(default_factory=list)
     segments: list[TranscriptSegment] = field(default_factory=list)
     tried: list[ChunkResult] = field(default_factory=list)
+    above: int | None = None
     n_done: int = 0
 
     @property
@@ -120,6 +135,7 @@ class Transcription:
         self.options = options
         self.language = options.decoding.language
         self.segments: list[TranscriptSegment] = []
+        self.escalations: list[Escalation] = []
         detecting = detect and self.language is None
         self._vote = LanguageVote(options.detections) if detecting else None
         self._chunker = Chunker(options.chunking, options.vad)
@@ -218,6 +234,7 @@ class Transcription:
             duration_s=self.duration_s,
             task=self.options.decoding.task,
             segments=tuple(self.segments),
+            escalations=tuple(self.escalations),
         )
 
     def _take(self, pieces: Iterable[Piece]) -> list[Chunk]:
@@ -253,11 +270,29 @@ class Transcription:
         attempts = self._attempts(part)
         used_context = bool(attempts[len(part.tried)].context)
         part.tried.append(result)
+        if self._escalate(part, result):
+            return Progress([self._chunk(part)], [])
         more = len(part.tried) < len(attempts)
         suspect = used_context and self._is_misled(part.piece, result)
         if more and (suspect or looks_wrong(result, self.options.fallback)):
             return Progress([self._chunk(part)], [])
         return self._settle(part, best_result(part.tried, self.options.fallback))
+
+    def _escalate(self, part: _Part, result: ChunkResult) -> bool:
+        """Whether a better tier is to try, and not this one hotter: what a small model does not
+        hear, it does not hear at any temperature."""
+        ladder = self.options.ladder
+        if ladder is None:
+            return False
+        above = ladder.above(result.model, self.language, self.options.decoding.task)
+        if above is None:
+            return False
+        reason = ladder.options.doubt(result, self.language)
+        if reason is None:
+            return False
+        self.escalations.append(Escalation(result.model, reason))
+        part.above, part.tried = above, []
+        return True
 
     def _is_misled(self, piece: Piece, result: ChunkResult) -> bool:
         """Whether the text before it may have led a model astray: into a loop, or past a sentence,
@@ -276,6 +311,7 @@ class Transcription:
     def _settle(self, part: _Part, result: ChunkResult) -> Progress:
         """Keep a result, and go on with what it left undecoded."""
         part.tried, part.n_done = [], part.n_done + 1
+        part.above = None
         if not is_silence(result, self.options.fallback):
             self._keep(part, result)
         if not part.rest:
@@ -319,15 +355,16 @@ class Transcription:
             # Of the place in the file alone: the same file gives the same text again.
             seed=self.options.decoding.seed + zlib.crc32(place.encode()),
         )
-        return self._submit(part, decoding)
+        return self._submit(part, decoding, part.above)
 
-    def _submit(self, part: _Part, decoding: DecodingOptions) -> Chunk:
+    def _submit(self, part: _Part, decoding: DecodingOptions, above: int | None = None) -> Chunk:
         chunk = Chunk(
             request_id=self.request_id,
             index=self._n_chunks,
             pcm=part.piece.pcm,
             options=decoding,
             priority=self.options.priority,
+            above=above,
         )
         self._n_chunks += 1
         self._in_flight[key_of_chunk(chunk.key)] = part

@@ -10,7 +10,7 @@ from engine.config import (
     EngineConfig,
     ModelDimensions,
 )
-from engine.decoding.languages import language_code, language_name
+from engine.decoding.languages import ALL_LANGUAGES, language_code, language_name
 from engine.engine import Engine
 from engine.errors import EngineError, ModelNotFoundError, RequestError, WeightsError
 from engine.precision import CrossAttentionMode, Offload, Precision, default_precision
@@ -19,6 +19,7 @@ from engine.weights.checkpoint import Checkpoint, open_checkpoint
 from engine.weights.hub import DEMO_MODELS, HUB_MODELS, resolve_model
 
 __all__ = [
+    "ALL_LANGUAGES",
     "DEMO_MODELS",
     "HUB_MODELS",
     "N_SAMPLES",

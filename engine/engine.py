@@ -78,6 +78,10 @@ class Engine:
         self._arrived: list[Request] = []
         self._aborted: list[int] = []
         self._in_step = False
+        # What a sequence that is always here has used of the engine's time until this step began.
+        self._share_s = 0.0
+        self._step_began_s = 0.0
+        self._n_sharing = 1
 
     @classmethod
     def load(cls, model: str, config: EngineConfig | None = None) -> "Engine":
@@ -140,11 +144,13 @@ class Engine:
         if self._in_step:
             raise EngineError("an earlier step failed: load the engine anew")
         self._in_step = True
+        self._step_began_s = self._clock()
         self._begin_step()
         n_decoding = len(self._running) + len(self._being_detected) + len(self._ready)
         joining = self._encoding.collect(n_decoding)
         with self._encoding.beside():
             finished = self._advance(joining)
+        self._share_s = self._share_now()
         self._in_step = False
         return finished
 
@@ -174,7 +180,11 @@ class Engine:
             self._scheduler.add(request, now_s)
         admitted = self._scheduler.admit(now_s, self._encoding.room)
         now_s = self._clock()
-        new = [Running(item.request, slot, item.arrived_s, now_s) for slot, item in admitted]
+        new = [
+            Running(item.request, slot, item.arrived_s, now_s, self._share_s)
+            for slot, item in admitted
+        ]
+        self._n_sharing = max(1, self.n_running)
         self._being_encoded.update((sequence.slot, sequence) for sequence in new)
         self._encoding.submit(new)
 
@@ -327,10 +337,15 @@ class Engine:
         done = [sequence for sequence in self._running.values() if sequence.finish_reason]
         results = []
         for sequence in done:
-            results.append(sequence.result(self.tokenizer, self._clock()))
+            now_s = self._clock()
+            results.append(sequence.result(self.tokenizer, now_s, self._share_now(now_s)))
             self._ids.discard(sequence.request.request_id)
             self._release(sequence)
         return results
+
+    def _share_now(self, now_s: float | None = None) -> float:
+        took_s = (self._clock() if now_s is None else now_s) - self._step_began_s
+        return self._share_s + took_s / self._n_sharing
 
     def _release(self, sequence: Running) -> None:
         del self._running[sequence.slot]

@@ -119,7 +119,9 @@ def _activation_bytes(share: RankShare, load: Load) -> int:
     encoder = _encoder_peak_bytes(share, load) if share.stage.encoder else 0.0
     decoder = _decoder_peak_bytes(share, load) if share.stage.decoder else 0.0
     states = _frames(share, load) * share.dims.n_audio_state * share.formats.dtype.itemsize
-    running = load.n_encoders * encoder + decoder + (0 if share.is_whole else 2 * states)
+    # The thread that decodes is the one that encodes a second batch: never both.
+    beside = max(decoder, encoder) if load.n_encoders > 1 else decoder
+    running = encoder + beside + (0 if share.is_whole else 2 * states)
     return math.ceil(max(running, _loading_bytes(share, load) if load.loads_here else 0))
 
 

@@ -35,11 +35,17 @@ MODEL_SIZES = {
 """English-only models of the same names have one token less."""
 
 
+def short_name(name: str) -> str:
+    """A published model's, such as `turbo` of `openai/whisper-large-v3-turbo`; others as they
+    are."""
+    short = name.removeprefix("demo:").removeprefix("openai/whisper-")
+    return short.removeprefix("distil-whisper/").removeprefix("large-v3-")
+
+
 def known_sizes(name: str) -> ModelDimensions | None:
     """Of a published model by its short name, its hub id or as a demo model, without a file of it;
     None for all others."""
-    short = name.removeprefix("demo:").removeprefix("openai/whisper-")
-    short = short.removeprefix("distil-whisper/").removeprefix("large-v3-")
+    short = short_name(name)
     if short.endswith(".en"):
         sizes = MODEL_SIZES.get(short.removesuffix(".en"))
         return sizes and replace(sizes, n_vocab=sizes.n_vocab - 1)

@@ -122,7 +122,9 @@ class Result:
     `tokens` are all sampled tokens with timestamps, without the end token. `avg_logprob` (natural
     logarithm, end token counted), `no_speech_prob` and `compression_ratio` are those of
     openai/whisper's `DecodingResult`. `timings_s` holds the seconds spent `waiting`, in `prefill`
-    (features, encoder, prompt) and in `decode`.
+    (features, encoder, prompt) and in `decode`; `device_s` is its part of the engine's own time,
+    each step shared evenly by the sequences that are in slots: all parts together are the time that
+    the engine was busy.
     """
 
     request_id: str
@@ -137,3 +139,4 @@ class Result:
     compression_ratio: float
     finish_reason: FinishReason
     timings_s: dict[str, float]
+    device_s: float = 0.0

@@ -14,12 +14,14 @@ class Sequence:
 
     `n_sampled` counts the tokens that the device was told to sample; `tokens` are those that came
     back, which may be some steps later. `sum_logprob` counts every one of them, the end token too.
+    `began_share_s` is what a sequence would have used of the engine's time had it always been here.
     """
 
     request: Request
     slot: int
     arrived_s: float
     admitted_s: float
+    began_share_s: float = 0.0
     language: str = "en"
     language_prob: float = 1.0
     no_speech_prob: float = 0.0
@@ -59,7 +61,11 @@ class Sequence:
             return None
         return Noise(options.temperature, options.seed, self.n_sampled)
 
-    def result(self, tokenizer: Tokenizer, finished_s: float) -> Result:
+    def result(self, tokenizer: Tokenizer, finished_s: float, share_s: float) -> Result:
+        """
+        Args:
+            share_s: as `began_share_s`, now.
+        """
         assert self.finish_reason is not None, "the sequence is not finished"
         text = tokenizer.decode(self.tokens).strip()
         return Result(
@@ -79,4 +85,5 @@ class Sequence:
                 "prefill": self.first_token_s - self.admitted_s,
                 "decode": finished_s - self.first_token_s,
             },
+            device_s=share_s - self.began_share_s,
         )

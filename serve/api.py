@@ -11,8 +11,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from deployments.admission import Ticket
-from deployments.ingress import Done, Ingress, IngressLimits
+from deployments.ingress import Done, Ingress, IngressLimits, RoutingOptions
 from deployments.messages import TranscriptSegment
+from deployments.options import AUTO
 from engine.request import Task
 from serve.api_docs import describe_form
 from serve.api_errors import answer_error, log_and_convert, to_http_error
@@ -21,6 +22,7 @@ from serve.api_responses import (
     EventStream,
     TokenNames,
     render_body,
+    routing_account,
     server_sent_event,
 )
 from serve.auth import Auth
@@ -50,11 +52,13 @@ class HttpIngress(Ingress):
         tiers: Mapping[str, DeploymentHandle[Any]],
         aliases: Mapping[str, str],
         limits: IngressLimits,
+        routing: RoutingOptions,
+        board: DeploymentHandle[Any],
         asleep: frozenset[str],
         max_upload_bytes: int,
         api_keys_sha256: tuple[str, ...] = (),
     ) -> None:
-        super().__init__(tiers, aliases, limits, asleep)
+        super().__init__(tiers, aliases, limits, routing, board, asleep)
         self._max_upload_bytes = max_upload_bytes
         self._auth = Auth(api_keys_sha256)
 
@@ -95,12 +99,21 @@ class HttpIngress(Ingress):
             options = fields.options(task)
             names = None
             if isinstance(fields, TranscriptionFields) and fields.include:
-                names = TokenNames(await self.resolve(options.model).vocabulary())
+                names = await self._token_names(self.resolve(options.model))
             request_id = _request_id(request)
             events = self.run(upload.source(), options, fields.stream, request_id, ticket)
         finally:
             await upload.close()
         return events, fields, names
+
+    async def _token_names(self, tier: str) -> TokenNames:
+        if tier == AUTO:
+            raise FieldError(
+                f"include=logprobs needs a model other than {AUTO!r}: tokens differ between models",
+                "include",
+                "unsupported",
+            )
+        return TokenNames(await self.tiers[tier].vocabulary())
 
 
 async def _answer(
@@ -110,10 +123,16 @@ async def _answer(
         return await _stream(events, EventStream(fields.response_format, names), request_id)
     done = await _last(events)
     granularities = getattr(fields, "timestamp_granularities", ())
-    body = render_body(done.transcript, fields.response_format, granularities, names)
+    more = _account(done)
+    body = render_body(done.transcript, fields.response_format, granularities, names, more)
     timing = ", ".join(f"{k};dur={1000 * v:.2f}" for k, v in done.work.stages_s.items())
     media_type = MEDIA_TYPES[fields.response_format]
     return Response(body, media_type=media_type, headers={"server-timing": timing})
+
+
+def _account(done: Done) -> dict[str, Any]:
+    """Who did what, and what it cost."""
+    return {"murmur": routing_account(done.transcript, done.work, done.usd)}
 
 
 def _kind(error: BaseException) -> str:
@@ -146,7 +165,7 @@ def build_api(ingress: HttpIngress) -> FastAPI:
     async def models(request: Request) -> Response:
         """The tiers and their aliases."""
         ingress.check_key(request)
-        names = [*ingress.tiers, *ingress.aliases]
+        names = [*ingress.tiers, AUTO, *ingress.aliases]
         return JSONResponse({"object": "list", "data": [_model(ingress, name) for name in names]})
 
     @api.get("/v1/models/{model:path}")
@@ -157,6 +176,13 @@ def build_api(ingress: HttpIngress) -> FastAPI:
         name = request.path_params["model"]
         ingress.resolve(name)
         return JSONResponse(_model(ingress, name))
+
+    @api.get("/v1/cluster")
+    @_in_words
+    async def cluster(request: Request) -> Response:
+        """Tiers with their replicas, queues, speed and price, and the autoscaler's decisions."""
+        ingress.check_key(request)
+        return JSONResponse(await ingress.board.cluster.remote())
 
     @api.get("/healthz")
     async def live() -> dict[str, str]:
@@ -217,7 +243,7 @@ async def _stream(events: _Events, stream: EventStream, request_id: str) -> Stre
 
 def _render(stream: EventStream, event: list[TranscriptSegment] | Done) -> str:
     if isinstance(event, Done):
-        return stream.done(event.transcript)
+        return stream.done(event.transcript, _account(event))
     return stream.segments(event)
 
 

@@ -1,10 +1,12 @@
 """Transcripts as OpenAI's response bodies and server-sent events."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from deployments.messages import Transcript, TranscriptSegment
+from deployments.remote import Work
 from engine import SAMPLE_RATE, language_name
 from engine.config import HOP_LENGTH
 from serve.fields import ResponseFormat
@@ -51,12 +53,14 @@ def render_body(
     response_format: ResponseFormat,
     granularities: Sequence[str],
     names: TokenNames | None,
+    more: Mapping[str, Any] | None = None,
 ) -> str:
     """The body of an answer that is not streamed.
 
     Args:
         granularities: what `verbose_json` gives times of.
         names: given if log-probabilities are wanted.
+        more: beside OpenAI's fields, in both kinds of JSON.
     """
     if response_format == "text":
         return to_text(transcript)
@@ -72,7 +76,24 @@ def render_body(
         body = {**verbose, "usage": usage}
         if granularities and "segment" not in granularities:
             body["segments"] = None
-    return json.dumps(body, ensure_ascii=False)
+    return json.dumps({**body, **(more or {})}, ensure_ascii=False)
+
+
+def routing_account(transcript: Transcript, work: Work, usd: float) -> dict[str, Any]:
+    """Which tier made each segment, what went to a more accurate one and why, and what it cost."""
+    escalated = Counter((e.tier, e.reason) for e in transcript.escalations)
+    return {
+        "segment_models": [segment.model for segment in transcript.segments],
+        "escalated": [
+            {"model": tier, "reason": reason, "chunks": n}
+            for (tier, reason), n in sorted(escalated.items())
+        ],
+        "models": [
+            {"model": name, "chunks": tier.n_chunks, "device_s": round(tier.device_s, 4)}
+            for name, tier in sorted(work.tiers.items())
+        ],
+        "usd": round(usd, 9),
+    }
 
 
 class EventStream:
@@ -104,8 +125,8 @@ class EventStream:
         """Events of segments that are final now."""
         return "".join(self._segment(segment) for segment in segments)
 
-    def done(self, transcript: Transcript) -> str:
-        """The last event."""
+    def done(self, transcript: Transcript, more: Mapping[str, Any] | None = None) -> str:
+        """The last event; `more` goes beside OpenAI's fields."""
         audio_tokens = round(transcript.duration_s * _POSITIONS_PER_S)
         event: dict[str, Any] = {
             "type": "transcript.text.done",
@@ -121,7 +142,7 @@ class EventStream:
         }
         if self._names is not None:
             event["logprobs"] = self._logprobs
-        return server_sent_event(event)
+        return server_sent_event({**event, **(more or {})})
 
     def _segment(self, segment: TranscriptSegment) -> str:
         segment_id = f"seg_{self._n_segments}"

@@ -13,21 +13,29 @@ from ray.serve.config import AutoscalingConfig
 
 from deployments.accelerators import CPU
 from deployments.audio_io import AudioLimits
-from deployments.ingress import IngressLimits
+from deployments.board import Board
+from deployments.cascade import CascadeOptions
+from deployments.fleet import Priority
+from deployments.ingress import IngressLimits, RoutingOptions
 from deployments.replica import Replica
+from deployments.scaling_policy import deployment_name
 from deployments.tier import Sharding, TierSpec
 from serve.api import HttpIngress
 from serve.auth import key_sums
 from serve.config import Settings, TierSettings, load_settings
+from serve.tier_facts import expected_rtfx, tier_facts
 from serve.tier_placement import LEADER_CPUS, tier_placement
 
 INGRESS_NAME = "Ingress"
+BOARD_NAME = "Board"
 _UNBOUNDED = 1_000_000
 """`max_ongoing_requests` of replicas, whose own queue is fair where Serve's is first come, first
 served. What bounds it is what the ingress admits."""
 _SPARE_REQUESTS = 256
 """Beyond what an ingress admits, so that it can refuse more itself, and answer probes."""
 _HEALTH_PERIOD_S = 5.0
+_LOOK_BACK_S = 11.0
+"""Serve asks for numbers five times in it, and warns of less than its own default of 10 s."""
 _GANG_HEALTH_PERIOD_S = 1.0
 """A gang may lose a rank while it idles, which nothing but the health check would tell Serve."""
 
@@ -52,7 +60,9 @@ def assemble(settings: Settings, replica: type[Replica] = Replica) -> Applicatio
     Args:
         replica: what a tier runs; a subclass of Replica.
     """
-    tiers = {tier.name: _tier(tier, settings, replica) for tier in settings.tiers}
+    routing = _routing(settings)
+    board = _board(settings, routing)
+    tiers = {tier.name: _tier(tier, settings, replica, board) for tier in settings.tiers}
     limits = settings.limits
     deployment = _deployment(ray_serve.ingress()(HttpIngress)).options(
         name=INGRESS_NAME,
@@ -72,24 +82,60 @@ def assemble(settings: Settings, replica: type[Replica] = Replica) -> Applicatio
     )
     keys = key_sums(settings.auth)
     asleep = frozenset(tier.name for tier in settings.tiers if tier.min_replicas == 0)
-    return deployment.bind(tiers, settings.aliases, ingress_limits, asleep, max_upload_bytes, keys)
+    return deployment.bind(
+        tiers, settings.aliases, ingress_limits, routing, board, asleep, max_upload_bytes, keys
+    )
+
+
+def _routing(settings: Settings) -> RoutingOptions:
+    slo, cascade = settings.slo, settings.routing.cascade
+    # Half of the objective: the rest is for what is not known yet where a chunk is sent.
+    waits_s = (slo.realtime_wait_s / 2, slo.queue_wait_s / 2, slo.batch_wait_s / 2)
+    thresholds = cascade.model_dump(exclude={"enabled"})
+    return RoutingOptions(
+        facts=tuple(tier_facts(tier) for tier in settings.tiers),
+        expected_rtfx={tier.name: expected_rtfx(tier) for tier in settings.tiers},
+        quality=settings.routing.quality,
+        cascade=CascadeOptions(**thresholds) if cascade.enabled else None,
+        patience_s=dict(zip(Priority, waits_s, strict=True)),
+    )
+
+
+def _board(settings: Settings, routing: RoutingOptions) -> Application:
+    deployment = _deployment(Board).options(
+        name=BOARD_NAME,
+        max_ongoing_requests=_UNBOUNDED,
+        health_check_period_s=_HEALTH_PERIOD_S,
+        ray_actor_options={"num_cpus": 0},
+        # One, but only a deployment that scales is asked for its numbers.
+        autoscaling_config=AutoscalingConfig(
+            min_replicas=1, max_replicas=1, look_back_period_s=_LOOK_BACK_S
+        ),
+        user_config={
+            **settings.autoscaling.model_dump(),
+            "queue_wait_s": settings.slo.queue_wait_s,
+            "batch_wait_s": settings.slo.batch_wait_s,
+        },
+    )
+    return deployment.bind(routing.facts, routing.expected_rtfx)
 
 
 def _deployment(kind: Any) -> Deployment:
     return cast(Deployment, ray_serve.deployment(kind))  # its type is also that of a decorator
 
 
-def _tier(tier: TierSettings, settings: Settings, replica: type[Replica]) -> Application:
+def _tier(
+    tier: TierSettings, settings: Settings, replica: type[Replica], board: Application
+) -> Application:
     deployment = _deployment(replica).options(
-        # Ray cuts the names of its tasks at the last dot.
-        name=tier.name.replace(".", "_"),
+        name=deployment_name(tier.name),
         max_ongoing_requests=_UNBOUNDED,
         graceful_shutdown_timeout_s=settings.limits.deadline_s,
         health_check_period_s=_GANG_HEALTH_PERIOD_S if tier.is_sharded else _HEALTH_PERIOD_S,
         **_resources(tier),
         **_replicas(tier),
     )
-    return deployment.bind(_spec(tier))
+    return deployment.bind(_spec(tier), board)
 
 
 def _spec(tier: TierSettings) -> TierSpec:
@@ -143,6 +189,12 @@ def _replicas(tier: TierSettings) -> dict[str, Any]:
         "autoscaling_config": AutoscalingConfig(
             min_replicas=tier.min_replicas,
             max_replicas=tier.max_replicas,
+            # Of Serve's own policy, where the application is run without a config.
             target_ongoing_requests=tier.batch_size,
+            # The board has waited before it decides.
+            upscale_delay_s=0.0,
+            downscale_delay_s=0.0,
+            downscale_to_zero_delay_s=0.0,
+            look_back_period_s=_LOOK_BACK_S,
         )
     }

@@ -221,9 +221,6 @@ def _fields(options: TranscribeOptions) -> dict[str, Any]:
     Raises:
         OptionError: the form has no such field.
     """
-    if options.priority or options.deadline_s is not None:
-        option = "priority" if options.priority else "deadline_s"
-        raise OptionError(f"{option} can be set over a handle only", option)
     fields = {
         "model": options.model,
         "response_format": "verbose_json",
@@ -233,6 +230,9 @@ def _fields(options: TranscribeOptions) -> dict[str, Any]:
         "keywords[]": list(options.keywords),
         "temperature": str(options.temperature),
         "context_chunks": str(options.context_chunks),
+        "quality": options.quality and options.quality.value,
+        "priority": options.priority.value,
+        "deadline_s": options.deadline_s and str(options.deadline_s),
         **_strategy(options),
     }
     return {name: value for name, value in fields.items() if value}

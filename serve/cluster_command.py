@@ -24,6 +24,8 @@ _POLL_S = 0.5
 _EXCEPTION = re.compile(r"^[A-Za-z_][\w.]*(Error|Exception|Interrupt): ")
 """How the last line of a traceback begins."""
 _INLINE_VARIABLE = "RAY_max_direct_call_object_size"
+_PUSH_VARIABLE = "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S"
+"""Seconds until a decision about replicas reaches Serve's controller, by default 10."""
 _INLINE_BYTES = 1_000_000
 """A chunk of 30 s, 960 kB, travels in the call itself, and not through the object store
 (docs/decisions.md)."""
@@ -108,6 +110,7 @@ def _environment(settings: Settings) -> dict[str, str]:
     by what was set when it started."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(ENVIRONMENT_PREFIX)}
     kept.setdefault(_INLINE_VARIABLE, str(_INLINE_BYTES))
+    kept.setdefault(_PUSH_VARIABLE, "1")
     if settings.http.haproxy:
         kept["RAY_SERVE_ENABLE_HA_PROXY"] = "1"
     return kept

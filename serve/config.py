@@ -13,6 +13,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from deployments.accelerators import CPU, shared_arithmetic, shared_default_precision
+from deployments.fleet import Quality
+from deployments.options import AUTO
 from engine import CrossAttentionMode, EngineConfig, Offload, Precision
 from engine.errors import PrecisionError
 
@@ -76,6 +78,27 @@ class TierSettings(_Section):
     """Copies that run at most."""
     batch_size: Annotated[int, Field(ge=1)] = 24
     """Chunks that a replica decodes at once."""
+    quality: Annotated[int, Field(ge=1)] | None = None
+    """How accurate its model is, beside those of other tiers: `auto` sends what looks wrong to a
+    tier with more. By default 1 (tiny) to 6 (large) by the model's name; a tier with a model of
+    another name takes no part in `auto` without it."""
+    languages: tuple[str, ...] = ()
+    """ISO codes of the languages that it is to get from `auto`; by default all that its model's
+    name lets expect."""
+    translates: bool | None = None
+    """Whether `auto` may send it translations; by default not to English-only, turbo and distilled
+    models, which never learned it."""
+    spot: bool = False
+    """Whether its machines are spot ones, for the price in `gpu_catalogue.toml`."""
+    usd_per_hour: Annotated[float, Field(gt=0)] | None = None
+    """Price of a replica; by default that of its GPUs in `gpu_catalogue.toml`, the cheapest on AWS
+    or GCP, or 0.045 for each CPU core."""
+    rtfx: Annotated[float, Field(gt=0)] | None = None
+    """Seconds of audio a second of a replica with all slots in use, until it has been measured; by
+    default half of the roofline, as `murmur plan` has it."""
+    cold_start_s: Annotated[float, Field(ge=0)] | None = None
+    """Seconds from the wish for a replica to its first chunk, a machine's start included; by
+    default 150 with GPUs, else 20."""
     cpus: Annotated[int, Field(ge=1)] = 1
     """CPU cores that a replica reserves, and threads that it computes with; for each GPU, if it has
     several, and one more for what leads them."""
@@ -162,10 +185,58 @@ class AuthSettings(_Section):
 
 
 class SloSettings(_Section):
-    """What the autoscaler aims at."""
+    """What router and autoscaler aim at."""
 
     queue_wait_s: Annotated[float, Field(gt=0)] = 5.0
-    """Time that a chunk may wait for a replica, in seconds."""
+    """Time that a chunk may wait for a replica, in seconds; beyond half of it the next cheapest
+    tier is taken."""
+    realtime_wait_s: Annotated[float, Field(gt=0)] = 1.0
+    """The same, of chunks with `realtime` priority."""
+    batch_wait_s: Annotated[float, Field(gt=0)] = 600.0
+    """The same, of chunks with `batch` priority."""
+
+
+class CascadeSettings(_Section):
+    """When `auto` has a chunk decoded again by a more accurate tier."""
+
+    enabled: bool = True
+    """Whether it ever does."""
+    min_avg_logprob: Annotated[float, Field(le=0)] = -0.45
+    """Text less likely than this (natural logarithm, mean over tokens)."""
+    max_compression_ratio: Annotated[float, Field(gt=1)] = 2.4
+    """Text that compresses better than this."""
+    max_no_speech_prob: Annotated[float, Field(ge=0, le=1)] = 0.6
+    """A chunk with voice in it that is taken for silence with more than this probability."""
+    max_repeated: Annotated[float, Field(ge=0, le=1)] = 0.3
+    """Text of which more than this share of sequences of four words were there before."""
+    min_language_prob: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """A chunk whose language was told from itself with less than this probability."""
+
+
+class RoutingSettings(_Section):
+    """How a chunk gets its tier where a request names the model `auto`."""
+
+    quality: Quality = Quality.BALANCED
+    """Of requests that ask for none: `fast` (the cheapest tier), `balanced` (the cheapest, and a
+    more accurate one for chunks whose text looks wrong) or `best` (the most accurate)."""
+    cascade: CascadeSettings = CascadeSettings()
+    """When a chunk's text looks wrong."""
+
+
+class AutoscalingSettings(_Section):
+    """How tiers grow and shrink between their `min_replicas` and `max_replicas`."""
+
+    utilization: Annotated[float, Field(gt=0, le=1)] = 0.75
+    """Share of a replica's speed that is planned with; the rest is for what comes unevenly."""
+    down_delay_s: Annotated[float, Field(ge=0)] = 120.0
+    """A replica that was not needed for so long goes."""
+    zero_delay_s: Annotated[float, Field(ge=0)] = 600.0
+    """The same, of a tier's last one."""
+    patience: Annotated[float, Field(ge=1)] = 2.0
+    """Replicas that are not there after so many times `cold_start_s` cannot be had now: their work
+    is planned for elsewhere."""
+    retry_s: Annotated[float, Field(gt=0)] = 300.0
+    """Time until they are asked for again."""
 
 
 class HttpSettings(_Section):
@@ -202,8 +273,8 @@ class Settings(_Section):
     )
     """The models served."""
     aliases: dict[str, str] = Field(default_factory=_whisper_1)
-    """Other names that requests may use -> names of tiers. By default `whisper-1`, the name in most
-    programs written for OpenAI, is the last tier."""
+    """Other names that requests may use -> names of tiers, or `auto`. By default `whisper-1`, the
+    name in most programs written for OpenAI, is the last tier."""
     ingress: IngressSettings = IngressSettings()
     """What decodes and cuts audio and answers requests."""
     limits: LimitSettings = LimitSettings()
@@ -211,7 +282,11 @@ class Settings(_Section):
     auth: AuthSettings = AuthSettings()
     """Who may call."""
     slo: SloSettings = SloSettings()
-    """What the autoscaler aims at."""
+    """What router and autoscaler aim at."""
+    routing: RoutingSettings = RoutingSettings()
+    """How a chunk gets its tier where a request names the model `auto`."""
+    autoscaling: AutoscalingSettings = AutoscalingSettings()
+    """How tiers grow and shrink."""
     http: HttpSettings = HttpSettings()
     """Where the cluster answers."""
 
@@ -221,10 +296,12 @@ class Settings(_Section):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two tiers are called {name!r}")
+        if AUTO in names or AUTO in self.aliases:
+            raise ValueError(f"{AUTO!r} is the model of who leaves the choice: no tier, no alias")
         for alias, name in self.aliases.items():
             if alias in names:
                 raise ValueError(f"alias {alias!r} is the name of a tier")
-            if name not in names:
+            if name not in (*names, AUTO):
                 raise ValueError(f"alias {alias!r} stands for {name!r}, which is no tier")
         return self
 

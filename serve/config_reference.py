@@ -12,9 +12,12 @@ from pydantic.fields import FieldInfo
 from serve.config import (
     ENVIRONMENT_PREFIX,
     AuthSettings,
+    AutoscalingSettings,
+    CascadeSettings,
     HttpSettings,
     IngressSettings,
     LimitSettings,
+    RoutingSettings,
     Settings,
     SloSettings,
     TierSettings,
@@ -46,6 +49,9 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "limits": LimitSettings,
     "auth": AuthSettings,
     "slo": SloSettings,
+    "routing": RoutingSettings,
+    "routing.cascade": CascadeSettings,
+    "autoscaling": AutoscalingSettings,
     "http": HttpSettings,
 }
 
@@ -69,7 +75,7 @@ def _table(model: type[BaseModel], title: str) -> str:
 def _default(name: str, field: FieldInfo) -> str:
     if field.is_required():
         return "must be set"
-    if name in _SECTIONS:
+    if name in {section.rpartition(".")[2] for section in _SECTIONS}:
         return "the demo models" if name == "tiers" else "see below"
     if name == "aliases":
         return "`whisper-1`: the last tier"

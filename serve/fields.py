@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from deployments.chunking import ChunkingOptions
+from deployments.fleet import Priority, Quality
 from deployments.options import MAX_CONTEXT_CHUNKS, TranscribeOptions
 from deployments.vad import VadOptions
 from engine.request import Task
@@ -56,7 +57,7 @@ class TranslationFields(BaseModel):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     model: str
-    """A tier, or one of its aliases."""
+    """A tier, one of the aliases, or `auto`: each chunk goes to the cheapest tier that suits it."""
     prompt: str | None = None
     """Text that the transcript is to continue: names, spelling, style."""
     response_format: ResponseFormat = "json"
@@ -67,6 +68,15 @@ class TranslationFields(BaseModel):
     """Answer with server-sent events while text becomes final. An addition to OpenAI's fields."""
     context_chunks: Annotated[int, Field(ge=1, le=MAX_CONTEXT_CHUNKS)] = 1
     """Chunks in a row that are told the text before them; 1: all at once. An addition to OpenAI's
+    fields."""
+    quality: Quality | None = None
+    """How accurate, with the model `auto`: `fast`, `balanced` or `best`. An addition to OpenAI's
+    fields."""
+    priority: Priority = Priority.INTERACTIVE
+    """`realtime`, `interactive` or `batch`: who goes first, and how long chunks may wait. An
+    addition to OpenAI's fields."""
+    deadline_s: Annotated[float, Field(gt=0)] | None = None
+    """Seconds that the answer may take; by default the cluster's limit. An addition to OpenAI's
     fields."""
 
     def options(self, task: Task = "translate", **more: Any) -> TranscribeOptions:
@@ -81,6 +91,9 @@ class TranslationFields(BaseModel):
             prompt=self.prompt or None,
             temperature=self.temperature,
             context_chunks=self.context_chunks,
+            quality=self.quality,
+            priority=self.priority,
+            deadline_s=self.deadline_s,
             **more,
         )
 

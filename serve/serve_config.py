@@ -7,6 +7,7 @@ from serve.config import Settings
 
 APP_NAME = "murmur"
 IMPORT_PATH = "serve.app:build"
+POLICY = "deployments.scaling_policy:follow_board"
 
 
 def serve_config(settings: Settings, import_path: str = IMPORT_PATH) -> dict[str, Any]:
@@ -28,6 +29,7 @@ def serve_config(settings: Settings, import_path: str = IMPORT_PATH) -> dict[str
                 "name": APP_NAME,
                 "route_prefix": settings.http.route_prefix,
                 "import_path": import_path,
+                "autoscaling_policy": {"policy_function": POLICY},
                 "args": args,
             }
         ],

@@ -9,12 +9,17 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from hypothesis import settings
 
 from engine import Checkpoint, Engine, EngineConfig, open_checkpoint
 from tests.support.oracle import Oracle
 
 DATA = Path(__file__).parent / "data"
 MODELS = ("demo:tiny.en", "demo:base")
+
+# These machines are shared: how long an example takes says nothing.
+settings.register_profile("murmur", deadline=None)
+settings.load_profile("murmur")
 
 
 @pytest.fixture(scope="session", autouse=True)

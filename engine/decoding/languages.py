@@ -2,6 +2,9 @@
 
 from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGUAGE_CODE
 
+ALL_LANGUAGES = tuple(LANGUAGES)
+"""ISO codes of all that some Whisper model knows."""
+
 
 def language_name(code: str) -> str:
     """ISO code -> English name in lower case; the code itself if it is unknown."""

@@ -75,8 +75,6 @@ class TestExamples:
     def test_what_no_tier_can_do_is_refused(self) -> None:
         with pytest.raises(NoTierError, match="no tier can translate 'fr'"):
             route(Ask("fr", "translate"), (FLEET[0], FLEET[2]))
-        with pytest.raises(NoTierError, match="the tier 'tiny.en' cannot transcribe 'fr'"):
-            route(Ask("fr", tier="tiny.en"), FLEET)
         with pytest.raises(NoTierError):
             route(Ask("en", above=6), FLEET)
 

@@ -4,6 +4,7 @@ import pytest
 
 from deployments.chunking import ChunkingOptions
 from deployments.errors import OptionError
+from deployments.fleet import Priority
 from deployments.options import TranscribeOptions
 from deployments.tier import TierInfo
 from deployments.vad import VadOptions
@@ -64,14 +65,14 @@ def test_the_clients_fields_are_the_same_options() -> None:
         temperature=0.3,
         vad=VadOptions(0.7),
         context_chunks=2,
+        priority=Priority.BATCH,
+        deadline_s=5.0,
     )
     items = []
     for name, value in _fields(options).items():
         items += [(name, item) for item in (value if isinstance(value, list) else [value])]
     assert parse_fields(items, TranscriptionFields).options() == options
     for lost in (
-        TranscribeOptions(priority=1),
-        TranscribeOptions(deadline_s=5),
         TranscribeOptions(chunking=ChunkingOptions(max_chunk_s=10)),
         TranscribeOptions(vad=VadOptions(min_speech_s=0.5)),
     ):

@@ -1,0 +1,150 @@
+"""Who decides in a simulation: Murmur's own functions, or what others do."""
+
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from deployments.autoscaling import Demand, ScalingOptions, TierMemory, decide
+from deployments.fleet import Priority, Quality, TierState
+from deployments.router import Ask, candidates, route
+
+CHUNK_S = 20.0
+
+
+class Policy(Protocol):
+    """Decides where chunks go and how many replicas there are."""
+
+    name: str
+    escalates: bool
+
+    def choose(
+        self, language: str, priority: Priority, above: int | None, tiers: Sequence[TierState]
+    ) -> str:
+        """The tier of a chunk."""
+
+    def targets(
+        self, tiers: Sequence[TierState], rates: Mapping[tuple[str, int | None], float], now: float
+    ) -> Mapping[str, int]:
+        """Replicas of each tier.
+
+        Args:
+            rates: audio that arrives, seconds a second, by language and the quality to exceed;
+                without that of batch priority.
+        """
+
+
+class Murmur:
+    """`deployments.router` and `deployments.autoscaling` as they are.
+
+    Args:
+        quality: that all requests ask for.
+        escalates: whether chunks that look wrong go to the next tier up.
+        knows_prices: if not, all replicas are taken to cost the same.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        options: ScalingOptions,
+        quality: Quality = Quality.BALANCED,
+        escalates: bool = True,
+        knows_prices: bool = True,
+    ) -> None:
+        self.name = name
+        self.escalates = escalates
+        self._options = options
+        self._quality = quality
+        self._knows_prices = knows_prices
+        self._memory: Mapping[str, TierMemory] = {}
+
+    def choose(
+        self, language: str, priority: Priority, above: int | None, tiers: Sequence[TierState]
+    ) -> str:
+        return route(self._ask(language, priority, above), self._seen(tiers), CHUNK_S).tier
+
+    def targets(
+        self, tiers: Sequence[TierState], rates: Mapping[tuple[str, int | None], float], now: float
+    ) -> Mapping[str, int]:
+        seen = self._seen(tiers)
+        demands = [
+            Demand(tuple(t.facts.name for t in candidates(
+                self._ask(language, Priority.INTERACTIVE, above), seen)), rate)
+            for (language, above), rate in rates.items()
+        ]  # fmt: skip
+        plan = decide(seen, demands, self._memory, now, self._options, CHUNK_S)
+        self._memory = plan.memory
+        return {name: decision.replicas for name, decision in plan.decisions.items()}
+
+    def _ask(self, language: str, priority: Priority, above: int | None) -> Ask:
+        is_batch = priority is Priority.BATCH
+        patience_s = self._options.batch_wait_s if is_batch else self._options.queue_wait_s / 2
+        return Ask(
+            language=language,
+            quality=self._quality,
+            above=above,
+            priority=priority,
+            patience_s=patience_s,
+        )
+
+    def _seen(self, tiers: Sequence[TierState]) -> Sequence[TierState]:
+        if self._knows_prices:
+            return tiers
+        return [replace(t, facts=replace(t.facts, usd_per_hour=1.0)) for t in tiers]
+
+
+class RayDefault:
+    """One tier for all, scaled as Ray Serve does by default: by the mean number of chunks in it.
+
+    `ray.serve.autoscaling_policy`: the number of requests of the last `look_back_s` on average,
+    divided by `target`, rounded up; up after 30 s of wanting more, down after 600 s of wanting
+    less, and never from none to none.
+
+    Args:
+        target: chunks a replica.
+    """
+
+    escalates = False
+
+    def __init__(
+        self,
+        tier: str,
+        target: float,
+        look_back_s: float = 30.0,
+        up_delay_s: float = 30.0,
+        down_delay_s: float = 600.0,
+    ) -> None:
+        self.name = f"{tier} alone, Ray's policy"
+        self._tier = tier
+        self._target = target
+        self._look_back_s = look_back_s
+        self._delays_s = {1: up_delay_s, -1: down_delay_s}
+        self._seen: deque[tuple[float, float]] = deque()
+        self._now_wanted = 0
+        self._direction, self._since = 0, 0.0
+
+    def choose(
+        self, language: str, priority: Priority, above: int | None, tiers: Sequence[TierState]
+    ) -> str:
+        return self._tier
+
+    def targets(
+        self, tiers: Sequence[TierState], rates: Mapping[tuple[str, int | None], float], now: float
+    ) -> Mapping[str, int]:
+        tier = next(t for t in tiers if t.facts.name == self._tier)
+        self._seen.append((now, (tier.queued_s + tier.batch_s) / CHUNK_S))
+        while self._seen[0][0] < now - self._look_back_s:
+            self._seen.popleft()
+        mean = sum(n for _, n in self._seen) / len(self._seen)
+        wanted = math.ceil(mean / self._target - 1e-9)
+        wanted = min(max(wanted, tier.facts.min_replicas), tier.facts.max_replicas)
+        current = max(self._now_wanted, tier.facts.min_replicas)
+        direction = (wanted > current) - (wanted < current)
+        if direction != self._direction:
+            self._direction, self._since = direction, now
+        if direction and now - self._since >= self._delays_s[direction]:
+            current = wanted
+            self._direction = 0
+        self._now_wanted = current
+        return {self._tier: current}

@@ -1,0 +1,201 @@
+"""A trace through a cluster, by a policy's decisions."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmarks.simulation.cluster import Finished, SimChunk, SimCluster, SimTier
+from benchmarks.simulation.policies import CHUNK_S, Policy
+from benchmarks.simulation.traces import Arrival
+from deployments.autoscaling import ArrivalRates
+from deployments.fleet import Priority
+
+TICK_S = 1.0
+_MOVED_A_TICK = 10_000
+_SAMPLE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a day was like.
+
+    Attributes:
+        usd: of all replicas, from the moment they were asked for.
+        usd_per_audio_hour: of the audio that came.
+        device_hours: by class.
+        late: share of the starts of chunks that had waited longer than the objective.
+        wait_p50_s, wait_p99_s, mean_wait_s: of chunks that are not of batch priority.
+        wer: of the text that was kept, weighed by audio.
+        escalated: share of chunks that a better tier decoded again.
+        samples: (seconds, replicas by tier), each minute.
+    """
+
+    policy: str
+    usd: float
+    usd_per_audio_hour: float
+    device_hours: Mapping[str, float]
+    late: float
+    batch_late: float
+    wait_p50_s: float
+    wait_p99_s: float
+    mean_wait_s: float
+    wer: float
+    escalated: float
+    audio_hours: float
+    n_chunks: int
+    samples: tuple[tuple[float, Mapping[str, int]], ...]
+
+
+class Run:
+    """One policy over one trace.
+
+    Args:
+        objective_s, batch_objective_s: that a chunk may wait.
+        ends_s: when the trace ends; what is unfinished then is still done, and paid for.
+    """
+
+    def __init__(
+        self,
+        tiers: list[SimTier],
+        policy: Policy,
+        seed: int,
+        ends_s: float,
+        objective_s: float = 5.0,
+        batch_objective_s: float = 3600.0,
+    ) -> None:
+        self.cluster = SimCluster(tiers, seed)
+        self.policy = policy
+        self._ends_s = ends_s
+        self._objective_s = objective_s
+        self._batch_objective_s = batch_objective_s
+        self._best = max(tier.facts.quality for tier in tiers)
+        self._rng = np.random.default_rng([seed, 2])
+        self._doubts: list[float] = []
+        self._arrivals: ArrivalRates[tuple[str, int | None]] = ArrivalRates()
+        self._errors = 0.0
+        self._kept_s = 0.0
+        self._n_chunks = 0
+        self._n_escalated = 0
+        self._samples: list[tuple[float, dict[str, int]]] = []
+        self._states = {name: tier.state for name, tier in self.cluster.tiers.items()}
+
+    def play(self, trace: Iterable[Arrival], begins_s: float = 0.0) -> Outcome:
+        """Let it all happen."""
+        arrivals = iter(trace)
+        coming = next(arrivals, None)
+        tick_s = begins_s
+        cluster = self.cluster
+        while True:
+            arrival_s = coming.at_s if coming is not None else math.inf
+            if min(arrival_s, cluster.next_s) >= tick_s:
+                if coming is None and not self._has_work() and tick_s >= self._ends_s:
+                    break
+                self._tick(tick_s)
+                tick_s += TICK_S
+            elif arrival_s <= cluster.next_s:
+                assert coming is not None
+                self._arrive(coming)
+                coming = next(arrivals, None)
+            elif (finished := cluster.step()) is not None:
+                self._finish(finished)
+        cluster.close(max(cluster.now, self._ends_s))
+        return self._outcome()
+
+    def _has_work(self) -> bool:
+        return any(t.queued_s + t.batch_s > 1e-6 for t in self.cluster.tiers.values())
+
+    def _arrive(self, arrival: Arrival) -> None:
+        for audio_s in chunks_of(arrival.audio_s):
+            self._n_chunks += 1
+            chunk = SimChunk(
+                audio_s, arrival.language, arrival.priority, arrival.at_s, arrival.at_s
+            )
+            self._send(chunk, arrival.at_s)
+
+    def _send(self, chunk: SimChunk, now: float) -> None:
+        if chunk.priority is not Priority.BATCH:
+            self._arrivals.add((chunk.language, chunk.above), chunk.audio_s)
+        self._place(chunk, now)
+
+    def _place(self, chunk: SimChunk, now: float) -> str:
+        tiers = [tier.state for tier in self.cluster.tiers.values()]
+        name = self.policy.choose(chunk.language, chunk.priority, chunk.above, tiers)
+        self.cluster.add(chunk, name, now)
+        return name
+
+    def _finish(self, finished: Finished) -> None:
+        chunk, tier = finished.chunk, finished.tier
+        facts = tier.spec.facts
+        if self.policy.escalates and facts.quality < self._best and self._is_doubted(tier.spec):
+            self._n_escalated += 1
+            chunk.above = facts.quality
+            self._send(chunk, self.cluster.now)
+            return
+        self._errors += tier.spec.wer * chunk.audio_s
+        self._kept_s += chunk.audio_s
+
+    def _is_doubted(self, tier: SimTier) -> bool:
+        if not self._doubts:
+            self._doubts = self._rng.random(4096).tolist()
+        return self._doubts.pop() < tier.doubted
+
+    def _tick(self, now: float) -> None:
+        self.cluster.now = now
+        rates = self._arrivals.at(now)
+        tiers = [tier.state for tier in self.cluster.tiers.values()]
+        for name, target in self.policy.targets(tiers, rates, now).items():
+            if target != self.cluster.tiers[name].target or self._is_short(name):
+                self.cluster.scale(name, target, now)
+        self._move(now)
+        if now % _SAMPLE_S == 0:
+            self._samples.append((now, {n: t.ready for n, t in self.cluster.tiers.items()}))
+
+    def _is_short(self, name: str) -> bool:
+        tier = self.cluster.tiers[name]
+        return sum(not r.is_leaving for r in tier.replicas) < tier.target
+
+    def _move(self, now: float) -> None:
+        """Chunks that still wait go where they would be sent to now."""
+        moved = 0
+        for name in self.cluster.tiers:
+            for chunk in self.cluster.take_back(name):
+                moved += 1
+                if self._place(chunk, now) == name or moved >= _MOVED_A_TICK:
+                    break
+
+    def _outcome(self) -> Outcome:
+        tiers = self.cluster.tiers.values()
+        usd = sum(t.replica_s / 3600 * t.spec.facts.usd_per_hour for t in tiers)
+        hours: dict[str, float] = {}
+        for tier in tiers:
+            name = tier.spec.facts.accelerator
+            hours[name] = hours.get(name, 0.0) + tier.replica_s / 3600
+        waits = np.concatenate(
+            [np.asarray(self.cluster.waits[p]) for p in Priority if p is not Priority.BATCH]
+        )
+        batch = np.asarray(self.cluster.waits[Priority.BATCH])
+        return Outcome(
+            policy=self.policy.name,
+            usd=usd,
+            usd_per_audio_hour=usd / (self._kept_s / 3600),
+            device_hours=hours,
+            late=float((waits > self._objective_s).mean()),
+            batch_late=float((batch > self._batch_objective_s).mean()) if len(batch) else 0.0,
+            wait_p50_s=float(np.quantile(waits, 0.5)),
+            wait_p99_s=float(np.quantile(waits, 0.99)),
+            mean_wait_s=float(waits.mean()),
+            wer=self._errors / self._kept_s,
+            escalated=self._n_escalated / self._n_chunks,
+            audio_hours=self._kept_s / 3600,
+            n_chunks=self._n_chunks,
+            samples=tuple(self._samples),
+        )
+
+
+def chunks_of(audio_s: float) -> Iterator[float]:
+    """A file's audio in chunks of equal length, `CHUNK_S` or a little less or more."""
+    n = max(1, round(audio_s / CHUNK_S))
+    for _ in range(n):
+        yield audio_s / n

@@ -1,0 +1,228 @@
+"""The cluster's one place that knows all tiers: it adds up reports, and decides replicas.
+
+Ingresses and replicas report every second; what is not reported again is forgotten, so a board that
+was lost is whole again after a second. It decides here, and not in Serve's controller, where a
+policy must neither wait nor fail: `scaling_policy` carries the numbers over.
+"""
+
+import asyncio
+import datetime
+import logging
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Generic, TypeVar
+
+from deployments.autoscaling import ArrivalRates, Demand, Plan, ScalingOptions, TierMemory, decide
+from deployments.fleet import MEAN_CHUNK_S, TierFacts, TierState
+from deployments.reports import IngressReport, ReplicaReport, Snapshot
+
+logger = logging.getLogger("ray.serve")
+
+TICK_S = 1.0
+FRESH_S = 5.0
+"""What was not reported for so long is gone."""
+TARGET = "target_replicas."
+"""Prefix of the metrics that carry the decision to `scaling_policy`."""
+_CHUNKS_REMEMBERED = 1000
+_DECISIONS_REMEMBERED = 50
+
+_Report = TypeVar("_Report")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A decision that differed from the one before it. `at` is in ISO 8601."""
+
+    at: str
+    tier: str
+    replicas: int
+    before: int
+    reason: str
+
+
+class _Fresh(Generic[_Report]):
+    """The last report of each sender that still sends."""
+
+    def __init__(self) -> None:
+        self._reports: dict[str, tuple[float, _Report]] = {}
+
+    def put(self, sender: str, report: _Report, now: float) -> None:
+        self._reports[sender] = (now, report)
+
+    def all(self, now: float) -> list[_Report]:
+        self._reports = {
+            sender: (at, report)
+            for sender, (at, report) in self._reports.items()
+            if now - at < FRESH_S
+        }
+        return [report for _, report in self._reports.values()]
+
+
+class FleetState:
+    """Adds up what is reported. Times are seconds of any rising clock.
+
+    Args:
+        expected_rtfx: of a replica of each tier, until one was measured.
+    """
+
+    def __init__(self, facts: Sequence[TierFacts], expected_rtfx: Mapping[str, float]) -> None:
+        self.facts = {tier.name: tier for tier in facts}
+        self._rtfx = dict(expected_rtfx)
+        self._ingresses: _Fresh[IngressReport] = _Fresh()
+        self._replicas: dict[str, _Fresh[ReplicaReport]] = {name: _Fresh() for name in self.facts}
+        self._arrivals: ArrivalRates[tuple[str, ...]] = ArrivalRates()
+        self._chunks: deque[tuple[int, float]] = deque(maxlen=_CHUNKS_REMEMBERED)
+
+    def hear_ingress(self, sender: str, report: IngressReport, now: float) -> None:
+        self._ingresses.put(sender, report, now)
+        for tiers, seconds in report.arrived_s.items():
+            self._arrivals.add(tiers, seconds)
+        if report.n_chunks:
+            self._chunks.append((report.n_chunks, report.chunks_s))
+
+    def hear_replica(self, tier: str, sender: str, report: ReplicaReport, now: float) -> None:
+        if tier in self._replicas:
+            self._replicas[tier].put(sender, report, now)
+
+    def replicas(self, tier: str, now: float) -> list[ReplicaReport]:
+        """Those that answer."""
+        return self._replicas[tier].all(now)
+
+    def snapshot(self, now: float) -> Snapshot:
+        ingresses = self._ingresses.all(now)
+        return Snapshot(
+            tiers=tuple(self._state(name, ingresses, now) for name in self.facts),
+            n_ingresses=max(1, len(ingresses)),
+            chunk_s=self._chunk_s(),
+        )
+
+    def demands(self, now: float) -> list[Demand]:
+        """What arrives; to be asked for once a tick."""
+        return [Demand(tiers, rate) for tiers, rate in sorted(self._arrivals.at(now).items())]
+
+    def _state(self, name: str, ingresses: Sequence[IngressReport], now: float) -> TierState:
+        replicas = self.replicas(name, now)
+        measured = [report.rtfx for report in replicas if report.rtfx is not None]
+        if measured:
+            self._rtfx[name] = sum(measured) / len(measured)
+        return TierState(
+            facts=self.facts[name],
+            rtfx=self._rtfx[name],
+            queued_s=sum(report.queued_s.get(name, 0.0) for report in ingresses),
+            batch_s=sum(report.batch_s.get(name, 0.0) for report in ingresses),
+            ready=len(replicas),
+        )
+
+    def _chunk_s(self) -> float:
+        n_chunks = sum(n for n, _ in self._chunks)
+        return sum(seconds for _, seconds in self._chunks) / n_chunks if n_chunks else MEAN_CHUNK_S
+
+
+class Board:
+    """The deployment: `FleetState`, and a decision a second.
+
+    Args:
+        options: tunables as a mapping arrive by `reconfigure`, without a restart.
+    """
+
+    def __init__(self, facts: Sequence[TierFacts], expected_rtfx: Mapping[str, float]) -> None:
+        self._fleet = FleetState(facts, expected_rtfx)
+        self._options = ScalingOptions()
+        self._memory: Mapping[str, TierMemory] = {}
+        self._plan: Plan | None = None
+        self._changes: deque[Change] = deque(maxlen=_DECISIONS_REMEMBERED)
+        self._faults = 0
+        self._began = time.monotonic()
+        self._ticking: asyncio.Task[None] | None = None
+
+    def reconfigure(self, options: Mapping[str, float]) -> None:
+        """Called by Serve with the deployment's `user_config`."""
+        self._options = replace(ScalingOptions(), **options)
+
+    async def report_ingress(self, sender: str, report: IngressReport) -> Snapshot:
+        """Hear an ingress, and tell it of all tiers."""
+        self._start()
+        now = time.monotonic()
+        self._fleet.hear_ingress(sender, report, now)
+        return self._fleet.snapshot(now)
+
+    async def report_replica(self, tier: str, sender: str, report: ReplicaReport) -> None:
+        self._start()
+        self._fleet.hear_replica(tier, sender, report, time.monotonic())
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Called by Serve: the decision, on its way to `scaling_policy`."""
+        self._start()
+        decisions = {} if self._plan is None else self._plan.decisions
+        return {f"{TARGET}{name}": float(d.replicas) for name, d in decisions.items()}
+
+    async def cluster(self) -> dict[str, Any]:
+        """What `GET /v1/cluster` tells: tiers with their load and price, and decisions."""
+        now = time.monotonic()
+        snapshot = self._fleet.snapshot(now)
+        return {
+            "tiers": [self._describe(tier, snapshot.chunk_s, now) for tier in snapshot.tiers],
+            "usd_per_hour": sum(t.ready * t.facts.usd_per_hour for t in snapshot.tiers),
+            "ingresses": snapshot.n_ingresses,
+            "mean_chunk_s": round(snapshot.chunk_s, 2),
+            "autoscaler_faults": self._faults,
+            "decisions": [asdict(change) for change in reversed(self._changes)],
+        }
+
+    def _describe(self, tier: TierState, chunk_s: float, now: float) -> dict[str, Any]:
+        facts = tier.facts
+        reports = self._fleet.replicas(facts.name, now)
+        decision = None if self._plan is None else self._plan.decisions.get(facts.name)
+        return {
+            "name": facts.name,
+            "accelerator": facts.accelerator,
+            "quality": facts.quality or None,
+            "replicas": tier.ready,
+            "target_replicas": None if decision is None else decision.replicas,
+            "min_replicas": facts.min_replicas,
+            "max_replicas": facts.max_replicas,
+            "slots": facts.slots * tier.ready,
+            "slots_in_use": sum(report.n_running for report in reports),
+            "queued_audio_s": round(tier.queued_s + tier.batch_s, 2),
+            "wait_s": round(tier.wait_s(chunk_s), 2),
+            "rtfx": round(tier.rtfx, 2),
+            "rtfx_measured": any(report.rtfx is not None for report in reports),
+            "usd_per_hour": facts.usd_per_hour,
+            "usd_per_audio_hour": round(tier.usd_per_audio_s * 3600, 6),
+            "reason": "" if decision is None else decision.reason,
+        }
+
+    def _start(self) -> None:
+        # With the first call: a constructor has no event loop.
+        if self._ticking is None:
+            self._ticking = asyncio.create_task(self._decide_for_ever())
+
+    async def _decide_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            try:
+                self._decide(time.monotonic())
+            except Exception:  # the border of the task: the last decision stays
+                self._faults += 1
+                logger.exception("the autoscaler failed, its last decision stays")
+
+    def _decide(self, now: float) -> None:
+        # Until all have reported, a tier looks as if it had nothing to do.
+        if now - self._began < FRESH_S:
+            return
+        snapshot = self._fleet.snapshot(now)
+        demands = self._fleet.demands(now)
+        before = self._plan
+        plan = decide(snapshot.tiers, demands, self._memory, now, self._options, snapshot.chunk_s)
+        self._plan, self._memory = plan, plan.memory
+        for tier in snapshot.tiers:
+            name = tier.facts.name
+            decision = plan.decisions[name]
+            was = before.decisions[name].replicas if before is not None else tier.ready
+            if decision.replicas != was:
+                at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+                change = Change(at, name, decision.replicas, was, decision.reason)
+                self._changes.append(change)
+                logger.info("%s: %d -> %d replicas: %s", name, was, change.replicas, change.reason)

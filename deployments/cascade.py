@@ -1,0 +1,81 @@
+"""When a chunk's text looks wrong enough for a more accurate model to try.
+
+The signals are those of openai/whisper's fallback, with thresholds of their own: there a wrong
+guess costs another try of the same model, here the price of a larger one.
+"""
+
+from dataclasses import dataclass, field
+
+from deployments.fleet import TierFacts
+from deployments.messages import ChunkResult
+from deployments.stitching import repeats_itself
+
+_NGRAM = 4
+_MIN_WORDS = 12
+"""Shorter texts repeat themselves by chance."""
+
+
+@dataclass(frozen=True, slots=True)
+class CascadeOptions:
+    """
+    Args:
+        min_avg_logprob: text less likely than this (natural logarithm, mean over tokens).
+        max_compression_ratio: text that compresses better than this loops.
+        max_no_speech_prob: above this, a chunk in which voice was found is taken for silence.
+        max_repeated: share of its words in sequences of four that were there before.
+        min_language_prob: a chunk whose language was told from itself and is less sure than this.
+    """
+
+    min_avg_logprob: float = -0.45
+    max_compression_ratio: float = 2.4
+    max_no_speech_prob: float = 0.6
+    max_repeated: float = 0.3
+    min_language_prob: float = 0.5
+
+    def doubt(self, result: ChunkResult, language: str | None) -> str | None:
+        """Why a result looks wrong, in one word; None: it does not.
+
+        Args:
+            language: that the file is known to be in.
+        """
+        text = "".join(segment.text for segment in result.segments)
+        if result.compression_ratio > self.max_compression_ratio:
+            return "compression"
+        if repeats_itself(result) or repeated_share(text) > self.max_repeated:
+            return "repetition"
+        if language is not None and result.language != language:
+            return "language"
+        if result.language_prob < self.min_language_prob:
+            return "language"
+        if result.no_speech_prob > self.max_no_speech_prob:
+            return "no_speech"
+        return "logprob" if result.avg_logprob < self.min_avg_logprob else None
+
+
+@dataclass(frozen=True, slots=True)
+class Ladder:
+    """Tiers by how accurate they are, for a file whose chunks may go from one to the next.
+
+    Attributes:
+        tiers: that may be taken.
+        options: when a chunk goes up.
+    """
+
+    tiers: tuple[TierFacts, ...]
+    options: CascadeOptions = field(default_factory=CascadeOptions)
+
+    def above(self, tier: str, language: str | None, task: str) -> int | None:
+        """The quality that a better tier than this has more of; None: none is better that can do
+        the task in the language."""
+        quality = next(facts.quality for facts in self.tiers if facts.name == tier)
+        able = [facts.quality for facts in self.tiers if facts.can(language, task)]
+        return quality if quality < max(able, default=0) else None
+
+
+def repeated_share(text: str) -> float:
+    """Of a text's sequences of four words, those that were there before, 0 to 1."""
+    words = text.lower().split()
+    if len(words) < _MIN_WORDS:
+        return 0.0
+    ngrams = [tuple(words[start : start + _NGRAM]) for start in range(len(words) - _NGRAM + 1)]
+    return 1 - len(set(ngrams)) / len(ngrams)

@@ -1,0 +1,297 @@
+"""An ingress's chunks on their way to tiers: which tier, and when.
+
+A chunk that finds no room in its tier is held here and not in a replica's queue, so that it can
+still go to a replica that starts, or to another tier. Held chunks go by priority, and requests take
+turns. What other ingresses do is known from the board, a second late.
+"""
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict, deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from deployments.errors import NoTierError, TierUnavailableError
+from deployments.fleet import Priority, TierFacts, TierState
+from deployments.messages import Chunk
+from deployments.reports import IngressReport, Snapshot
+from deployments.router import Ask, candidates, route
+from deployments.tier_client import Decoded, TierClient
+from engine import SAMPLE_RATE
+
+logger = logging.getLogger("ray.serve")
+
+_LOOKAHEAD = 2.0
+"""Chunks that are sent to a tier, in its slots: the next batch is there when one ends."""
+_MAX_MOVED = 500
+"""Held chunks that are looked at again at once."""
+_DOWN_S = 60.0
+"""A tier that could not be started is left out for so long."""
+
+
+@dataclass(eq=False, slots=True)
+class _Held:
+    """A chunk that is not done.
+
+    Attributes:
+        tier: that it is held for, or was sent to.
+        sending: its call, once it was sent.
+    """
+
+    chunk: Chunk
+    ask: Ask
+    done: "asyncio.Future[Decoded]"
+    tier: str = ""
+    sending: "asyncio.Task[None] | None" = None
+
+    @property
+    def audio_s(self) -> float:
+        return len(self.chunk.pcm) / SAMPLE_RATE
+
+
+class HeldQueue:
+    """Held chunks of one tier: by priority, and in each of these requests take turns."""
+
+    def __init__(self) -> None:
+        self._turns: dict[Priority, OrderedDict[str, deque[_Held]]] = {
+            priority: OrderedDict() for priority in Priority
+        }
+        self._n = 0
+
+    def __len__(self) -> int:
+        return self._n
+
+    def put(self, held: _Held) -> None:
+        turns = self._turns[held.ask.priority]
+        turns.setdefault(held.chunk.request_id, deque()).append(held)
+        self._n += 1
+
+    def pop(self) -> _Held:
+        """The next one."""
+        turns = next(turns for turns in self._turns.values() if turns)
+        request, chunks = turns.popitem(last=False)
+        held = chunks.popleft()
+        if chunks:
+            turns[request] = chunks  # at the end: the others come first
+        self._n -= 1
+        return held
+
+    def remove(self, held: _Held) -> bool:
+        turns = self._turns[held.ask.priority]
+        chunks = turns.get(held.chunk.request_id)
+        if chunks is None or held not in chunks:
+            return False
+        chunks.remove(held)
+        if not chunks:
+            del turns[held.chunk.request_id]
+        self._n -= 1
+        return True
+
+    def last_first(self) -> Iterator[_Held]:
+        """All, those first that would come last; the queue may change meanwhile."""
+        for turns in reversed(self._turns.values()):
+            for chunks in reversed(list(turns.values())):
+                yield from reversed(list(chunks))
+
+
+class Dispatcher:
+    """Sends chunks to tiers.
+
+    Args:
+        tiers: clients of all tiers.
+        facts, expected_rtfx: of the same, until the board has spoken.
+    """
+
+    def __init__(
+        self,
+        tiers: Mapping[str, TierClient],
+        facts: Sequence[TierFacts],
+        expected_rtfx: Mapping[str, float],
+    ) -> None:
+        self._clients = dict(tiers)
+        # Until the board has spoken, all replicas that always run are taken to be there.
+        states = [TierState(f, expected_rtfx[f.name], ready=f.min_replicas) for f in facts]
+        self._snapshot = Snapshot(tuple(states))
+        self._heard: IngressReport = IngressReport()
+        self._held = {name: HeldQueue() for name in tiers}
+        self._sent: dict[str, set[_Held]] = {name: set() for name in tiers}
+        self._queued_s = dict.fromkeys(tiers, 0.0)
+        self._batch_s = dict.fromkeys(tiers, 0.0)
+        self._arrived_s: dict[tuple[str, ...], float] = {}
+        self._n_chunks, self._chunks_s = 0, 0.0
+        self._down_until: dict[str, float] = {}
+
+    @property
+    def facts(self) -> list[TierFacts]:
+        """Of all tiers."""
+        return [state.facts for state in self._snapshot.tiers]
+
+    def n_held(self, tier: str) -> int:
+        """Chunks that wait here for a tier."""
+        return len(self._held[tier])
+
+    async def decode(self, chunk: Chunk, ask: Ask) -> Decoded:
+        """Decode a chunk on the tier that suits it. Cancelling this stops the decoding.
+
+        Raises:
+            NoTierError: no tier can do what is asked.
+            ChunkLostError, RequestError, TierUnavailableError: as of `TierClient.decode`.
+        """
+        held = _Held(chunk, ask, asyncio.get_running_loop().create_future())
+        self._count_arrival(held)
+        self._place(held)
+        try:
+            return await held.done
+        finally:
+            self._withdraw(held)
+            self._pump(held.tier)
+
+    def report(self) -> IngressReport:
+        """What the board is to be told now."""
+        report = IngressReport(
+            dict(self._queued_s),
+            dict(self._batch_s),
+            self._arrived_s,
+            self._n_chunks,
+            self._chunks_s,
+        )
+        self._arrived_s, self._n_chunks, self._chunks_s = {}, 0, 0.0
+        return report
+
+    def hear(self, snapshot: Snapshot, told: IngressReport) -> None:
+        """Take the board's answer to a report, and look again at what waits."""
+        self._snapshot, self._heard = snapshot, told
+        self._move()
+        for name in self._held:
+            self._pump(name)
+
+    def states(self) -> list[TierState]:
+        """All tiers now: as the board has them, with what was sent from here since."""
+        now = time.monotonic()
+        return [self._state(t) for t in self._snapshot.tiers if not self._is_down(t, now)]
+
+    def _state(self, tier: TierState) -> TierState:
+        name = tier.facts.name
+        queued_s = tier.queued_s + self._queued_s[name] - self._heard.queued_s.get(name, 0.0)
+        batch_s = tier.batch_s + self._batch_s[name] - self._heard.batch_s.get(name, 0.0)
+        return replace(tier, queued_s=max(0.0, queued_s), batch_s=max(0.0, batch_s))
+
+    def _is_down(self, tier: TierState, now: float) -> bool:
+        return self._down_until.get(tier.facts.name, 0.0) > now
+
+    def _route(self, ask: Ask) -> str:
+        states = self.states()
+        if ask.tier is not None:  # a caller who names it waits for it
+            states = list(self._snapshot.tiers)
+        return route(ask, states, self._snapshot.chunk_s).tier
+
+    def _count_arrival(self, held: _Held) -> None:
+        self._n_chunks += 1
+        self._chunks_s += held.audio_s
+        if held.ask.priority is not Priority.BATCH:
+            able = tuple(t.facts.name for t in candidates(held.ask, self._snapshot.tiers))
+            self._arrived_s[able] = self._arrived_s.get(able, 0.0) + held.audio_s
+
+    def _place(self, held: _Held) -> None:
+        held.tier = self._route(held.ask)
+        self._count(held, held.tier, 1)
+        self._held[held.tier].put(held)
+        self._pump(held.tier)
+
+    def _count(self, held: _Held, tier: str, sign: int) -> None:
+        amounts = self._batch_s if held.ask.priority is Priority.BATCH else self._queued_s
+        amounts[tier] = max(0.0, amounts[tier] + sign * held.audio_s)
+
+    def _room(self, name: str) -> int:
+        """Chunks that may still be sent. To a tier without replicas a batch, for whichever replica
+        comes first."""
+        state = next(t for t in self._snapshot.tiers if t.facts.name == name)
+        slots = state.facts.slots
+        share = state.ready * slots * _LOOKAHEAD / self._snapshot.n_ingresses
+        return max(slots, round(share)) - len(self._sent[name])
+
+    def _pump(self, name: str) -> None:
+        """Send held chunks for which there is room."""
+        queue = self._held[name]
+        room = self._room(name)
+        while len(queue) and room > 0:
+            held = queue.pop()
+            self._sent[name].add(held)
+            held.sending = asyncio.create_task(self._send(held, name))
+            room -= 1
+
+    async def _send(self, held: _Held, name: str) -> None:
+        try:
+            decoded = await self._clients[name].decode(held.chunk)
+        except TierUnavailableError as error:
+            self._unsend(held, name)
+            self._go_elsewhere(held, name, error)
+        except BaseException as error:  # handed to whoever waits; a cancelled call has no one
+            self._unsend(held, name)
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            if not held.done.done():
+                held.done.set_exception(error)
+        else:
+            self._unsend(held, name)
+            if not held.done.done():
+                held.done.set_result(decoded)
+
+    def _unsend(self, held: _Held, name: str) -> None:
+        if held in self._sent[name]:
+            self._sent[name].discard(held)
+            self._count(held, name, -1)
+
+    def _go_elsewhere(self, held: _Held, name: str, error: TierUnavailableError) -> None:
+        self._down_until[name] = time.monotonic() + _DOWN_S
+        if held.done.done():
+            return
+        if held.ask.tier is None:
+            try:
+                self._place(held)
+            except NoTierError:
+                held.done.set_exception(error)
+            return
+        held.done.set_exception(error)
+
+    def _withdraw(self, held: _Held) -> None:
+        """Stop a chunk that nobody waits for any more."""
+        if self._held[held.tier].remove(held):
+            self._count(held, held.tier, -1)
+        elif held.sending is not None and not held.sending.done():
+            self._unsend(held, held.tier)
+            held.sending.cancel()
+
+    def _move(self) -> None:
+        """Chunks that wait go where they would be sent to now: those that are held, and those that
+        were sent to a tier that has no replicas any more."""
+        n_looked = 0
+        for name in self._held:
+            for held in self._held[name].last_first():
+                if n_looked >= _MAX_MOVED:
+                    return
+                n_looked += 1
+                if not self._moved(held, name):
+                    break  # those before it wait for less
+            if self._is_empty(name):
+                for held in list(self._sent[name]):
+                    self._moved(held, name)
+
+    def _is_empty(self, name: str) -> bool:
+        return any(t.facts.name == name and t.ready == 0 for t in self._snapshot.tiers)
+
+    def _moved(self, held: _Held, name: str) -> bool:
+        if held.ask.tier is not None:
+            return False
+        self._count(held, name, -1)  # it is not in its own way
+        there = self._route(held.ask)
+        self._count(held, name, 1)
+        if there == name:
+            return False
+        self._withdraw(held)
+        held.sending = None
+        held.tier = there
+        self._count(held, there, 1)
+        self._held[there].put(held)
+        return True

@@ -1,0 +1,115 @@
+"""A tier's settings -> what the router knows of it: quality, price and speed, by its model's and
+its devices' names where the settings say nothing."""
+
+from deployments.accelerators import CPU, device_model, shared_arithmetic, shared_default_precision
+from deployments.fleet import TierFacts
+from deployments.gpu_catalogue import gpu_catalogue
+from deployments.planner import REACHED
+from engine.config import CHUNK_LENGTH_S, EngineConfig
+from engine.model_sizes import known_sizes, short_name
+from engine.parallel.balance import balance
+from engine.parallel.cost import Workload, stage_costs
+from serve.config import ConfigError, TierSettings
+
+_QUALITIES = {
+    "tiny": 1,
+    "base": 2,
+    "small": 3,
+    "medium": 4,
+    "distil-large-v3.5": 5,
+    "turbo": 5,
+    "large-v2": 6,
+    "large-v3": 6,
+}
+_ONE_LANGUAGE = ("distil-large-v3.5",)
+_NEVER_TRANSLATE = ("turbo", *_ONE_LANGUAGE)
+_USD_PER_CORE_HOUR = 0.045
+"""As `TierSettings.usd_per_hour` says: half of a c7i.large, which has two."""
+_GPU_START_S, _CPU_START_S = 150.0, 20.0
+_TOKENS_PER_WINDOW = 100.0
+_UNKNOWN_RTFX = 50.0
+"""Of a model of unknown size, until it has been measured."""
+
+
+def quality_of(tier: TierSettings) -> int | None:
+    """None: the tier takes no part in `auto`."""
+    return tier.quality or _QUALITIES.get(_base_name(tier))
+
+
+def tier_facts(tier: TierSettings) -> TierFacts:
+    """
+    Raises:
+        ConfigError: nothing tells the price of its devices.
+    """
+    short = short_name(tier.model)
+    english = short.endswith(".en") or short in _ONE_LANGUAGE
+    languages = tier.languages or (("en",) if english else ())
+    translates = not english and short not in _NEVER_TRANSLATE
+    is_gpu = tier.accelerators[0] != CPU
+    cold_start_s = tier.cold_start_s
+    if cold_start_s is None:
+        cold_start_s = _GPU_START_S if is_gpu else _CPU_START_S
+    return TierFacts(
+        name=tier.name,
+        quality=quality_of(tier) or 0,
+        languages=frozenset(languages) or None,
+        translates=translates if tier.translates is None else tier.translates,
+        accelerator=tier.accelerators[0],
+        usd_per_hour=_usd_per_hour(tier),
+        min_replicas=tier.min_replicas,
+        max_replicas=tier.max_replicas,
+        slots=tier.batch_size,
+        cold_start_s=cold_start_s,
+    )
+
+
+def expected_rtfx(tier: TierSettings) -> float:
+    """Of a replica, until it has been measured."""
+    if tier.rtfx is not None:
+        return tier.rtfx
+    dims = known_sizes(tier.model)
+    if dims is None:
+        return _UNKNOWN_RTFX
+    arithmetic = shared_arithmetic(tier.accelerators)
+    precision = tier.precision or shared_default_precision(tier.accelerators)
+    is_gpu = tier.accelerators[0] != CPU
+    config = EngineConfig(
+        device="cuda" if is_gpu else "cpu", precision=precision, max_slots=tier.batch_size
+    )
+    devices = [device_model(name, precision) for name in tier.accelerators]
+    rest = (
+        tier.tensor_parallel,
+        config.formats_on(arithmetic),
+        Workload(config.max_slots, _TOKENS_PER_WINDOW),
+        config.positions(dims),
+        config.encode_limit,
+        config.offload,
+    )
+    stages = balance(dims, devices, *rest)
+    window_s = max(cost.window_s for cost in stage_costs(dims, stages, devices, *rest))
+    cores = 1 if is_gpu else tier.cpus
+    return cores * REACHED * CHUNK_LENGTH_S / window_s
+
+
+def _base_name(tier: TierSettings) -> str:
+    return short_name(tier.model).removesuffix(".en")
+
+
+def _usd_per_hour(tier: TierSettings) -> float:
+    if tier.usd_per_hour is not None:
+        return tier.usd_per_hour
+    usd = 0.0
+    for name in tier.accelerators:
+        if name == CPU:
+            usd += _USD_PER_CORE_HOUR * tier.cpus * tier.tensor_parallel
+            continue
+        known = gpu_catalogue().find(name)
+        instance = None if known is None else gpu_catalogue().cheapest(known.name, tier.spot)
+        price = None if instance is None else instance.usd_per_gpu_hour(tier.spot)
+        if price is None:
+            kind = "spot price" if tier.spot else "price"
+            raise ConfigError(
+                f"tier {tier.name!r}: usd_per_hour must be set, no {kind} of {name!r} is known"
+            )
+        usd += price * tier.tensor_parallel
+    return usd

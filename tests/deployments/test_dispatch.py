@@ -1,0 +1,245 @@
+"""How chunks wait for tiers and move between them, with tiers that answer when they are told to."""
+
+import asyncio
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from deployments.dispatch import Dispatcher, HeldQueue, _Held
+from deployments.errors import TierUnavailableError
+from deployments.fleet import Priority, TierState
+from deployments.messages import Chunk, ChunkResult
+from deployments.reports import Snapshot
+from deployments.router import Ask
+from deployments.tier_client import Decoded
+from engine import DecodingOptions
+from tests.deployments.test_router import BASE, TINY
+
+CHUNK_S = 10.0
+SMALL = replace(TINY, slots=2)
+OTHER = replace(BASE, slots=2)
+EN = Ask("en")
+
+
+class Tier:
+    """Stands for a tier's replicas: keeps calls until the test answers them."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.calls: dict[str, asyncio.Future[Decoded]] = {}
+        self.order: list[str] = []
+
+    async def decode(self, chunk: Chunk) -> Decoded:
+        self.order.append(chunk.key)
+        self.calls[chunk.key] = asyncio.get_running_loop().create_future()
+        try:
+            return await self.calls[chunk.key]
+        finally:
+            del self.calls[chunk.key]
+
+    def answer(self, key: str) -> None:
+        result = ChunkResult(key, (), (), "en", 1.0, 0.0, 0.0, 0.0, 0.0, "stop", self.name)
+        self.calls[key].set_result(Decoded(result, 0, 0.1))
+
+
+def chunk(index: int, request: str = "r") -> Chunk:
+    pcm = np.zeros(round(CHUNK_S * 16_000), np.int16)
+    return Chunk(request, index, pcm, DecodingOptions(language="en"))
+
+
+def snapshot(tiny: int = 1, base: int = 1, n_ingresses: int = 1) -> Snapshot:
+    states = (TierState(SMALL, 400.0, ready=tiny), TierState(OTHER, 200.0, ready=base))
+    return Snapshot(states, n_ingresses, CHUNK_S)
+
+
+class Fixture:
+    """Two tiers of one replica with two slots each, so that four chunks are sent to each."""
+
+    def __init__(self) -> None:
+        self.tiny, self.base = Tier("tiny.en"), Tier("base")
+        rtfx = {"tiny.en": 400.0, "base": 200.0}
+        tiers = {"tiny.en": self.tiny, "base": self.base}
+        self.dispatcher = Dispatcher(tiers, (SMALL, OTHER), rtfx)  # type: ignore[arg-type]
+        self.hear(snapshot())
+
+    def hear(self, answer: Snapshot) -> None:
+        """What was reported is not in the answer: this is the only ingress, and hears itself."""
+        report = self.dispatcher.report()
+        states = tuple(
+            replace(
+                state,
+                queued_s=report.queued_s[state.facts.name],
+                batch_s=report.batch_s[state.facts.name],
+            )
+            for state in answer.tiers
+        )
+        self.dispatcher.hear(replace(answer, tiers=states), report)
+
+    def send(self, index: int, ask: Ask = EN, request: str = "r") -> "asyncio.Task[Decoded]":
+        return asyncio.create_task(self.dispatcher.decode(chunk(index, request), ask))
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def test_a_tier_gets_two_batches_and_the_rest_is_held() -> None:
+    async def run() -> None:
+        fixture = Fixture()
+        tasks = [fixture.send(i, replace(EN, tier="tiny.en")) for i in range(7)]
+        await settle()
+        assert len(fixture.tiny.calls) == 4
+        assert fixture.dispatcher.n_held("tiny.en") == 3
+        report = fixture.dispatcher.report()
+        assert report.queued_s == {"tiny.en": 7 * CHUNK_S, "base": 0.0}
+        assert report.arrived_s == {("tiny.en",): 7 * CHUNK_S}
+        assert (report.n_chunks, report.chunks_s) == (7, 7 * CHUNK_S)
+        fixture.tiny.answer("r/0/0")
+        decoded = await tasks[0]
+        assert decoded.result.key == "r/0/0"
+        await settle()
+        assert fixture.tiny.order[-1] == "r/4/0"
+        assert fixture.dispatcher.report().queued_s["tiny.en"] == 6 * CHUNK_S
+        await stop(tasks)
+        assert not fixture.tiny.calls
+        assert fixture.dispatcher.report().queued_s["tiny.en"] == 0.0
+        assert fixture.dispatcher.n_held("tiny.en") == 0
+
+    asyncio.run(run())
+
+
+async def stop(tasks: "list[asyncio.Task[Decoded]]") -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await settle()
+
+
+def test_several_ingresses_share_the_replicas() -> None:
+    async def run() -> None:
+        fixture = Fixture()
+        fixture.hear(snapshot(tiny=4, n_ingresses=2))
+        tasks = [fixture.send(i, replace(EN, tier="tiny.en")) for i in range(20)]
+        await settle()
+        assert len(fixture.tiny.calls) == 8
+        await stop(tasks)
+
+    asyncio.run(run())
+
+
+def test_replicas_that_come_get_what_is_held() -> None:
+    async def run() -> None:
+        fixture = Fixture()
+        tasks = [fixture.send(i, replace(EN, tier="tiny.en")) for i in range(20)]
+        await settle()
+        fixture.hear(snapshot(tiny=3))
+        await settle()
+        assert len(fixture.tiny.calls) == 12
+        await stop(tasks)
+
+    asyncio.run(run())
+
+
+def test_chunks_that_would_be_late_go_to_another_tier() -> None:
+    """Of two slots and 400 s/s, 1,000 s after those in slots are 2.5 s of waiting."""
+
+    async def run() -> None:
+        fixture = Fixture()
+        asks = [fixture.send(i, replace(EN, patience_s=2.5)) for i in range(110)]
+        await settle()
+        # Two of 10 s are in slots, and 100 may wait; the one behind them would wait too long.
+        assert fixture.dispatcher.report().queued_s == {"tiny.en": 1030.0, "base": 70.0}
+        await stop(asks)
+
+    asyncio.run(run())
+
+
+def test_chunks_leave_a_tier_that_has_lost_its_replicas() -> None:
+    async def run() -> None:
+        fixture = Fixture()
+        tasks = [fixture.send(i) for i in range(6)]
+        await settle()
+        assert len(fixture.tiny.calls) == 4
+        fixture.hear(snapshot(tiny=0))
+        await settle()
+        assert not fixture.tiny.calls
+        assert len(fixture.base.calls) == 4
+        assert fixture.dispatcher.report().queued_s == {"tiny.en": 0.0, "base": 6 * CHUNK_S}
+        while not all(task.done() for task in tasks):
+            for key in list(fixture.base.calls):
+                fixture.base.answer(key)
+            await settle()
+        assert {task.result().result.model for task in tasks} == {"base"}
+        assert fixture.dispatcher.report().queued_s == {"tiny.en": 0.0, "base": 0.0}
+
+    asyncio.run(run())
+
+
+def test_who_names_a_tier_waits_for_it() -> None:
+    async def run() -> None:
+        fixture = Fixture()
+        fixture.hear(snapshot(tiny=0))
+        task = fixture.send(0, replace(EN, tier="tiny.en"))
+        await settle()
+        fixture.hear(snapshot(tiny=0))
+        await settle()
+        assert list(fixture.tiny.calls) == ["r/0/0"]
+        await stop([task])
+
+    asyncio.run(run())
+
+
+def test_a_tier_that_cannot_be_started_is_left_out_for_a_while() -> None:
+    async def run() -> None:
+        fixture = Fixture()
+        tasks = [fixture.send(0), fixture.send(1, replace(EN, tier="tiny.en"))]
+        await settle()
+        for call in list(fixture.tiny.calls.values()):
+            call.set_exception(TierUnavailableError("it is gone"))
+        await settle()
+        assert list(fixture.base.calls) == ["r/0/0"]
+        with pytest.raises(TierUnavailableError, match="it is gone"):
+            await tasks[1]
+        tasks.append(fixture.send(2))
+        await settle()
+        assert list(fixture.base.calls) == ["r/0/0", "r/2/0"]
+        await stop(tasks)
+
+    asyncio.run(run())
+
+
+def test_an_error_of_a_chunk_is_its_callers() -> None:
+    async def run() -> None:
+        fixture = Fixture()
+        task = fixture.send(0)
+        await settle()
+        fixture.tiny.calls["r/0/0"].set_exception(ValueError("no"))
+        with pytest.raises(ValueError, match="no"):
+            await task
+        assert fixture.dispatcher.report().queued_s["tiny.en"] == 0.0
+
+    asyncio.run(run())
+
+
+def held(index: int, request: str, priority: Priority = Priority.INTERACTIVE) -> _Held:
+    loop = asyncio.new_event_loop()
+    future: asyncio.Future[Decoded] = loop.create_future()
+    loop.close()
+    return _Held(chunk(index, request), replace(EN, priority=priority), future)
+
+
+def test_requests_take_turns_and_priorities_go_first() -> None:
+    queue = HeldQueue()
+    for index in range(3):
+        queue.put(held(index, "a"))
+    queue.put(held(0, "b"))
+    queue.put(held(0, "c", Priority.BATCH))
+    queue.put(held(0, "d", Priority.REALTIME))
+    gone = held(9, "a")
+    queue.put(gone)
+    assert [h.chunk.key for h in queue.last_first()][0] == "c/0/0"
+    assert queue.remove(gone) and not queue.remove(gone)
+    keys = [queue.pop().chunk.key for _ in range(len(queue))]
+    assert keys == ["d/0/0", "a/0/0", "b/0/0", "a/1/0", "a/2/0", "c/0/0"]
