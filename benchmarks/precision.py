@@ -226,18 +226,23 @@ def _plot(summaries: Sequence[Summary], stem: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    matplotlib.rcParams["svg.hashsalt"] = "murmur"  # the same file from the same numbers
     models = list(dict.fromkeys(s.model for s in summaries))
-    figure, axes = pyplot.subplots(1, len(models), figsize=(7 * len(models), 5), squeeze=False)
+    figure, axes = pyplot.subplots(1, len(models), figsize=(8 * len(models), 5), squeeze=False)
     for panel, model in zip(axes[0], models, strict=True):
-        for s in summaries:
-            if s.model != model or s.weight_mb is None or s.slot_mb is None:
+        for number, s in enumerate((s for s in summaries if s.model == model), 1):
+            if s.weight_mb is None or s.slot_mb is None:
                 continue
+            # By number: names would lie over each other where words cost nothing.
             x, y = s.weight_mb + s.slot_mb, 100 * s.wer
-            panel.plot(x, y, "o")
-            panel.annotate(s.way, (x, y), textcoords="offset points", xytext=(5, 3), fontsize=7)
+            panel.plot(x, y, "o", label=f"{number} {s.way}")
+            above = 5 if number % 2 else -11
+            panel.annotate(number, (x, y), textcoords="offset points", xytext=(-3, above),
+                           fontsize=8)  # fmt: skip
         panel.set(xlabel=f"weights and {SLOTS} slots (MB)", ylabel="WER (%)", title=model)
         panel.set_xlim(left=0)
         panel.grid(alpha=0.3)
+        panel.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.tight_layout()
     for suffix in (".png", ".svg"):
         figure.savefig(stem.with_suffix(suffix), dpi=110)
