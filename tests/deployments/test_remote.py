@@ -70,9 +70,8 @@ def options() -> TranscriptionOptions:
 
 def make_run(decode: Decode, max_in_flight: int = 3, partial: bool = False) -> RemoteRun:
     transcription = Transcription(uuid.uuid4().hex, options(), False)
-    return RemoteRun(
-        transcription, decode, max_in_flight, lambda stages: None, lambda *seconds: None, partial
-    )
+    nothing = lambda *told: None  # noqa: E731
+    return RemoteRun(transcription, decode, max_in_flight, nothing, nothing, partial)
 
 
 def collect(run: RemoteRun, source: Source, limits: AudioLimits | None = None) -> list[list[str]]:
@@ -115,6 +114,7 @@ def test_work_is_counted(decode: Decode, speech: np.ndarray) -> None:
     assert work.n_chunks >= 4 and work.n_retries == work.n_chunks and work.n_tokens > 80
     assert work.stages_s["decode"] == pytest.approx(0.03 * work.n_chunks)
     assert work.stages_s["hops"] == pytest.approx(0.04 * work.n_chunks)
+    assert {name: tier.n_chunks for name, tier in work.tiers.items()} == {"tiny.en": work.n_chunks}
     assert work.stages_s["read"] > 0 and work.stages_s["vad"] > 0
 
 

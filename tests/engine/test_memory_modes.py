@@ -40,7 +40,10 @@ def name_of(config: EngineConfig) -> str:
     return f"{config.precision} {config.cross_attention or 'default'}{own}"
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(
+    scope="module",
+    params=[MODELS[0], pytest.param(MODELS[1], marks=pytest.mark.sharded)],  # half a minute more
+)
 def absorbed(request: pytest.FixtureRequest, checkpoints: dict[str, Checkpoint]) -> Engine:
     return Engine(checkpoints[request.param], EngineConfig(cross_attention=ABSORBED))
 
