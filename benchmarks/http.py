@@ -29,7 +29,7 @@ import httpx2
 from benchmarks.clusters import SAMPLE_RATE, serving, speech, wav
 
 CLIP_S = 10.0
-STAGES = ("read", "vad", "waiting", "prefill", "decode")
+STAGES = ("read", "vad", "held", "waiting", "prefill", "decode")
 N_IDLE = 40
 
 
@@ -190,7 +190,7 @@ def _row(proxy: str, load: str, samples: Sequence[Sample | None], took_s: float)
         hops_ms=1000 * statistics.median(sample.hops_s for sample in done),
         read_ms=median("read"),
         vad_ms=median("vad"),
-        queue_ms=median("waiting"),
+        queue_ms=median("held", "waiting"),
         engine_ms=median("prefill", "decode"),
         refused=len(samples) - len(done),
     )

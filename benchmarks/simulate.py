@@ -27,6 +27,8 @@ from engine.config import EngineConfig
 from engine.model_sizes import MODEL_SIZES
 
 OBJECTIVE = 0.01
+_WARM_UP_S = 1800.0
+"""Of each run, before what is counted."""
 _COLD_START_S = 150.0
 _LOST_PER_HOUR = 0.05
 """Interruptions of spot machines: a machine's life is 20 hours on average."""
@@ -144,8 +146,8 @@ def _run(contender: Contender, reserve: float, trace: str, options: argparse.Nam
         tier for tier in tiers_of(options.max_replicas) if contender.only in (None, tier.facts.name)
     ]
     streams = TRACES[trace](options.rate)
-    run = Run(tiers, contender.make(reserve), options.seed, ends_s)
-    return run.play(merged(streams, start_s, ends_s, options.seed), start_s)
+    run = Run(tiers, contender.make(reserve), options.seed, start_s, ends_s)
+    return run.play(merged(streams, start_s - _WARM_UP_S, ends_s, options.seed))
 
 
 def _row(trace: str, reserve: float, outcome: Outcome) -> str:

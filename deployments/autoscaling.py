@@ -2,13 +2,13 @@
 
 A pure function of what arrives, what waits and what replicas cost, which the simulator calls as
 well. Work goes to the cheapest tier that can do it, as `router` sends it; a tier grows at once and
-shrinks when it has not needed a replica for some time; what a class of devices cannot give is
-planned for elsewhere, and asked for again later.
+shrinks when it has not needed a replica for some time; replicas that a class of devices does not
+give are still asked for, but their work is planned for elsewhere.
 """
 
 import math
 from collections import deque
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
@@ -18,6 +18,8 @@ _Kind = TypeVar("_Kind", bound=Hashable)
 
 RATE_WINDOW_S = 30.0
 _EPSILON = 1e-9
+_GRACE_S = 10.0
+"""No replica comes sooner: what Serve and the board need to hear of each other."""
 _MAX_ROUNDS = 4
 """Times that each tier may give up a replica to others with room: bounds the work."""
 
@@ -32,8 +34,8 @@ class ScalingOptions:
         batch_wait_s: the same, of batch priority.
         down_delay_s: a replica that was not needed for so long goes.
         zero_delay_s: the same, of a tier's last one.
-        patience: replicas that are not there after so many of their cold starts cannot be had now.
-        retry_s: until they are asked for again.
+        patience: replicas that were asked for all through so many of their cold starts, and did
+            not come, cannot be had now.
     """
 
     utilization: float = 0.75
@@ -42,7 +44,6 @@ class ScalingOptions:
     down_delay_s: float = 120.0
     zero_delay_s: float = 600.0
     patience: float = 2.0
-    retry_s: float = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,26 +91,31 @@ class ArrivalRates(Generic[_Kind]):
 
 @dataclass(frozen=True, slots=True)
 class TierMemory:
-    """What the next decision has to know of the last ones.
+    """What the next decision has to know of the last ones: (when, replicas) pairs, of which those
+    are kept that can still be the extreme of the time that counts.
 
     Attributes:
-        needs: (when, replicas), each less than the one before: what was needed since then.
-        short_since: when replicas began to be missing.
-        denied_until: none more than are there can be had.
+        needs: each less than the one before: the most that was needed since then.
+        targets: each more than the one before: the least that was asked for.
+        ready: each less than the one before: the most that was there.
     """
 
-    target: int
     needs: tuple[tuple[float, int], ...] = ()
-    short_since: float | None = None
-    denied_until: float | None = None
+    targets: tuple[tuple[float, int], ...] = ()
+    ready: tuple[tuple[float, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Replicas of a tier, and why."""
+    """Replicas of a tier, and why.
+
+    Attributes:
+        denied: more than are there cannot be had now.
+    """
 
     replicas: int
     reason: str
+    denied: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,47 +140,55 @@ def decide(
         now: seconds, rising.
         chunk_s: audio of a chunk, on average.
     """
-    known = {
-        t.facts.name: _look(t, memory.get(t.facts.name) or TierMemory(t.ready), now, options)
-        for t in tiers
-    }
-    limits = {t.facts.name: _limit(t, known[t.facts.name]) for t in tiers}
+    known = {t.facts.name: _seen(t, memory.get(t.facts.name), now, options) for t in tiers}
+    denied = {name for name, seen in known.items() if seen.ready[0][1] < seen.targets[0][1]}
+    limits = {t.facts.name: t.facts.max_replicas for t in tiers}
     backlogs = {t.facts.name: _backlog(t, options, chunk_s) for t in tiers}
-    needs, loads = _needs(tiers, demands, limits, backlogs, options)
+    asked, loads = _needs(tiers, demands, limits, backlogs, options)
+    needs = asked
+    if denied:  # others do what those would do that do not come
+        there = {t.facts.name: min(t.ready, limits[t.facts.name]) for t in tiers}
+        had = limits | {name: there[name] for name in denied}
+        needs, loads = _needs(tiers, demands, had, backlogs, options)
+        needs = {name: asked[name] if name in denied else n for name, n in needs.items()}
     decisions, remembered = {}, {}
     for tier in tiers:
         name = tier.facts.name
         held = _held(known[name], needs[name], now, options)
-        target = min(max(_wanted(held, now, options), tier.facts.min_replicas), limits[name])
-        remembered[name] = _short(replace(held, target=target), tier, now)
-        reason = _reason(tier, loads[name], needs[name], target, remembered[name], chunk_s)
-        decisions[name] = Decision(target, reason)
+        wanted = max(_wanted(held, now, options), tier.facts.min_replicas)
+        target = min(wanted, limits[name])
+        remembered[name] = replace(held, targets=_least(held.targets, now, target))
+        reason = _reason(tier, loads[name], needs[name], target, chunk_s)
+        if name in denied:
+            reason += f"; {tier.ready} {tier.facts.accelerator} to be had"
+        decisions[name] = Decision(target, reason, name in denied)
     return Plan(decisions, remembered)
 
 
-def _look(tier: TierState, memory: TierMemory, now: float, options: ScalingOptions) -> TierMemory:
-    """Notice that replicas do not come, and forget it when it is time to ask again."""
-    if memory.denied_until is not None and now >= memory.denied_until:
-        memory = replace(memory, denied_until=None, short_since=None)
-    since = memory.short_since
-    waited = since is not None and now - since > options.patience * tier.facts.cold_start_s
-    if memory.denied_until is None and waited and tier.ready < memory.target:
-        memory = replace(memory, denied_until=now + options.retry_s, short_since=None)
-    return memory
+def _seen(
+    tier: TierState, memory: TierMemory | None, now: float, options: ScalingOptions
+) -> TierMemory:
+    """The memory with what is there now, and without what is too old to tell whether replicas come:
+    a start that is only slow, or a machine that was lost a moment ago, is no shortage."""
+    if memory is None:
+        return TierMemory(targets=((now, tier.ready),), ready=((now, tier.ready),))
+    since = now - options.patience * max(tier.facts.cold_start_s, _GRACE_S)
+    last = memory.targets[-1]
+    return replace(
+        memory,
+        ready=_most([(at, n) for at, n in memory.ready if at > since], now, tier.ready),
+        targets=tuple((at, n) for at, n in memory.targets if at > since) or (last,),
+    )
 
 
-def _short(memory: TierMemory, tier: TierState, now: float) -> TierMemory:
-    """Remember since when there are fewer replicas than wanted."""
-    if tier.ready >= memory.target or memory.denied_until is not None:
-        return replace(memory, short_since=None)
-    return memory if memory.short_since is not None else replace(memory, short_since=now)
+def _most(pairs: Iterable[tuple[float, int]], now: float, n: int) -> tuple[tuple[float, int], ...]:
+    """With one more pair, and without those that a later one is not less than."""
+    return (*((at, before) for at, before in pairs if before > n), (now, n))
 
 
-def _limit(tier: TierState, memory: TierMemory) -> int:
-    """Replicas that can be had."""
-    if memory.denied_until is None:
-        return tier.facts.max_replicas
-    return min(max(tier.ready, tier.facts.min_replicas), tier.facts.max_replicas)
+def _least(pairs: Iterable[tuple[float, int]], now: float, n: int) -> tuple[tuple[float, int], ...]:
+    """The same, of those that a later one is not more than."""
+    return (*((at, before) for at, before in pairs if before < n), (now, n))
 
 
 def _backlog(tier: TierState, options: ScalingOptions, chunk_s: float) -> float:
@@ -262,10 +276,9 @@ def _cost(tiers: Mapping[str, TierState], counts: Mapping[str, int]) -> float:
 
 
 def _held(memory: TierMemory, need: int, now: float, options: ScalingOptions) -> TierMemory:
-    """With a need more, and without those that a later one is not less than, or that are old."""
     horizon = now - max(options.down_delay_s, options.zero_delay_s)
-    needs = [(at, n) for at, n in memory.needs if at > horizon and n > need]
-    return replace(memory, needs=(*needs, (now, need)))
+    young = [(at, n) for at, n in memory.needs if at > horizon]
+    return replace(memory, needs=_most(young, now, need))
 
 
 def _wanted(memory: TierMemory, now: float, options: ScalingOptions) -> int:
@@ -275,11 +288,7 @@ def _wanted(memory: TierMemory, now: float, options: ScalingOptions) -> int:
     return max(*recent, int(any_at_all), 0)
 
 
-def _reason(
-    tier: TierState, load: float, need: int, target: int, memory: TierMemory, chunk_s: float
-) -> str:
+def _reason(tier: TierState, load: float, need: int, target: int, chunk_s: float) -> str:
     waiting_s = tier.waiting_s(chunk_s, with_batch=True)
     text = f"{load:.1f} s/s of {tier.rtfx:.1f} a replica, {waiting_s:.0f} s waiting: {need} needed"
-    if memory.denied_until is not None:
-        return f"{text}; no more than {target} {tier.facts.accelerator} to be had"
     return text if target <= need else f"{text}, {target} held"

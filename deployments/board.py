@@ -8,6 +8,7 @@ policy must neither wait nor fail: `scaling_policy` carries the numbers over.
 import asyncio
 import datetime
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -146,7 +147,7 @@ class Board:
         self._start()
         now = time.monotonic()
         self._fleet.hear_ingress(sender, report, now)
-        return self._fleet.snapshot(now)
+        return self._snapshot(now)
 
     async def report_replica(self, tier: str, sender: str, report: ReplicaReport) -> None:
         self._start()
@@ -161,7 +162,7 @@ class Board:
     async def cluster(self) -> dict[str, Any]:
         """What `GET /v1/cluster` tells: tiers with their load and price, and decisions."""
         now = time.monotonic()
-        snapshot = self._fleet.snapshot(now)
+        snapshot = self._snapshot(now)
         return {
             "tiers": [self._describe(tier, snapshot.chunk_s, now) for tier in snapshot.tiers],
             "usd_per_hour": sum(t.ready * t.facts.usd_per_hour for t in snapshot.tiers),
@@ -171,22 +172,32 @@ class Board:
             "decisions": [asdict(change) for change in reversed(self._changes)],
         }
 
+    def _snapshot(self, now: float) -> Snapshot:
+        """With what was found out about devices that cannot be had."""
+        decisions = {} if self._plan is None else self._plan.decisions
+        denied = {name for name, decision in decisions.items() if decision.denied}
+        snapshot = self._fleet.snapshot(now)
+        tiers = tuple(replace(t, denied=t.facts.name in denied) for t in snapshot.tiers)
+        return replace(snapshot, tiers=tiers)
+
     def _describe(self, tier: TierState, chunk_s: float, now: float) -> dict[str, Any]:
         facts = tier.facts
         reports = self._fleet.replicas(facts.name, now)
         decision = None if self._plan is None else self._plan.decisions.get(facts.name)
+        wait_s = tier.wait_s(chunk_s)
         return {
             "name": facts.name,
             "accelerator": facts.accelerator,
             "quality": facts.quality or None,
             "replicas": tier.ready,
             "target_replicas": None if decision is None else decision.replicas,
+            "denied": tier.denied,
             "min_replicas": facts.min_replicas,
             "max_replicas": facts.max_replicas,
             "slots": facts.slots * tier.ready,
             "slots_in_use": sum(report.n_running for report in reports),
             "queued_audio_s": round(tier.queued_s + tier.batch_s, 2),
-            "wait_s": round(tier.wait_s(chunk_s), 2),
+            "wait_s": round(wait_s, 2) if math.isfinite(wait_s) else None,
             "rtfx": round(tier.rtfx, 2),
             "rtfx_measured": any(report.rtfx is not None for report in reports),
             "usd_per_hour": facts.usd_per_hour,

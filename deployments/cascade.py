@@ -1,15 +1,20 @@
-"""When a chunk's text looks wrong enough for a more accurate model to try.
+"""When a chunk's text looks wrong enough for a more accurate model to try, and which text is kept.
 
 The signals are those of openai/whisper's fallback, with thresholds of their own: there a wrong
-guess costs another try of the same model, here the price of a larger one.
+guess costs another try of the same model, here the price of a larger one. But for its mean
+logarithm of probabilities the mean of these themselves is taken, which tells better where a larger
+model helps (docs/scaling.md).
 """
 
+import math
 from dataclasses import dataclass, field
 
 from deployments.fleet import TierFacts
 from deployments.messages import ChunkResult
 from deployments.stitching import repeats_itself
 
+PROBABILITY = "probability"
+"""The doubt that a larger model may share."""
 _NGRAM = 4
 _MIN_WORDS = 12
 """Shorter texts repeat themselves by chance."""
@@ -19,14 +24,14 @@ _MIN_WORDS = 12
 class CascadeOptions:
     """
     Args:
-        min_avg_logprob: text less likely than this (natural logarithm, mean over tokens).
+        min_token_prob: text whose tokens are less probable than this, on average.
         max_compression_ratio: text that compresses better than this loops.
         max_no_speech_prob: above this, a chunk in which voice was found is taken for silence.
         max_repeated: share of its words in sequences of four that were there before.
         min_language_prob: a chunk whose language was told from itself and is less sure than this.
     """
 
-    min_avg_logprob: float = -0.45
+    min_token_prob: float = 0.8
     max_compression_ratio: float = 2.4
     max_no_speech_prob: float = 0.6
     max_repeated: float = 0.3
@@ -49,7 +54,7 @@ class CascadeOptions:
             return "language"
         if result.no_speech_prob > self.max_no_speech_prob:
             return "no_speech"
-        return "logprob" if result.avg_logprob < self.min_avg_logprob else None
+        return PROBABILITY if token_prob(result) < self.min_token_prob else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,20 @@ class Ladder:
         quality = next(facts.quality for facts in self.tiers if facts.name == tier)
         able = [facts.quality for facts in self.tiers if facts.can(language, task)]
         return quality if quality < max(able, default=0) else None
+
+
+def prefers(lower: ChunkResult | None, higher: ChunkResult) -> bool:
+    """Whether a smaller model's text, of which nothing was wrong but that it was not sure of it, is
+    kept: where the larger one is still less sure, it more often makes things up."""
+    return lower is not None and token_prob(lower) > token_prob(higher)
+
+
+def token_prob(result: ChunkResult) -> float:
+    """Mean probability of a result's tokens, 0 to 1; of one without any, that of its end."""
+    logprobs = [logprob for segment in result.segments for logprob in segment.logprobs]
+    if not logprobs:
+        return math.exp(result.avg_logprob)
+    return sum(map(math.exp, logprobs)) / len(logprobs)
 
 
 def repeated_share(text: str) -> float:

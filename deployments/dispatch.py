@@ -10,7 +10,7 @@ import logging
 import time
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from deployments.errors import NoTierError, TierUnavailableError
 from deployments.fleet import Priority, TierFacts, TierState
@@ -37,6 +37,7 @@ class _Held:
     Attributes:
         tier: that it is held for, or was sent to.
         sending: its call, once it was sent.
+        came_s, sent_s: of the monotonic clock; when it was last sent.
     """
 
     chunk: Chunk
@@ -44,6 +45,8 @@ class _Held:
     done: "asyncio.Future[Decoded]"
     tier: str = ""
     sending: "asyncio.Task[None] | None" = None
+    came_s: float = field(default_factory=time.monotonic)
+    sent_s: float = 0.0
 
     @property
     def audio_s(self) -> float:
@@ -218,6 +221,7 @@ class Dispatcher:
         while len(queue) and room > 0:
             held = queue.pop()
             self._sent[name].add(held)
+            held.sent_s = time.monotonic()
             held.sending = asyncio.create_task(self._send(held, name))
             room -= 1
 
@@ -236,7 +240,7 @@ class Dispatcher:
         else:
             self._unsend(held, name)
             if not held.done.done():
-                held.done.set_result(decoded)
+                held.done.set_result(replace(decoded, held_s=held.sent_s - held.came_s))
 
     def _unsend(self, held: _Held, name: str) -> None:
         if held in self._sent[name]:

@@ -3,6 +3,7 @@
 Work is counted in seconds of audio, speed in seconds of audio a second (RTFx), money in US dollars.
 """
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -81,6 +82,7 @@ class TierState:
         queued_s: audio that was sent to it and is not done, but for that of batch priority.
         batch_s: the same of batch priority.
         ready: replicas that answer.
+        denied: no more than these can be had now.
     """
 
     facts: TierFacts
@@ -88,6 +90,7 @@ class TierState:
     queued_s: float = 0.0
     batch_s: float = 0.0
     ready: int = 0
+    denied: bool = False
 
     @property
     def usd_per_audio_s(self) -> float:
@@ -101,6 +104,8 @@ class TierState:
 
     def wait_s(self, chunk_s: float, with_batch: bool = False) -> float:
         """Until a chunk that is sent to it now gets a slot."""
+        if self.ready == 0 and self.denied:
+            return math.inf
         if self.ready == 0:
             queued_s = self.queued_s + (self.batch_s if with_batch else 0.0)
             return self.facts.cold_start_s + queued_s / self.rtfx

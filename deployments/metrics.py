@@ -84,8 +84,9 @@ STAGE_LATENCY = Metric(
     "histogram",
     "seconds",
     ("tier", "stage"),
-    "Time of a request in `read` (bytes to samples) and `vad`; of a chunk in `hops` (to the "
-    "replica and back), `waiting` (for a slot), `prefill` (features, encoder, prompt), `decode`.",
+    "Time of a request in `read` (bytes to samples) and `vad`; of a chunk `held` (until a tier has "
+    "room), in `hops` (to the replica and back), `waiting` (for a slot), `prefill` (features, "
+    "encoder, prompt), `decode`.",
     _SECONDS,
 )
 CHUNKS_RETRIED = Metric(

@@ -14,6 +14,10 @@ from deployments.accelerators import CPU
 
 ACCELERATOR_LABEL = "ray.io/accelerator-type"
 """Label of a node: the class of its GPUs, which Ray finds out by itself."""
+MARKET_LABEL = "ray.io/market-type"
+"""Label of a node: `spot` or `on-demand`. Ray sets it where it can tell; a node without it is taken
+to be on demand."""
+SPOT, NOT_SPOT = "spot", "!spot"
 _TOLERANCE = 1e-6  # of sums of fractions; Ray counts in 1e-4
 _N_LISTED = 4
 
@@ -55,6 +59,7 @@ def gang_placement(
     cpus: int,
     leader_cpus: float,
     allow_cross_node_tp: bool,
+    spot: bool | None = None,
 ) -> GangPlacement:
     """A bundle for each stage, or for each shard where a stage may lie on several nodes.
 
@@ -63,6 +68,7 @@ def gang_placement(
         accelerators: class of each stage, `cpu` or Ray's name of a GPU.
         cpus: cores of each shard.
         leader_cpus: cores of the actor that leads them; 0 if the only shard is that actor.
+        spot: whether only spot machines will do, or only others; None: any will.
 
     Raises:
         ValueError: there is no stage, or no shard in one.
@@ -75,9 +81,14 @@ def gang_placement(
     bundles[0]["CPU"] += leader_cpus
     return GangPlacement(
         bundles=tuple(bundles),
-        labels=tuple({} if name == CPU else {ACCELERATOR_LABEL: name} for name in classes),
+        labels=tuple(_labels(name, spot) for name in classes),
         shard_bundles=tuple(rank // width for rank in range(tensor_parallel * len(accelerators))),
     )
+
+
+def _labels(accelerator: str, spot: bool | None) -> dict[str, str]:
+    labels = {} if accelerator == CPU else {ACCELERATOR_LABEL: accelerator}
+    return labels if spot is None else {**labels, MARKET_LABEL: SPOT if spot else NOT_SPOT}
 
 
 def _bundle(accelerator: str, n_shards: int, cpus: int) -> dict[str, float]:
@@ -114,17 +125,27 @@ class _Part:
     n_shards: int
 
     @property
-    def kind(self) -> tuple[str | None, float]:
+    def kind(self) -> tuple[str | None, float]:  # all of a tier are of one market
         return self.labels.get(ACCELERATOR_LABEL), _gpus(self.bundle)
 
     def amount(self, resource: str) -> str:
         return _count(self.bundle[resource], _kind_of(resource, self.labels))
 
     def suits(self, node: NodeResources) -> bool:
-        return self.labels.items() <= node.labels.items()
+        return _suits(self.labels, node)
 
     def fits(self, free: Mapping[str, float]) -> bool:
         return all(free.get(name, 0) >= n - _TOLERANCE for name, n in self.bundle.items())
+
+
+def _suits(labels: Mapping[str, str], node: NodeResources) -> bool:
+    """Whether a node is labelled so, as Ray matches them: `!spot` also one without the label."""
+    return all(
+        node.labels.get(name) != value[1:]
+        if value.startswith("!")
+        else node.labels.get(name) == value
+        for name, value in labels.items()
+    )
 
 
 def _parts(tier: Tier) -> list[_Part]:
@@ -187,8 +208,8 @@ def _known(nodes: Iterable[NodeResources]) -> str:
 
 def _missing(tiers: Sequence[Tier], nodes: Sequence[NodeResources]) -> list[str]:
     """What there is too little of in all."""
-    labels = (labels for _, placement, _ in tiers for labels in placement.labels if labels)
-    classes = dict.fromkeys(each[ACCELERATOR_LABEL] for each in labels)
+    labels = (labels for _, placement, _ in tiers for labels in placement.labels)
+    classes = dict.fromkeys(each[ACCELERATOR_LABEL] for each in labels if ACCELERATOR_LABEL in each)
     gpus = [_too_few("GPU", {ACCELERATOR_LABEL: name}, tiers, nodes) for name in classes]
     return [line for line in [*gpus, _too_few("CPU", {}, tiers, nodes)] if line is not None]
 
@@ -200,7 +221,7 @@ def _too_few(
     needs = {name: (n, each) for name, (n, each) in needs.items() if n * each > 0}
     has: dict[str, float] = {}
     for node in nodes:
-        if labels.items() <= node.labels.items():
+        if _suits(labels, node):
             has[node.name] = has.get(node.name, 0) + node.resources.get(resource, 0)
     needed, total = sum(n * each for n, each in needs.values()), sum(has.values())
     if needed <= total + _TOLERANCE:
@@ -271,7 +292,8 @@ def _gpus(resources: Mapping[str, float]) -> float:
 
 
 def _kind_of(resource: str, labels: Mapping[str, str]) -> str:
-    return f"{labels[ACCELERATOR_LABEL]} GPU" if resource == "GPU" else resource
+    market = {SPOT: "spot ", NOT_SPOT: "on-demand "}.get(labels.get(MARKET_LABEL, ""), "")
+    return market + (f"{labels[ACCELERATOR_LABEL]} GPU" if resource == "GPU" else resource)
 
 
 def _count(n: float, noun: str) -> str:

@@ -63,6 +63,7 @@ class Work:
         tier.device_s += decoded.result.device_s
         stages = dict(decoded.result.timings_s)
         stages["hops"] = max(0.0, decoded.round_trip_s - sum(stages.values()))
+        stages["held"] = decoded.held_s
         for stage, seconds in stages.items():
             self.add(stage, seconds)
         return stages

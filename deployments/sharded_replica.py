@@ -7,7 +7,6 @@ ranks, whose owner it is; Serve removes the placement group and brings another r
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,26 +16,16 @@ from ray.exceptions import RayError
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from deployments.accelerators import CPU, device_model, shared_arithmetic, shared_default_precision
+from deployments.accelerators import CPU
+from deployments.gang_mesh import gang_config, make_mesh
 from deployments.tier import Sharding, TierSpec
-from engine import (
-    DecodingOptions,
-    Engine,
-    EngineConfig,
-    ModelDimensions,
-    Request,
-    open_checkpoint,
-)
+from engine import DecodingOptions, Engine, Request, open_checkpoint
 from engine.config import SAMPLE_RATE
 from engine.errors import GangError
 from engine.gang.connection import Listener
 from engine.gang.gang import Gang
 from engine.gang.lines import GangLimits
 from engine.gang.setup import assemble_gang, check_mesh, run_rank
-from engine.parallel.balance import balance
-from engine.parallel.cost import Workload
-from engine.parallel.distributed import Mesh
-from engine.parallel.stages import cut_stages
 
 logger = logging.getLogger("ray.serve")
 
@@ -50,14 +39,6 @@ class Shard:
     def run(self, address: tuple[str, int], key: bytes, rank: int) -> None:
         """Be a rank until the gang ends."""
         run_rank(address, key, rank)
-
-
-def gang_config(spec: TierSpec, sharding: Sharding) -> EngineConfig:
-    """What all ranks are given: in number formats that each of their devices has."""
-    return replace(
-        spec.engine_config(shared_default_precision(sharding.accelerators)),
-        half=shared_arithmetic(sharding.accelerators).half,
-    )
 
 
 def load_sharded_engine(spec: TierSpec, sharding: Sharding, group: PlacementGroup | None) -> Engine:
@@ -101,27 +82,6 @@ def load_sharded_engine(spec: TierSpec, sharding: Sharding, group: PlacementGrou
     except BaseException:
         gang.close()
         raise
-
-
-def make_mesh(dims: ModelDimensions, sharding: Sharding, config: EngineConfig) -> Mesh:
-    """The shape of a tier's gang.
-
-    Raises:
-        ShardingError: the model cannot be split so.
-    """
-    if sharding.stage_layers:
-        return Mesh(cut_stages(dims, sharding.stage_layers), sharding.tensor_parallel)
-    stages = balance(
-        dims,
-        [device_model(name) for name in sharding.accelerators],
-        sharding.tensor_parallel,
-        config.formats_on(shared_arithmetic(sharding.accelerators)),
-        Workload(config.max_slots),
-        config.positions(dims),
-        config.encode_limit,
-        config.offload,
-    )
-    return Mesh(stages, sharding.tensor_parallel)
 
 
 def _start(

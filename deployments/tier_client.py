@@ -43,11 +43,13 @@ class ChunkLostError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A chunk's result, how many times it ran again, and the seconds of the run that gave it."""
+    """A chunk's result, how many times it ran again, the seconds of the run that gave it, and those
+    that it was held before."""
 
     result: ChunkResult
     n_retries: int
     round_trip_s: float
+    held_s: float = 0.0
 
 
 class TierClient:

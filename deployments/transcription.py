@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from deployments.cascade import Ladder
+from deployments.cascade import PROBABILITY, Ladder, prefers
 from deployments.chunking import Chunker, ChunkingOptions, Piece
 from deployments.context import RowContext, with_text
 from deployments.fallback import FallbackOptions, best_result, is_silence, looks_wrong
@@ -88,7 +88,8 @@ class _Part:
     """A piece of the file: what is being decoded of it, what is left, and what there is already.
 
     `tried` holds the results for `piece` of the tier that it has come to; `above` is the quality
-    that this has more of; `n_done` counts the pieces that it has had before.
+    that this has more of, and `lower` the surest result of those before it; `n_done` counts the
+    pieces that it has had before.
     """
 
     index: int
@@ -97,6 +98,7 @@ class _Part:
     segments: list[TranscriptSegment] = field(default_factory=list)
     tried: list[ChunkResult] = field(default_factory=list)
     above: int | None = None
+    lower: ChunkResult | None = None
     n_done: int = 0
 
     @property
@@ -291,6 +293,8 @@ class Transcription:
         if reason is None:
             return False
         self.escalations.append(Escalation(result.model, reason))
+        if reason == PROBABILITY and not prefers(part.lower, result):
+            part.lower = result
         part.above, part.tried = above, []
         return True
 
@@ -310,8 +314,10 @@ class Transcription:
 
     def _settle(self, part: _Part, result: ChunkResult) -> Progress:
         """Keep a result, and go on with what it left undecoded."""
+        if part.lower is not None and prefers(part.lower, result):
+            result = part.lower
         part.tried, part.n_done = [], part.n_done + 1
-        part.above = None
+        part.above = part.lower = None
         if not is_silence(result, self.options.fallback):
             self._keep(part, result)
         if not part.rest:

@@ -19,12 +19,13 @@ from deployments.fleet import Priority
 from deployments.ingress import IngressLimits, RoutingOptions
 from deployments.replica import Replica
 from deployments.scaling_policy import deployment_name
-from deployments.tier import Sharding, TierSpec
 from serve.api import HttpIngress
 from serve.auth import key_sums
 from serve.config import Settings, TierSettings, load_settings
+from serve.settings_check import check_settings
 from serve.tier_facts import expected_rtfx, tier_facts
 from serve.tier_placement import LEADER_CPUS, tier_placement
+from serve.tier_spec import tier_spec
 
 INGRESS_NAME = "Ingress"
 BOARD_NAME = "Board"
@@ -59,7 +60,11 @@ def assemble(settings: Settings, replica: type[Replica] = Replica) -> Applicatio
 
     Args:
         replica: what a tier runs; a subclass of Replica.
+
+    Raises:
+        ConfigError: the settings ask for what cannot be.
     """
+    check_settings(settings)
     routing = _routing(settings)
     board = _board(settings, routing)
     tiers = {tier.name: _tier(tier, settings, replica, board) for tier in settings.tiers}
@@ -135,33 +140,7 @@ def _tier(
         **_resources(tier),
         **_replicas(tier),
     )
-    return deployment.bind(_spec(tier), board)
-
-
-def _spec(tier: TierSettings) -> TierSpec:
-    sharding = None
-    if tier.is_sharded:
-        sharding = Sharding(
-            tensor_parallel=tier.tensor_parallel,
-            accelerators=tier.accelerators,
-            stage_layers=tier.stage_layers,
-            shard_bundles=tier_placement(tier).shard_bundles,
-            silent_s=tier.shard_silent_s,
-        )
-    return TierSpec(
-        name=tier.name,
-        model=tier.model,
-        device="cpu" if tier.accelerators[0] == CPU else "cuda",
-        precision=tier.precision,
-        max_slots=tier.batch_size,
-        threads=tier.cpus,
-        sharding=sharding,
-        cross_attention=tier.cross_attention,
-        int8_self_attention=tier.int8_self_attention,
-        encode_batch=tier.encode_batch,
-        max_length=tier.max_length,
-        offload=tier.offload,
-    )
+    return deployment.bind(tier_spec(tier), board)
 
 
 def _resources(tier: TierSettings) -> dict[str, Any]:
@@ -177,8 +156,10 @@ def _resources(tier: TierSettings) -> dict[str, Any]:
             "ray_actor_options": {"num_cpus": LEADER_CPUS},
         }
     options: dict[str, Any] = {"num_cpus": tier.cpus}
+    if tier.accelerators[0] != CPU:
+        options["num_gpus"] = 1
     if labels[0]:
-        options |= {"num_gpus": 1, "label_selector": labels[0]}
+        options["label_selector"] = labels[0]
     return {"ray_actor_options": options}
 
 

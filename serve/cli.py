@@ -64,7 +64,7 @@ def _run_cluster_command(args: argparse.Namespace) -> int:
     if args.command == "env":
         return cluster_command.print_environment()
     if args.command == "status":
-        return cluster_command.status(args.address)
+        return cluster_command.status(args.address, args.yaml, args.watch)
     return cluster_command.print_serve_config(args.file)
 
 
@@ -90,6 +90,15 @@ def _add_cluster_commands(commands: "argparse._SubParsersAction[argparse.Argumen
     )
     stop = commands.add_parser("down", help="stop serving, and a cluster that `up` started")
     status = commands.add_parser("status", help="print how the application and its tiers are")
+    status.add_argument("--yaml", action="store_true", help="what Ray Serve says, for programs")
+    status.add_argument(
+        *("--watch", "-w"),
+        type=float,
+        nargs="?",
+        const=2.0,
+        metavar="SECONDS",
+        help="again and again (default: every 2 s)",
+    )
     for parser in (start, stop, status):
         parser.add_argument(
             "--address",

@@ -8,7 +8,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,14 @@ from serve.config import ENVIRONMENT_PREFIX, ConfigError, Settings, load_setting
 from serve.exit_codes import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_OK
 from serve.local_cluster import LocalCluster, LocalClusterError, default_folder
 from serve.serve_config import APP_NAME, IMPORT_PATH, serve_config
+from serve.settings_check import check_settings
+from serve.status_table import status_table
 from serve.tier_placement import tier_placement
 
 _POLL_S = 0.5
+_BOARD_WAIT_S = 5.0
+_CLEAR = "\x1b[H\x1b[2J"
+"""Empties a terminal."""
 _EXCEPTION = re.compile(r"^[A-Za-z_][\w.]*(Error|Exception|Interrupt): ")
 """How the last line of a traceback begins."""
 _INLINE_VARIABLE = "RAY_max_direct_call_object_size"
@@ -51,9 +56,14 @@ def down(address: str | None) -> int:
     return _guarded(lambda: _down(address))
 
 
-def status(address: str | None) -> int:
-    """Print how application and tiers are, as YAML; 0 if it serves."""
-    return _guarded(lambda: _status(address))
+def status(address: str | None, as_yaml: bool = False, every_s: float | None = None) -> int:
+    """Print how application and tiers are; 0 if it serves.
+
+    Args:
+        as_yaml: what Serve says, for programs, instead of a table.
+        every_s: print it again and again, until interrupted.
+    """
+    return _guarded(lambda: _status(address, as_yaml, every_s))
 
 
 def print_environment() -> int:
@@ -78,7 +88,7 @@ def _guarded(command: Any) -> int:
 
 
 def _up(path: str | None, address: str | None, timeout_s: float, import_path: str) -> int:
-    settings = load_settings(None if path is None else Path(path))
+    settings = _checked(path)
     address = _address(address)
     if address is None:
         local = LocalCluster(default_folder())
@@ -92,6 +102,12 @@ def _up(path: str | None, address: str | None, timeout_s: float, import_path: st
     prefix = settings.http.route_prefix.rstrip("/")
     print(f"http://{host}:{settings.http.port}{prefix}")
     return EXIT_OK
+
+
+def _checked(path: str | None) -> Settings:
+    settings = load_settings(None if path is None else Path(path))
+    check_settings(settings)
+    return settings
 
 
 def _start_local(local: LocalCluster, settings: Settings) -> str:
@@ -236,15 +252,39 @@ def _down(address: str | None) -> int:
     return EXIT_OK
 
 
-def _status(address: str | None) -> int:
+def _status(address: str | None, as_yaml: bool, every_s: float | None) -> int:
     found = _address(address)
     if found is None:
         found, environment = _running_here()
         os.environ.update(environment)
-    with _connected(found):
-        application = _application()
-    print(yaml.safe_dump({"address": found, **application}, sort_keys=False), end="")
+    with _connected(found), suppress(KeyboardInterrupt):
+        while True:
+            application = _application()
+            if as_yaml:
+                print(yaml.safe_dump({"address": found, **application}, sort_keys=False), end="")
+            else:
+                clear = _CLEAR if every_s is not None and sys.stdout.isatty() else ""
+                print(clear + status_table(found, application, _cluster()), flush=True)
+            if every_s is None:
+                break
+            time.sleep(every_s)
     return EXIT_OK if application["status"] == "RUNNING" else EXIT_FAILED
+
+
+def _cluster() -> dict[str, Any] | None:
+    """What the board knows; None where none answers."""
+    from ray import serve as ray_serve
+    from ray.exceptions import RayError
+    from ray.serve.exceptions import RayServeException
+
+    from serve.app import BOARD_NAME
+
+    try:
+        board: Any = ray_serve.get_deployment_handle(BOARD_NAME, APP_NAME)
+        found: dict[str, Any] = board.cluster.remote().result(timeout_s=_BOARD_WAIT_S)
+    except (RayError, RayServeException, TimeoutError):
+        return None
+    return found
 
 
 def _print_environment() -> int:
@@ -264,7 +304,7 @@ def _running_here() -> tuple[str, dict[str, str]]:
 
 
 def _print_serve_config(path: str | None) -> int:
-    config = serve_config(load_settings(None if path is None else Path(path)))
+    config = serve_config(_checked(path))
     print(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), end="")
     return EXIT_OK
 

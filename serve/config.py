@@ -88,8 +88,9 @@ class TierSettings(_Section):
     translates: bool | None = None
     """Whether `auto` may send it translations; by default not to English-only, turbo and distilled
     models, which never learned it."""
-    spot: bool = False
-    """Whether its machines are spot ones, for the price in `gpu_catalogue.toml`."""
+    spot: bool | None = None
+    """true: only on spot machines, at their price; false: never on these. Which nodes are is told
+    by Ray's label `ray.io/market-type`. By default on any, at the price of those on demand."""
     usd_per_hour: Annotated[float, Field(gt=0)] | None = None
     """Price of a replica; by default that of its GPUs in `gpu_catalogue.toml`, the cheapest on AWS
     or GCP, or 0.045 for each CPU core."""
@@ -195,14 +196,23 @@ class SloSettings(_Section):
     batch_wait_s: Annotated[float, Field(gt=0)] = 600.0
     """The same, of chunks with `batch` priority."""
 
+    @model_validator(mode="after")
+    def _the_urgent_wait_least(self) -> "SloSettings":
+        if not self.realtime_wait_s <= self.queue_wait_s <= self.batch_wait_s:
+            raise ValueError(
+                f"realtime_wait_s ({self.realtime_wait_s:g}), queue_wait_s ({self.queue_wait_s:g}) "
+                f"and batch_wait_s ({self.batch_wait_s:g}) must not fall"
+            )
+        return self
+
 
 class CascadeSettings(_Section):
     """When `auto` has a chunk decoded again by a more accurate tier."""
 
     enabled: bool = True
     """Whether it ever does."""
-    min_avg_logprob: Annotated[float, Field(le=0)] = -0.45
-    """Text less likely than this (natural logarithm, mean over tokens)."""
+    min_token_prob: Annotated[float, Field(ge=0, le=1)] = 0.8
+    """Text whose tokens are less probable than this, on average."""
     max_compression_ratio: Annotated[float, Field(gt=1)] = 2.4
     """Text that compresses better than this."""
     max_no_speech_prob: Annotated[float, Field(ge=0, le=1)] = 0.6
@@ -233,10 +243,8 @@ class AutoscalingSettings(_Section):
     zero_delay_s: Annotated[float, Field(ge=0)] = 600.0
     """The same, of a tier's last one."""
     patience: Annotated[float, Field(ge=1)] = 2.0
-    """Replicas that are not there after so many times `cold_start_s` cannot be had now: their work
-    is planned for elsewhere."""
-    retry_s: Annotated[float, Field(gt=0)] = 300.0
-    """Time until they are asked for again."""
+    """Replicas that were asked for all through so many times `cold_start_s`, and did not come,
+    cannot be had now: they are still asked for, but other tiers get their work."""
 
 
 class HttpSettings(_Section):
@@ -289,6 +297,15 @@ class Settings(_Section):
     """How tiers grow and shrink."""
     http: HttpSettings = HttpSettings()
     """Where the cluster answers."""
+
+    @model_validator(mode="after")
+    def _waits_are_within_the_deadline(self) -> "Settings":
+        if self.slo.queue_wait_s >= self.limits.deadline_s:
+            raise ValueError(
+                f"slo.queue_wait_s ({self.slo.queue_wait_s:g}) must be less than "
+                f"limits.deadline_s ({self.limits.deadline_s:g}): a request would end waiting"
+            )
+        return self
 
     @model_validator(mode="after")
     def _names_are_clear(self) -> "Settings":

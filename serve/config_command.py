@@ -7,12 +7,14 @@ import yaml
 
 from serve.config import ConfigError, load_settings
 from serve.exit_codes import EXIT_BAD_INPUT, EXIT_OK
+from serve.settings_check import check_settings
 
 
 def check_config(path: str | None) -> int:
     """Print the settings with all defaults, as YAML; faults go to the standard error."""
     try:
         settings = load_settings(None if path is None else Path(path))
+        check_settings(settings)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return EXIT_BAD_INPUT

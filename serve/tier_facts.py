@@ -1,15 +1,17 @@
 """A tier's settings -> what the router knows of it: quality, price and speed, by its model's and
 its devices' names where the settings say nothing."""
 
-from deployments.accelerators import CPU, device_model, shared_arithmetic, shared_default_precision
+from deployments.accelerators import CPU, device_model, shared_arithmetic
 from deployments.fleet import TierFacts
+from deployments.gang_mesh import gang_config, make_mesh
 from deployments.gpu_catalogue import gpu_catalogue
 from deployments.planner import REACHED
-from engine.config import CHUNK_LENGTH_S, EngineConfig
+from deployments.tier import Sharding
+from engine.config import CHUNK_LENGTH_S
 from engine.model_sizes import known_sizes, short_name
-from engine.parallel.balance import balance
 from engine.parallel.cost import Workload, stage_costs
 from serve.config import ConfigError, TierSettings
+from serve.tier_spec import tier_spec
 
 _QUALITIES = {
     "tiny": 1,
@@ -36,15 +38,20 @@ def quality_of(tier: TierSettings) -> int | None:
     return tier.quality or _QUALITIES.get(_base_name(tier))
 
 
+def is_english_only(tier: TierSettings) -> bool:
+    """By its model's name."""
+    short = short_name(tier.model)
+    return short.endswith(".en") or short in _ONE_LANGUAGE
+
+
 def tier_facts(tier: TierSettings) -> TierFacts:
     """
     Raises:
         ConfigError: nothing tells the price of its devices.
     """
-    short = short_name(tier.model)
-    english = short.endswith(".en") or short in _ONE_LANGUAGE
+    english = is_english_only(tier)
     languages = tier.languages or (("en",) if english else ())
-    translates = not english and short not in _NEVER_TRANSLATE
+    translates = not english and short_name(tier.model) not in _NEVER_TRANSLATE
     is_gpu = tier.accelerators[0] != CPU
     cold_start_s = tier.cold_start_s
     if cold_start_s is None:
@@ -64,31 +71,34 @@ def tier_facts(tier: TierSettings) -> TierFacts:
 
 
 def expected_rtfx(tier: TierSettings) -> float:
-    """Of a replica, until it has been measured."""
+    """Of a replica, until it has been measured.
+
+    Raises:
+        ShardingError: the model cannot be split so.
+    """
     if tier.rtfx is not None:
         return tier.rtfx
     dims = known_sizes(tier.model)
     if dims is None:
         return _UNKNOWN_RTFX
-    arithmetic = shared_arithmetic(tier.accelerators)
-    precision = tier.precision or shared_default_precision(tier.accelerators)
-    is_gpu = tier.accelerators[0] != CPU
-    config = EngineConfig(
-        device="cuda" if is_gpu else "cpu", precision=precision, max_slots=tier.batch_size
-    )
-    devices = [device_model(name, precision) for name in tier.accelerators]
-    rest = (
+    spec = tier_spec(tier)
+    one_device = Sharding(1, tier.accelerators, (), (0,), tier.shard_silent_s)
+    sharding = spec.sharding or one_device
+    config = gang_config(spec, sharding)
+    mesh = make_mesh(dims, sharding, config)
+    costs = stage_costs(
+        dims,
+        mesh.stages,
+        [device_model(name, config.precision) for name in tier.accelerators],
         tier.tensor_parallel,
-        config.formats_on(arithmetic),
+        config.formats_on(shared_arithmetic(tier.accelerators)),
         Workload(config.max_slots, _TOKENS_PER_WINDOW),
         config.positions(dims),
         config.encode_limit,
         config.offload,
     )
-    stages = balance(dims, devices, *rest)
-    window_s = max(cost.window_s for cost in stage_costs(dims, stages, devices, *rest))
-    cores = 1 if is_gpu else tier.cpus
-    return cores * REACHED * CHUNK_LENGTH_S / window_s
+    cores = tier.cpus if tier.accelerators[0] == CPU else 1
+    return cores * REACHED * CHUNK_LENGTH_S / max(cost.window_s for cost in costs)
 
 
 def _base_name(tier: TierSettings) -> str:
@@ -98,18 +108,17 @@ def _base_name(tier: TierSettings) -> str:
 def _usd_per_hour(tier: TierSettings) -> float:
     if tier.usd_per_hour is not None:
         return tier.usd_per_hour
+    is_spot = bool(tier.spot)
     usd = 0.0
     for name in tier.accelerators:
         if name == CPU:
             usd += _USD_PER_CORE_HOUR * tier.cpus * tier.tensor_parallel
             continue
         known = gpu_catalogue().find(name)
-        instance = None if known is None else gpu_catalogue().cheapest(known.name, tier.spot)
-        price = None if instance is None else instance.usd_per_gpu_hour(tier.spot)
+        instance = None if known is None else gpu_catalogue().cheapest(known.name, is_spot)
+        price = None if instance is None else instance.usd_per_gpu_hour(is_spot)
         if price is None:
-            kind = "spot price" if tier.spot else "price"
-            raise ConfigError(
-                f"tier {tier.name!r}: usd_per_hour must be set, no {kind} of {name!r} is known"
-            )
+            kind = "spot price" if is_spot else "price"
+            raise ConfigError(f"usd_per_hour must be set: no {kind} of {name!r} is known")
         usd += price * tier.tensor_parallel
     return usd

@@ -15,4 +15,5 @@ def tier_placement(tier: TierSettings) -> GangPlacement:
         tier.cpus,
         LEADER_CPUS if tier.is_sharded else 0,
         tier.allow_cross_node_tp,
+        tier.spot,
     )

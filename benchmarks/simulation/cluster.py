@@ -7,11 +7,11 @@ by priority, first come first served.
 """
 
 import heapq
-import itertools
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -31,6 +31,7 @@ class SimTier:
         doubted: share of its chunks that look wrong.
         lost_per_hour: of each replica: how often spot capacity is taken back.
         stock: devices of its class that can be had at a time; None: as many as are wanted.
+        starts_after_s: what a replica takes to come; None: what the policy expects.
     """
 
     facts: TierFacts
@@ -40,39 +41,50 @@ class SimTier:
     doubted: float = 0.0
     lost_per_hour: float = 0.0
     stock: Callable[[float], int] | None = None
+    starts_after_s: float | None = None
+
+    @property
+    def start_s(self) -> float:
+        expected_s = self.facts.cold_start_s
+        return expected_s if self.starts_after_s is None else self.starts_after_s
 
 
-@dataclass(slots=True)
 class SimChunk:
     """Audio on its way.
 
     Attributes:
         came_s: when it joined the queue that it is in, or was last sent to one.
-        first_s: when it came first.
+        waited_s: in queues that it was in before.
         above: quality that a tier must have more of.
     """
 
-    audio_s: float
-    language: str
-    priority: Priority
-    first_s: float
-    came_s: float
-    above: int | None = None
-    waited_s: float = 0.0
+    __slots__ = ("above", "audio_s", "came_s", "language", "priority", "waited_s")
+
+    def __init__(self, audio_s: float, language: str, priority: Priority, now: float) -> None:
+        self.audio_s = audio_s
+        self.language = language
+        self.priority = priority
+        self.came_s = now
+        self.waited_s = 0.0
+        self.above: int | None = None
 
 
 @dataclass(eq=False, slots=True)
 class _Replica:
+    """`running` has the chunks in its slots by number; the rest is for those whose speed depends on
+    how many there are: seconds of audio that each slot has got done since it began, `progress`, and
+    a heap of where in these each chunk ends."""
+
     tier: "TierNow"
     began_s: float
     is_ready: bool = False
     is_leaving: bool = False
-    running: dict[int, tuple[float, SimChunk]] = field(default_factory=dict)
-    heap: list[tuple[float, int]] = field(default_factory=list)
     place: int = -1
+    running: dict[int, SimChunk] = field(default_factory=dict)
+    heap: list[tuple[float, int]] = field(default_factory=list)
     progress: float = 0.0
     updated_s: float = 0.0
-    version: int = 0
+    next_event: int = -1
 
 
 class _Free:
@@ -99,13 +111,14 @@ class _Free:
         replica.place = -1
 
     def choose(self) -> _Replica:
-        first, second = self._draw(), self._draw()
-        return first if len(first.running) <= len(second.running) else second
-
-    def _draw(self) -> _Replica:
-        if not self._numbers:  # many at once: one by one they cost more than all else
+        n = len(self._all)
+        if n == 1:
+            return self._all[0]
+        if len(self._numbers) < 2:  # many at once: one by one they cost more than all else
             self._numbers = self._rng.random(4096).tolist()
-        return self._all[int(self._numbers.pop() * len(self._all))]
+        first = self._all[int(self._numbers.pop() * n)]
+        second = self._all[int(self._numbers.pop() * n)]
+        return first if len(first.running) <= len(second.running) else second
 
 
 class TierNow:
@@ -121,21 +134,29 @@ class TierNow:
         self.replicas: dict[_Replica, None] = {}
         self.free = _Free(rng)
         self.queues: dict[Priority, deque[SimChunk]] = {p: deque() for p in PRIORITIES}
+        self.n_waiting = 0
         self.queued_s = 0.0
         self.batch_s = 0.0
         self.target = 0
         self.ready = 0
         self.replica_s = 0.0
         self.audio_s = 0.0
+        self.denied = False
+        self.slots = spec.facts.slots
+        self.is_flat = spec.flat == 1.0
+        self.slot_speed = spec.rtfx / self.slots
 
     @property
     def state(self) -> TierState:
-        return TierState(self.spec.facts, self.spec.rtfx, self.queued_s, self.batch_s, self.ready)
+        queued_s, batch_s = max(0.0, self.queued_s), max(0.0, self.batch_s)
+        return TierState(
+            self.spec.facts, self.spec.rtfx, queued_s, batch_s, self.ready, self.denied
+        )
 
     def speed(self, n: int) -> float:
         """Seconds of audio a second of each of n chunks in a replica."""
-        slots, flat = self.spec.facts.slots, self.spec.flat
-        return self.spec.rtfx / slots / (flat + (1 - flat) * n / slots)
+        flat = self.spec.flat
+        return self.slot_speed / (flat + (1 - flat) * n / self.slots)
 
     def count(self, chunk: SimChunk, sign: int) -> None:
         if chunk.priority is Priority.BATCH:
@@ -144,12 +165,14 @@ class TierNow:
             self.queued_s += sign * chunk.audio_s
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(NamedTuple):
     """A chunk whose tier has given its text."""
 
     chunk: SimChunk
     tier: TierNow
+
+
+_READY, _LOST, _DONE = range(3)
 
 
 class SimCluster:
@@ -168,8 +191,8 @@ class SimCluster:
         self.waits = {priority: array("f") for priority in PRIORITIES}
         self.now = 0.0
         self._linger_s = node_linger_s
-        self._events: list[tuple[float, int, str, _Replica, int]] = []
-        self._ids = itertools.count()
+        self._events: list[tuple[float, int, int, _Replica]] = []
+        self._last_id = 0
 
     @property
     def next_s(self) -> float:
@@ -182,8 +205,11 @@ class SimCluster:
         there = self.tiers[tier]
         there.count(chunk, 1)
         chunk.came_s = now
+        if there.free and not there.n_waiting:
+            self._start(there.free.choose(), chunk)
+            return
         there.queues[chunk.priority].append(chunk)
-        self._fill(there)
+        there.n_waiting += 1
 
     def take_back(self, tier: str) -> Iterator[SimChunk]:
         """Remove waiting chunks from a tier's queues, the last first, of the least urgent first."""
@@ -191,6 +217,7 @@ class SimCluster:
         for priority in reversed(PRIORITIES):
             while there.queues[priority]:
                 chunk = there.queues[priority].pop()
+                there.n_waiting -= 1
                 chunk.waited_s += self.now - chunk.came_s
                 there.count(chunk, -1)
                 yield chunk
@@ -206,22 +233,43 @@ class SimCluster:
         for _ in range(len(staying), room):
             replica = _Replica(there, now)
             there.replicas[replica] = None
-            self._push(now + there.spec.facts.cold_start_s, "ready", replica)
+            self._push(now + there.spec.start_s, _READY, replica)
         # Those that are not there yet first, then the idlest.
         staying.sort(key=lambda r: (r.is_ready, len(r.running)))
         for replica in staying[: max(0, len(staying) - target)]:
             self._leave(replica)
 
+    def begin(self, tier: str, n: int, now: float) -> None:
+        """Have replicas that are there from the beginning."""
+        there = self.tiers[tier]
+        there.target = n
+        for _ in range(n):
+            replica = _Replica(there, now)
+            there.replicas[replica] = None
+            self._push(now, _READY, replica)
+
     def step(self) -> Finished | None:
         """Let the next thing happen."""
-        self.now, _, kind, replica, version = heapq.heappop(self._events)
-        if kind == "ready":
+        self.now, number, kind, replica = heapq.heappop(self._events)
+        if kind == _DONE:
+            if replica.tier.is_flat:
+                return self._finish(replica, number) if number in replica.running else None
+            if number == replica.next_event:
+                self._advance(replica)
+                return self._finish(replica, heapq.heappop(replica.heap)[1])
+        elif kind == _READY:
             self._ready(replica)
-        elif kind == "lost":
+        else:
             self._lose(replica)
-        elif version == replica.version:
-            return self._finish(replica)
         return None
+
+    def reset(self) -> None:
+        """Count waits, costs and audio from now on."""
+        self.waits = {priority: array("f") for priority in PRIORITIES}
+        for tier in self.tiers.values():
+            tier.replica_s = tier.audio_s = 0.0
+            for replica in tier.replicas:
+                replica.began_s = self.now
 
     def close(self, now: float) -> None:
         """Count the time of what still runs."""
@@ -238,7 +286,7 @@ class SimCluster:
         tier.free.add(replica)
         if tier.spec.lost_per_hour:
             lives_s = self._rng.exponential(3600 / tier.spec.lost_per_hour)
-            self._push(self.now + lives_s, "lost", replica)
+            self._push(self.now + lives_s, _LOST, replica)
         self._fill(tier)
 
     def _lose(self, replica: _Replica) -> None:
@@ -246,12 +294,13 @@ class SimCluster:
         tier = replica.tier
         if replica not in tier.replicas:
             return
-        chunks = [chunk for _, chunk in replica.running.values()]
-        replica.version += 1
+        chunks = list(replica.running.values())
+        replica.next_event = -1
         replica.running.clear()
         self._remove(replica, linger_s=0.0)
         for chunk in chunks:
             tier.queues[chunk.priority].appendleft(chunk)
+            tier.n_waiting += 1
             chunk.came_s = self.now
         if not replica.is_leaving:
             self.scale(tier.spec.facts.name, tier.target, self.now)
@@ -276,38 +325,41 @@ class SimCluster:
 
     def _fill(self, tier: TierNow) -> None:
         """Give waiting chunks the slots that are free."""
-        while tier.free:
-            queue = next((q for q in tier.queues.values() if q), None)
-            if queue is None:
-                return
+        while tier.n_waiting and tier.free:
+            queue = next(q for q in tier.queues.values() if q)
+            tier.n_waiting -= 1
             self._start(tier.free.choose(), queue.popleft())
 
     def _start(self, replica: _Replica, chunk: SimChunk) -> None:
-        self._advance(replica)
+        tier = replica.tier
         self.waits[chunk.priority].append(chunk.waited_s + self.now - chunk.came_s)
         chunk.waited_s = 0.0
-        number = next(self._ids)
-        ends = replica.progress + chunk.audio_s
-        replica.running[number] = (ends, chunk)
-        heapq.heappush(replica.heap, (ends, number))
-        if len(replica.running) >= replica.tier.spec.facts.slots:
-            replica.tier.free.discard(replica)
-        self._schedule(replica)
+        if tier.is_flat:
+            took_s = chunk.audio_s / tier.slot_speed
+            replica.running[self._push(self.now + took_s, _DONE, replica)] = chunk
+        else:
+            self._advance(replica)
+            self._last_id += 1
+            replica.running[self._last_id] = chunk
+            heapq.heappush(replica.heap, (replica.progress + chunk.audio_s, self._last_id))
+            self._schedule(replica)
+        if len(replica.running) >= tier.slots:
+            tier.free.discard(replica)
 
-    def _finish(self, replica: _Replica) -> Finished:
-        self._advance(replica)
-        _, number = heapq.heappop(replica.heap)
-        _, chunk = replica.running.pop(number)
+    def _finish(self, replica: _Replica, number: int) -> Finished:
+        chunk = replica.running.pop(number)
         tier = replica.tier
         tier.count(chunk, -1)
         tier.audio_s += chunk.audio_s
         if replica.is_leaving:
             if not replica.running:
                 self._remove(replica, self._linger_s)
-        elif len(replica.running) == tier.spec.facts.slots - 1:
+        elif len(replica.running) == tier.slots - 1:
             tier.free.add(replica)
-        self._schedule(replica)
-        self._fill(tier)
+        if not tier.is_flat:
+            self._schedule(replica)
+        if tier.n_waiting:
+            self._fill(tier)
         return Finished(chunk, tier)
 
     def _advance(self, replica: _Replica) -> None:
@@ -318,12 +370,14 @@ class SimCluster:
 
     def _schedule(self, replica: _Replica) -> None:
         """When its next chunk will be done, as things are now."""
-        replica.version += 1
-        if not replica.running:
-            return
-        left = max(0.0, replica.heap[0][0] - replica.progress)
-        at_s = self.now + left / replica.tier.speed(len(replica.running))
-        self._push(at_s, "done", replica, replica.version)
+        replica.next_event = -1
+        if replica.running:
+            left_s = max(0.0, replica.heap[0][0] - replica.progress)
+            at_s = self.now + left_s / replica.tier.speed(len(replica.running))
+            replica.next_event = self._push(at_s, _DONE, replica)
 
-    def _push(self, at_s: float, kind: str, replica: _Replica, version: int = 0) -> None:
-        heapq.heappush(self._events, (at_s, next(self._ids), kind, replica, version))
+    def _push(self, at_s: float, kind: int, replica: _Replica) -> int:
+        """Add an event; returns its number."""
+        self._last_id += 1
+        heapq.heappush(self._events, (at_s, self._last_id, kind, replica))
+        return self._last_id

@@ -4,7 +4,7 @@ import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from deployments.autoscaling import Demand, ScalingOptions, TierMemory, decide
 from deployments.fleet import Priority, Quality, TierState
@@ -13,25 +13,41 @@ from deployments.router import Ask, candidates, route
 CHUNK_S = 20.0
 
 
+class Kind(NamedTuple):
+    """What a chunk needs.
+
+    Attributes:
+        above: quality that a tier must have more of.
+    """
+
+    language: str
+    priority: Priority
+    above: int | None
+
+
 class Policy(Protocol):
     """Decides where chunks go and how many replicas there are."""
 
     name: str
     escalates: bool
+    denied: frozenset[str]
+    """Tiers of which it takes it that no more can be had."""
+    chunk_s: float
+    """Audio of a chunk, on average."""
 
-    def choose(
-        self, language: str, priority: Priority, above: int | None, tiers: Sequence[TierState]
-    ) -> str:
+    def choose(self, kind: Kind, tiers: Sequence[TierState]) -> str:
         """The tier of a chunk."""
 
+    def first(self, kind: Kind, tiers: Sequence[TierState]) -> str:
+        """The one that `choose` gives whenever it has a replica and nothing waits for it."""
+
     def targets(
-        self, tiers: Sequence[TierState], rates: Mapping[tuple[str, int | None], float], now: float
+        self, tiers: Sequence[TierState], rates: Mapping[Kind, float], now: float
     ) -> Mapping[str, int]:
         """Replicas of each tier.
 
         Args:
-            rates: audio that arrives, seconds a second, by language and the quality to exceed;
-                without that of batch priority.
+            rates: audio that arrives, seconds a second, without that of batch priority.
         """
 
 
@@ -42,6 +58,7 @@ class Murmur:
         quality: that all requests ask for.
         escalates: whether chunks that look wrong go to the next tier up.
         knows_prices: if not, all replicas are taken to cost the same.
+        chunk_s: audio of a chunk, on average.
     """
 
     def __init__(
@@ -51,41 +68,45 @@ class Murmur:
         quality: Quality = Quality.BALANCED,
         escalates: bool = True,
         knows_prices: bool = True,
+        chunk_s: float = CHUNK_S,
     ) -> None:
         self.name = name
         self.escalates = escalates
+        self.denied: frozenset[str] = frozenset()
         self._options = options
         self._quality = quality
         self._knows_prices = knows_prices
+        self.chunk_s = chunk_s
         self._memory: Mapping[str, TierMemory] = {}
 
-    def choose(
-        self, language: str, priority: Priority, above: int | None, tiers: Sequence[TierState]
-    ) -> str:
-        return route(self._ask(language, priority, above), self._seen(tiers), CHUNK_S).tier
+    def choose(self, kind: Kind, tiers: Sequence[TierState]) -> str:
+        return route(self._ask(kind), self._seen(tiers), self.chunk_s).tier
+
+    def first(self, kind: Kind, tiers: Sequence[TierState]) -> str:
+        return candidates(self._ask(kind), self._seen(tiers))[0].facts.name
 
     def targets(
-        self, tiers: Sequence[TierState], rates: Mapping[tuple[str, int | None], float], now: float
+        self, tiers: Sequence[TierState], rates: Mapping[Kind, float], now: float
     ) -> Mapping[str, int]:
         seen = self._seen(tiers)
         demands = [
-            Demand(tuple(t.facts.name for t in candidates(
-                self._ask(language, Priority.INTERACTIVE, above), seen)), rate)
-            for (language, above), rate in rates.items()
-        ]  # fmt: skip
-        plan = decide(seen, demands, self._memory, now, self._options, CHUNK_S)
+            Demand(tuple(t.facts.name for t in candidates(self._ask(kind), seen)), rate)
+            for kind, rate in rates.items()
+        ]
+        plan = decide(seen, demands, self._memory, now, self._options, self.chunk_s)
         self._memory = plan.memory
+        self.denied = frozenset(name for name, d in plan.decisions.items() if d.denied)
         return {name: decision.replicas for name, decision in plan.decisions.items()}
 
-    def _ask(self, language: str, priority: Priority, above: int | None) -> Ask:
-        is_batch = priority is Priority.BATCH
-        patience_s = self._options.batch_wait_s if is_batch else self._options.queue_wait_s / 2
+    def _ask(self, kind: Kind) -> Ask:
+        is_batch = kind.priority is Priority.BATCH
         return Ask(
-            language=language,
+            language=kind.language,
             quality=self._quality,
-            above=above,
-            priority=priority,
-            patience_s=patience_s,
+            above=kind.above,
+            priority=kind.priority,
+            # Half of the objective, as `serve.app` has it.
+            patience_s=(self._options.batch_wait_s if is_batch else self._options.queue_wait_s) / 2,
         )
 
     def _seen(self, tiers: Sequence[TierState]) -> Sequence[TierState]:
@@ -106,6 +127,8 @@ class RayDefault:
     """
 
     escalates = False
+    denied: frozenset[str] = frozenset()
+    chunk_s = CHUNK_S
 
     def __init__(
         self,
@@ -124,13 +147,14 @@ class RayDefault:
         self._now_wanted = 0
         self._direction, self._since = 0, 0.0
 
-    def choose(
-        self, language: str, priority: Priority, above: int | None, tiers: Sequence[TierState]
-    ) -> str:
+    def choose(self, kind: Kind, tiers: Sequence[TierState]) -> str:
+        return self._tier
+
+    def first(self, kind: Kind, tiers: Sequence[TierState]) -> str:
         return self._tier
 
     def targets(
-        self, tiers: Sequence[TierState], rates: Mapping[tuple[str, int | None], float], now: float
+        self, tiers: Sequence[TierState], rates: Mapping[Kind, float], now: float
     ) -> Mapping[str, int]:
         tier = next(t for t in tiers if t.facts.name == self._tier)
         self._seen.append((now, (tier.queued_s + tier.batch_s) / CHUNK_S))

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.simulation.cluster import Finished, SimChunk, SimCluster, SimTier
-from benchmarks.simulation.policies import CHUNK_S, Policy
+from benchmarks.simulation.cluster import Finished, SimChunk, SimCluster, SimTier, TierNow
+from benchmarks.simulation.policies import CHUNK_S, Kind, Policy
 from benchmarks.simulation.traces import Arrival
 from deployments.autoscaling import ArrivalRates
-from deployments.fleet import Priority
+from deployments.fleet import Priority, TierState
 
 TICK_S = 1.0
 _MOVED_A_TICK = 10_000
@@ -53,6 +53,8 @@ class Run:
 
     Args:
         objective_s, batch_objective_s: that a chunk may wait.
+        begins_s: what comes before is done as all else, but not counted: a cluster that starts with
+            nothing says little of the day.
         ends_s: when the trace ends; what is unfinished then is still done, and paid for.
     """
 
@@ -61,40 +63,48 @@ class Run:
         tiers: list[SimTier],
         policy: Policy,
         seed: int,
+        begins_s: float,
         ends_s: float,
         objective_s: float = 5.0,
         batch_objective_s: float = 3600.0,
     ) -> None:
         self.cluster = SimCluster(tiers, seed)
         self.policy = policy
-        self._ends_s = ends_s
+        self._begins_s, self._ends_s = begins_s, ends_s
         self._objective_s = objective_s
         self._batch_objective_s = batch_objective_s
         self._best = max(tier.facts.quality for tier in tiers)
         self._rng = np.random.default_rng([seed, 2])
         self._doubts: list[float] = []
-        self._arrivals: ArrivalRates[tuple[str, int | None]] = ArrivalRates()
+        self._arrivals: ArrivalRates[Kind] = ArrivalRates()
+        self._firsts: dict[Kind, TierNow] = {}
         self._errors = 0.0
         self._kept_s = 0.0
         self._n_chunks = 0
         self._n_escalated = 0
         self._samples: list[tuple[float, dict[str, int]]] = []
-        self._states = {name: tier.state for name, tier in self.cluster.tiers.items()}
 
-    def play(self, trace: Iterable[Arrival], begins_s: float = 0.0) -> Outcome:
-        """Let it all happen."""
+    def play(self, trace: Iterable[Arrival]) -> Outcome:
+        """Let it all happen.
+
+        Args:
+            trace: from any time before `begins_s` on.
+        """
         arrivals = iter(trace)
         coming = next(arrivals, None)
-        tick_s = begins_s
+        tick_s = math.floor(coming.at_s) if coming is not None else self._begins_s
         cluster = self.cluster
+        for name, tier in cluster.tiers.items():
+            cluster.begin(name, tier.spec.facts.min_replicas, tick_s)
         while True:
             arrival_s = coming.at_s if coming is not None else math.inf
-            if min(arrival_s, cluster.next_s) >= tick_s:
+            event_s = cluster.next_s
+            if arrival_s >= tick_s and event_s >= tick_s:
                 if coming is None and not self._has_work() and tick_s >= self._ends_s:
                     break
                 self._tick(tick_s)
                 tick_s += TICK_S
-            elif arrival_s <= cluster.next_s:
+            elif arrival_s <= event_s:
                 assert coming is not None
                 self._arrive(coming)
                 coming = next(arrivals, None)
@@ -109,21 +119,29 @@ class Run:
     def _arrive(self, arrival: Arrival) -> None:
         for audio_s in chunks_of(arrival.audio_s):
             self._n_chunks += 1
-            chunk = SimChunk(
-                audio_s, arrival.language, arrival.priority, arrival.at_s, arrival.at_s
-            )
+            chunk = SimChunk(audio_s, arrival.language, arrival.priority, arrival.at_s)
             self._send(chunk, arrival.at_s)
 
     def _send(self, chunk: SimChunk, now: float) -> None:
+        kind = Kind(chunk.language, chunk.priority, chunk.above)
         if chunk.priority is not Priority.BATCH:
-            self._arrivals.add((chunk.language, chunk.above), chunk.audio_s)
-        self._place(chunk, now)
+            self._arrivals.add(kind, chunk.audio_s)
+        self._place(kind, chunk, now)
 
-    def _place(self, chunk: SimChunk, now: float) -> str:
-        tiers = [tier.state for tier in self.cluster.tiers.values()]
-        name = self.policy.choose(chunk.language, chunk.priority, chunk.above, tiers)
+    def _place(self, kind: Kind, chunk: SimChunk, now: float) -> str:
+        first = self._firsts.get(kind)
+        if first is None:
+            first = self.cluster.tiers[self.policy.first(kind, self._states())]
+            self._firsts[kind] = first
+        # What the policy would say, without asking it for each of millions.
+        in_slots_s = first.ready * first.slots * self.policy.chunk_s
+        is_idle = first.ready and first.queued_s + first.batch_s <= in_slots_s
+        name = first.spec.facts.name if is_idle else self.policy.choose(kind, self._states())
         self.cluster.add(chunk, name, now)
         return name
+
+    def _states(self) -> list[TierState]:
+        return [tier.state for tier in self.cluster.tiers.values()]
 
     def _finish(self, finished: Finished) -> None:
         chunk, tier = finished.chunk, finished.tier
@@ -143,11 +161,16 @@ class Run:
 
     def _tick(self, now: float) -> None:
         self.cluster.now = now
+        if now == self._begins_s:
+            self.cluster.reset()
+            self._errors = self._kept_s = 0.0
+            self._n_chunks = self._n_escalated = 0
         rates = self._arrivals.at(now)
-        tiers = [tier.state for tier in self.cluster.tiers.values()]
-        for name, target in self.policy.targets(tiers, rates, now).items():
+        for name, target in self.policy.targets(self._states(), rates, now).items():
             if target != self.cluster.tiers[name].target or self._is_short(name):
                 self.cluster.scale(name, target, now)
+        for name, tier in self.cluster.tiers.items():
+            tier.denied = name in self.policy.denied
         self._move(now)
         if now % _SAMPLE_S == 0:
             self._samples.append((now, {n: t.ready for n, t in self.cluster.tiers.items()}))
@@ -162,7 +185,8 @@ class Run:
         for name in self.cluster.tiers:
             for chunk in self.cluster.take_back(name):
                 moved += 1
-                if self._place(chunk, now) == name or moved >= _MOVED_A_TICK:
+                kind = Kind(chunk.language, chunk.priority, chunk.above)
+                if self._place(kind, chunk, now) == name or moved >= _MOVED_A_TICK:
                     break
 
     def _outcome(self) -> Outcome:

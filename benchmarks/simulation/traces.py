@@ -8,17 +8,21 @@ import heapq
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from deployments.fleet import Priority
 
 DAY_S = 86_400.0
-Rate = Callable[[float], float]
+_BLOCK_S = 60.0
+"""Drawn at once: one by one, random numbers cost more than all else."""
+Seconds = npt.NDArray[np.float64]
+Rate = Callable[[Seconds], Seconds]
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(NamedTuple):
     """A request.
 
     Attributes:
@@ -52,17 +56,18 @@ class Stream:
 
     def arrivals(self, start_s: float, end_s: float, rng: np.random.Generator) -> Iterator[Arrival]:
         """A Poisson process of a changing rate, by thinning one of the greatest."""
-        now = start_s
-        while True:
-            now += rng.exponential(1 / self.peak)
-            if now >= end_s:
-                return
-            if rng.random() * self.peak >= self.rate(now):
-                continue
-            audio_s = min(self.median_s * math.exp(self.spread * rng.standard_normal()),
-                          self.longest_s)  # fmt: skip
-            language = "en" if rng.random() < self.english else "fr"
-            yield Arrival(now, audio_s, language, self.priority)
+        begins_s = start_s
+        while begins_s < end_s:
+            ends_s = min(begins_s + _BLOCK_S, end_s)
+            n = rng.poisson(self.peak * (ends_s - begins_s))
+            at_s = np.sort(rng.uniform(begins_s, ends_s, n))
+            at_s = at_s[rng.random(n) * self.peak < self.rate(at_s)]
+            lengths = self.median_s * np.exp(self.spread * rng.standard_normal(len(at_s)))
+            english = rng.random(len(at_s)) < self.english
+            rows = (at_s.tolist(), np.minimum(lengths, self.longest_s).tolist(), english.tolist())
+            for at, audio_s, is_english in zip(*rows, strict=True):
+                yield Arrival(at, audio_s, "en" if is_english else "fr", self.priority)
+            begins_s = ends_s
 
 
 def merged(
@@ -73,23 +78,23 @@ def merged(
         stream.arrivals(start_s, end_s, np.random.default_rng([seed, index]))
         for index, stream in enumerate(streams)
     ]
-    yield from heapq.merge(*parts, key=lambda arrival: arrival.at_s)
+    yield from parts[0] if len(parts) == 1 else heapq.merge(*parts)
 
 
 def diurnal(mean: float) -> tuple[Stream, ...]:
     """A day with its night: three times as many by day as at four in the morning."""
 
-    def rate(now: float) -> float:
-        return mean * (1 - 0.5 * math.cos(2 * math.pi * (now - 4 * 3600) / DAY_S))
+    def rate(now: Seconds) -> Seconds:
+        return mean * (1 - 0.5 * np.cos(2 * math.pi * (now - 4 * 3600) / DAY_S))
 
     return (Stream(rate, 1.5 * mean),)
 
 
 def bursty(mean: float) -> tuple[Stream, ...]:
-    """Quiet for 8 of 10 minutes and three times the mean in the others, over half of it."""
+    """Two of ten minutes with three times the mean, the others with half of it."""
 
-    def rate(now: float) -> float:
-        return mean * (3.0 if now % 600 < 120 else 0.5)
+    def rate(now: Seconds) -> Seconds:
+        return mean * np.where(now % 600 < 120, 3.0, 0.5)
 
     return (Stream(rate, 3.0 * mean),)
 
@@ -97,11 +102,10 @@ def bursty(mean: float) -> tuple[Stream, ...]:
 def flash_crowd(mean: float) -> tuple[Stream, ...]:
     """Ten times as many from noon on, within a minute, for a quarter of an hour."""
 
-    def rate(now: float) -> float:
+    def rate(now: Seconds) -> Seconds:
         since = now - DAY_S / 2
-        if not 0 <= since < 900:
-            return mean
-        return mean * (1 + 9 * min(1.0, since / 60))
+        risen = np.clip(since / 60, 0.0, 1.0)
+        return mean * (1 + 9 * np.where(since < 900, risen, 0.0))
 
     return (Stream(rate, 10.0 * mean),)
 
@@ -109,8 +113,8 @@ def flash_crowd(mean: float) -> tuple[Stream, ...]:
 def long_files_overnight(mean: float) -> tuple[Stream, ...]:
     """A diurnal day, and recordings of an hour that come at night with time until the morning."""
 
-    def night(now: float) -> float:
-        return mean / 200 if now % DAY_S < 6 * 3600 else 0.0
+    def night(now: Seconds) -> Seconds:
+        return np.where(now % DAY_S < 6 * 3600, mean / 200, 0.0)
 
     files = Stream(night, mean / 200, Priority.BATCH, median_s=3600.0, spread=0.3)
     return (*diurnal(mean), files)

@@ -97,20 +97,52 @@ class TestExamples:
         assert clock.run(OPTIONS.zero_delay_s - OPTIONS.down_delay_s - STEP_S)[-1] == 1
         assert clock.tick() == {"tiny.en": 0}
 
-    def test_devices_that_cannot_be_had_are_replaced_by_others_and_asked_for_again(self) -> None:
+    def test_devices_that_cannot_be_had_are_replaced_by_others_and_still_asked_for(self) -> None:
         clock = Clock([TINY_NOW, BASE_NOW])
         demand = [Demand(("tiny.en", "base"), 600.0)]
         waits_s = OPTIONS.patience * TINY.cold_start_s
-        first = clock.run(waits_s + STEP_S, demand, gone="tiny.en")
+        first = clock.run(waits_s, demand, gone="tiny.en")
         assert first[-1] == 3  # two of tiny.en, and the one that base always has
-        assert clock.tick(demand, gone="tiny.en") == {"tiny.en": 0, "base": 4}
-        clock.run(OPTIONS.retry_s - STEP_S, demand, gone="tiny.en")
-        assert clock.tick(demand, gone="tiny.en")["tiny.en"] == 2
+        assert clock.tick(demand, gone="tiny.en") == {"tiny.en": 2, "base": 4}
+        clock.run(1000, demand, gone="tiny.en")
+        assert clock.tick(demand, gone="tiny.en") == {"tiny.en": 2, "base": 4}
+        clock.tick(demand)  # they come
+        assert clock.run(OPTIONS.down_delay_s + STEP_S, demand)[-1] == 3
+
+    def test_the_part_that_comes_is_counted_on(self) -> None:
+        """One of two: 300 of 600 s/s are left for base, at 150 a replica."""
+        clock = Clock([replace(TINY_NOW, ready=1), BASE_NOW])
+        demand = [Demand(("tiny.en", "base"), 600.0)]
+        clock.run(1000, demand, gone="tiny.en")
+        assert clock.tick(demand, gone="tiny.en") == {"tiny.en": 2, "base": 2}
+
+    def test_replicas_that_are_late_for_a_rising_load_can_be_had(self) -> None:
+        """Another is wanted every 10 s and comes 60 s later: never all are there, and all come."""
+        tiny = replace(TINY_NOW, facts=replace(TINY, max_replicas=100))
+        memory: Mapping[str, TierMemory] = {}
+        targets: list[int] = []
+        for now in range(600):
+            ready = targets[now - 60] if now >= 60 else 0
+            demand = [Demand(("tiny.en", "base"), 300.0 * (1 + now // 10))]
+            tiers = (replace(tiny, ready=ready), BASE_NOW)
+            plan = decide(tiers, demand, memory, now, OPTIONS)
+            memory = plan.memory
+            targets.append(replicas(plan)["tiny.en"])
+            assert not plan.decisions["tiny.en"].denied
+            assert ready < targets[-1]
+
+    def test_a_replica_that_was_lost_and_comes_back_is_no_shortage(self) -> None:
+        clock = Clock([replace(TINY_NOW, ready=2), BASE_NOW])
+        demand = [Demand(("tiny.en", "base"), 600.0)]
+        clock.run(1000, demand)
+        clock.tiers[0] = replace(clock.tiers[0], ready=1)
+        assert max(clock.run(TINY.cold_start_s, demand, gone="tiny.en")) == 3
 
     def test_the_reason_says_what_cannot_be_had(self) -> None:
-        denied = {"tiny.en": TierMemory(2, denied_until=100.0)}
-        plan = decide((TINY_NOW,), [Demand(("tiny.en",), 600.0)], denied, 0.0, OPTIONS)
-        assert plan.decisions["tiny.en"].reason.endswith("no more than 0 T4 to be had")
+        denied = {"tiny.en": TierMemory(targets=((0.0, 2),), ready=((0.0, 0),))}
+        plan = decide((TINY_NOW,), [Demand(("tiny.en",), 600.0)], denied, 1.0, OPTIONS)
+        assert plan.decisions["tiny.en"].denied
+        assert plan.decisions["tiny.en"].reason.endswith("2 needed; 0 T4 to be had")
 
 
 @st.composite
@@ -188,7 +220,10 @@ class TestAlways:
             share = 1 - tick / n_ticks
             clock.tick([replace(d, rate=d.rate * share) for d in demands])
             for tier in fleet:
-                assert len(clock.memory[tier.facts.name].needs) <= tier.facts.max_replicas + 1
+                memory = clock.memory[tier.facts.name]
+                bound = max(tier.facts.max_replicas, tier.ready) + 1
+                for pairs in (memory.needs, memory.targets, memory.ready):
+                    assert len(pairs) <= bound
 
     def test_the_work_is_bounded(self) -> None:
         """A hundred tiers and demands of all kinds, in as many assignments as are allowed."""

@@ -1,9 +1,12 @@
 """Chunks whose text looks wrong go to a better tier, and no further than there is one."""
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from deployments.cascade import CascadeOptions, Ladder, repeated_share
+from deployments.cascade import CascadeOptions, Ladder, prefers, repeated_share, token_prob
 from deployments.messages import Chunk, ChunkResult, Escalation
 from deployments.transcription import Progress, TranscriptionOptions
 from tests.deployments.test_router import BASE, LARGE, TINY
@@ -21,8 +24,8 @@ def doubt(text: str = SOUND, language: str | None = "en", **changes: object) -> 
     ("text", "changes", "reason"),
     [
         (SOUND, {}, None),
-        (SOUND, {"avg_logprob": -0.46}, "logprob"),
-        (SOUND, {"avg_logprob": -0.44}, None),
+        (SOUND, {"avg_logprob": math.log(0.79)}, "probability"),
+        (SOUND, {"avg_logprob": math.log(0.81)}, None),
         (SOUND, {"compression_ratio": 2.5}, "compression"),
         (SOUND, {"no_speech_prob": 0.7}, "no_speech"),
         (SOUND, {"language": "fr"}, "language"),
@@ -43,6 +46,24 @@ def test_three_equal_segments_are_a_loop() -> None:
 def test_a_share_of_sequences_that_were_there_before() -> None:
     """Of the nine sequences of `a b c d` three times over, four are the first of their kind."""
     assert repeated_share("a b c d " * 3) == pytest.approx(5 / 9)
+
+
+def with_logprobs(*logprobs: float) -> ChunkResult:
+    one = result("r/0/0", (0.0, 5.0, SOUND), avg_logprob=-9.0)
+    return replace(one, segments=(replace(one.segments[0], logprobs=logprobs),))
+
+
+def test_the_mean_is_of_probabilities() -> None:
+    """A single token that is all but impossible does not make the others doubtful."""
+    assert token_prob(with_logprobs(0.0, math.log(0.5), -30.0)) == pytest.approx(0.5)
+    assert CascadeOptions().doubt(with_logprobs(*[0.0] * 9, -30.0), "en") is None
+    assert token_prob(result("r/0/0", avg_logprob=-1.0)) == pytest.approx(math.exp(-1.0))
+
+
+def test_the_surer_text_is_kept() -> None:
+    sure, unsure = with_logprobs(-0.3), with_logprobs(-0.4)
+    assert prefers(sure, unsure) and not prefers(unsure, sure)
+    assert not prefers(sure, sure) and not prefers(None, unsure)
 
 
 def test_there_is_nothing_above_the_best_that_can() -> None:
@@ -80,7 +101,7 @@ def test_a_doubted_chunk_climbs_until_it_looks_right(speech: np.ndarray) -> None
         assert transcription.accept(answer(chunk, "tiny.en")).chunks == []
     transcript = transcription.transcript()
     assert transcript.escalations == (
-        Escalation("tiny.en", "logprob"),
+        Escalation("tiny.en", "probability"),
         Escalation("base", "compression"),
     )
     assert transcription.done
@@ -100,6 +121,30 @@ def test_at_the_top_it_is_tried_hotter_and_stays_there(speech: np.ndarray) -> No
         hotter = only(progress)
         assert hotter.above == TINY.quality
     assert {segment.model for segment in progress.segments} == {"large"}
+
+
+def kept(speech: np.ndarray, *answers: tuple[str, dict[str, object]]) -> set[str]:  # noqa: F811
+    """Models of the first chunk's segments, after these answers to it."""
+    transcription, chunks = begin(speech, ladder=LADDER)
+    chunk = chunks[0]
+    for model, changes in answers:
+        progress = transcription.accept(answer(chunk, model, **changes))
+        if progress.chunks:
+            chunk = only(progress)
+    return {segment.model for segment in progress.segments}
+
+
+def test_where_the_larger_model_is_less_sure_the_smaller_ones_text_stays(
+    speech: np.ndarray,  # noqa: F811
+) -> None:
+    ladder = (("tiny.en", {"avg_logprob": -0.5}), ("base", {"avg_logprob": -0.4}))
+    assert kept(speech, *ladder, ("large", {"avg_logprob": -0.3})) == {"large"}
+    assert kept(speech, *ladder, ("large", {"avg_logprob": -0.45})) == {"base"}
+    fallen = (("tiny.en", {"avg_logprob": -0.4}), ("base", {"avg_logprob": -0.5}))
+    assert kept(speech, *fallen, ("large", {"avg_logprob": -0.45})) == {"tiny.en"}
+    # What was wrong in another way is not kept, however sure it was.
+    loop = ("tiny.en", {"compression_ratio": 3.0, "avg_logprob": -0.1})
+    assert kept(speech, loop, ("large", {"avg_logprob": -0.9})) == {"large"}
 
 
 def test_a_chunk_that_was_sent_past_a_tier_climbs_from_there(speech: np.ndarray) -> None:  # noqa: F811

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from deployments.placement import (
     ACCELERATOR_LABEL,
+    MARKET_LABEL,
     GangPlacement,
     NodeResources,
     gang_placement,
@@ -318,3 +319,21 @@ def _fits(
             for name, n in bundle.items():
                 left[name] += n
     return False
+
+
+def test_spot_machines_are_told_by_their_label() -> None:
+    """A node without the label is on demand, as Ray matches it."""
+    spot, market = {MARKET_LABEL: "spot"}, {MARKET_LABEL: "!spot"}
+    only = gang_placement(1, ["L4"], 1, 0.0, False, spot=True)
+    never = gang_placement(1, ["cpu"], 1, 0.0, False, spot=False)
+    assert only.labels == ({**L4, **spot},) and never.labels == (market,)
+    nodes = [node("a", 4, 1, L4), node("b", 4, labels=spot)]
+    assert shortage([("small", only, 1), ("tiny", never, 4)], nodes) == [
+        "tier small: a replica needs 1 spot L4 GPU, but no node has any; there are L4"
+    ]
+    assert shortage([("tiny", never, 4)], nodes) == []
+    assert shortage([("tiny", never, 5)], nodes) == [
+        "tier tiny: 1 of 5 replicas has no room beside the others: a replica needs 1 on-demand CPU "
+        "on one node; left are 0 CPUs on a"
+    ]
+    assert shortage([("small", only, 1)], [node("a", 4, 1, L4 | spot)]) == []

@@ -62,6 +62,14 @@ class TestExamples:
         alone = route(Ask("en", tier="tiny.en"), asleep)
         assert (alone.tier, alone.wait_s, alone.reason) == ("tiny.en", 60.0, "named")
 
+    def test_nobody_waits_for_a_tier_that_cannot_be_had(self) -> None:
+        """The A100 takes longer to come than the T4 would, but it comes."""
+        tiny, large = FLEET[0], FLEET[3]
+        gone = (replace(tiny, ready=0, denied=True), replace(large, ready=0))
+        assert route(Ask("en"), gone).tier == "large"
+        assert route(Ask("en", tier="tiny.en"), gone).tier == "tiny.en"
+        assert route(Ask("en"), gone[:1]).tier == "tiny.en"
+
     def test_where_all_are_late_the_least_late_is_taken(self) -> None:
         late = tuple(replace(t, queued_s=1e6) for t in FLEET)
         found = route(Ask("en"), late)
@@ -98,7 +106,8 @@ def states(draw: st.DrawFn, index: int = 0) -> TierState:
         slots=draw(st.integers(1, 64)),
         cold_start_s=draw(st.floats(1.0, 600.0)),
     )
-    return TierState(facts, draw(positive), draw(amounts), draw(amounts), draw(st.integers(0, 50)))
+    rtfx, queued_s, batch_s = draw(positive), draw(amounts), draw(amounts)
+    return TierState(facts, rtfx, queued_s, batch_s, draw(st.integers(0, 50)), draw(st.booleans()))
 
 
 @st.composite

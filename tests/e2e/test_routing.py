@@ -1,15 +1,13 @@
 """Requests that leave the choice of the model to the cluster, over HTTP, on real models."""
 
-import time
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import httpx2
 import pytest
 
 from tests.e2e.conftest import CLIP
 from tests.support.cluster import Cluster
+from tests.support.fleet import ask, cluster_state, models, tier_state, wait_for_replicas
 
 SAID = "then leisure to consider"
 
@@ -38,41 +36,11 @@ def fleet() -> Iterator[Cluster]:
     cluster.stop()
 
 
-def ask(fleet: Cluster, audio: Path, **fields: str) -> dict[str, Any]:
-    with audio.open("rb") as file:
-        answer = httpx2.post(
-            f"{fleet.url}/v1/audio/transcriptions",
-            files={"file": file},
-            data={"response_format": "verbose_json", **fields},
-            timeout=120,
-        )
-    assert answer.status_code == 200, answer.text
-    body: dict[str, Any] = answer.json()
-    return body
-
-
-def tier(fleet: Cluster, name: str) -> dict[str, Any]:
-    cluster = httpx2.get(f"{fleet.url}/v1/cluster", timeout=30).json()
-    found: dict[str, Any] = next(t for t in cluster["tiers"] if t["name"] == name)
-    return found
-
-
-def wait_for(fleet: Cluster, name: str, replicas: int, timeout_s: float = 90.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while tier(fleet, name)["replicas"] != replicas:
-        assert time.monotonic() < deadline, tier(fleet, name)
-        time.sleep(0.5)
-
-
-def models(body: dict[str, Any]) -> set[str]:
-    return set(body["murmur"]["segment_models"])
-
-
 def test_the_choice_is_the_clusters(fleet: Cluster) -> None:
     """With tiny.en asleep an interactive request goes to base; English of batch priority can wait
     for the cheaper one."""
-    wait_for(fleet, "base", 1)
-    assert tier(fleet, "tiny.en")["replicas"] == 0
+    wait_for_replicas(fleet, "base", 1)
+    assert tier_state(fleet, "tiny.en")["replicas"] == 0
     body = ask(fleet, CLIP, model="auto", language="en", quality="fast")
     assert models(body) == {"base"} and SAID in body["text"]
     patient = ask(fleet, CLIP, model="whisper-1", language="en", quality="fast", priority="batch")
@@ -86,8 +54,8 @@ def test_the_choice_is_the_clusters(fleet: Cluster) -> None:
 
 @pytest.mark.chaos  # it takes a while until there was no work for long enough
 def test_a_tier_without_work_goes_to_sleep(fleet: Cluster) -> None:
-    wait_for(fleet, "tiny.en", 0)
-    decisions = httpx2.get(f"{fleet.url}/v1/cluster", timeout=30).json()["decisions"]
+    wait_for_replicas(fleet, "tiny.en", 0)
+    decisions = cluster_state(fleet)["decisions"]
     assert [(d["before"], d["replicas"]) for d in decisions if d["tier"] == "tiny.en"][0] == (1, 0)
 
 

@@ -171,7 +171,7 @@ def test_ranks_of_a_layer_may_lie_on_several_nodes(nodes: Nodes, content: bytes)
     tier = {**SPLIT, **mesh, "accelerator": "H100"}
     cluster = Cluster({"tiers": [PLAIN, tier]}, "tests.e2e.without_gpus:build", nodes=nodes)
     try:
-        classes, lie_on = class_of_nodes(cluster), shard_nodes(cluster)
+        classes, lie_on = cluster.classes(), cluster.nodes_of("Shard")
         assert len(lie_on) == 3 and len(set(lie_on)) == 2
         assert {classes[node] for node in lie_on} == {"H100"}
         assert words(transcribe(cluster, content)) == words(transcribe(cluster, content, "plain"))
@@ -186,9 +186,9 @@ def test_stages_lie_on_their_classes_and_outlive_a_node(nodes: Nodes, content: b
         whole = transcribe(cluster, content, "plain")
         (group,) = cluster.placement_groups()
         first, second = (group["nodes"][index] for index in ("0", "1"))
-        classes = class_of_nodes(cluster)
+        classes = cluster.classes()
         assert (classes[first], classes[second]) == ("L4", "H100")
-        assert sorted(shard_nodes(cluster)) == sorted([first, first, second, second])
+        assert sorted(cluster.nodes_of("Shard")) == sorted([first, first, second, second])
         with ThreadPoolExecutor(1) as threads:
             answer = threads.submit(transcribe, cluster, content)
             time.sleep(3)
@@ -245,28 +245,3 @@ def murmur_up(nodes: Nodes, settings: Path) -> Any:
         text=True,
         timeout=120,
     )
-
-
-def class_of_nodes(cluster: Cluster) -> dict[str, str | None]:
-    code = (
-        "import json, ray; ray.init(log_to_driver=False); "
-        "print(json.dumps({n['NodeID']: n['Labels'].get('ray.io/accelerator-type') "
-        "for n in ray.nodes()}))"
-    )
-    import json
-
-    found: dict[str, str | None] = json.loads(cluster.job("-c", code))
-    return found
-
-
-def shard_nodes(cluster: Cluster) -> list[str]:
-    """The node of each rank."""
-    code = (
-        "import json, ray; from ray._private.state import actors; ray.init(log_to_driver=False); "
-        "print(json.dumps([a['Address']['NodeID'] for a in actors().values() "
-        "if a['ActorClassName'] == 'Shard' and a['State'] == 'ALIVE']))"
-    )
-    import json
-
-    found: list[str] = json.loads(cluster.job("-c", code))
-    return found

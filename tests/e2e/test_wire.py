@@ -254,13 +254,15 @@ def test_request_ids_come_back(cluster: Cluster) -> None:
     assert len(mine) == 1, "one line a request"
     assert mine[0]["outcome"] == "ok" and mine[0]["tier"] == "tiny.en"
     assert mine[0]["audio_s"] == 7.1 and mine[0]["chunks"] == 1 and mine[0]["retried"] == 0
-    assert {"read_s", "vad_s", "hops_s", "waiting_s", "prefill_s", "decode_s"} <= set(mine[0])
+    assert {"read_s", "vad_s", "held_s", "hops_s", "waiting_s", "prefill_s", "decode_s"} <= set(
+        mine[0]
+    )
 
 
 def test_the_server_says_where_the_time_went(cluster: Cluster) -> None:
     timing = form(cluster).headers["server-timing"]
     stages = {part.split(";dur=")[0]: float(part.split(";dur=")[1]) for part in timing.split(", ")}
-    assert set(stages) == {"read", "vad", "hops", "waiting", "prefill", "decode"}
+    assert set(stages) == {"read", "vad", "held", "hops", "waiting", "prefill", "decode"}
     assert all(ms >= 0 for ms in stages.values())
 
 

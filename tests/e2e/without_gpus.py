@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from ray.serve import Application
+from ray.serve.handle import DeploymentHandle
 
 from deployments.replica import Replica
 from deployments.tier import TierSpec
@@ -13,8 +14,8 @@ from serve.config import load_settings
 
 
 class CpuReplica(Replica):
-    def __init__(self, spec: TierSpec) -> None:
-        super().__init__(replace(spec, device="cpu", precision=Precision.FLOAT32))
+    def __init__(self, spec: TierSpec, board: DeploymentHandle[Any]) -> None:
+        super().__init__(replace(spec, device="cpu", precision=Precision.FLOAT32), board)
 
 
 def build(args: dict[str, Any]) -> Application:

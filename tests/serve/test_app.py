@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from deployments.accelerators import shared_arithmetic
-from deployments.sharded_replica import gang_config
+from deployments.gang_mesh import gang_config
 from deployments.tier import Sharding, TierSpec
 from engine import CrossAttentionMode, EngineConfig, Offload, Precision
 from engine.errors import PrecisionError

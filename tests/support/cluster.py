@@ -105,14 +105,34 @@ class Cluster:
 
     def placement_groups(self) -> list[dict[str, Any]]:
         """Those that are not removed: their state, and the node of each bundle."""
-        code = (
-            "import json, ray; ray.init(log_to_driver=False); "
-            "groups = ray.util.placement_group_table().values(); "
-            "print(json.dumps([{'state': g['state'], 'nodes': g['bundles_to_node_id']} "
-            "for g in groups if g['state'] != 'REMOVED']))"
+        found: list[dict[str, Any]] = self._told(
+            "[{'state': g['state'], 'nodes': g['bundles_to_node_id']} "
+            "for g in ray.util.placement_group_table().values() if g['state'] != 'REMOVED']"
         )
-        found: list[dict[str, Any]] = json.loads(self.job("-c", code))
         return found
+
+    def classes(self) -> dict[str, str | None]:
+        """Accelerator of each node, by its label."""
+        found: dict[str, str | None] = self._told(
+            "{n['NodeID']: n['Labels'].get('ray.io/accelerator-type') for n in ray.nodes()}"
+        )
+        return found
+
+    def nodes_of(self, actor_class: str) -> list[str]:
+        """The node of each actor of a class: `Shard`, or `ServeReplica:murmur:` and a tier."""
+        found: list[str] = self._told(
+            "[a['Address']['NodeID'] for a in actors().values() "
+            f"if a['ActorClassName'] == {actor_class!r} and a['State'] == 'ALIVE']"
+        )
+        return found
+
+    def _told(self, expression: str) -> Any:
+        """The value of an expression in another Ray job of the cluster."""
+        code = (
+            "import json, ray; from ray._private.state import actors; "
+            f"ray.init(log_to_driver=False); print(json.dumps({expression}))"
+        )
+        return json.loads(self.job("-c", code))
 
     def _titled(self, title: str) -> list[psutil.Process]:
         try:
@@ -130,7 +150,7 @@ class Cluster:
         """Wait until so many replicas of a deployment run, and all of the application does."""
         deadline = time.monotonic() + timeout_s
         while True:
-            status = yaml.safe_load(self.murmur("status").stdout) or {}
+            status = yaml.safe_load(self.murmur("status", "--yaml").stdout) or {}
             replicas = status.get("deployments", {}).get(deployment, {}).get("replicas", {})
             if status.get("status") == "RUNNING" and replicas.get("running", 0) == n:
                 return

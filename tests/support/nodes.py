@@ -28,6 +28,7 @@ class Nodes:
             "RAY_AUTH_MODE": "disabled",
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+            "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
         }
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.support.nodes", *classes],

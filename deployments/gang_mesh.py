@@ -1,0 +1,87 @@
+"""How a tier's model is cut, and whether its parts fit its devices: arithmetic, without Ray."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from deployments.accelerators import (
+    CPU,
+    RUNTIME_BYTES,
+    device_model,
+    shared_arithmetic,
+    shared_default_precision,
+)
+from deployments.gpu_catalogue import gpu_catalogue
+from deployments.tier import Sharding, TierSpec
+from engine import EngineConfig, ModelDimensions
+from engine.errors import EngineError
+from engine.fit import breakdown, fitted, gigabytes, rank_memory
+from engine.parallel.balance import balance
+from engine.parallel.cost import Workload
+from engine.parallel.distributed import Mesh
+from engine.parallel.stages import cut_stages
+
+
+def gang_config(spec: TierSpec, sharding: Sharding) -> EngineConfig:
+    """What all ranks are given: in number formats that each of their devices has."""
+    return replace(
+        spec.engine_config(shared_default_precision(sharding.accelerators)),
+        half=shared_arithmetic(sharding.accelerators).half,
+    )
+
+
+def make_mesh(dims: ModelDimensions, sharding: Sharding, config: EngineConfig) -> Mesh:
+    """The shape of a tier's gang.
+
+    Raises:
+        ShardingError: the model cannot be split so.
+    """
+    if sharding.stage_layers:
+        return Mesh(cut_stages(dims, sharding.stage_layers), sharding.tensor_parallel)
+    stages = balance(
+        dims,
+        [device_model(name) for name in sharding.accelerators],
+        sharding.tensor_parallel,
+        config.formats_on(shared_arithmetic(sharding.accelerators)),
+        Workload(config.max_slots),
+        config.positions(dims),
+        config.encode_limit,
+        config.offload,
+    )
+    return Mesh(stages, sharding.tensor_parallel)
+
+
+def check_fits(dims: ModelDimensions, spec: TierSpec, accelerators: Sequence[str]) -> None:
+    """Whether GPUs of these classes, one a stage, can hold a replica. Of a class that is not in the
+    catalogue, and of a CPU's memory, nothing is known here.
+
+    Raises:
+        ShardingError: the model cannot be split so.
+        EngineError: a part needs more memory than its GPU has.
+    """
+    if spec.sharding is not None:
+        _check_gang(dims, spec, spec.sharding)
+        return
+    gpu = None if accelerators[0] == CPU else gpu_catalogue().find(accelerators[0])
+    if gpu is not None:
+        config = spec.engine_config(shared_default_precision(accelerators))
+        fitted(dims, config, shared_arithmetic(accelerators), gpu.memory_bytes - RUNTIME_BYTES)
+
+
+def _check_gang(dims: ModelDimensions, spec: TierSpec, sharding: Sharding) -> None:
+    config = gang_config(spec, sharding)
+    mesh = make_mesh(dims, sharding, config)
+    arithmetic = shared_arithmetic(sharding.accelerators)
+    for index, name in enumerate(sharding.accelerators):
+        gpu = None if name == CPU else gpu_catalogue().find(name)
+        if gpu is None:
+            continue
+        use = rank_memory(
+            dims, config, arithmetic, mesh.stages, index, mesh.tensor_parallel, RUNTIME_BYTES
+        )
+        if use.total > gpu.memory_bytes:
+            raise EngineError(
+                f"a rank of stage {index + 1} ({mesh.stages[index]}) needs {breakdown(use)}, a "
+                f"{gpu.name} has {gigabytes(gpu.memory_bytes)}: split the model over more GPUs, "
+                f"or choose a smaller batch_size than {config.max_slots} or another precision "
+                f"than {config.precision}"
+            )

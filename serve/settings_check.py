@@ -1,0 +1,44 @@
+"""What is wrong with settings that are each within their bounds: what no machine could do, or what
+nothing tells the price of. Does not import Ray."""
+
+from deployments.gang_mesh import check_fits
+from deployments.options import AUTO
+from engine.errors import EngineError
+from engine.model_sizes import known_sizes
+from serve.config import ConfigError, Settings, TierSettings
+from serve.tier_facts import expected_rtfx, is_english_only, quality_of, tier_facts
+from serve.tier_spec import tier_spec
+
+
+def check_settings(settings: Settings) -> None:
+    """
+    Raises:
+        ConfigError: with a line for each fault.
+    """
+    faults = [
+        f"tiers.{index}: {fault}"
+        for index, tier in enumerate(settings.tiers)
+        if (fault := _fault_of(tier)) is not None
+    ]
+    if not any(quality_of(tier) for tier in settings.tiers):
+        faults += [
+            f"aliases: {alias!r} stands for {AUTO!r}, but no tier takes part in it: set quality"
+            for alias, name in settings.aliases.items()
+            if name == AUTO
+        ]
+    if faults:
+        raise ConfigError("\n".join(faults))
+
+
+def _fault_of(tier: TierSettings) -> str | None:
+    if is_english_only(tier) and (tier.translates or set(tier.languages) - {"en"}):
+        return f"{tier.model} knows English alone: languages and translates cannot say otherwise"
+    try:
+        dims = known_sizes(tier.model)
+        if dims is not None:  # of another one its replicas will say it
+            check_fits(dims, tier_spec(tier), tier.accelerators)
+        tier_facts(tier)
+        expected_rtfx(tier)
+    except (ConfigError, EngineError) as error:
+        return str(error)
+    return None

@@ -1,0 +1,74 @@
+"""`murmur status` as a table: tiers, what waits for them, their price, and why they are so many."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_HEAD = ("tier", "on", "status", "replicas", "slots", "queued", "wait", "RTFx", "$/h", "$/audio h")
+_LEFT = 3
+"""Columns of words; the others are of numbers."""
+_N_DECISIONS = 5
+_NAN = "-"
+
+
+def status_table(
+    address: str, application: Mapping[str, Any], cluster: Mapping[str, Any] | None
+) -> str:
+    """
+    Args:
+        application: its status and its deployments'.
+        cluster: what `GET /v1/cluster` tells; None: the board does not answer.
+    """
+    lines = [f"murmur at {address}: {application['status']}"]
+    deployments = application["deployments"]
+    if application["message"]:
+        lines.append(application["message"])
+    lines += [f"{name}: {d['message']}" for name, d in deployments.items() if d["message"]]
+    if cluster is None:
+        lines += [f"{name}: {d['status'].lower()}" for name, d in deployments.items()]
+        return "\n".join(lines)
+    lines += ["", *_aligned([_HEAD, *(_row(tier, deployments) for tier in cluster["tiers"])])]
+    lines.append("")
+    lines += [f"{tier['name']}: {tier['reason']}" for tier in cluster["tiers"] if tier["reason"]]
+    lines.append(f"{cluster['usd_per_hour']:.4g} $/h in all; ~ planned, not measured yet")
+    if cluster["autoscaler_faults"]:
+        lines.append(f"the autoscaler failed {cluster['autoscaler_faults']} times: see the log")
+    if cluster["decisions"]:
+        lines += ["", *(_decision(d) for d in cluster["decisions"][:_N_DECISIONS])]
+    return "\n".join(lines)
+
+
+def _row(tier: Mapping[str, Any], deployments: Mapping[str, Any]) -> tuple[str, ...]:
+    deployment = deployments.get(tier["name"].replace(".", "_"), {})
+    target = tier["target_replicas"]
+    wanted = tier["replicas"] if target is None else target
+    planned = "" if tier["rtfx_measured"] else "~"
+    return (
+        tier["name"],
+        tier["accelerator"],
+        "cannot be had" if tier["denied"] else str(deployment.get("status", _NAN)).lower(),
+        f"{tier['replicas']}/{wanted} of {tier['min_replicas']}-{tier['max_replicas']}",
+        f"{tier['slots_in_use']}/{tier['slots']}",
+        f"{tier['queued_audio_s']:.0f} s",
+        _NAN if tier["wait_s"] is None else f"{tier['wait_s']:.1f} s",
+        f"{planned}{tier['rtfx']:.3g}",
+        f"{tier['usd_per_hour']:.4g}",
+        f"{planned}{tier['usd_per_audio_hour']:.3g}",
+    )
+
+
+def _decision(change: Mapping[str, Any]) -> str:
+    return (
+        f"{change['at']} {change['tier']}: {change['before']} -> {change['replicas']} replicas: "
+        f"{change['reason']}"
+    )
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(
+            cell.ljust(width) if column < _LEFT else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]

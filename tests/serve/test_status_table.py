@@ -1,0 +1,90 @@
+"""`murmur status` as a person sees it."""
+
+from typing import Any
+
+from serve.status_table import status_table
+
+APPLICATION: dict[str, Any] = {
+    "status": "RUNNING",
+    "message": "",
+    "deployments": {
+        "tiny_en": {"status": "UPSCALING", "replicas": {"running": 1}, "message": ""},
+        "large": {"status": "HEALTHY", "replicas": {}, "message": ""},
+    },
+}
+TIER: dict[str, Any] = {
+    "name": "tiny.en",
+    "accelerator": "T4",
+    "replicas": 1,
+    "target_replicas": 3,
+    "denied": False,
+    "min_replicas": 1,
+    "max_replicas": 8,
+    "slots": 24,
+    "slots_in_use": 20,
+    "queued_audio_s": 312.4,
+    "wait_s": 2.16,
+    "rtfx": 400.6,
+    "rtfx_measured": True,
+    "usd_per_hour": 0.5,
+    "usd_per_audio_hour": 0.00125,
+    "reason": "600.0 s/s of 400.0 a replica, 312 s waiting: 3 needed",
+}
+CLUSTER: dict[str, Any] = {
+    "tiers": [
+        TIER,
+        {
+            **TIER,
+            "name": "large",
+            "accelerator": "A100",
+            "replicas": 0,
+            "denied": True,
+            "wait_s": None,
+            "rtfx_measured": False,
+            "reason": "",
+        },
+    ],
+    "usd_per_hour": 0.5,
+    "autoscaler_faults": 0,
+    "decisions": [
+        {
+            "at": f"2026-01-01T00:00:0{second}+00:00",
+            "tier": "tiny.en",
+            "before": second,
+            "replicas": second + 1,
+            "reason": "work",
+        }
+        for second in range(7)
+    ],
+}
+
+
+def test_a_row_for_each_tier_and_why() -> None:
+    text = status_table("10.0.0.1:6379", APPLICATION, CLUSTER)
+    assert text.splitlines() == [
+        "murmur at 10.0.0.1:6379: RUNNING",
+        "",
+        "tier     on    status           replicas  slots  queued   wait  RTFx  $/h  $/audio h",
+        "tiny.en  T4    upscaling      1/3 of 1-8  20/24   312 s  2.2 s   401  0.5    0.00125",
+        "large    A100  cannot be had  0/3 of 1-8  20/24   312 s      -  ~401  0.5   ~0.00125",
+        "",
+        "tiny.en: 600.0 s/s of 400.0 a replica, 312 s waiting: 3 needed",
+        "0.5 $/h in all; ~ planned, not measured yet",
+        "",
+        *(
+            f"2026-01-01T00:00:0{second}+00:00 tiny.en: {second} -> {second + 1} replicas: work"
+            for second in range(5)
+        ),
+    ]
+
+
+def test_faults_are_told() -> None:
+    failing = {**CLUSTER, "autoscaler_faults": 3, "decisions": []}
+    assert "the autoscaler failed 3 times" in status_table("a", APPLICATION, failing)
+    deployments = {"large": {"status": "UNHEALTHY", "replicas": {}, "message": "no GPU"}}
+    sick = {"status": "UNHEALTHY", "message": "", "deployments": deployments}
+    assert status_table("a", sick, None).splitlines() == [
+        "murmur at a: UNHEALTHY",
+        "large: no GPU",
+        "large: unhealthy",
+    ]
