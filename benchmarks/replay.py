@@ -1,13 +1,15 @@
 """The simulator beside a cluster: the same ten minutes of requests, on this machine and simulated.
 
-    python -m benchmarks.replay [--minutes 10] [--load 0.5] [--slots 1] [--seeds 1,2]
+    python -m benchmarks.replay [--minutes 10] [--load 0.5] [--seeds 1,2]
 
-One tier of tiny.en on a core, of one replica or two, under bursts that one cannot keep up with, and
-two only just: what is compared is how long chunks wait for a slot, from their arrival in the
-ingress on (`held` and `waiting` of the server's own timing). What the simulator has to know is
-measured before the trace: a clip alone, both replicas full, and how long the second one took to
-come. It then runs the cluster's own router and autoscaler, with the same options. Prints a row for
-each seed, then one JSON line.
+One tier of tiny.en, of one replica or two with a core and a slot each, under bursts that one cannot
+keep up with. Compared is how long chunks wait for a slot, from their arrival in the ingress on
+(`held` and `waiting` of the server's own timing). The simulator is given when requests came, how
+long each was in its slot, for the speed of this machine changes with what else runs on it, what the
+board took a replica's speed for, and how long a replica takes to come, measured before the trace.
+All else it has to find out itself, with the cluster's own router and autoscaler: which chunk goes
+where and when, and when there are how many replicas. Prints a row for each seed, then one JSON
+line.
 """
 
 import argparse
@@ -32,6 +34,7 @@ from deployments.fleet import Priority, Quality, TierFacts
 
 CLIP_S = 15.0
 NAME = "bench"
+COLD_START_S = 10.0
 DOWN_DELAY_S = 20.0
 PERIOD_S, BURST_S = 120.0, 30.0
 """Bursts of three times the load between them."""
@@ -43,12 +46,10 @@ class Machine:
     """What was measured of the cluster.
 
     Attributes:
-        alone_s: a clip in a replica that does nothing else, from slot to text.
         rtfx: of one of two full replicas.
-        cold_start_s: from the first of too many requests to the second replica.
+        cold_start_s: from the decision for a second replica to its first report.
     """
 
-    alone_s: float
     rtfx: float
     cold_start_s: float
 
@@ -82,22 +83,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tier = {
         "name": NAME,
         "model": "demo:tiny.en",
-        "batch_size": options.slots,
+        "batch_size": 1,
         "max_replicas": 2,
         "rtfx": 30.0,
-        "cold_start_s": options.cold_start,
+        "cold_start_s": COLD_START_S,
     }
-    settings = {
-        "tiers": [tier],
-        "autoscaling": {"down_delay_s": DOWN_DELAY_S, "utilization": options.utilization},
-    }
+    settings = {"tiers": [tier], "autoscaling": {"down_delay_s": DOWN_DELAY_S}}
     with serving(settings) as url:
         machine, played = asyncio.run(_play(url, options))
-    print(
-        f"alone {machine.alone_s:.3f} s, full {machine.rtfx:.1f} RTFx a replica, "
-        f"second replica after {machine.cold_start_s:.1f} s"
-    )
-    rows = [Row(seed, waits, _simulate(machine, trace, options)) for seed, trace, waits in played]
+    print(f"{machine.rtfx:.1f} RTFx a replica, the second after {machine.cold_start_s:.1f} s")
+    rows = [
+        Row(seed, waits, _simulate(machine, trace, told_rtfx, options))
+        for seed, trace, waits, told_rtfx in played
+    ]
     print(
         "| seed | chunks | mean wait | simulated | ratio | p95 | simulated | replicas | simulated |"
     )
@@ -115,20 +113,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
 async def _play(url: str, options: argparse.Namespace) -> tuple[Machine, list[Any]]:
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=100)
     async with httpx2.AsyncClient(base_url=url, timeout=600, limits=limits) as client:
-        machine = await _measure(client, options)
+        machine = await _measure(client)
         played = []
         for seed in options.seeds:
             await _wait_for(client, 1)
-            trace = _trace(seed, machine, options)
-            played.append((seed, trace, await _replay(client, trace)))
+            told_rtfx = (await _tier(client))["rtfx"]
+            played.append((seed, *await _replay(client, _trace(seed, machine, options)), told_rtfx))
     return machine, played
 
 
-async def _measure(client: httpx2.AsyncClient, options: argparse.Namespace) -> Machine:
+async def _measure(client: httpx2.AsyncClient) -> Machine:
     clip = _clip()
-    alone = [(await _post(client, clip))[1] for _ in range(12)][2:]
-    began = time.perf_counter()
-    stop, counted = began + 600.0, 0
+    await _post(client, clip)
+    stop, counted = time.perf_counter() + 600.0, 0
 
     async def work() -> None:
         nonlocal counted
@@ -136,16 +133,19 @@ async def _measure(client: httpx2.AsyncClient, options: argparse.Namespace) -> M
             await _post(client, clip)
             counted += 1
 
-    workers = [asyncio.create_task(work()) for _ in range(8 * options.slots)]
+    workers = [asyncio.create_task(work()) for _ in range(8)]
+    while (await _tier(client))["target_replicas"] != 2:
+        await asyncio.sleep(0.1)
+    decided = time.perf_counter()
     await _wait_for(client, 2)
-    cold_start_s = time.perf_counter() - began
+    cold_start_s = time.perf_counter() - decided
     await asyncio.sleep(5.0)
     before, since = counted, time.perf_counter()
     await asyncio.sleep(_FULL_S)
     rtfx = (counted - before) * CLIP_S / (time.perf_counter() - since) / 2
     stop = 0.0
     await asyncio.gather(*workers)
-    return Machine(statistics.mean(alone), rtfx, cold_start_s)
+    return Machine(rtfx, cold_start_s)
 
 
 def _trace(seed: int, machine: Machine, options: argparse.Namespace) -> list[Arrival]:
@@ -153,7 +153,8 @@ def _trace(seed: int, machine: Machine, options: argparse.Namespace) -> list[Arr
     rng = np.random.default_rng(seed)
     rate = options.load * 2 * machine.rtfx / CLIP_S
     quiet = rate / (1 + 2 * BURST_S / PERIOD_S)
-    at_s, arrivals = 0.0, []
+    at_s = 0.0
+    arrivals: list[Arrival] = []
     while True:
         at_s += rng.exponential(1 / (3 * quiet))
         if at_s >= 60 * options.minutes:
@@ -163,7 +164,10 @@ def _trace(seed: int, machine: Machine, options: argparse.Namespace) -> list[Arr
             arrivals.append(Arrival(at_s, CLIP_S, "en", Priority.INTERACTIVE))
 
 
-async def _replay(client: httpx2.AsyncClient, trace: Sequence[Arrival]) -> Waits:
+async def _replay(
+    client: httpx2.AsyncClient, trace: Sequence[Arrival]
+) -> tuple[list[tuple[Arrival, float]], Waits]:
+    """Each request with the seconds that it was in its slot, and how long they waited."""
     clip = _clip()
     began = time.perf_counter()
     replicas: list[int] = []
@@ -178,12 +182,18 @@ async def _replay(client: httpx2.AsyncClient, trace: Sequence[Arrival]) -> Waits
     for arrival in trace:
         await asyncio.sleep(max(0.0, began + arrival.at_s - time.perf_counter()))
         tasks.append(asyncio.create_task(_post(client, clip)))
-    waits = [wait_s for wait_s, _ in await asyncio.gather(*tasks)]
+    stages = await asyncio.gather(*tasks)
     watching.cancel()
-    return _waits(waits, statistics.mean(replicas))
+    served = [(arrival, took_s) for arrival, (_, took_s) in zip(trace, stages, strict=True)]
+    return served, _waits([wait_s for wait_s, _ in stages], statistics.mean(replicas))
 
 
-def _simulate(machine: Machine, trace: Sequence[Arrival], options: argparse.Namespace) -> Waits:
+def _simulate(
+    machine: Machine,
+    served: Sequence[tuple[Arrival, float]],
+    told_rtfx: float,
+    options: argparse.Namespace,
+) -> Waits:
     facts = TierFacts(
         name=NAME,
         quality=1,
@@ -193,21 +203,23 @@ def _simulate(machine: Machine, trace: Sequence[Arrival], options: argparse.Name
         usd_per_hour=1.0,
         min_replicas=1,
         max_replicas=2,
-        slots=options.slots,
-        cold_start_s=options.cold_start,
+        slots=1,
+        cold_start_s=COLD_START_S,
     )
-    # speed(1) = rtfx / slots / (flat + (1 - flat) / slots), measured as CLIP_S / alone_s.
-    slowdown = machine.rtfx / options.slots * machine.alone_s / CLIP_S
-    share = 1 / options.slots
-    flat = 1.0 if options.slots == 1 else min(1.0, max(0.0, (slowdown - share) / (1 - share)))
-    tier = SimTier(facts, machine.rtfx, flat, starts_after_s=machine.cold_start_s)
-    scaling = ScalingOptions(utilization=options.utilization, down_delay_s=DOWN_DELAY_S)
-    policy = Murmur("murmur", scaling, quality=Quality.FAST, escalates=False, chunk_s=CLIP_S)
-    run = Run([tier], policy, 0, 0.0, 60.0 * options.minutes)
+    rtfx = CLIP_S / statistics.mean(took_s for _, took_s in served)
+    tier = SimTier(facts, rtfx, starts_after_s=machine.cold_start_s, told_rtfx=told_rtfx)
+    policy = Murmur(
+        "murmur",
+        ScalingOptions(down_delay_s=DOWN_DELAY_S),
+        quality=Quality.FAST,
+        escalates=False,
+        chunk_s=CLIP_S,
+    )
+    trace = [arrival._replace(work_s=took_s * rtfx) for arrival, took_s in served]
+    run = Run([tier], policy, 0, 0.0, 60.0 * options.minutes, node_linger_s=0.0)
     outcome = run.play(trace)
     waits = run.cluster.waits[Priority.INTERACTIVE]
-    replicas = outcome.device_hours["cpu"] * 3600 / (60 * options.minutes)
-    return _waits(list(waits), replicas)
+    return _waits(list(waits), outcome.device_hours["cpu"] * 60 / options.minutes)
 
 
 def _waits(waits: Sequence[float], replicas: float) -> Waits:
@@ -255,9 +267,6 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="The simulator beside a cluster.")
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--load", type=float, default=0.5, help="of both replicas, on average")
-    parser.add_argument("--slots", type=int, default=1)
-    parser.add_argument("--cold-start", type=float, default=10.0, help="as the settings have it")
-    parser.add_argument("--utilization", type=float, default=0.75)
     parser.add_argument("--seeds", type=numbers, default="1,2")
     return parser.parse_args(arguments)
 

@@ -32,6 +32,7 @@ class SimTier:
         lost_per_hour: of each replica: how often spot capacity is taken back.
         stock: devices of its class that can be had at a time; None: as many as are wanted.
         starts_after_s: what a replica takes to come; None: what the policy expects.
+        told_rtfx: what the policy takes a replica's speed for; None: what it is.
     """
 
     facts: TierFacts
@@ -42,6 +43,7 @@ class SimTier:
     lost_per_hour: float = 0.0
     stock: Callable[[float], int] | None = None
     starts_after_s: float | None = None
+    told_rtfx: float | None = None
 
     @property
     def start_s(self) -> float:
@@ -56,12 +58,13 @@ class SimChunk:
         came_s: when it joined the queue that it is in, or was last sent to one.
         waited_s: in queues that it was in before.
         above: quality that a tier must have more of.
+        work_s: audio that takes as long as it does.
     """
 
-    __slots__ = ("above", "audio_s", "came_s", "language", "priority", "waited_s")
+    __slots__ = ("above", "audio_s", "came_s", "language", "priority", "waited_s", "work_s")
 
     def __init__(self, audio_s: float, language: str, priority: Priority, now: float) -> None:
-        self.audio_s = audio_s
+        self.audio_s = self.work_s = audio_s
         self.language = language
         self.priority = priority
         self.came_s = now
@@ -144,14 +147,13 @@ class TierNow:
         self.denied = False
         self.slots = spec.facts.slots
         self.is_flat = spec.flat == 1.0
+        self.rtfx = spec.rtfx if spec.told_rtfx is None else spec.told_rtfx
         self.slot_speed = spec.rtfx / self.slots
 
     @property
     def state(self) -> TierState:
         queued_s, batch_s = max(0.0, self.queued_s), max(0.0, self.batch_s)
-        return TierState(
-            self.spec.facts, self.spec.rtfx, queued_s, batch_s, self.ready, self.denied
-        )
+        return TierState(self.spec.facts, self.rtfx, queued_s, batch_s, self.ready, self.denied)
 
     def speed(self, n: int) -> float:
         """Seconds of audio a second of each of n chunks in a replica."""
@@ -185,7 +187,7 @@ class SimCluster:
         waits: seconds that each chunk waited for its slot, each time that it got one.
     """
 
-    def __init__(self, tiers: list[SimTier], seed: int, node_linger_s: float = 60.0) -> None:
+    def __init__(self, tiers: list[SimTier], seed: int, node_linger_s: float) -> None:
         self._rng = np.random.default_rng([seed, 1])
         self.tiers = {tier.facts.name: TierNow(tier, self._rng) for tier in tiers}
         self.waits = {priority: array("f") for priority in PRIORITIES}
@@ -335,13 +337,13 @@ class SimCluster:
         self.waits[chunk.priority].append(chunk.waited_s + self.now - chunk.came_s)
         chunk.waited_s = 0.0
         if tier.is_flat:
-            took_s = chunk.audio_s / tier.slot_speed
+            took_s = chunk.work_s / tier.slot_speed
             replica.running[self._push(self.now + took_s, _DONE, replica)] = chunk
         else:
             self._advance(replica)
             self._last_id += 1
             replica.running[self._last_id] = chunk
-            heapq.heappush(replica.heap, (replica.progress + chunk.audio_s, self._last_id))
+            heapq.heappush(replica.heap, (replica.progress + chunk.work_s, self._last_id))
             self._schedule(replica)
         if len(replica.running) >= tier.slots:
             tier.free.discard(replica)

@@ -13,6 +13,8 @@ from deployments.autoscaling import ArrivalRates
 from deployments.fleet import Priority, TierState
 
 TICK_S = 1.0
+NODE_LINGER_S = 60.0
+"""That a node is paid for after its replica has gone."""
 _MOVED_A_TICK = 10_000
 _SAMPLE_S = 60.0
 
@@ -67,8 +69,9 @@ class Run:
         ends_s: float,
         objective_s: float = 5.0,
         batch_objective_s: float = 3600.0,
+        node_linger_s: float = NODE_LINGER_S,
     ) -> None:
-        self.cluster = SimCluster(tiers, seed)
+        self.cluster = SimCluster(tiers, seed, node_linger_s)
         self.policy = policy
         self._begins_s, self._ends_s = begins_s, ends_s
         self._objective_s = objective_s
@@ -120,6 +123,8 @@ class Run:
         for audio_s in chunks_of(arrival.audio_s):
             self._n_chunks += 1
             chunk = SimChunk(audio_s, arrival.language, arrival.priority, arrival.at_s)
+            if arrival.work_s is not None:
+                chunk.work_s = arrival.work_s * audio_s / arrival.audio_s
             self._send(chunk, arrival.at_s)
 
     def _send(self, chunk: SimChunk, now: float) -> None:

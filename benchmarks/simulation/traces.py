@@ -28,12 +28,14 @@ class Arrival(NamedTuple):
     Attributes:
         audio_s: its length.
         language: ISO code.
+        work_s: audio that takes as long as it does, where that is known; None: its own.
     """
 
     at_s: float
     audio_s: float
     language: str
     priority: Priority
+    work_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

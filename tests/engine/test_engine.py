@@ -1,5 +1,7 @@
 """The engine's own behaviour: requests, aborts, limits, failures, precisions, other shapes."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -132,6 +134,25 @@ def test_half_precisions_write_the_same_words(
     expected = run(engines["demo:base"], requests)
     for name, result in run(engine, requests).items():
         assert result.text == expected[name].text
+
+
+def test_the_engines_time_is_shared_out(
+    engines: dict[str, Engine], clips: dict[str, np.ndarray]
+) -> None:
+    """What chunks used adds up to the time of the steps, however many shared each."""
+    engine = engines["demo:tiny.en"]
+    for number, pcm in enumerate([*clips.values()] * 2):
+        options = DecodingOptions(max_new_tokens=5 + 7 * number)
+        engine.add_request(Request(str(number), pcm, options))
+    busy_s, shares_s = 0.0, []
+    while engine.has_unfinished:
+        began = time.perf_counter()
+        results = engine.step()
+        busy_s += time.perf_counter() - began
+        shares_s += [result.device_s for result in results]
+    assert len(shares_s) == 2 * len(clips)
+    assert sum(shares_s) == pytest.approx(busy_s, rel=0.05)
+    assert max(shares_s) > 1.2 * min(shares_s), "who stays longer pays more"
 
 
 def test_detection_decodes_no_text(
