@@ -19,6 +19,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import httpx2
@@ -56,13 +57,15 @@ class Machine:
 
 @dataclass(frozen=True)
 class Waits:
-    """Seconds that chunks waited, and replicas on average."""
+    """Seconds that chunks waited, replicas on average, and each change of how many are wanted, as
+    (seconds, replicas)."""
 
     n: int
     mean_s: float
     p50_s: float
     p95_s: float
     replicas: float
+    changes: tuple[tuple[float, int], ...]
 
 
 @dataclass(frozen=True)
@@ -171,10 +174,14 @@ async def _replay(
     clip = _clip()
     began = time.perf_counter()
     replicas: list[int] = []
+    changes: list[tuple[float, int]] = []
 
     async def watch() -> None:
         while True:
-            replicas.append((await _tier(client))["replicas"])
+            tier = await _tier(client)
+            replicas.append(tier["replicas"])
+            if not changes or changes[-1][1] != tier["target_replicas"]:
+                changes.append((time.perf_counter() - began, tier["target_replicas"]))
             await asyncio.sleep(1.0)
 
     watching = asyncio.create_task(watch())
@@ -185,7 +192,8 @@ async def _replay(
     stages = await asyncio.gather(*tasks)
     watching.cancel()
     served = [(arrival, took_s) for arrival, (_, took_s) in zip(trace, stages, strict=True)]
-    return served, _waits([wait_s for wait_s, _ in stages], statistics.mean(replicas))
+    waits = [wait_s for wait_s, _ in stages]
+    return served, _waits(waits, statistics.mean(replicas), changes)
 
 
 def _simulate(
@@ -218,17 +226,23 @@ def _simulate(
     trace = [arrival._replace(work_s=took_s * rtfx) for arrival, took_s in served]
     run = Run([tier], policy, 0, 0.0, 60.0 * options.minutes, node_linger_s=0.0)
     outcome = run.play(trace)
-    waits = run.cluster.waits[Priority.INTERACTIVE]
-    return _waits(list(waits), outcome.device_hours["cpu"] * 60 / options.minutes)
+    changes = [(at_s, n) for at_s, _, n in run.changes]
+    # Those that are there: a machine that starts is paid for, but does nothing.
+    ready_s = outcome.device_hours["cpu"] * 3600 - sum(
+        machine.cold_start_s for (_, before), (_, n) in pairwise(changes) if n > before
+    )
+    waits = list(run.cluster.waits[Priority.INTERACTIVE])
+    return _waits(waits, ready_s / (60 * options.minutes), changes)
 
 
-def _waits(waits: Sequence[float], replicas: float) -> Waits:
+def _waits(waits: Sequence[float], replicas: float, changes: Sequence[tuple[float, int]]) -> Waits:
     return Waits(
         n=len(waits),
         mean_s=statistics.mean(waits),
         p50_s=float(np.quantile(waits, 0.5)),
         p95_s=float(np.quantile(waits, 0.95)),
         replicas=replicas,
+        changes=tuple(changes),
     )
 
 

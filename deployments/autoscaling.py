@@ -17,6 +17,7 @@ from deployments.fleet import MEAN_CHUNK_S, TierState
 _Kind = TypeVar("_Kind", bound=Hashable)
 
 RATE_WINDOW_S = 30.0
+_SHORTEST_S = 10.0
 _EPSILON = 1e-9
 _GRACE_S = 10.0
 """No replica comes sooner: what Serve and the board need to hear of each other."""
@@ -80,8 +81,9 @@ class ArrivalRates(Generic[_Kind]):
         self._arrived_s = {}
         while self._window[0][0] <= now - RATE_WINDOW_S:
             self._window.popleft()
-        # In the first half minute, of the time that there was.
-        took_s = min(RATE_WINDOW_S, max(now - self._began, 1.0))
+        # In the first half minute, of the time that there was. Of the first seconds alone one file
+        # would be a flood.
+        took_s = min(RATE_WINDOW_S, max(now - self._began, _SHORTEST_S))
         totals: dict[_Kind, float] = {}
         for _, arrived in self._window:
             for kind, audio_s in arrived.items():
@@ -171,7 +173,9 @@ def _seen(
     """The memory with what is there now, and without what is too old to tell whether replicas come:
     a start that is only slow, or a machine that was lost a moment ago, is no shortage."""
     if memory is None:
-        return TierMemory(targets=((now, tier.ready),), ready=((now, tier.ready),))
+        # What is there was needed: a board that was lost takes nobody's replicas away.
+        there = ((now, tier.ready),)
+        return TierMemory(needs=there, targets=there, ready=there)
     since = now - options.patience * max(tier.facts.cold_start_s, _GRACE_S)
     last = memory.targets[-1]
     return replace(
@@ -285,7 +289,7 @@ def _wanted(memory: TierMemory, now: float, options: ScalingOptions) -> int:
     """The most that was needed lately; and one, if any was needed not long ago."""
     recent = [n for at, n in memory.needs if now - at < options.down_delay_s]
     any_at_all = any(n > 0 and now - at < options.zero_delay_s for at, n in memory.needs)
-    return max(*recent, int(any_at_all), 0)
+    return max(memory.needs[-1][1], int(any_at_all), *recent)
 
 
 def _reason(tier: TierState, load: float, need: int, target: int, chunk_s: float) -> str:

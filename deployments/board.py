@@ -178,7 +178,7 @@ class Board:
         denied = {name for name, decision in decisions.items() if decision.denied}
         snapshot = self._fleet.snapshot(now)
         tiers = tuple(replace(t, denied=t.facts.name in denied) for t in snapshot.tiers)
-        return replace(snapshot, tiers=tiers)
+        return replace(snapshot, tiers=tiers, settled=now - self._began >= FRESH_S)
 
     def _describe(self, tier: TierState, chunk_s: float, now: float) -> dict[str, Any]:
         facts = tier.facts
@@ -220,11 +220,11 @@ class Board:
                 logger.exception("the autoscaler failed, its last decision stays")
 
     def _decide(self, now: float) -> None:
+        demands = self._fleet.demands(now)
         # Until all have reported, a tier looks as if it had nothing to do.
         if now - self._began < FRESH_S:
             return
         snapshot = self._fleet.snapshot(now)
-        demands = self._fleet.demands(now)
         before = self._plan
         plan = decide(snapshot.tiers, demands, self._memory, now, self._options, snapshot.chunk_s)
         self._plan, self._memory = plan, plan.memory

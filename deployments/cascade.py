@@ -13,6 +13,7 @@ from deployments.fleet import TierFacts
 from deployments.messages import ChunkResult
 from deployments.stitching import repeats_itself
 
+LANGUAGE = "language"
 PROBABILITY = "probability"
 """The doubt that a larger model may share."""
 _NGRAM = 4
@@ -49,9 +50,9 @@ class CascadeOptions:
         if repeats_itself(result) or repeated_share(text) > self.max_repeated:
             return "repetition"
         if language is not None and result.language != language:
-            return "language"
+            return LANGUAGE
         if result.language_prob < self.min_language_prob:
-            return "language"
+            return LANGUAGE
         if result.no_speech_prob > self.max_no_speech_prob:
             return "no_speech"
         return PROBABILITY if token_prob(result) < self.min_token_prob else None
@@ -75,6 +76,12 @@ class Ladder:
         quality = next(facts.quality for facts in self.tiers if facts.name == tier)
         able = [facts.quality for facts in self.tiers if facts.can(language, task)]
         return quality if quality < max(able, default=0) else None
+
+    def below_best(self, language: str | None, task: str) -> int | None:
+        """The quality that only the best tiers that can do the task in the language have more of;
+        None: all are as good."""
+        able = {facts.quality for facts in self.tiers if facts.can(language, task)}
+        return max(able - {max(able, default=0)}, default=None)
 
 
 def prefers(lower: ChunkResult | None, higher: ChunkResult) -> bool:

@@ -7,6 +7,7 @@ turns. What other ingresses do is known from the board, a second late.
 
 import asyncio
 import logging
+import math
 import time
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +27,8 @@ _LOOKAHEAD = 2.0
 """Chunks that are sent to a tier, in its slots: the next batch is there when one ends."""
 _MAX_MOVED = 500
 """Held chunks that are looked at again at once."""
+_EMPTY_SNAPSHOTS = 3
+"""A tier of which so many in a row know no replica has lost them all."""
 _DOWN_S = 60.0
 """A tier that could not be started is left out for so long."""
 
@@ -124,6 +127,8 @@ class Dispatcher:
         self._arrived_s: dict[tuple[str, ...], float] = {}
         self._n_chunks, self._chunks_s = 0, 0.0
         self._down_until: dict[str, float] = {}
+        # Snapshots in a row that knew no replica of a tier.
+        self._n_empty = dict.fromkeys(tiers, 0)
 
     @property
     def facts(self) -> list[TierFacts]:
@@ -139,6 +144,7 @@ class Dispatcher:
 
         Raises:
             NoTierError: no tier can do what is asked.
+            TierUnavailableError: those that can are away.
             ChunkLostError, RequestError, TierUnavailableError: as of `TierClient.decode`.
         """
         held = _Held(chunk, ask, asyncio.get_running_loop().create_future())
@@ -149,6 +155,19 @@ class Dispatcher:
         finally:
             self._withdraw(held)
             self._pump(held.tier)
+
+    def all_states(self) -> list[TierState]:
+        """All tiers, those that are away too."""
+        return [self._state(tier) for tier in self._snapshot.tiers]
+
+    def choose(self, ask: Ask) -> str:
+        """The tier that a chunk would go to now.
+
+        Raises:
+            NoTierError: no tier can do what is asked.
+            TierUnavailableError: those that can are away.
+        """
+        return self._route(ask)
 
     def report(self) -> IngressReport:
         """What the board is to be told now."""
@@ -164,7 +183,7 @@ class Dispatcher:
 
     def hear(self, snapshot: Snapshot, told: IngressReport) -> None:
         """Take the board's answer to a report, and look again at what waits."""
-        self._snapshot, self._heard = snapshot, told
+        self._snapshot, self._heard = self._completed(snapshot), told
         self._move()
         for name in self._held:
             self._pump(name)
@@ -173,6 +192,21 @@ class Dispatcher:
         """All tiers now: as the board has them, with what was sent from here since."""
         now = time.monotonic()
         return [self._state(t) for t in self._snapshot.tiers if not self._is_down(t, now)]
+
+    def _completed(self, snapshot: Snapshot) -> Snapshot:
+        """The snapshot of the tiers that there are here: a board of another deployment, for which
+        this ingress only ends its work, may know others. One that has just begun has not heard of
+        all replicas yet."""
+        told = {tier.facts.name: tier for tier in snapshot.tiers}
+        tiers = []
+        for before in self._snapshot.tiers:
+            name = before.facts.name
+            now = told.get(name, replace(before, ready=0))
+            if not snapshot.settled:
+                now = replace(now, ready=max(now.ready, before.ready))
+            self._n_empty[name] = 0 if now.ready else self._n_empty[name] + 1
+            tiers.append(now)
+        return replace(snapshot, tiers=tuple(tiers))
 
     def _state(self, tier: TierState) -> TierState:
         name = tier.facts.name
@@ -184,10 +218,23 @@ class Dispatcher:
         return self._down_until.get(tier.facts.name, 0.0) > now
 
     def _route(self, ask: Ask) -> str:
+        """
+        Raises:
+            NoTierError: no tier can do what is asked.
+            TierUnavailableError: those that can are away; of a chunk that has a text already also
+                if none of them can be had.
+        """
         states = self.states()
         if ask.tier is not None:  # a caller who names it waits for it
             states = list(self._snapshot.tiers)
-        return route(ask, states, self._snapshot.chunk_s).tier
+        try:
+            found = route(ask, states, self._snapshot.chunk_s)
+        except NoTierError:
+            away = route(ask, self._snapshot.tiers).tier  # raises if it is not that
+            raise TierUnavailableError(f"the tier {away!r} cannot be started") from None
+        if ask.above is not None and math.isinf(found.wait_s):
+            raise TierUnavailableError(f"the tier {found.tier!r} cannot be had")
+        return found.tier
 
     def _count_arrival(self, held: _Held) -> None:
         self._n_chunks += 1
@@ -211,7 +258,10 @@ class Dispatcher:
         comes first."""
         state = next(t for t in self._snapshot.tiers if t.facts.name == name)
         slots = state.facts.slots
-        share = state.ready * slots * _LOOKAHEAD / self._snapshot.n_ingresses
+        capacity = state.ready * slots * _LOOKAHEAD
+        told_s = self._heard.queued_s.get(name, 0.0) + self._heard.batch_s.get(name, 0.0)
+        others = max(0.0, state.queued_s + state.batch_s - told_s) / self._snapshot.chunk_s
+        share = max(capacity / self._snapshot.n_ingresses, capacity - others)
         return max(slots, round(share)) - len(self._sent[name])
 
     def _pump(self, name: str) -> None:
@@ -254,7 +304,7 @@ class Dispatcher:
         if held.ask.tier is None:
             try:
                 self._place(held)
-            except NoTierError:
+            except (NoTierError, TierUnavailableError):
                 held.done.set_exception(error)
             return
         held.done.set_exception(error)
@@ -271,31 +321,40 @@ class Dispatcher:
         """Chunks that wait go where they would be sent to now: those that are held, and those that
         were sent to a tier that has no replicas any more."""
         n_looked = 0
+        moved: list[_Held] = []
         for name in self._held:
+            stayed: set[Ask] = set()
             for held in self._held[name].last_first():
                 if n_looked >= _MAX_MOVED:
-                    return
+                    break
+                if held.ask in stayed:
+                    continue  # those of its kind before it wait for less
                 n_looked += 1
-                if not self._moved(held, name):
-                    break  # those before it wait for less
-            if self._is_empty(name):
-                for held in list(self._sent[name]):
-                    self._moved(held, name)
-
-    def _is_empty(self, name: str) -> bool:
-        return any(t.facts.name == name and t.ready == 0 for t in self._snapshot.tiers)
+                if self._moved(held, name):
+                    moved.append(held)
+                else:
+                    stayed.add(held.ask)
+            if self._n_empty[name] >= _EMPTY_SNAPSHOTS:
+                sent = sorted(self._sent[name], key=lambda held: held.came_s, reverse=True)
+                moved += [held for held in sent if self._moved(held, name)]
+        for held in reversed(moved):  # the first of a file first
+            self._held[held.tier].put(held)
 
     def _moved(self, held: _Held, name: str) -> bool:
+        """Whether a chunk goes elsewhere. If so it is counted there, and is to be put there."""
         if held.ask.tier is not None:
             return False
         self._count(held, name, -1)  # it is not in its own way
-        there = self._route(held.ask)
-        self._count(held, name, 1)
+        try:
+            there = self._route(held.ask)
+        except (NoTierError, TierUnavailableError):
+            there = name  # what it was sent to will tell
+        finally:
+            self._count(held, name, 1)
         if there == name:
             return False
         self._withdraw(held)
         held.sending = None
         held.tier = there
         self._count(held, there, 1)
-        self._held[there].put(held)
         return True

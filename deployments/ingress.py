@@ -38,9 +38,9 @@ from deployments.fleet import Priority, Quality, TierFacts
 from deployments.messages import Chunk, Escalation, Pcm, Transcript, TranscriptSegment
 from deployments.options import AUTO, TranscribeOptions
 from deployments.remote import RemoteRun, Work
-from deployments.router import Ask, candidates, route
+from deployments.router import Ask, candidates
 from deployments.tier import TierInfo
-from deployments.tier_client import ChunkLostError, Decoded, TierClient
+from deployments.tier_client import STALLED_AFTER_S, ChunkLostError, Decoded, TierClient
 from deployments.transcription import Transcription, TranscriptionOptions
 from engine import ALL_LANGUAGES, SAMPLE_RATE, DecodingOptions, RequestError
 
@@ -113,6 +113,10 @@ class _Task:
     ask: Ask
 
 
+_STARTS = 3.0
+"""Cold starts that a tier may take until it is taken for down."""
+
+
 class Ingress:
     """Transcribes over tiers.
 
@@ -133,7 +137,11 @@ class Ingress:
         board: DeploymentHandle[Any],
         asleep: frozenset[str] = frozenset(),
     ) -> None:
-        self.tiers = {name: TierClient(name, handle) for name, handle in tiers.items()}
+        starts_s = {facts.name: facts.cold_start_s for facts in routing.facts}
+        self.tiers = {
+            name: TierClient(name, handle, max(STALLED_AFTER_S, _STARTS * starts_s[name]))
+            for name, handle in tiers.items()
+        }
         self.aliases = dict(aliases)
         self.limits = limits
         self.routing = routing
@@ -159,7 +167,7 @@ class Ingress:
 
     async def check_health(self) -> None:
         """Called by Serve, the first time when this process has begun."""
-        if self._reporting is None:
+        if self._reporting is None or self._reporting.done():
             self._reporting = asyncio.create_task(self._report_for_ever())
 
     async def transcribe(
@@ -315,10 +323,10 @@ class Ingress:
             wanted = replace(wanted, decoding=english)
         quality = options.quality or self.routing.quality
         ask = replace(ask, quality=quality, language=wanted.decoding.language)
-        candidates(ask, self.dispatcher.states())  # raises if there are none
+        candidates(ask, self.dispatcher.all_states())  # raises if there are none
         if options.context_chunks > 1:
             # Its tokens mean something else to another model, so that it stays on one.
-            tier = route(ask, self.dispatcher.states()).tier
+            tier = self.dispatcher.choose(ask)
             return _Task(wanted, info.multilingual, replace(ask, tier=tier))
         if quality is Quality.BALANCED and self.routing.cascade is not None:
             wanted = replace(wanted, ladder=Ladder(facts, self.routing.cascade))

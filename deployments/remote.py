@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from deployments.audio_io import AudioLimits, Source, read_audio
 from deployments.chunking import Piece
-from deployments.errors import AudioError, ChunkFailedError
+from deployments.errors import AudioError, ChunkFailedError, NoTierError, TierUnavailableError
 from deployments.messages import Chunk, TranscriptSegment, key_of_chunk
 from deployments.tier_client import ChunkLostError, Decoded
 from deployments.transcription import Transcription
@@ -236,8 +236,14 @@ class RemoteRun:
         except ChunkLostError as error:
             start_s, end_s = self.transcription.span_s(key_of_chunk(chunk.key))
             raise ChunkFailedError(start_s, end_s, error.attempts) from error
-        self._on_chunk(decoded.result.model, self.work.add_chunk(decoded))
-        progress = self.transcription.accept(decoded.result)
+        except (NoTierError, TierUnavailableError):
+            without = self.transcription.give_up(key_of_chunk(chunk.key))
+            if without is None:
+                raise
+            progress = without
+        else:
+            self._on_chunk(decoded.result.model, self.work.add_chunk(decoded))
+            progress = self.transcription.accept(decoded.result)
         self._to_send.extend(progress.chunks)
         return progress.segments
 

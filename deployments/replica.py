@@ -105,7 +105,7 @@ class Replica:
         """Called by Serve, the first time when the engine is loaded. An engine that hangs ends its
         process: Serve would stop the replica gracefully, and wait for calls that never end while it
         holds its GPU."""
-        if self._reporting is None:
+        if self._reporting is None or self._reporting.done():
             self._reporting = asyncio.create_task(self._report())
         try:
             self._engine.check(STUCK_AFTER_S)

@@ -47,8 +47,10 @@ class Snapshot:
     Attributes:
         n_ingresses: that share them.
         chunk_s: audio of a chunk, on average.
+        settled: whether all replicas had the time to report.
     """
 
     tiers: tuple[TierState, ...]
     n_ingresses: int = 1
     chunk_s: float = MEAN_CHUNK_S
+    settled: bool = True

@@ -36,11 +36,16 @@ def _targets(contexts: Mapping[Any, AutoscalingContext]) -> dict[Any, int]:
                 tier = deployment_name(name.removeprefix(TARGET))
                 values = [(v.timestamp, v.value) for series in by_replica.values() for v in series]
                 newest[tier] = max([*values, newest.get(tier, (0.0, 0.0))])
-    return {
-        deployment: max(round(newest[deployment.name][1]), _is_wanted(context))
-        for deployment, context in contexts.items()
-        if deployment.name in newest
-    }
+    targets: dict[Any, int] = {}
+    for deployment, context in contexts.items():
+        if deployment.name in newest:
+            wanted = max(round(newest[deployment.name][1]), _is_wanted(context))
+            if context.current_num_replicas == 0 and wanted:
+                # Of a deployment that has none and is called, Serve takes this for the policy's
+                # answer, and not what it answers (`_get_cold_start_scale_up_replicas`).
+                context.target_num_replicas = wanted
+            targets[deployment] = wanted
+    return targets
 
 
 def _is_wanted(context: AutoscalingContext) -> bool:

@@ -20,11 +20,13 @@ class SpeedMeter:
         """A running mean; None until the replica was full for some seconds."""
         self._slots = slots
         self._audio_s = 0.0
+        self._n_done = 0
         self._began_s: float | None = None
 
     def add(self, audio_s: float) -> None:
         """A chunk was done."""
         self._audio_s += audio_s
+        self._n_done += 1
 
     def tick(self, n_running: int, n_waiting: int, now_s: float) -> None:
         """To be called every second or so."""
@@ -32,12 +34,15 @@ class SpeedMeter:
             self._began_s = None
             return
         if self._began_s is None:
-            self._began_s, self._audio_s = now_s, 0.0
+            self._begin(now_s)
             return
         took_s = now_s - self._began_s
-        if took_s >= _WINDOW_S:
+        # Chunks that end together are work of more than the seconds in which they end.
+        if took_s >= _WINDOW_S and self._n_done >= self._slots:
             measured = self._audio_s / took_s
-            self._began_s, self._audio_s = now_s, 0.0
-            if measured > 0:
-                before = measured if self.rtfx is None else self.rtfx
-                self.rtfx = before + _SHARE * (measured - before)
+            self._begin(now_s)
+            before = measured if self.rtfx is None else self.rtfx
+            self.rtfx = before + _SHARE * (measured - before)
+
+    def _begin(self, now_s: float) -> None:
+        self._began_s, self._audio_s, self._n_done = now_s, 0.0, 0

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from deployments.cascade import PROBABILITY, Ladder, prefers
+from deployments.cascade import LANGUAGE, PROBABILITY, Ladder, prefers
 from deployments.chunking import Chunker, ChunkingOptions, Piece
 from deployments.context import RowContext, with_text
 from deployments.fallback import FallbackOptions, best_result, is_silence, looks_wrong
@@ -88,8 +88,8 @@ class _Part:
     """A piece of the file: what is being decoded of it, what is left, and what there is already.
 
     `tried` holds the results for `piece` of the tier that it has come to; `above` is the quality
-    that this has more of, and `lower` the surest result of those before it; `n_done` counts the
-    pieces that it has had before.
+    that this has more of; `doubted` and `escalation` are the last of the tiers before it, `lower`
+    their surest result of which nothing else was wrong; `n_done` counts the pieces before this one.
     """
 
     index: int
@@ -98,6 +98,8 @@ class _Part:
     segments: list[TranscriptSegment] = field(default_factory=list)
     tried: list[ChunkResult] = field(default_factory=list)
     above: int | None = None
+    doubted: ChunkResult | None = None
+    escalation: Escalation | None = None
     lower: ChunkResult | None = None
     n_done: int = 0
 
@@ -228,6 +230,24 @@ class Transcription:
             self.language = result.language
         return self._judge(part, result)
 
+    def give_up(self, key: str) -> Progress | None:
+        """Make do with the text that a chunk had before it went to a better tier, which is away.
+
+        Args:
+            key: of a chunk whose result is awaited, without the attempt.
+
+        Returns:
+            None: it has no text.
+        """
+        part = self._in_flight[key]
+        if part.doubted is None:
+            return None
+        del self._in_flight[key]
+        self.escalations[:] = [each for each in self.escalations if each is not part.escalation]
+        if self.language is None:
+            self.language = part.doubted.language
+        return self._settle(part, part.lower or part.doubted)
+
     def transcript(self) -> Transcript:
         """The file's text so far."""
         return Transcript(
@@ -287,14 +307,19 @@ class Transcription:
         if ladder is None:
             return False
         above = ladder.above(result.model, self.language, self.options.decoding.task)
-        if above is None:
+        if above is None:  # what it is tried at now, no other tier is asked for
+            part.above = ladder.below_best(self.language, self.options.decoding.task)
             return False
         reason = ladder.options.doubt(result, self.language)
         if reason is None:
             return False
-        self.escalations.append(Escalation(result.model, reason))
+        part.escalation = Escalation(result.model, reason)
+        self.escalations.append(part.escalation)
         if reason == PROBABILITY and not prefers(part.lower, result):
             part.lower = result
+        if reason == LANGUAGE and self._n_parts == 1:
+            self.language = self.options.decoding.language  # the better model may tell another
+        part.doubted = result
         part.above, part.tried = above, []
         return True
 
@@ -317,7 +342,7 @@ class Transcription:
         if part.lower is not None and prefers(part.lower, result):
             result = part.lower
         part.tried, part.n_done = [], part.n_done + 1
-        part.above = part.lower = None
+        part.above = part.lower = part.doubted = None
         if not is_silence(result, self.options.fallback):
             self._keep(part, result)
         if not part.rest:

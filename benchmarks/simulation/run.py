@@ -58,6 +58,9 @@ class Run:
         begins_s: what comes before is done as all else, but not counted: a cluster that starts with
             nothing says little of the day.
         ends_s: when the trace ends; what is unfinished then is still done, and paid for.
+
+    Attributes:
+        changes: (seconds, tier, replicas) of each decision that differed from the one before.
     """
 
     def __init__(
@@ -85,6 +88,7 @@ class Run:
         self._kept_s = 0.0
         self._n_chunks = 0
         self._n_escalated = 0
+        self.changes: list[tuple[float, str, int]] = []
         self._samples: list[tuple[float, dict[str, int]]] = []
 
     def play(self, trace: Iterable[Arrival]) -> Outcome:
@@ -172,6 +176,8 @@ class Run:
             self._n_chunks = self._n_escalated = 0
         rates = self._arrivals.at(now)
         for name, target in self.policy.targets(self._states(), rates, now).items():
+            if target != self.cluster.tiers[name].target:
+                self.changes.append((now, name, target))
             if target != self.cluster.tiers[name].target or self._is_short(name):
                 self.cluster.scale(name, target, now)
         for name, tier in self.cluster.tiers.items():

@@ -97,6 +97,18 @@ class TestExamples:
         assert clock.run(OPTIONS.zero_delay_s - OPTIONS.down_delay_s - STEP_S)[-1] == 1
         assert clock.tick() == {"tiny.en": 0}
 
+    def test_without_delays_what_is_needed_now_still_counts(self) -> None:
+        options = replace(OPTIONS, down_delay_s=0.0, zero_delay_s=0.0)
+        clock = Clock([TINY_NOW], options)
+        assert clock.tick([Demand(("tiny.en",), 600.0)]) == {"tiny.en": 2}
+        assert clock.tick() == {"tiny.en": 0}
+
+    def test_a_board_that_was_lost_takes_nobody_away(self) -> None:
+        """Its successor does not know for how long they have been idle."""
+        clock = Clock([replace(TINY_NOW, ready=5)])
+        assert clock.run(OPTIONS.down_delay_s - STEP_S)[-1] == 5
+        assert clock.run(2 * STEP_S)[-1] == 1
+
     def test_devices_that_cannot_be_had_are_replaced_by_others_and_still_asked_for(self) -> None:
         clock = Clock([TINY_NOW, BASE_NOW])
         demand = [Demand(("tiny.en", "base"), 600.0)]

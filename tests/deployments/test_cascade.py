@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from deployments.cascade import CascadeOptions, Ladder, prefers, repeated_share, token_prob
-from deployments.messages import Chunk, ChunkResult, Escalation
-from deployments.transcription import Progress, TranscriptionOptions
+from deployments.messages import Chunk, ChunkResult, Escalation, key_of_chunk
+from deployments.transcription import Progress, Transcription, TranscriptionOptions
+from engine import DecodingOptions
 from tests.deployments.test_router import BASE, LARGE, TINY
 from tests.deployments.test_transcription import begin, result, speech  # noqa: F401
 
@@ -111,7 +112,7 @@ def test_at_the_top_it_is_tried_hotter_and_stays_there(speech: np.ndarray) -> No
     transcription, chunks = begin(speech, ladder=LADDER)
     chunk = only(transcription.accept(answer(chunks[0], "tiny.en", avg_logprob=-2.0)))
     hotter = only(transcription.accept(answer(chunk, "large", avg_logprob=-2.0)))
-    assert (hotter.options.temperature, hotter.above) == (0.2, TINY.quality)
+    assert (hotter.options.temperature, hotter.above) == (0.2, BASE.quality)
     while True:
         progress = transcription.accept(
             answer(hotter, "large", avg_logprob=-2.0, temperature=hotter.options.temperature)
@@ -119,7 +120,7 @@ def test_at_the_top_it_is_tried_hotter_and_stays_there(speech: np.ndarray) -> No
         if not progress.chunks:
             break
         hotter = only(progress)
-        assert hotter.above == TINY.quality
+        assert hotter.above == BASE.quality, "no other tier may have it"
     assert {segment.model for segment in progress.segments} == {"large"}
 
 
@@ -145,6 +146,38 @@ def test_where_the_larger_model_is_less_sure_the_smaller_ones_text_stays(
     # What was wrong in another way is not kept, however sure it was.
     loop = ("tiny.en", {"compression_ratio": 3.0, "avg_logprob": -0.1})
     assert kept(speech, loop, ("large", {"avg_logprob": -0.9})) == {"large"}
+
+
+def test_a_text_is_made_do_with_where_no_better_tier_is_there(
+    speech: np.ndarray,  # noqa: F811
+) -> None:
+    transcription, chunks = begin(speech, ladder=LADDER)
+    first, second, *_ = chunks
+    assert transcription.give_up(key_of_chunk(first.key)) is None, "it has none yet"
+    sent = only(transcription.accept(answer(first, "tiny.en", compression_ratio=3.0)))
+    progress = transcription.give_up(key_of_chunk(sent.key))
+    assert progress is not None and {s.model for s in progress.segments} == {"tiny.en"}
+    assert transcription.transcript().escalations == ()
+    higher = only(transcription.accept(answer(second, "tiny.en", avg_logprob=-0.5)))
+    top = only(transcription.accept(answer(higher, "base", avg_logprob=-0.6)))
+    progress = transcription.give_up(key_of_chunk(top.key))
+    assert progress is not None and {s.model for s in progress.segments} == {"tiny.en"}
+    assert transcription.transcript().escalations == (Escalation("tiny.en", "probability"),)
+
+
+def test_a_doubted_language_is_told_anew(speech: np.ndarray) -> None:  # noqa: F811
+    """The better model may hear another one; a language that the caller named stays."""
+    clip = speech[: 5 * 16_000]
+    for named, asked in ((None, None), ("en", "en")):
+        decoding = DecodingOptions(language=named)
+        options = TranscriptionOptions(decoding=decoding, ladder=LADDER)
+        transcription = Transcription("r", options, detect=named is None)
+        (chunk,) = [*transcription.push(clip), *transcription.finish()]
+        unsure = answer(chunk, "base", language="en", language_prob=0.3)
+        higher = only(transcription.accept(unsure))
+        assert higher.options.language == asked
+        transcription.accept(answer(higher, "large", language=named or "fr"))
+        assert transcription.transcript().language == (named or "fr")
 
 
 def test_a_chunk_that_was_sent_past_a_tier_climbs_from_there(speech: np.ndarray) -> None:  # noqa: F811

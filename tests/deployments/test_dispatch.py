@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from deployments.dispatch import Dispatcher, HeldQueue, _Held
-from deployments.errors import TierUnavailableError
+from deployments.errors import NoTierError, TierUnavailableError
 from deployments.fleet import Priority, TierState
 from deployments.messages import Chunk, ChunkResult
 from deployments.reports import Snapshot
@@ -63,14 +63,15 @@ class Fixture:
         self.dispatcher = Dispatcher(tiers, (SMALL, OTHER), rtfx)  # type: ignore[arg-type]
         self.hear(snapshot())
 
-    def hear(self, answer: Snapshot) -> None:
-        """What was reported is not in the answer: this is the only ingress, and hears itself."""
+    def hear(self, answer: Snapshot, others_s: float = 0.0) -> None:
+        """The board's answer: what is reported here, and of tiny.en what others have queued."""
         report = self.dispatcher.report()
         states = tuple(
             replace(
                 state,
-                queued_s=report.queued_s[state.facts.name],
-                batch_s=report.batch_s[state.facts.name],
+                queued_s=report.queued_s.get(state.facts.name, 0.0)
+                + others_s * (state.facts.name == "tiny.en"),
+                batch_s=report.batch_s.get(state.facts.name, 0.0),
             )
             for state in answer.tiers
         )
@@ -117,13 +118,16 @@ async def stop(tasks: "list[asyncio.Task[Decoded]]") -> None:
     await settle()
 
 
-def test_several_ingresses_share_the_replicas() -> None:
+@pytest.mark.parametrize(("others", "sent"), [(0, 16), (5, 11), (8, 8), (100, 8)])
+def test_several_ingresses_share_the_replicas(others: int, sent: int) -> None:
+    """Half of 16 places for each of two, and what the other one leaves."""
+
     async def run() -> None:
         fixture = Fixture()
-        fixture.hear(snapshot(tiny=4, n_ingresses=2))
+        fixture.hear(snapshot(tiny=4, n_ingresses=2), others * CHUNK_S)
         tasks = [fixture.send(i, replace(EN, tier="tiny.en")) for i in range(20)]
         await settle()
-        assert len(fixture.tiny.calls) == 8
+        assert len(fixture.tiny.calls) == sent
         await stop(tasks)
 
     asyncio.run(run())
@@ -163,9 +167,14 @@ def test_chunks_leave_a_tier_that_has_lost_its_replicas() -> None:
         await settle()
         assert len(fixture.tiny.calls) == 4
         fixture.hear(snapshot(tiny=0))
+        fixture.hear(snapshot(tiny=0))
+        await settle()
+        assert len(fixture.tiny.calls) == 4, "a replica may miss a report"
+        fixture.hear(snapshot(tiny=0))
         await settle()
         assert not fixture.tiny.calls
         assert len(fixture.base.calls) == 4
+        assert fixture.base.order == [f"r/{i}/0" for i in (4, 5, 0, 1)]
         assert fixture.dispatcher.report().queued_s == {"tiny.en": 0.0, "base": 6 * CHUNK_S}
         while not all(task.done() for task in tasks):
             for key in list(fixture.base.calls):
@@ -173,6 +182,92 @@ def test_chunks_leave_a_tier_that_has_lost_its_replicas() -> None:
             await settle()
         assert {task.result().result.model for task in tasks} == {"base"}
         assert fixture.dispatcher.report().queued_s == {"tiny.en": 0.0, "base": 0.0}
+
+    asyncio.run(run())
+
+
+def test_a_board_that_has_just_begun_does_not_know_of_all_replicas() -> None:
+    async def run() -> None:
+        fixture = Fixture()
+        tasks = [fixture.send(i) for i in range(3)]
+        await settle()
+        for _ in range(5):
+            fixture.hear(replace(snapshot(tiny=0), settled=False))
+        await settle()
+        assert len(fixture.tiny.calls) == 3
+        await stop(tasks)
+
+    asyncio.run(run())
+
+
+def test_a_chunk_that_stays_keeps_no_other_from_moving() -> None:
+    """Of batch priority, or of who named the tier, behind those that need not wait elsewhere."""
+
+    async def run() -> None:
+        fixture = Fixture()
+        fixture.hear(snapshot(base=0))
+        batch = replace(EN, priority=Priority.BATCH, patience_s=600.0)
+        hurried = replace(EN, patience_s=0.01)
+        asks = (
+            [replace(EN, tier="tiny.en")] * 4 + [hurried] * 3 + [batch, replace(EN, tier="tiny.en")]
+        )
+        tasks = [fixture.send(i, ask, f"r{i}") for i, ask in enumerate(asks)]
+        await settle()
+        assert fixture.dispatcher.n_held("tiny.en") == 5
+        fixture.hear(snapshot(base=1))
+        await settle()
+        assert sorted(fixture.base.calls) == ["r4/4/0", "r5/5/0", "r6/6/0"]
+        assert fixture.dispatcher.n_held("tiny.en") == 2
+        await stop(tasks)
+
+    asyncio.run(run())
+
+
+def test_a_tier_that_is_away_is_no_mistake_of_the_caller() -> None:
+    """Chunks that wait for it, too, and reports go on; what nobody can do is one."""
+
+    async def run() -> None:
+        fixture = Fixture()
+        french = Ask("fr")
+        tasks = [fixture.send(i, french) for i in range(6)]
+        await settle()
+        fixture.base.calls["r/0/0"].set_exception(TierUnavailableError("gone"))
+        with pytest.raises(TierUnavailableError):
+            await tasks[0]
+        fixture.hear(snapshot())
+        assert fixture.dispatcher.report().queued_s["base"] == 5 * CHUNK_S
+        with pytest.raises(TierUnavailableError, match="'base' cannot be started"):
+            await fixture.send(9, french)
+        with pytest.raises(NoTierError):
+            await fixture.send(9, replace(french, above=BASE.quality))
+        await stop(tasks[1:])
+        assert fixture.dispatcher.report().queued_s == {"tiny.en": 0.0, "base": 0.0}
+
+    asyncio.run(run())
+
+
+def test_a_better_text_is_not_waited_for_where_no_tier_can_be_had() -> None:
+    async def run() -> None:
+        fixture = Fixture()
+        gone = snapshot(base=0)
+        fixture.hear(replace(gone, tiers=(gone.tiers[0], replace(gone.tiers[1], denied=True))))
+        with pytest.raises(TierUnavailableError, match="'base' cannot be had"):
+            await fixture.send(0, replace(EN, above=TINY.quality))
+
+    asyncio.run(run())
+
+
+def test_the_board_of_another_deployment_knows_other_tiers() -> None:
+    async def run() -> None:
+        fixture = Fixture()
+        new = TierState(replace(OTHER, name="new"), 100.0, ready=3)
+        fixture.hear(Snapshot((snapshot().tiers[0], new), 1, CHUNK_S))
+        task = fixture.send(0)
+        await settle()
+        fixture.tiny.answer("r/0/0")
+        assert (await task).result.model == "tiny.en"
+        base = next(s for s in fixture.dispatcher.all_states() if s.facts.name == "base")
+        assert base.ready == 0
 
     asyncio.run(run())
 
