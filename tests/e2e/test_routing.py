@@ -54,6 +54,7 @@ def test_the_choice_is_the_clusters(fleet: Cluster) -> None:
 
 @pytest.mark.chaos  # it takes a while until there was no work for long enough
 def test_a_tier_without_work_goes_to_sleep(fleet: Cluster) -> None:
+    assert models(ask(fleet, CLIP, model="tiny.en")) == {"tiny.en"}
     wait_for_replicas(fleet, "tiny.en", 0)
     decisions = cluster_state(fleet)["decisions"]
     assert [(d["before"], d["replicas"]) for d in decisions if d["tier"] == "tiny.en"][0] == (1, 0)

@@ -152,7 +152,9 @@ class Cluster:
         while True:
             status = yaml.safe_load(self.murmur("status", "--yaml").stdout) or {}
             replicas = status.get("deployments", {}).get(deployment, {}).get("replicas", {})
-            if status.get("status") == "RUNNING" and replicas.get("running", 0) == n:
+            running = status.get("status") == "RUNNING" and replicas.get("running", 0) == n
+            # Serve takes a moment to notice that a process has died.
+            if running and len(self.processes(deployment)) == n:
                 return
             assert time.monotonic() < deadline, status
             time.sleep(0.5)
