@@ -130,11 +130,6 @@ class Dispatcher:
         # Snapshots in a row that knew no replica of a tier.
         self._n_empty = dict.fromkeys(tiers, 0)
 
-    @property
-    def facts(self) -> list[TierFacts]:
-        """Of all tiers."""
-        return [state.facts for state in self._snapshot.tiers]
-
     def n_held(self, tier: str) -> int:
         """Chunks that wait here for a tier."""
         return len(self._held[tier])
@@ -143,8 +138,7 @@ class Dispatcher:
         """Decode a chunk on the tier that suits it. Cancelling this stops the decoding.
 
         Raises:
-            NoTierError: no tier can do what is asked.
-            TierUnavailableError: those that can are away.
+            NoTierError, TierUnavailableError: as of `choose`.
             ChunkLostError, RequestError, TierUnavailableError: as of `TierClient.decode`.
         """
         held = _Held(chunk, ask, asyncio.get_running_loop().create_future())
@@ -165,9 +159,20 @@ class Dispatcher:
 
         Raises:
             NoTierError: no tier can do what is asked.
-            TierUnavailableError: those that can are away.
+            TierUnavailableError: those that can are away; of a chunk that has a text already also
+                if none of them can be had.
         """
-        return self._route(ask)
+        states = self.states()
+        if ask.tier is not None:  # a caller who names it waits for it
+            states = list(self._snapshot.tiers)
+        try:
+            found = route(ask, states, self._snapshot.chunk_s)
+        except NoTierError:
+            away = route(ask, self._snapshot.tiers).tier  # raises if it is not that
+            raise TierUnavailableError(f"the tier {away!r} cannot be started") from None
+        if ask.above is not None and math.isinf(found.wait_s):
+            raise TierUnavailableError(f"the tier {found.tier!r} cannot be had")
+        return found.tier
 
     def report(self) -> IngressReport:
         """What the board is to be told now."""
@@ -217,25 +222,6 @@ class Dispatcher:
     def _is_down(self, tier: TierState, now: float) -> bool:
         return self._down_until.get(tier.facts.name, 0.0) > now
 
-    def _route(self, ask: Ask) -> str:
-        """
-        Raises:
-            NoTierError: no tier can do what is asked.
-            TierUnavailableError: those that can are away; of a chunk that has a text already also
-                if none of them can be had.
-        """
-        states = self.states()
-        if ask.tier is not None:  # a caller who names it waits for it
-            states = list(self._snapshot.tiers)
-        try:
-            found = route(ask, states, self._snapshot.chunk_s)
-        except NoTierError:
-            away = route(ask, self._snapshot.tiers).tier  # raises if it is not that
-            raise TierUnavailableError(f"the tier {away!r} cannot be started") from None
-        if ask.above is not None and math.isinf(found.wait_s):
-            raise TierUnavailableError(f"the tier {found.tier!r} cannot be had")
-        return found.tier
-
     def _count_arrival(self, held: _Held) -> None:
         self._n_chunks += 1
         self._chunks_s += held.audio_s
@@ -244,7 +230,7 @@ class Dispatcher:
             self._arrived_s[able] = self._arrived_s.get(able, 0.0) + held.audio_s
 
     def _place(self, held: _Held) -> None:
-        held.tier = self._route(held.ask)
+        held.tier = self.choose(held.ask)
         self._count(held, held.tier, 1)
         self._held[held.tier].put(held)
         self._pump(held.tier)
@@ -346,7 +332,7 @@ class Dispatcher:
             return False
         self._count(held, name, -1)  # it is not in its own way
         try:
-            there = self._route(held.ask)
+            there = self.choose(held.ask)
         except (NoTierError, TierUnavailableError):
             there = name  # what it was sent to will tell
         finally:

@@ -54,6 +54,8 @@ _PROBE_WAIT_S = 0.8
 """Kubernetes waits for a second."""
 _PROBE_PRIORITY = -1_000
 _BOARD_WAIT_S = 5.0
+_STARTS = 3.0
+"""Cold starts that a tier may take until it is taken for down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +113,6 @@ class _Task:
     wanted: TranscriptionOptions
     detect: bool
     ask: Ask
-
-
-_STARTS = 3.0
-"""Cold starts that a tier may take until it is taken for down."""
 
 
 class Ingress:

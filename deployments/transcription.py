@@ -231,7 +231,7 @@ class Transcription:
         return self._judge(part, result)
 
     def give_up(self, key: str) -> Progress | None:
-        """Make do with the text that a chunk had before it went to a better tier, which is away.
+        """Make do with the text that a chunk has already: the better tier that it went to is away.
 
         Args:
             key: of a chunk whose result is awaited, without the attempt.
@@ -240,9 +240,12 @@ class Transcription:
             None: it has no text.
         """
         part = self._in_flight[key]
-        if part.doubted is None:
+        if part.above is None:  # nothing was tried yet, or its caller named the tier
             return None
         del self._in_flight[key]
+        if part.tried:
+            return self._settle(part, best_result(part.tried, self.options.fallback))
+        assert part.doubted is not None, "a chunk goes up because of a result"
         self.escalations[:] = [each for each in self.escalations if each is not part.escalation]
         if self.language is None:
             self.language = part.doubted.language
@@ -342,7 +345,7 @@ class Transcription:
         if part.lower is not None and prefers(part.lower, result):
             result = part.lower
         part.tried, part.n_done = [], part.n_done + 1
-        part.above = part.lower = part.doubted = None
+        part.above = part.lower = part.doubted = part.escalation = None
         if not is_silence(result, self.options.fallback):
             self._keep(part, result)
         if not part.rest:

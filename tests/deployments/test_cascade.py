@@ -11,7 +11,7 @@ from deployments.messages import Chunk, ChunkResult, Escalation, key_of_chunk
 from deployments.transcription import Progress, Transcription, TranscriptionOptions
 from engine import DecodingOptions
 from tests.deployments.test_router import BASE, LARGE, TINY
-from tests.deployments.test_transcription import begin, result, speech  # noqa: F401
+from tests.deployments.test_transcription import begin, result
 
 LADDER = Ladder((TINY, BASE, LARGE))
 SOUND = " one two three four five six seven eight nine ten eleven twelve"
@@ -87,7 +87,7 @@ def only(progress: Progress) -> Chunk:
     return chunk
 
 
-def test_a_doubted_chunk_climbs_until_it_looks_right(speech: np.ndarray) -> None:  # noqa: F811
+def test_a_doubted_chunk_climbs_until_it_looks_right(speech: np.ndarray) -> None:
     transcription, chunks = begin(speech, ladder=LADDER)
     assert {chunk.above for chunk in chunks} == {None}
     second = only(transcription.accept(answer(chunks[0], "tiny.en", avg_logprob=-0.6)))
@@ -108,7 +108,7 @@ def test_a_doubted_chunk_climbs_until_it_looks_right(speech: np.ndarray) -> None
     assert transcription.done
 
 
-def test_at_the_top_it_is_tried_hotter_and_stays_there(speech: np.ndarray) -> None:  # noqa: F811
+def test_at_the_top_it_is_tried_hotter_and_stays_there(speech: np.ndarray) -> None:
     transcription, chunks = begin(speech, ladder=LADDER)
     chunk = only(transcription.accept(answer(chunks[0], "tiny.en", avg_logprob=-2.0)))
     hotter = only(transcription.accept(answer(chunk, "large", avg_logprob=-2.0)))
@@ -124,7 +124,7 @@ def test_at_the_top_it_is_tried_hotter_and_stays_there(speech: np.ndarray) -> No
     assert {segment.model for segment in progress.segments} == {"large"}
 
 
-def kept(speech: np.ndarray, *answers: tuple[str, dict[str, object]]) -> set[str]:  # noqa: F811
+def kept(speech: np.ndarray, *answers: tuple[str, dict[str, object]]) -> set[str]:
     """Models of the first chunk's segments, after these answers to it."""
     transcription, chunks = begin(speech, ladder=LADDER)
     chunk = chunks[0]
@@ -136,7 +136,7 @@ def kept(speech: np.ndarray, *answers: tuple[str, dict[str, object]]) -> set[str
 
 
 def test_where_the_larger_model_is_less_sure_the_smaller_ones_text_stays(
-    speech: np.ndarray,  # noqa: F811
+    speech: np.ndarray,
 ) -> None:
     ladder = (("tiny.en", {"avg_logprob": -0.5}), ("base", {"avg_logprob": -0.4}))
     assert kept(speech, *ladder, ("large", {"avg_logprob": -0.3})) == {"large"}
@@ -149,7 +149,7 @@ def test_where_the_larger_model_is_less_sure_the_smaller_ones_text_stays(
 
 
 def test_a_text_is_made_do_with_where_no_better_tier_is_there(
-    speech: np.ndarray,  # noqa: F811
+    speech: np.ndarray,
 ) -> None:
     transcription, chunks = begin(speech, ladder=LADDER)
     first, second, *_ = chunks
@@ -165,7 +165,15 @@ def test_a_text_is_made_do_with_where_no_better_tier_is_there(
     assert transcription.transcript().escalations == (Escalation("tiny.en", "probability"),)
 
 
-def test_a_doubted_language_is_told_anew(speech: np.ndarray) -> None:  # noqa: F811
+def test_a_text_at_the_top_is_made_do_with_where_the_top_goes_away(speech: np.ndarray) -> None:
+    """In the middle of its hotter attempts, and though no smaller model had tried before."""
+    transcription, chunks = begin(speech, ladder=LADDER)
+    hotter = only(transcription.accept(answer(chunks[0], "large", avg_logprob=-2.0)))
+    progress = transcription.give_up(key_of_chunk(hotter.key))
+    assert progress is not None and {s.model for s in progress.segments} == {"large"}
+
+
+def test_a_doubted_language_is_told_anew(speech: np.ndarray) -> None:
     """The better model may hear another one; a language that the caller named stays."""
     clip = speech[: 5 * 16_000]
     for named, asked in ((None, None), ("en", "en")):
@@ -180,7 +188,7 @@ def test_a_doubted_language_is_told_anew(speech: np.ndarray) -> None:  # noqa: F
         assert transcription.transcript().language == (named or "fr")
 
 
-def test_a_chunk_that_was_sent_past_a_tier_climbs_from_there(speech: np.ndarray) -> None:  # noqa: F811
+def test_a_chunk_that_was_sent_past_a_tier_climbs_from_there(speech: np.ndarray) -> None:
     """A full tier's chunks go to the next one, which may be doubted in its turn."""
     transcription, chunks = begin(speech, ladder=LADDER)
     chunk = only(transcription.accept(answer(chunks[0], "base", avg_logprob=-0.9)))

@@ -55,13 +55,6 @@ def decode(engine: EngineThread) -> Decode:
     return decode
 
 
-@pytest.fixture(scope="module")
-def speech(clips: dict[str, np.ndarray]) -> np.ndarray:
-    """Speech with pauses, about half a minute."""
-    pause = np.zeros(16_000, np.int16)
-    return np.concatenate([part for clip in clips.values() for part in (clip, pause)])
-
-
 def options() -> TranscriptionOptions:
     from deployments.chunking import ChunkingOptions
 

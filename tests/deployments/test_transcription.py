@@ -29,13 +29,6 @@ def result(key: str, *segments: tuple[float, float | None, str], **changes: obje
     return ChunkResult(**(values | changes))  # type: ignore[arg-type]
 
 
-@pytest.fixture(scope="module")
-def speech(clips: dict[str, np.ndarray]) -> np.ndarray:
-    """The clips with second-long pauses: 30 s."""
-    pause = np.zeros(SAMPLE_RATE, np.int16)
-    return np.concatenate([part for clip in clips.values() for part in (clip, pause)])
-
-
 def begin(
     speech: np.ndarray, *, detect: bool = False, **options: object
 ) -> tuple[Transcription, list[Chunk]]:
