@@ -165,6 +165,15 @@ def test_a_text_is_made_do_with_where_no_better_tier_is_there(
     assert transcription.transcript().escalations == (Escalation("tiny.en", "probability"),)
 
 
+def test_a_text_that_was_but_unsure_goes_before_a_loop(speech: np.ndarray) -> None:
+    transcription, chunks = begin(speech, ladder=LADDER)
+    higher = only(transcription.accept(answer(chunks[0], "tiny.en", avg_logprob=-0.5)))
+    looped = answer(higher, "base", compression_ratio=3.0, avg_logprob=-0.1)
+    top = only(transcription.accept(looped))
+    progress = transcription.give_up(key_of_chunk(top.key))
+    assert progress is not None and {s.model for s in progress.segments} == {"tiny.en"}
+
+
 def test_a_text_at_the_top_is_made_do_with_where_the_top_goes_away(speech: np.ndarray) -> None:
     """In the middle of its hotter attempts, and though no smaller model had tried before."""
     transcription, chunks = begin(speech, ladder=LADDER)

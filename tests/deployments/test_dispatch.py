@@ -252,7 +252,7 @@ def test_a_better_text_is_not_waited_for_where_no_tier_can_be_had() -> None:
         gone = snapshot(base=0)
         fixture.hear(replace(gone, tiers=(gone.tiers[0], replace(gone.tiers[1], denied=True))))
         with pytest.raises(TierUnavailableError, match="'base' cannot be had"):
-            await fixture.send(0, replace(EN, above=TINY.quality))
+            await asyncio.wait_for(fixture.send(0, replace(EN, above=TINY.quality)), 5)
 
     asyncio.run(run())
 
