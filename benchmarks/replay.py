@@ -6,7 +6,8 @@ One tier of tiny.en, of one replica or two with a core and a slot each, under bu
 keep up with. Compared is how long chunks wait for a slot, from their arrival in the ingress on
 (`held` and `waiting` of the server's own timing). The simulator is given when requests came, how
 long each was in its slot, for the speed of this machine changes with what else runs on it, what the
-board took a replica's speed for, and how long a replica takes to come, measured before the trace.
+board took a replica's speed for, and, measured before the trace, how long a replica takes to come
+and how long a slot is empty between two chunks although others wait.
 All else it has to find out itself, with the cluster's own router and autoscaler: which chunk goes
 where and when, and when there are how many replicas. Prints a row for each seed, then one JSON
 line.
@@ -49,10 +50,12 @@ class Machine:
     Attributes:
         rtfx: of one of two full replicas.
         cold_start_s: from the decision for a second replica to its first report.
+        between_s: that a slot of a full replica is empty from one chunk to the next.
     """
 
     rtfx: float
     cold_start_s: float
+    between_s: float
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = {"tiers": [tier], "autoscaling": {"down_delay_s": DOWN_DELAY_S}}
     with serving(settings) as url:
         machine, played = asyncio.run(_play(url, options))
-    print(f"{machine.rtfx:.1f} RTFx a replica, the second after {machine.cold_start_s:.1f} s")
+    print(
+        f"{machine.rtfx:.1f} RTFx a replica, the second after {machine.cold_start_s:.1f} s, "
+        f"{1000 * machine.between_s:.0f} ms between chunks"
+    )
     rows = [
         Row(seed, waits, _simulate(machine, trace, told_rtfx, options))
         for seed, trace, waits, told_rtfx in played
@@ -128,13 +134,13 @@ async def _play(url: str, options: argparse.Namespace) -> tuple[Machine, list[An
 async def _measure(client: httpx2.AsyncClient) -> Machine:
     clip = _clip()
     await _post(client, clip)
-    stop, counted = time.perf_counter() + 600.0, 0
+    stop = time.perf_counter() + 600.0
+    slots_s: list[float] = []
 
     async def work() -> None:
-        nonlocal counted
         while time.perf_counter() < stop:
-            await _post(client, clip)
-            counted += 1
+            _, took_s = await _post(client, clip)
+            slots_s.append(took_s)
 
     workers = [asyncio.create_task(work()) for _ in range(8)]
     while (await _tier(client))["target_replicas"] != 2:
@@ -143,12 +149,14 @@ async def _measure(client: httpx2.AsyncClient) -> Machine:
     await _wait_for(client, 2)
     cold_start_s = time.perf_counter() - decided
     await asyncio.sleep(5.0)
-    before, since = counted, time.perf_counter()
+    before, since = len(slots_s), time.perf_counter()
     await asyncio.sleep(_FULL_S)
-    rtfx = (counted - before) * CLIP_S / (time.perf_counter() - since) / 2
+    counted = slots_s[before:]
+    chunk_s = 2 * (time.perf_counter() - since) / len(counted)
     stop = 0.0
     await asyncio.gather(*workers)
-    return Machine(rtfx, cold_start_s)
+    between_s = max(0.0, chunk_s - statistics.mean(counted))
+    return Machine(CLIP_S / chunk_s, cold_start_s, between_s)
 
 
 def _trace(seed: int, machine: Machine, options: argparse.Namespace) -> list[Arrival]:
@@ -214,7 +222,8 @@ def _simulate(
         slots=1,
         cold_start_s=COLD_START_S,
     )
-    rtfx = CLIP_S / statistics.mean(took_s for _, took_s in served)
+    busy_s = [took_s + machine.between_s for _, took_s in served]
+    rtfx = CLIP_S / statistics.mean(busy_s)
     tier = SimTier(facts, rtfx, starts_after_s=machine.cold_start_s, told_rtfx=told_rtfx)
     policy = Murmur(
         "murmur",
@@ -223,7 +232,10 @@ def _simulate(
         escalates=False,
         chunk_s=CLIP_S,
     )
-    trace = [arrival._replace(work_s=took_s * rtfx) for arrival, took_s in served]
+    trace = [
+        arrival._replace(work_s=seconds * rtfx)
+        for (arrival, _), seconds in zip(served, busy_s, strict=True)
+    ]
     run = Run([tier], policy, 0, 0.0, 60.0 * options.minutes, node_linger_s=0.0)
     outcome = run.play(trace)
     changes = [(at_s, n) for at_s, _, n in run.changes]

@@ -107,13 +107,13 @@ def tiers_of(max_replicas: int) -> list[SimTier]:
 def contenders() -> list[Contender]:
     return [
         Contender("murmur", partial(_murmur, "murmur")),
-        Contender("murmur, turbo and large", partial(_murmur, "murmur, turbo and large"),
+        Contender("murmur: turbo and large", partial(_murmur, "murmur: turbo and large"),
                   only=("turbo", "large")),
         Contender("no cascade", partial(_murmur, "no cascade", Quality.FAST, False)),
         Contender("no prices", partial(_murmur, "no prices", Quality.BALANCED, True, False)),
         Contender("large alone", partial(_murmur, "large alone", Quality.BEST, False),
                   only=("large",)),
-        Contender("large alone, Ray's policy", _ray, only=("large",)),
+        Contender("large alone: Ray's policy", _ray, only=("large",)),
     ]  # fmt: skip
 
 

@@ -182,17 +182,21 @@ class SimCluster:
 
     Args:
         node_linger_s: that a node is paid for after its replica has gone.
+        hears_s: how often an ingress hears of replicas: a new one gets chunks from then on.
 
     Attributes:
         waits: seconds that each chunk waited for its slot, each time that it got one.
     """
 
-    def __init__(self, tiers: list[SimTier], seed: int, node_linger_s: float) -> None:
+    def __init__(
+        self, tiers: list[SimTier], seed: int, node_linger_s: float, hears_s: float
+    ) -> None:
         self._rng = np.random.default_rng([seed, 1])
         self.tiers = {tier.facts.name: TierNow(tier, self._rng) for tier in tiers}
         self.waits = {priority: array("f") for priority in PRIORITIES}
         self.now = 0.0
         self._linger_s = node_linger_s
+        self._hears_s = hears_s
         self._events: list[tuple[float, int, int, _Replica]] = []
         self._last_id = 0
 
@@ -235,7 +239,8 @@ class SimCluster:
         for _ in range(len(staying), room):
             replica = _Replica(there, now)
             there.replicas[replica] = None
-            self._push(now + there.spec.start_s, _READY, replica)
+            heard_s = self._hears_s * self._rng.random()
+            self._push(now + there.spec.start_s + heard_s, _READY, replica)
         # Those that are not there yet first, then the idlest.
         staying.sort(key=lambda r: (r.is_ready, len(r.running)))
         for replica in staying[: max(0, len(staying) - target)]:

@@ -138,7 +138,7 @@ class RayDefault:
         up_delay_s: float = 30.0,
         down_delay_s: float = 600.0,
     ) -> None:
-        self.name = f"{tier} alone, Ray's policy"
+        self.name = f"{tier} alone: Ray's policy"
         self._tier = tier
         self._target = target
         self._look_back_s = look_back_s

@@ -13,6 +13,7 @@ from deployments.autoscaling import ArrivalRates
 from deployments.fleet import Priority, TierState
 
 TICK_S = 1.0
+"""Between reports, and between decisions: what is decided on is the last tick's."""
 NODE_LINGER_S = 60.0
 """That a node is paid for after its replica has gone."""
 _MOVED_A_TICK = 10_000
@@ -74,7 +75,7 @@ class Run:
         batch_objective_s: float = 3600.0,
         node_linger_s: float = NODE_LINGER_S,
     ) -> None:
-        self.cluster = SimCluster(tiers, seed, node_linger_s)
+        self.cluster = SimCluster(tiers, seed, node_linger_s, hears_s=TICK_S)
         self.policy = policy
         self._begins_s, self._ends_s = begins_s, ends_s
         self._objective_s = objective_s
@@ -84,6 +85,7 @@ class Run:
         self._doubts: list[float] = []
         self._arrivals: ArrivalRates[Kind] = ArrivalRates()
         self._firsts: dict[Kind, TierNow] = {}
+        self._reported: tuple[list[TierState], dict[Kind, float]] = ([], {})
         self._errors = 0.0
         self._kept_s = 0.0
         self._n_chunks = 0
@@ -174,8 +176,10 @@ class Run:
             self.cluster.reset()
             self._errors = self._kept_s = 0.0
             self._n_chunks = self._n_escalated = 0
-        rates = self._arrivals.at(now)
-        for name, target in self.policy.targets(self._states(), rates, now).items():
+        states, rates = self._reported
+        self._reported = self._states(), self._arrivals.at(now)
+        targets = self.policy.targets(states, rates, now) if states else {}
+        for name, target in targets.items():
             if target != self.cluster.tiers[name].target:
                 self.changes.append((now, name, target))
             if target != self.cluster.tiers[name].target or self._is_short(name):
