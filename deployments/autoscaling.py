@@ -143,7 +143,7 @@ def decide(
         chunk_s: audio of a chunk, on average.
     """
     known = {t.facts.name: _seen(t, memory.get(t.facts.name), now, options) for t in tiers}
-    denied = {name for name, seen in known.items() if seen.ready[0][1] < seen.targets[0][1]}
+    denied = _denied(tiers, known)
     limits = {t.facts.name: t.facts.max_replicas for t in tiers}
     backlogs = {t.facts.name: _backlog(t, options, chunk_s) for t in tiers}
     asked, loads = _needs(tiers, demands, limits, backlogs, options)
@@ -183,6 +183,14 @@ def _seen(
         ready=_most([(at, n) for at, n in memory.ready if at > since], now, tier.ready),
         targets=tuple((at, n) for at, n in memory.targets if at > since) or (last,),
     )
+
+
+def _denied(tiers: Sequence[TierState], known: Mapping[str, TierMemory]) -> set[str]:
+    """Tiers that get no more replicas: those that were asked for did not come, or those of another
+    tier on the same machines."""
+    short = {name for name, seen in known.items() if seen.ready[0][1] < seen.targets[0][1]}
+    machines = {t.facts.machine for t in tiers if t.facts.name in short} - {""}
+    return short | {t.facts.name for t in tiers if t.facts.machine in machines}
 
 
 def _most(pairs: Iterable[tuple[float, int]], now: float, n: int) -> tuple[tuple[float, int], ...]:

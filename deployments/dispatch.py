@@ -9,8 +9,8 @@ import asyncio
 import logging
 import math
 import time
-from collections import OrderedDict, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from deployments.errors import NoTierError, TierUnavailableError
@@ -31,6 +31,8 @@ _EMPTY_SNAPSHOTS = 3
 """A tier of which so many in a row know no replica has lost them all."""
 _DOWN_S = 60.0
 """A tier that could not be started is left out for so long."""
+_AGING_S = 30.0
+"""A priority that gets nothing for so long rises by a step, as in the engine's queue."""
 
 
 @dataclass(eq=False, slots=True)
@@ -57,12 +59,14 @@ class _Held:
 
 
 class HeldQueue:
-    """Held chunks of one tier: by priority, and in each of these requests take turns."""
+    """Held chunks of one tier: by priority, which rises while none of its chunks is taken, so that
+    none starves; of the same priority requests take turns."""
 
     def __init__(self) -> None:
         self._turns: dict[Priority, OrderedDict[str, deque[_Held]]] = {
             priority: OrderedDict() for priority in Priority
         }
+        self._unserved_since = dict.fromkeys(Priority, 0.0)
         self._n = 0
 
     def __len__(self) -> int:
@@ -70,12 +74,25 @@ class HeldQueue:
 
     def put(self, held: _Held) -> None:
         turns = self._turns[held.ask.priority]
+        if not turns:
+            self._unserved_since[held.ask.priority] = time.monotonic()
         turns.setdefault(held.chunk.request_id, deque()).append(held)
         self._n += 1
 
-    def pop(self) -> _Held:
-        """The next one."""
-        turns = next(turns for turns in self._turns.values() if turns)
+    def pop(self, may: Callable[[Priority], bool] = lambda priority: True) -> _Held | None:
+        """The next one of the priorities that may be taken; None if there is none."""
+        now = time.monotonic()
+
+        def aged(priority: Priority) -> tuple[int, int]:
+            steps = int((now - self._unserved_since[priority]) / _AGING_S)
+            return priority.rank - steps, priority.rank
+
+        waiting = [p for p, turns in self._turns.items() if turns and may(p)]
+        if not waiting:
+            return None
+        chosen = min(waiting, key=aged)
+        self._unserved_since[chosen] = now
+        turns = self._turns[chosen]
         request, chunks = turns.popitem(last=False)
         held = chunks.popleft()
         if chunks:
@@ -122,6 +139,7 @@ class Dispatcher:
         self._heard: IngressReport = IngressReport()
         self._held = {name: HeldQueue() for name in tiers}
         self._sent: dict[str, set[_Held]] = {name: set() for name in tiers}
+        self._n_sent: dict[str, Counter[Priority]] = {name: Counter() for name in tiers}
         self._queued_s = dict.fromkeys(tiers, 0.0)
         self._batch_s = dict.fromkeys(tiers, 0.0)
         self._arrived_s: dict[tuple[str, ...], float] = {}
@@ -239,27 +257,34 @@ class Dispatcher:
         amounts = self._batch_s if held.ask.priority is Priority.BATCH else self._queued_s
         amounts[tier] = max(0.0, amounts[tier] + sign * held.audio_s)
 
-    def _room(self, name: str) -> int:
-        """Chunks that may still be sent. To a tier without replicas a batch, for whichever replica
-        comes first."""
+    def _room(self, name: str, priority: Priority) -> int:
+        """Chunks of a priority that may still be sent. Those of lower ones take none of it: a
+        replica gives its slots by priority, too. To a tier without replicas a batch, for whichever
+        replica comes first."""
         state = next(t for t in self._snapshot.tiers if t.facts.name == name)
         slots = state.facts.slots
         capacity = state.ready * slots * _LOOKAHEAD
-        told_s = self._heard.queued_s.get(name, 0.0) + self._heard.batch_s.get(name, 0.0)
-        others = max(0.0, state.queued_s + state.batch_s - told_s) / self._snapshot.chunk_s
+        others_s = max(0.0, state.queued_s - self._heard.queued_s.get(name, 0.0))
+        if priority is Priority.BATCH:
+            others_s += max(0.0, state.batch_s - self._heard.batch_s.get(name, 0.0))
+        others = others_s / self._snapshot.chunk_s
         share = max(capacity / self._snapshot.n_ingresses, capacity - others)
-        return max(slots, round(share)) - len(self._sent[name])
+        sent = sum(n for p, n in self._n_sent[name].items() if p.rank <= priority.rank)
+        return max(slots, round(share)) - sent
 
     def _pump(self, name: str) -> None:
         """Send held chunks for which there is room."""
         queue = self._held[name]
-        room = self._room(name)
-        while len(queue) and room > 0:
-            held = queue.pop()
+        if not len(queue):
+            return
+        room = {priority: self._room(name, priority) for priority in Priority}
+        while (held := queue.pop(lambda priority: room[priority] > 0)) is not None:
             self._sent[name].add(held)
+            self._n_sent[name][held.ask.priority] += 1
             held.sent_s = time.monotonic()
             held.sending = asyncio.create_task(self._send(held, name))
-            room -= 1
+            for priority in Priority:
+                room[priority] -= priority.rank >= held.ask.priority.rank
 
     async def _send(self, held: _Held, name: str) -> None:
         try:
@@ -281,6 +306,7 @@ class Dispatcher:
     def _unsend(self, held: _Held, name: str) -> None:
         if held in self._sent[name]:
             self._sent[name].discard(held)
+            self._n_sent[name][held.ask.priority] -= 1
             self._count(held, name, -1)
 
     def _go_elsewhere(self, held: _Held, name: str, error: TierUnavailableError) -> None:

@@ -47,10 +47,12 @@ class TierFacts:
             and only who names the tier gets it.
         languages: ISO codes; None: all.
         translates: whether it gives English text for other languages.
-        accelerator: class of its devices; what cannot be had is the class.
+        accelerator: class of its devices.
         usd_per_hour: of a replica, all its devices together.
         slots: chunks that a replica decodes at once.
         cold_start_s: from the wish for a replica to its first chunk, a node's start included.
+        machine: what a replica asks of Ray, in any words; what cannot be had for one tier cannot be
+            had for others that ask for the same. Empty: no other does.
     """
 
     name: str
@@ -63,6 +65,7 @@ class TierFacts:
     max_replicas: int
     slots: int
     cold_start_s: float
+    machine: str = ""
 
     def can(self, language: str | None, task: str) -> bool:
         """Whether its model does a task in a language; None: it has to tell the language itself."""

@@ -15,6 +15,8 @@ from typing import Any, NoReturn
 
 import ray
 import torch
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from deployments import metrics
@@ -125,12 +127,14 @@ class Replica:
         tags = {"tier": self._spec.name}
         self._slots.set(self._spec.max_slots, tags)
         sender, before = uuid.uuid4().hex, self._engine.load
+        telling: asyncio.Task[None] | None = None
         while True:
             load = self._engine.load
             self._speed.tick(load.n_running, load.n_waiting, time.monotonic())
             report = ReplicaReport(self._speed.rtfx, load.n_running, load.n_waiting)
-            # Not waited for: a board that is lost hears the next one.
-            self._board.report_replica.remote(self._spec.name, sender, report)
+            # Not waited for, but for no more than one: while the board is away they would pile up.
+            if telling is None or telling.done():
+                telling = asyncio.create_task(self._tell(sender, report))
             await asyncio.sleep(_REPORT_PERIOD_S)
             load = self._engine.load
             self._in_use.set(load.n_running, tags)
@@ -138,6 +142,12 @@ class Replica:
             if load.n_steps > before.n_steps:
                 self._fill.observe(_fill(before, load) / self._spec.max_slots, tags)
             before = load
+
+    async def _tell(self, sender: str, report: ReplicaReport) -> None:
+        try:
+            await self._board.report_replica.remote(self._spec.name, sender, report)
+        except (RayError, RayServeException) as error:
+            logger.warning("the board does not answer: %s", error)
 
 
 def _fill(before: EngineLoad, after: EngineLoad) -> float:

@@ -11,6 +11,7 @@ from engine.config import CHUNK_LENGTH_S
 from engine.model_sizes import known_sizes, short_name
 from engine.parallel.cost import Workload, stage_costs
 from serve.config import ConfigError, TierSettings
+from serve.tier_placement import tier_placement
 from serve.tier_spec import tier_spec
 
 _QUALITIES = {
@@ -67,6 +68,7 @@ def tier_facts(tier: TierSettings) -> TierFacts:
         max_replicas=tier.max_replicas,
         slots=tier.batch_size,
         cold_start_s=cold_start_s,
+        machine=str(tier_placement(tier)),
     )
 
 

@@ -121,6 +121,18 @@ class TestExamples:
         clock.tick(demand)  # they come
         assert clock.run(OPTIONS.down_delay_s + STEP_S, demand)[-1] == 3
 
+    def test_what_another_tier_does_not_get_is_not_asked_for_again(self) -> None:
+        """base's machines are those that tiny.en waits for: the work goes to large at once."""
+        tiny, base = (
+            replace(t, facts=replace(t.facts, machine="a T4"), ready=n)
+            for t, n in ((TINY_NOW, 0), (BASE_NOW, 1))
+        )
+        clock = Clock([tiny, base, LARGE_NOW])
+        demand = [Demand(("tiny.en", "base", "large"), 600.0)]
+        clock.run(OPTIONS.patience * TINY.cold_start_s, demand, gone="tiny.en")
+        targets = clock.tick(demand, gone="tiny.en")
+        assert targets == {"tiny.en": 2, "base": 1, "large": 7}
+
     def test_the_part_that_comes_is_counted_on(self) -> None:
         """One of two: 300 of 600 s/s are left for base, at 150 a replica."""
         clock = Clock([replace(TINY_NOW, ready=1), BASE_NOW])

@@ -325,6 +325,13 @@ def held(index: int, request: str, priority: Priority = Priority.INTERACTIVE) ->
     return _Held(chunk(index, request), replace(EN, priority=priority), future)
 
 
+def keys_of(queue: HeldQueue) -> list[str]:
+    found = []
+    while (taken := queue.pop()) is not None:
+        found.append(taken.chunk.key)
+    return found
+
+
 def test_requests_take_turns_and_priorities_go_first() -> None:
     queue = HeldQueue()
     for index in range(3):
@@ -336,5 +343,46 @@ def test_requests_take_turns_and_priorities_go_first() -> None:
     queue.put(gone)
     assert [h.chunk.key for h in queue.last_first()][0] == "c/0/0"
     assert queue.remove(gone) and not queue.remove(gone)
-    keys = [queue.pop().chunk.key for _ in range(len(queue))]
-    assert keys == ["d/0/0", "a/0/0", "b/0/0", "a/1/0", "a/2/0", "c/0/0"]
+    assert keys_of(queue) == ["d/0/0", "a/0/0", "b/0/0", "a/1/0", "a/2/0", "c/0/0"]
+
+
+def test_a_priority_that_gets_nothing_rises(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batch work is 20 steps of 30 s behind: then one of it goes, and it is last again."""
+    now = 1000.0
+    monkeypatch.setattr("deployments.dispatch.time.monotonic", lambda: now)
+    queue = HeldQueue()
+    for index in range(2):
+        queue.put(held(index, "night", Priority.BATCH))
+    for index in range(4):
+        queue.put(held(index, "day"))
+    taken = []
+    for now in (1000.0, 1620.0, 1640.0, 1641.0, 2260.0, 2280.0):  # noqa: B007
+        assert (next_one := queue.pop()) is not None
+        taken.append(next_one.chunk.key)
+    assert taken == ["day/0/0", "day/1/0", "night/0/0", "day/2/0", "day/3/0", "night/1/0"]
+
+
+def test_what_was_sent_of_a_lower_priority_is_in_nobodys_way() -> None:
+    """A replica gives its slots by priority, so that nothing more urgent has to wait here."""
+
+    async def run() -> None:
+        fixture = Fixture()
+        tiny = replace(EN, tier="tiny.en")
+        batch, urgent = (replace(tiny, priority=p) for p in (Priority.BATCH, Priority.REALTIME))
+        tasks = [fixture.send(i, batch, "night") for i in range(6)]
+        await settle()
+        tasks += [fixture.send(i, tiny, "day") for i in range(6)]
+        tasks += [fixture.send(0, urgent, "now")]
+        await settle()
+        assert fixture.tiny.order == (
+            [f"night/{i}/0" for i in range(4)] + [f"day/{i}/0" for i in range(4)] + ["now/0/0"]
+        )
+        for key in ("night/0/0", "now/0/0", "day/0/0"):
+            fixture.tiny.answer(key)
+            await settle()
+        # Four of those by day and night together were too many already.
+        assert fixture.tiny.order[9:] == ["day/4/0"]
+        await stop(tasks)
+        assert fixture.dispatcher.report().batch_s["tiny.en"] == 0.0
+
+    asyncio.run(run())
