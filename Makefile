@@ -15,7 +15,8 @@ stop:  ## end what `make run` started
 	$(BIN)/murmur down
 
 test: .venv/.dev  ## the tests that need nothing but this repository
-	$(BIN)/python -m pytest -m "not speech and not gpu and not chaos and not sharded"
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadgroup \
+		-m "not speech and not gpu and not chaos and not sharded"
 
 test-chaos: .venv/.dev  ## replicas, ranks and nodes that die, chunks that kill, overload; an hour
 	MURMUR_TEST_KILLS=20 $(BIN)/python -m pytest -m chaos

@@ -22,6 +22,15 @@ settings.register_profile("murmur", deadline=None)
 settings.load_profile("murmur")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where tests run in several processes: all on the cluster in one of them, which is the longest
+    part and begins first, and of other tests those of a file."""
+    items.sort(key=lambda item: item.path.parent.name != "e2e")
+    for item in items:
+        is_served = item.path.parent.name == "e2e"
+        item.add_marker(pytest.mark.xdist_group("cluster" if is_served else item.path.stem))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _two_threads() -> Iterator[None]:
     before = torch.get_num_threads()
