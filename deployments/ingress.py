@@ -20,7 +20,7 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from deployments import metrics
+from deployments.accounting import Accounts, RequestRecord, outcome_of
 from deployments.admission import Admission, Ticket
 from deployments.audio_io import AudioLimits, Samples, Source
 from deployments.board import TICK_S
@@ -28,21 +28,20 @@ from deployments.cascade import CascadeOptions, Ladder
 from deployments.dispatch import Dispatcher
 from deployments.errors import (
     DeadlineError,
-    DeploymentError,
     NotAudioError,
     OptionError,
     TierUnavailableError,
     UnknownModelError,
 )
 from deployments.fleet import Priority, Quality, TierFacts
-from deployments.messages import Chunk, Escalation, Pcm, Transcript, TranscriptSegment
+from deployments.messages import Chunk, Pcm, Transcript, TranscriptSegment
 from deployments.options import AUTO, TranscribeOptions
 from deployments.remote import RemoteRun, Work
 from deployments.router import Ask, candidates
 from deployments.tier import TierInfo
 from deployments.tier_client import STALLED_AFTER_S, ChunkLostError, Decoded, TierClient
 from deployments.transcription import Transcription, TranscriptionOptions
-from engine import ALL_LANGUAGES, SAMPLE_RATE, DecodingOptions, RequestError
+from engine import ALL_LANGUAGES, SAMPLE_RATE, DecodingOptions
 
 logger = logging.getLogger("ray.serve")
 
@@ -147,21 +146,11 @@ class Ingress:
         self.board = board
         self._name = uuid.uuid4().hex
         self._reporting: asyncio.Task[None] | None = None
-        self._facts = {facts.name: facts for facts in routing.facts}
         self.admission = Admission(limits.max_requests, limits.max_queued_audio_s)
         self._threads = ThreadPoolExecutor(_READ_THREADS, "murmur-read")
         self._asleep = asleep
         self._probes: dict[str, asyncio.Task[None]] = {}
-        self._queued = metrics.QUEUED_AUDIO.gauge()
-        self._requests = metrics.REQUESTS.counter()
-        self._audio = metrics.AUDIO.counter()
-        self._latency = metrics.REQUEST_LATENCY.histogram()
-        self._rtfx = metrics.RTFX.histogram()
-        self._stages = metrics.STAGE_LATENCY.histogram()
-        self._retried = metrics.CHUNKS_RETRIED.counter()
-        self._escalated = metrics.CHUNKS_ESCALATED.counter()
-        self._device = metrics.DEVICE_SECONDS.counter()
-        self._cost = metrics.COST.counter()
+        self._accounts = Accounts({facts.name: facts for facts in routing.facts})
 
     async def check_health(self) -> None:
         """Called by Serve, the first time when this process has begun."""
@@ -222,7 +211,7 @@ class Ingress:
             request_id: for the log.
             ticket: of a request that was admitted already; it is closed at the end.
         """
-        record = _Record(request_id or uuid.uuid4().hex, options)
+        record = RequestRecord(request_id or uuid.uuid4().hex, options)
         try:
             with ticket or self.admission.admit() as ticket:
                 name = self.resolve(options.model)
@@ -235,7 +224,7 @@ class Ingress:
                         yield event
         except BaseException as error:
             if not record.finished:  # a consumer may close this behind the last event
-                record.outcome = _outcome(error)
+                record.outcome = outcome_of(error)
             raise
         finally:
             self._account(record)
@@ -259,7 +248,7 @@ class Ingress:
 
     def account_refusal(self, outcome: str, request_id: str) -> None:
         """Metrics and log of a request that was refused before it had options."""
-        record = _Record(request_id, TranscribeOptions(model=""))
+        record = RequestRecord(request_id, TranscribeOptions(model=""))
         record.outcome = outcome
         self._account(record)
 
@@ -269,7 +258,7 @@ class Ingress:
         source: Source,
         options: TranscribeOptions,
         partial: bool,
-        record: "_Record",
+        record: RequestRecord,
         ticket: Ticket,
     ) -> AsyncGenerator[list[TranscriptSegment] | Done, None]:
         deadline_s = min(options.deadline_s or self.limits.deadline_s, self.limits.deadline_s)
@@ -294,7 +283,7 @@ class Ingress:
                     yield ready
         except TimeoutError as error:
             raise DeadlineError(deadline_s) from error
-        yield Done(transcription.transcript(), run.work, self._usd(run.work))
+        yield Done(transcription.transcript(), run.work, self._accounts.usd(run.work))
 
     async def _task(self, name: str, options: TranscribeOptions) -> _Task:
         """
@@ -330,12 +319,6 @@ class Ingress:
             wanted = replace(wanted, ladder=Ladder(facts, self.routing.cascade))
         return _Task(wanted, info.multilingual, ask)
 
-    def _usd(self, work: Work) -> float:
-        return sum(
-            tier.device_s / 3600 * self._facts[name].usd_per_hour
-            for name, tier in work.tiers.items()
-        )
-
     def _remote_run(
         self, ask: Ask, transcription: Transcription, ticket: Ticket, partial: bool
     ) -> RemoteRun:
@@ -345,14 +328,16 @@ class Ingress:
 
         def on_progress(read_s: float, unfinished_s: float) -> None:
             ticket.update(read_s, unfinished_s)
-            self._queued.set(self.admission.queued_s(ticket.tier), {"tier": ticket.tier})
-
-        def on_chunk(tier: str, stages_s: dict[str, float]) -> None:
-            for stage, seconds in stages_s.items():
-                self._stages.observe(seconds, {"tier": tier, "stage": stage})
+            self._accounts.queued(ticket.tier, self.admission.queued_s(ticket.tier))
 
         max_in_flight = self.limits.max_chunks_in_flight
-        return RemoteRun(transcription, decode, max_in_flight, on_chunk, on_progress, partial)
+        return RemoteRun(
+            transcription, decode, max_in_flight, self._accounts.chunk, on_progress, partial
+        )
+
+    def _account(self, record: RequestRecord) -> None:
+        self._accounts.queued(record.tier, self.admission.queued_s(record.tier))
+        self._accounts.request(record)
 
     async def _report_for_ever(self) -> None:
         """Tell the board what is queued here, and hear of all tiers."""
@@ -385,81 +370,6 @@ class Ingress:
             await tier.decode(chunk)
         except (ChunkLostError, TierUnavailableError) as error:
             logger.warning("the tier %s is not ready: %s", tier.name, error)
-
-    def _account(self, record: "_Record") -> None:
-        """Metrics, and the log's one line of a request."""
-        labels = {"tier": record.tier}
-        self._queued.set(self.admission.queued_s(record.tier), labels)
-        self._requests.inc(1, labels | {"outcome": record.outcome})
-        if record.work is not None and record.work.n_retries:
-            self._retried.inc(record.work.n_retries, labels)
-        for escalation in record.escalations:
-            self._escalated.inc(1, {"tier": escalation.tier, "reason": escalation.reason})
-        if record.outcome == "ok":
-            for name, done in (record.work or Work()).tiers.items():
-                self._device.inc(done.device_s, {"tier": name})
-                usd = done.device_s / 3600 * self._facts[name].usd_per_hour
-                self._cost.inc(usd, {"tier": name})
-            self._audio.inc(record.audio_s, labels)
-            self._latency.observe(record.took_s, labels)
-            self._rtfx.observe(record.audio_s / max(record.took_s, 1e-9), labels)
-            for stage in ("read", "vad"):
-                seconds = record.work.stages_s.get(stage, 0.0) if record.work else 0.0
-                self._stages.observe(seconds, labels | {"stage": stage})
-        fields = record.fields()
-        words = " ".join(f"{name}={value}" for name, value in fields.items())
-        logger.info("request %s", words, extra={"murmur": fields})
-
-
-class _Record:
-    """What the log says of a request."""
-
-    def __init__(self, request_id: str, options: TranscribeOptions) -> None:
-        self.request_id = request_id
-        self.options = options
-        self.tier = ""
-        self.run = ""
-        self.outcome = "ok"
-        self.audio_s = 0.0
-        self.language = ""
-        self.work: Work | None = None
-        self.escalations: list[Escalation] = []
-        self._began = time.perf_counter()
-        self._took_s: float | None = None
-
-    @property
-    def finished(self) -> bool:
-        return self._took_s is not None
-
-    @property
-    def took_s(self) -> float:
-        return self._took_s or time.perf_counter() - self._began
-
-    def finish(self, transcript: Transcript) -> None:
-        self._took_s = time.perf_counter() - self._began
-        self.audio_s = transcript.duration_s
-        self.language = transcript.language
-
-    def fields(self) -> dict[str, Any]:
-        work = self.work or Work()
-        return {
-            "id": self.request_id,
-            "run": self.run,
-            "outcome": self.outcome,
-            "model": self.options.model,
-            "tier": self.tier,
-            "task": self.options.task,
-            "language": self.language,
-            "audio_s": round(self.audio_s, 3),
-            "took_s": round(self.took_s, 4),
-            "rtfx": round(self.audio_s / max(self.took_s, 1e-9), 2),
-            "chunks": work.n_chunks,
-            "retried": work.n_retries,
-            "escalated": len(self.escalations),
-            "device_s": round(sum(tier.device_s for tier in work.tiers.values()), 4),
-            "tokens": work.n_tokens,
-            **{f"{stage}_s": round(seconds, 4) for stage, seconds in work.stages_s.items()},
-        }
 
 
 def _source(audio: Source | np.ndarray[Any, Any], sample_rate: int) -> Source:
@@ -498,13 +408,3 @@ def _is_fresh(tier: TierClient) -> bool:
 
 def _noise() -> Pcm:
     return np.random.default_rng(0).integers(-3000, 3000, SAMPLE_RATE).astype(np.int16)
-
-
-def _outcome(error: BaseException) -> str:
-    """The kind of an error, as a label: `not_audio` of NotAudioError."""
-    if isinstance(error, asyncio.CancelledError | GeneratorExit):
-        return "cancelled"
-    if not isinstance(error, DeploymentError | RequestError):
-        return "fault"
-    name = type(error).__name__.removesuffix("Error")
-    return "".join("_" + c.lower() if c.isupper() else c for c in name).lstrip("_")
