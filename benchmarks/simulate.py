@@ -4,10 +4,11 @@
                                   [--jobs 2] [--plot STEM]
 
 Tiers are Whisper models on spot machines of `gpu_catalogue`, at half of the planner's roofline; 100
-requests a second are 1 % of 10,000. Each way is first tried at several reserves in the trace's
-hardest hour, and its cheapest one that keeps the objective there (99 % of chunks start within 5 s)
-is then run over the whole day; if it does not keep it then, the next. Half an hour before each run
-is not counted. Prints a table, then one JSON line; --plot draws STEM.png and STEM.svg.
+requests a second are 1 % of 10,000. Each way is tried at several reserves, the cheapest first, in
+the trace's hardest hour, and the first one that keeps the objective there (99 % of chunks start
+within 5 s) is then run over the whole day; if it does not keep it then, the next. Half an hour
+before each run is not counted. Prints a table, then one JSON line; --plot draws STEM.png and
+STEM.svg.
 """
 
 import argparse
@@ -162,19 +163,16 @@ def _best(name: str, trace: str, options: argparse.Namespace) -> tuple[float, Ou
     contender = next(c for c in contenders() if c.name == name)
     start_s, hours = options.start * 3600, options.hours
     hard_s = HARDEST_H[trace] * 3600 if hours > options.search_hours else start_s
-    tried = [
-        (reserve, _run(contender, reserve, trace, hard_s, options.search_hours, options))
-        for reserve in contender.reserves
-    ]
-    kept = sorted((o.usd, reserve) for reserve, o in tried if o.late <= OBJECTIVE)
-    reserves = [reserve for _, reserve in kept]
-    if not reserves:
-        reserves = [min(tried, key=lambda pair: pair[1].late)[0]]
-    for reserve in reserves:
-        outcome = _run(contender, reserve, trace, start_s, hours, options)
-        if outcome.late <= OBJECTIVE:
-            break
-    return reserve, outcome
+    tried: list[tuple[float, float]] = []
+    for reserve in contender.reserves:
+        hardest = _run(contender, reserve, trace, hard_s, options.search_hours, options)
+        tried.append((hardest.late, reserve))
+        if hardest.late <= OBJECTIVE:
+            outcome = _run(contender, reserve, trace, start_s, hours, options)
+            if outcome.late <= OBJECTIVE:
+                return reserve, outcome
+    reserve = min(tried)[1]
+    return reserve, _run(contender, reserve, trace, start_s, hours, options)
 
 
 def _run(
