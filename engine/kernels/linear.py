@@ -72,6 +72,27 @@ class PackedLinear(LinearKernel):
         return (self._packed,)
 
 
+class PlainBfloat16Linear(LinearKernel):
+    """bfloat16 on a CPU for which oneDNN has no bfloat16 (before AVX-512), in torch's own product.
+
+    Args:
+        dtype: of the output; the product itself is rounded to bfloat16.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+        self.register_buffer("weight", weight.to(torch.bfloat16))
+        self.register_buffer("bias", None if bias is None else bias.to(torch.bfloat16))
+
+    def forward(self, x: torch.Tensor, gelu: bool = False) -> torch.Tensor:
+        y = F.linear(x.to(torch.bfloat16), self.weight, self.bias)
+        return (F.gelu(y) if gelu else y).to(self.dtype)
+
+
 class NativeBfloat16Linear(LinearKernel):
     """bfloat16 in our own kernel, which has a row's bits whatever their number, and a tenth of
     oneDNN's overhead on the few rows of a decoder.
@@ -265,8 +286,9 @@ def float_linear(
     is_bfloat16 = weight.device.type == "cpu" and product == torch.bfloat16
     if is_bfloat16 and native.serves(weight.device) and weight.shape[1] % 32 == 0:
         return NativeBfloat16Linear(weight, bias, dtype)
-    if is_bfloat16 and _has_onednn():
-        return PackedLinear(weight, bias, dtype)
+    if is_bfloat16:
+        packs = _has_onednn() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        return (PackedLinear if packs else PlainBfloat16Linear)(weight, bias, dtype)
     return DenseLinear(weight, bias)
 
 

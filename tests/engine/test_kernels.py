@@ -19,6 +19,7 @@ from engine.kernels.linear import (
     NativeInt8Linear,
     OneDnnInt8Linear,
     PackedLinear,
+    PlainBfloat16Linear,
     has_fast_bfloat16,
     has_fast_int8,
 )
@@ -83,6 +84,7 @@ def kernels() -> list[object]:
     made = [
         pytest.param(Int8Linear(weight, bias, torch.float32), False, id="int8"),
         pytest.param(Int8Linear(weight, bias, torch.float32, True), True, id="int8 of gelu"),
+        pytest.param(PlainBfloat16Linear(weight, bias, torch.float32), False, id="plain bfloat16"),
     ]
     if has_fast_int8():
         of_gelu = OneDnnInt8Linear(weight, bias, torch.float32, True)
