@@ -7,11 +7,13 @@ model helps (docs/scaling.md).
 """
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 
 from deployments.fleet import TierFacts
 from deployments.messages import ChunkResult
 from deployments.stitching import repeats_itself
+from engine import Segment
 
 LANGUAGE = "language"
 PROBABILITY = "probability"
@@ -19,6 +21,9 @@ PROBABILITY = "probability"
 _NGRAM = 4
 _MIN_WORDS = 12
 """Shorter texts repeat themselves by chance."""
+_FOLLOWERS = 7
+"""Hopeless chunks that do as the one before them that was tried: an eighth of them costs little,
+and what a file sounds like may change within minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +35,9 @@ class CascadeOptions:
         max_no_speech_prob: above this, a chunk in which voice was found is taken for silence.
         max_repeated: share of its words in sequences of four that were there before.
         min_language_prob: a chunk whose language was told from itself and is less sure than this.
+        hopeless_token_prob: text that looks wrong and whose new words are less probable than this,
+            on average (`fresh_prob`): of such chunks one is tried for the others (`Trials`). 0: all
+            go up.
     """
 
     min_token_prob: float = 0.8
@@ -37,6 +45,7 @@ class CascadeOptions:
     max_no_speech_prob: float = 0.6
     max_repeated: float = 0.3
     min_language_prob: float = 0.5
+    hopeless_token_prob: float = 0.5
 
     def doubt(self, result: ChunkResult, language: str | None) -> str | None:
         """Why a result looks wrong, in one word; None: it does not.
@@ -44,11 +53,9 @@ class CascadeOptions:
         Args:
             language: that the file is known to be in.
         """
-        text = "".join(segment.text for segment in result.segments)
-        if result.compression_ratio > self.max_compression_ratio:
-            return "compression"
-        if repeats_itself(result) or repeated_share(text) > self.max_repeated:
-            return "repetition"
+        loop = self.loop(result)
+        if loop is not None:
+            return loop
         if language is not None and result.language != language:
             return LANGUAGE
         if result.language_prob < self.min_language_prob:
@@ -56,6 +63,27 @@ class CascadeOptions:
         if result.no_speech_prob > self.max_no_speech_prob:
             return "no_speech"
         return PROBABILITY if token_prob(result) < self.min_token_prob else None
+
+    def loop(self, result: ChunkResult) -> str | None:
+        """What shows that a text says the same over and over; None: nothing does."""
+        text = "".join(segment.text for segment in result.segments)
+        if result.compression_ratio > self.max_compression_ratio:
+            return "compression"
+        if repeats_itself(result) or repeated_share(text) > self.max_repeated:
+            return "repetition"
+        return None
+
+    def is_hopeless(self, result: ChunkResult) -> bool:
+        """Whether next to nothing of a text may be what was said."""
+        return fresh_prob(result) < self.hopeless_token_prob
+
+    def prefers(self, lower: ChunkResult | None, higher: ChunkResult) -> bool:
+        """Whether a smaller model's text, of which nothing was wrong but that it was not sure of
+        it, is kept: where the larger one loops or is still less sure, it more often makes things
+        up."""
+        if lower is None:
+            return False
+        return self.loop(higher) is not None or fresh_prob(lower) > fresh_prob(higher)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +112,39 @@ class Ladder:
         return max(able - {max(able, default=0)}, default=None)
 
 
-def prefers(lower: ChunkResult | None, higher: ChunkResult) -> bool:
-    """Whether a smaller model's text, of which nothing was wrong but that it was not sure of it, is
-    kept: where the larger one is still less sure, it more often makes things up."""
-    return lower is not None and token_prob(lower) > token_prob(higher)
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A hopeless chunk that a better tier tries for those that come after it on its tier."""
+
+    tier: str
+    number: int
+
+
+class Trials:
+    """Whether a file's hopeless chunks should go up, by what came of one in eight.
+
+    Where a small model understands next to nothing, a larger one may do well or as badly; that
+    depends on the two and on the sound, which is much the same all through a file.
+    """
+
+    def __init__(self) -> None:
+        self._n: Counter[str] = Counter()
+        self._helped: dict[Trial, bool] = {}
+
+    def join(self, tier: str) -> tuple[Trial, bool]:
+        """The trial that a tier's next hopeless chunk belongs to, and whether it is the one that
+        is tried."""
+        number, place = divmod(self._n[tier], 1 + _FOLLOWERS)
+        self._n[tier] += 1
+        return Trial(tier, number), place == 0
+
+    def end(self, trial: Trial, helped: bool) -> None:
+        """Take what came of it; the first answer counts."""
+        self._helped.setdefault(trial, helped)
+
+    def helped(self, trial: Trial) -> bool | None:
+        """Whether a better tier understood more; None: it has not answered yet."""
+        return self._helped.get(trial)
 
 
 def token_prob(result: ChunkResult) -> float:
@@ -98,6 +155,20 @@ def token_prob(result: ChunkResult) -> float:
     return sum(map(math.exp, logprobs)) / len(logprobs)
 
 
+def fresh_prob(result: ChunkResult) -> float:
+    """Mean probability of a text's tokens without timestamps and without those that continue a
+    sequence of four that was there before: of what it repeats even a lost model is sure. 0 to 1."""
+    tokens = [pair for segment in result.segments for pair in _text_tokens(segment)]
+    seen: set[tuple[int, ...]] = set()
+    fresh = []
+    for end, (_, logprob) in enumerate(tokens, 1):
+        ngram = tuple(token for token, _ in tokens[max(0, end - _NGRAM) : end])
+        if len(ngram) < _NGRAM or ngram not in seen:
+            fresh.append(math.exp(logprob))
+        seen.add(ngram)
+    return sum(fresh) / len(fresh) if fresh else math.exp(result.avg_logprob)
+
+
 def repeated_share(text: str) -> float:
     """Of a text's sequences of four words, those that were there before, 0 to 1."""
     words = text.lower().split()
@@ -105,3 +176,10 @@ def repeated_share(text: str) -> float:
         return 0.0
     ngrams = [tuple(words[start : start + _NGRAM]) for start in range(len(words) - _NGRAM + 1)]
     return 1 - len(set(ngrams)) / len(ngrams)
+
+
+def _text_tokens(segment: Segment) -> list[tuple[int, float]]:
+    """Tokens of a segment's text and their logarithms; a timestamp begins it, and one ends it
+    unless the model gave no end."""
+    pairs = list(zip(segment.tokens, segment.logprobs, strict=False))
+    return pairs[1:] if segment.end_s is None else pairs[1:-1]

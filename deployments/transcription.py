@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from deployments.cascade import LANGUAGE, PROBABILITY, Ladder, prefers
+from deployments.cascade import LANGUAGE, PROBABILITY, Ladder, Trial, Trials
 from deployments.chunking import Chunker, ChunkingOptions, Piece
 from deployments.context import RowContext, with_text
 from deployments.fallback import FallbackOptions, best_result, is_silence, looks_wrong
@@ -89,7 +89,9 @@ class _Part:
 
     `tried` holds the results for `piece` of the tier that it has come to; `above` is the quality
     that this has more of; `doubted` and `escalation` are the last of the tiers before it, `lower`
-    their surest result of which nothing else was wrong; `n_done` counts the pieces before this one.
+    their surest result of which nothing else was wrong; `trials` are those that wait for what comes
+    of it, and `stays` says that one of them kept it from a better tier; `n_done` counts the pieces
+    before this one.
     """
 
     index: int
@@ -101,6 +103,8 @@ class _Part:
     doubted: ChunkResult | None = None
     escalation: Escalation | None = None
     lower: ChunkResult | None = None
+    trials: list[Trial] = field(default_factory=list)
+    stays: bool = False
     n_done: int = 0
 
     @property
@@ -148,6 +152,8 @@ class Transcription:
         self._parts: dict[int, _Part] = {}
         self._held: list[_Part] = []
         self._in_flight: dict[str, _Part] = {}
+        self._trials = Trials()
+        self._followers: list[tuple[_Part, Trial]] = []
         self._n_parts = 0
         self._n_chunks = 0
         self._ended = False
@@ -228,7 +234,7 @@ class Transcription:
             return Progress(self._release(), [])
         if self.language is None:
             self.language = result.language
-        return self._judge(part, result)
+        return self._with_followers(self._judge(part, result))
 
     def give_up(self, key: str) -> Progress | None:
         """Make do with the text that a chunk has already: the better tier that it went to is away.
@@ -244,12 +250,13 @@ class Transcription:
             return None
         del self._in_flight[key]
         if part.tried:
-            return self._settle(part, best_result(part.tried, self.options.fallback))
+            tried = best_result(part.tried, self.options.fallback)
+            return self._with_followers(self._settle(part, tried))
         assert part.doubted is not None, "a chunk goes up because of a result"
         self.escalations[:] = [each for each in self.escalations if each is not part.escalation]
         if self.language is None:
             self.language = part.doubted.language
-        return self._settle(part, part.lower or part.doubted)
+        return self._with_followers(self._settle(part, part.lower or part.doubted))
 
     def transcript(self) -> Transcript:
         """The file's text so far."""
@@ -292,39 +299,76 @@ class Transcription:
         return self._release()
 
     def _judge(self, part: _Part, result: ChunkResult) -> Progress:
-        attempts = self._attempts(part)
-        used_context = bool(attempts[len(part.tried)].context)
         part.tried.append(result)
-        if self._escalate(part, result):
-            return Progress([self._chunk(part)], [])
+        reason = self._doubt(part, result)
+        if reason is None:
+            return self._go_on(part)
+        ladder = self.options.ladder
+        if reason != LANGUAGE and ladder is not None and ladder.options.is_hopeless(result):
+            trial, is_first = self._trials.join(result.model)
+            if not is_first:
+                self._followers.append((part, trial))
+                return Progress([], [])
+            part.trials.append(trial)
+        return self._escalate(part, reason)
+
+    def _doubt(self, part: _Part, result: ChunkResult) -> str | None:
+        """Why a better tier is to try, and not this one hotter: what a small model does not hear,
+        it does not hear at any temperature."""
+        ladder = self.options.ladder
+        if ladder is None or part.stays:
+            return None
+        if not ladder.options.is_hopeless(result):
+            self._end_trials(part, helped=True)
+        above = ladder.above(result.model, self.language, self.options.decoding.task)
+        if above is None:  # what it is tried at now, no other tier is asked for
+            part.above = ladder.below_best(self.language, self.options.decoding.task)
+            return None
+        return ladder.options.doubt(result, self.language)
+
+    def _escalate(self, part: _Part, reason: str) -> Progress:
+        """Have a better tier try."""
+        ladder, result = self.options.ladder, part.tried[-1]
+        assert ladder is not None, "without one nothing is doubted"
+        part.escalation = Escalation(result.model, reason)
+        self.escalations.append(part.escalation)
+        if reason == PROBABILITY and not ladder.options.prefers(part.lower, result):
+            part.lower = result
+        if reason == LANGUAGE and self._n_parts == 1:
+            self.language = self.options.decoding.language  # the better model may tell another
+        part.doubted = result
+        part.above = ladder.above(result.model, self.language, self.options.decoding.task)
+        part.tried = []
+        return Progress([self._chunk(part)], [])
+
+    def _end_trials(self, part: _Part, helped: bool) -> None:
+        for trial in part.trials:
+            self._trials.end(trial, helped)
+        part.trials = []
+
+    def _with_followers(self, progress: Progress) -> Progress:
+        """Progress, and that of the parts that waited for a trial which has ended."""
+        ready = [each for each in self._followers if self._trials.helped(each[1]) is not None]
+        self._followers = [each for each in self._followers if each not in ready]
+        for part, trial in ready:
+            more = self._follow(part, bool(self._trials.helped(trial)))
+            progress = Progress(progress.chunks + more.chunks, progress.segments + more.segments)
+        return self._with_followers(progress) if ready else progress
+
+    def _follow(self, part: _Part, helped: bool) -> Progress:
+        reason = self._doubt(part, part.tried[-1]) if helped else None
+        part.stays = not helped
+        return self._go_on(part) if reason is None else self._escalate(part, reason)
+
+    def _go_on(self, part: _Part) -> Progress:
+        """Another attempt at the same tier if the last one looks wrong, or what there is."""
+        result, attempts = part.tried[-1], self._attempts(part)
+        used_context = bool(attempts[len(part.tried) - 1].context)
         more = len(part.tried) < len(attempts)
         suspect = used_context and self._is_misled(part.piece, result)
         if more and (suspect or looks_wrong(result, self.options.fallback)):
             return Progress([self._chunk(part)], [])
         return self._settle(part, best_result(part.tried, self.options.fallback))
-
-    def _escalate(self, part: _Part, result: ChunkResult) -> bool:
-        """Whether a better tier is to try, and not this one hotter: what a small model does not
-        hear, it does not hear at any temperature."""
-        ladder = self.options.ladder
-        if ladder is None:
-            return False
-        above = ladder.above(result.model, self.language, self.options.decoding.task)
-        if above is None:  # what it is tried at now, no other tier is asked for
-            part.above = ladder.below_best(self.language, self.options.decoding.task)
-            return False
-        reason = ladder.options.doubt(result, self.language)
-        if reason is None:
-            return False
-        part.escalation = Escalation(result.model, reason)
-        self.escalations.append(part.escalation)
-        if reason == PROBABILITY and not prefers(part.lower, result):
-            part.lower = result
-        if reason == LANGUAGE and self._n_parts == 1:
-            self.language = self.options.decoding.language  # the better model may tell another
-        part.doubted = result
-        part.above, part.tried = above, []
-        return True
 
     def _is_misled(self, piece: Piece, result: ChunkResult) -> bool:
         """Whether the text before it may have led a model astray: into a loop, or past a sentence,
@@ -342,9 +386,11 @@ class Transcription:
 
     def _settle(self, part: _Part, result: ChunkResult) -> Progress:
         """Keep a result, and go on with what it left undecoded."""
-        if part.lower is not None and prefers(part.lower, result):
-            result = part.lower
-        part.tried, part.n_done = [], part.n_done + 1
+        ladder = self.options.ladder
+        if part.lower is not None and ladder is not None:
+            result = part.lower if ladder.options.prefers(part.lower, result) else result
+        self._end_trials(part, helped=False)
+        part.tried, part.n_done, part.stays = [], part.n_done + 1, False
         part.above = part.lower = part.doubted = part.escalation = None
         if not is_silence(result, self.options.fallback):
             self._keep(part, result)

@@ -221,6 +221,10 @@ class CascadeSettings(_Section):
     """Text of which more than this share of sequences of four words were there before."""
     min_language_prob: Annotated[float, Field(ge=0, le=1)] = 0.5
     """A chunk whose language was told from itself with less than this probability."""
+    hopeless_token_prob: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Where text looks wrong and its words, repetitions aside, are less probable than this, a more
+    accurate tier tries one chunk in eight of a file; the others go there if it is surer than this.
+    0: all go there."""
 
 
 class RoutingSettings(_Section):

@@ -6,7 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from deployments.cascade import CascadeOptions, Ladder, prefers, repeated_share, token_prob
+from deployments.cascade import (
+    CascadeOptions,
+    Ladder,
+    Trials,
+    fresh_prob,
+    repeated_share,
+    token_prob,
+)
 from deployments.messages import Chunk, ChunkResult, Escalation, key_of_chunk
 from deployments.transcription import Progress, Transcription, TranscriptionOptions
 from engine import DecodingOptions
@@ -51,7 +58,8 @@ def test_a_share_of_sequences_that_were_there_before() -> None:
 
 def with_logprobs(*logprobs: float) -> ChunkResult:
     one = result("r/0/0", (0.0, 5.0, SOUND), avg_logprob=-9.0)
-    return replace(one, segments=(replace(one.segments[0], logprobs=logprobs),))
+    segment = replace(one.segments[0], tokens=tuple(range(len(logprobs))), logprobs=logprobs)
+    return replace(one, segments=(segment,))
 
 
 def test_the_mean_is_of_probabilities() -> None:
@@ -62,9 +70,38 @@ def test_the_mean_is_of_probabilities() -> None:
 
 
 def test_the_surer_text_is_kept() -> None:
-    sure, unsure = with_logprobs(-0.3), with_logprobs(-0.4)
+    prefers = CascadeOptions().prefers
+    sure, unsure = with_logprobs(0.0, -0.3, 0.0), with_logprobs(0.0, -0.4, 0.0)
     assert prefers(sure, unsure) and not prefers(unsure, sure)
     assert not prefers(sure, sure) and not prefers(None, unsure)
+    assert prefers(unsure, replace(sure, compression_ratio=3.0)), "a loop is not"
+
+
+def test_a_loop_is_no_surer_for_its_repetitions() -> None:
+    """Nor for its timestamps, which are the first and the last token here."""
+    said, repeated = [math.log(0.4)] * 4, [math.log(0.99)] * 40
+    once = with_logprobs(-9.0, *said, -9.0)
+    assert fresh_prob(once) == pytest.approx(0.4)
+    tokens = (100, *(1, 2, 3, 4) * 11, 101)
+    looped = with_logprobs(-9.0, *said, *repeated, -9.0)
+    looped = replace(looped, segments=(replace(looped.segments[0], tokens=tokens),))
+    # The three sequences that span two rounds are there for the first time, too.
+    assert fresh_prob(looped) == pytest.approx((4 * 0.4 + 3 * 0.99) / 7)
+    assert token_prob(looped) > 0.85
+    open_end = replace(once.segments[0], end_s=None)
+    assert fresh_prob(replace(once, segments=(open_end,))) < 0.4, "its last token is text"
+
+
+def test_one_hopeless_chunk_in_eight_is_tried_for_its_tier() -> None:
+    trials = Trials()
+    joined = [trials.join("tiny") for _ in range(17)]
+    assert [place for place, (_, is_first) in enumerate(joined) if is_first] == [0, 8, 16]
+    assert trials.join("base")[1]
+    first, second = joined[0][0], joined[8][0]
+    assert joined[7][0] == first and trials.helped(first) is None
+    trials.end(first, True)
+    trials.end(first, False)
+    assert trials.helped(first) is True and trials.helped(second) is None
 
 
 def test_there_is_nothing_above_the_best_that_can() -> None:
@@ -207,3 +244,60 @@ def test_a_chunk_that_was_sent_past_a_tier_climbs_from_there(speech: np.ndarray)
 def test_context_stays_on_one_tier() -> None:
     with pytest.raises(ValueError, match="stay on one tier"):
         TranscriptionOptions(context_chunks=2, ladder=LADDER)
+
+
+LOST = {"avg_logprob": math.log(0.3), "compression_ratio": 3.0}
+ONLY_TINY_AND_BASE = Ladder((TINY, BASE))
+
+
+def all_lost(speech: np.ndarray) -> tuple[Transcription, Chunk, list[Chunk]]:
+    """A file of which the small model understands nothing: the chunk that went up, the others."""
+    transcription, chunks = begin(speech, ladder=ONLY_TINY_AND_BASE)
+    sent = [transcription.accept(answer(chunk, "tiny.en", **LOST)).chunks for chunk in chunks]
+    assert [len(more) for more in sent] == [1, *(0 for _ in chunks[1:])]
+    return transcription, sent[0][0], chunks[1:]
+
+
+def test_hopeless_chunks_follow_one_that_the_better_model_understood(speech: np.ndarray) -> None:
+    transcription, tried, others = all_lost(speech)
+    progress = transcription.accept(answer(tried, "base"))
+    assert [chunk.above for chunk in progress.chunks] == [TINY.quality] * len(others)
+    assert {chunk.options.temperature for chunk in progress.chunks} == {0.0}
+    for chunk in progress.chunks:
+        transcription.accept(answer(chunk, "base"))
+    assert transcription.done
+    assert {segment.model for segment in transcription.segments} == {"base"}
+    assert len(transcription.escalations) == 1 + len(others)
+
+
+def test_hopeless_chunks_stay_where_the_better_model_was_lost_as_well(speech: np.ndarray) -> None:
+    """They are tried hotter where they are, and each chunk of the file is there once, in order."""
+    transcription, chunk, others = all_lost(speech)
+    while chunk.above is not None:
+        hot = chunk.options.temperature
+        progress = transcription.accept(answer(chunk, "base", temperature=hot, **LOST))
+        chunk = progress.chunks[0]
+    assert len(progress.chunks) == len(others)
+    assert {(c.above, c.options.temperature) for c in progress.chunks} == {(None, 0.2)}
+    for again in progress.chunks:
+        assert transcription.accept(answer(again, "tiny.en", temperature=0.2)).chunks == []
+    assert transcription.done
+    models = [segment.model for segment in transcription.segments]
+    assert models == ["base", *("tiny.en" for _ in others)]
+    starts = [segment.start_s for segment in transcription.segments]
+    assert starts == sorted(starts)
+    assert len(transcription.escalations) == 1
+
+
+def test_hopeless_chunks_stay_where_no_better_tier_is_there(speech: np.ndarray) -> None:
+    transcription, tried, others = all_lost(speech)
+    progress = transcription.give_up(key_of_chunk(tried.key))
+    assert progress is not None and len(progress.chunks) == len(others)
+    assert {chunk.above for chunk in progress.chunks} == {None}
+
+
+def test_without_hopeless_all_go_up(speech: np.ndarray) -> None:
+    ladder = Ladder((TINY, BASE), CascadeOptions(hopeless_token_prob=0.0))
+    transcription, chunks = begin(speech, ladder=ladder)
+    for chunk in chunks:
+        assert only(transcription.accept(answer(chunk, "tiny.en", **LOST))).above == TINY.quality
