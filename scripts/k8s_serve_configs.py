@@ -59,7 +59,17 @@ class Overlay:
 
 OVERLAYS = (
     Overlay("cpu-demo", _OVERLAYS / "cpu-demo" / "settings.yaml", {}),
-    Overlay("gpu", FLEET, {"MURMUR__HTTP__HOST": "0.0.0.0", "MURMUR__HTTP__HAPROXY": "true"}),
+    Overlay(
+        "gpu",
+        FLEET,
+        {
+            "MURMUR__HTTP__HOST": "0.0.0.0",
+            "MURMUR__HTTP__HAPROXY": "true",
+            # Away from the head, which has no cores to give, and two, so that one may go.
+            "MURMUR__INGRESS__CPUS": "2",
+            "MURMUR__INGRESS__REPLICAS": "2",
+        },
+    ),
 )
 
 

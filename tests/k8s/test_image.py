@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.image import Replay, Stage, stages
+from tests.support.image import Replay, Stage, copy_context, stages
 from tests.support.manifests import ROOT, groups
 
 _DOCKERFILE = ROOT / "Dockerfile"
@@ -80,6 +80,15 @@ def test_every_package_of_the_project_is_copied() -> None:
         assert pattern.removesuffix("*") in copied.split()
 
 
+def test_the_context_has_the_source_and_nothing_else(tmp_path: Path) -> None:
+    copy_context(ROOT, tmp_path)
+    packages = {"engine", "deployments", "serve"}
+    files = {"pyproject.toml", "constraints.txt", "README.md", "LICENSE", "NOTICE"}
+    assert {path.name for path in tmp_path.iterdir()} == packages | files
+    assert not [path for path in tmp_path.rglob("*") if path.suffix in (".so", ".pyc")]
+    assert (tmp_path / "engine" / "kernels" / "csrc" / "simd.h").exists()
+
+
 @pytest.fixture(scope="module")
 def replay() -> Iterator[Replay]:
     if os.geteuid() != 0:
@@ -87,7 +96,7 @@ def replay() -> Iterator[Replay]:
     debian = os.environ.get("MURMUR_TEST_DEBIAN")
     if debian is None and shutil.which("debootstrap") is None:
         pytest.fail("debootstrap is missing: apt-get install debootstrap")
-    # Where torch's own index cannot be reached a wheel of the build for CPUs in PIP_FIND_LINKS will do.
+    # Where torch's own index cannot be reached, a wheel for CPUs in PIP_FIND_LINKS will do.
     index = os.environ.get("MURMUR_TEST_TORCH_INDEX")
     args = {} if index is None else {"TORCH_INDEX": index}
     with tempfile.TemporaryDirectory(prefix="murmur-image-") as work:

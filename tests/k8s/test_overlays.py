@@ -1,6 +1,8 @@
 """The overlays of k8s/: what kustomize makes of them, against the schemas of what reads it."""
 
 import copy
+import hashlib
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -267,6 +269,29 @@ def test_the_ingress_leads_to_what_kuberay_makes() -> None:
         float(notes[f"{prefix}-body-size"].removesuffix("m")) * 2**20 >= limits.max_upload_mb * 1e6
     )
     assert float(notes[f"{prefix}-read-timeout"]) >= limits.deadline_s
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_variables_of_pods_are_settings_that_the_application_reads(name: str) -> None:
+    """A sum of a key that is a Secret's reaches `build` by the environment of where it runs."""
+    variables = set()
+    for group, spec in groups(name):
+        named = {entry["name"] for entry in spec["template"]["spec"]["containers"][0]["env"]}
+        variables.add(frozenset(named))
+        assert "HF_HOME" in named, group
+    (same_everywhere,) = variables
+    sums = [hashlib.sha256(key).hexdigest() for key in (b"one", b"two")]
+    values = {"MURMUR__AUTH__API_KEYS_SHA256": f"[{', '.join(sums)}]"}
+    assert {variable for variable in same_everywhere if "MURMUR" in variable} == values.keys()
+    config = yaml.safe_load(ray_service(name)["spec"]["serveConfigV2"])
+    args = config["applications"][0]["args"]
+    assert list(load_settings(values=args, environment=values).auth.api_keys_sha256) == sums
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_kubectl_can_keep_what_it_applied_in_an_annotation(name: str) -> None:
+    for manifest in built(name):
+        assert len(json.dumps(manifest)) < 262_144 * 0.9, manifest["kind"]
 
 
 def test_the_folder_has_nothing_that_no_overlay_uses() -> None:

@@ -1,5 +1,6 @@
 """Worker groups offer what tiers of the settings ask for, as Ray's own autoscaler reads both."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,7 @@ from ray.autoscaler._private.kuberay.autoscaling_config import (
 )
 
 from deployments.accelerators import CPU
-from deployments.placement import ACCELERATOR_LABEL, NodeResources, Tier, shortage
+from deployments.placement import ACCELERATOR_LABEL, NodeResources, Tier, gang_placement, shortage
 from scripts.k8s_serve_configs import OVERLAYS, Overlay
 from serve.config import Settings, TierSettings
 from serve.tier_placement import tier_placement
@@ -33,7 +34,16 @@ def _nodes(overlay: str) -> list[NodeResources]:
 
 def _tiers(settings: Settings) -> list[Tier]:
     """Each at its most replicas."""
-    return [(tier.name, tier_placement(tier), tier.max_replicas) for tier in settings.tiers]
+    return [
+        (tier.name, tier_placement(tier), tier.max_replicas) for tier in settings.tiers
+    ] + _ingress(settings)
+
+
+def _ingress(settings: Settings) -> list[Tier]:
+    cpus = math.ceil(settings.ingress.cpus)
+    if not cpus:
+        return []
+    return [("ingress", gang_placement(1, (CPU,), cpus, 0, False), settings.ingress.replicas)]
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=NAMES)
@@ -50,7 +60,7 @@ def test_groups_start_with_what_always_runs(overlay: Overlay) -> None:
     always = [node for node in nodes if int(node.name.rpartition("-")[2]) < _least(node, least)]
     settings = overlay.settings()
     tiers = [(tier.name, tier_placement(tier), tier.min_replicas) for tier in settings.tiers]
-    assert shortage([tier for tier in tiers if tier[2]], always) == []
+    assert shortage([tier for tier in tiers if tier[2]] + _ingress(settings), always) == []
 
 
 def _least(node: NodeResources, least: dict[str, int]) -> int:
@@ -102,12 +112,22 @@ def test_labels_of_groups_are_those_of_their_machines() -> None:
             assert _GPU not in limits
             continue
         assert spec["nodeSelector"] == group["labels"], name
+        if name == "ingress":
+            assert _GPU not in limits
+            assert group["labels"] == {"ray.io/market-type": "on-demand"}
+            continue
         assert limits[_GPU] == 1, name
         tolerated = {toleration["key"] for toleration in spec["tolerations"]}
         assert {"nvidia.com/gpu", "ray.io/market-type"} <= tolerated, name
         seen.append(tuple(group["labels"].values()))
     classes = ("T4", "L4", "A10G", "L40S", "A100", "H100")
     assert sorted(seen) == sorted((c, m) for c in classes for m in ("spot", "on-demand"))
+
+
+def test_ingresses_of_the_fleet_run_where_no_gpu_waits_for_them() -> None:
+    settings = next(overlay for overlay in OVERLAYS if overlay.name == "gpu").settings()
+    nodes = [node for node in _nodes("gpu") if not node.resources.get("GPU")]
+    assert shortage(_ingress(settings), nodes) == []
 
 
 def test_no_group_of_the_demo_has_a_gpu() -> None:

@@ -1,8 +1,8 @@
 """A Dockerfile without Docker: its steps, run in a chroot.
 
-What a step does to the file system is real: a Debian by debootstrap, packages by apt and pip, a layer of
-overlayfs a stage, the step's own user. What is Docker's own is not: images of a registry, limits, a
-network of its own. Needs root.
+What a step does to the file system is real: a Debian by debootstrap, packages by apt and pip, a
+layer of overlayfs a stage, the step's own user. What is Docker's own is not: images of a registry,
+limits, a network of its own. Needs root.
 """
 
 import fnmatch
@@ -28,7 +28,7 @@ class Stage:
     """What a stage has said so far, and where its files are.
 
     Attributes:
-        layers: folders that lie over each other, the uppermost first; all but the first are others'.
+        layers: folders that lie over each other, the uppermost first; the others are not its own.
     """
 
     layers: list[Path]
@@ -90,7 +90,7 @@ class Replay:
         self._debian = debian
         self._done: dict[str, Stage] = {}
         self._context = work / "context"
-        _copy_context(context, self._context)
+        copy_context(context, self._context)
         self._host = _HostPip(work / "host")
 
     def build(self, target: str) -> Stage:
@@ -238,8 +238,8 @@ class Replay:
 
 
 class _HostPip:
-    """How this machine's pip reaches packages, for pip in a chroot: settings as variables, files and
-    folders that they name as binds. None of it is in an image."""
+    """How this machine's pip reaches packages, for pip in a chroot: settings as variables, files
+    and folders that they name as binds. None of it is in an image."""
 
     def __init__(self, copies: Path) -> None:
         self.environment: dict[str, str] = {}
@@ -264,18 +264,23 @@ class _HostPip:
     def _seen(self, word: str) -> str:
         path = Path(word.removeprefix("file://"))
         if path.is_absolute() and path.is_dir():
-            self.binds[path] = str(path)
+            # Pages of an index may name files that lie beside it.
+            folder = path.parent if path.name == "simple" else path
+            self.binds[folder] = str(folder)
         elif path.is_absolute() and path.is_file():
             shutil.copy(path, self._copies / path.name)
             return f"/run/host/{path.name}"
         return word
 
 
-def _copy_context(context: Path, to: Path) -> None:
+def copy_context(context: Path, to: Path) -> None:
     """What .dockerignore lets through, by the last pattern that matches a path or what it is in."""
     lines = (context / ".dockerignore").read_text(encoding="utf-8").splitlines()
     patterns = [line for line in lines if line and not line.startswith("#")]
-    for folder, _, names in os.walk(context):
+    for folder, folders, names in os.walk(context):
+        # Nothing is let through again below what is not.
+        inside = Path(folder).relative_to(context)
+        folders[:] = [name for name in folders if not _is_ignored(inside / name, patterns)]
         for name in names:
             path = Path(folder, name).relative_to(context)
             if not _is_ignored(path, patterns):
