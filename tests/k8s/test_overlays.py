@@ -181,6 +181,7 @@ def test_pods_meet_the_restricted_standard(name: str) -> None:
         assert spec["securityContext"]["runAsUser"] > 0, group
         assert spec["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault", group
         assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys(), group
+        assert (spec.get("automountServiceAccountToken") is not False) is (group == "head"), group
         kinds = {kind for volume in spec.get("volumes", []) for kind in volume if kind != "name"}
         assert kinds <= {"emptyDir", "persistentVolumeClaim", "configMap", "secret"}, group
         for container in spec["containers"]:
