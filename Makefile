@@ -5,7 +5,7 @@ BIN := .venv/bin
 CLIP := tests/data/librivox-0870.wav
 KERNELS := $(wildcard engine/kernels/csrc/*.[ch])
 
-.PHONY: run stop test test-chaos test-sharded test-speech check format clean
+.PHONY: run stop test test-chaos test-cluster test-sharded test-speech k8s check format clean
 
 run: .venv/.run  ## serve the demo models on this machine, and transcribe a clip over HTTP
 	@url=$$($(BIN)/murmur up) && $(BIN)/python examples/transcribe_http.py $$url $(CLIP) \
@@ -16,16 +16,22 @@ stop:  ## end what `make run` started
 
 test: .venv/.dev  ## the tests that need nothing but this repository
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadgroup \
-		-m "not speech and not gpu and not chaos and not sharded"
+		-m "not speech and not gpu and not chaos and not sharded and not cluster"
 
 test-chaos: .venv/.dev  ## replicas, ranks and nodes that die, chunks that kill, overload; an hour
 	MURMUR_TEST_KILLS=20 $(BIN)/python -m pytest -m chaos
+
+test-cluster: .venv/.dev  ## deployments: Dockerfile replayed, alerts in promtool; needs root and Debian's packages
+	$(BIN)/python -m pytest -m cluster
 
 test-sharded: .venv/.dev  ## every mesh and cut gives one rank's tokens; large-v3 over four ranks; half an hour
 	$(BIN)/python -m pytest -m sharded
 
 test-speech: .venv/.dev  ## long, multilingual speech; installs Debian's speech packages
 	scripts/test-speech
+
+k8s: .venv/.run  ## write what k8s/ takes from the settings
+	$(BIN)/python scripts/k8s_serve_configs.py
 
 check: .venv/.dev  ## format, lint, types, layers
 	$(BIN)/ruff format --check .
