@@ -14,7 +14,7 @@ from serve.serve_config import serve_config
 from serve.settings_check import check_settings
 
 ROOT = Path(__file__).parents[1]
-FLEET = ROOT / "examples" / "fleet.yaml"
+FLEET = ROOT / "fleet.yaml"
 _OVERLAYS = ROOT / "k8s" / "overlays"
 _HEADER = """\
 # Made by `make k8s` from {source}. Change that, not this.

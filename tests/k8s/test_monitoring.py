@@ -9,7 +9,7 @@ import promql_parser
 import pytest
 
 from deployments import errors, metrics
-from deployments.ingress import _outcome
+from deployments.accounting import outcome_of
 from scripts.k8s_serve_configs import OVERLAYS
 from tests.support.exported_metrics import OF_TARGETS, exported
 from tests.support.manifests import K8S, groups, of_kind
@@ -129,7 +129,7 @@ def test_legends_and_summaries_use_labels_that_are_left() -> None:
 
 
 def test_outcomes_are_kinds_of_errors() -> None:
-    kinds = {_outcome(kind.__new__(kind)) for kind in _errors()} | {"ok", "cancelled", "fault"}
+    kinds = {outcome_of(kind.__new__(kind)) for kind in _errors()} | {"ok", "cancelled", "fault"}
     named = set()
     for rule in _rules():
         for values in re.findall(r'outcome=~?"([^"]+)"', rule["expr"]):

@@ -76,8 +76,8 @@ def _least(node: NodeResources, least: dict[str, int]) -> int:
         ),
         (TierSettings(name="b200", model="m", accelerator="B200"), "no node has any"),
         (
-            TierSettings(name="many", model="m", accelerator="A100", max_replicas=17),
-            "17 A100 GPUs are needed",
+            TierSettings(name="many", model="m", accelerator="A100-40G", max_replicas=17),
+            "17 A100-40G GPUs are needed",
         ),
         (
             TierSettings(name="spot", model="m", accelerator="L40S", spot=True, max_replicas=17),
@@ -120,7 +120,7 @@ def test_labels_of_groups_are_those_of_their_machines() -> None:
         tolerated = {toleration["key"] for toleration in spec["tolerations"]}
         assert {"nvidia.com/gpu", "ray.io/market-type"} <= tolerated, name
         seen.append(tuple(group["labels"].values()))
-    classes = ("T4", "L4", "A10G", "L40S", "A100", "H100")
+    classes = ("T4", "L4", "A10G", "L40S", "A100-40G", "H100")
     assert sorted(seen) == sorted((c, m) for c in classes for m in ("spot", "on-demand"))
 
 
