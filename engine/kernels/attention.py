@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from engine.kernels import native
+from engine.kernels.onednn import has_onednn_bfloat16
 
 _BLOCK_ROWS = 500
 """Queries whose scores (1500 each, 1.5 MB in bfloat16) are computed at once: they stay in a core's
@@ -44,7 +45,7 @@ def attend_window(qkv: torch.Tensor, head_dim: int) -> torch.Tensor:
     if is_bfloat16 and known and native.serves(qkv.device):
         return native.encoder_attention(qkv)
     q, k, v = (split_heads(part, head_dim) for part in qkv.chunk(3, dim=-1))
-    if is_bfloat16 and not qkv.is_cuda:
+    if is_bfloat16 and not qkv.is_cuda and has_onednn_bfloat16():
         return merge_heads(_attend_in_blocks(q, k, v))
     return merge_heads(F.scaled_dot_product_attention(q, k, v))
 
@@ -61,7 +62,8 @@ def merge_heads(x: torch.Tensor) -> torch.Tensor:
 
 def _attend_in_blocks(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     """(B, H, T, D) each -> the same, by two products and a softmax over blocks that fit the cache:
-    0.6 times as long as torch's fused kernel takes in bfloat16 (docs/benchmarks.md)."""
+    0.6 times as long as torch's fused kernel takes in bfloat16 (docs/benchmarks.md), where oneDNN
+    multiplies it."""
     out = torch.empty(
         q.shape[0], q.shape[2], q.shape[1], q.shape[3], dtype=q.dtype, device=q.device
     ).transpose(1, 2)

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from engine.kernels import native
+from engine.kernels.onednn import has_onednn, has_onednn_bfloat16
 from engine.kernels.quantize import quantize_gelu_rows, quantize_rows, quantize_weight
 
 
@@ -73,24 +74,36 @@ class PackedLinear(LinearKernel):
 
 
 class PlainBfloat16Linear(LinearKernel):
-    """bfloat16 on a CPU for which oneDNN has no bfloat16 (before AVX-512), in torch's own product.
+    """bfloat16 on a CPU for which oneDNN has none (before AVX-512), in torch's own product. That
+    takes eight times as long as float32's for the rows of a window, which is therefore multiplied
+    in float32, as its layer's weights are for the moment.
 
     Args:
-        dtype: of the output; the product itself is rounded to bfloat16.
+        dtype: of the output; it is rounded to bfloat16.
+        many_rows: those of a window pass through it, not those of tokens.
     """
 
     weight: torch.Tensor
     bias: torch.Tensor | None
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        dtype: torch.dtype,
+        many_rows: bool = False,
+    ) -> None:
         super().__init__()
         self.dtype = dtype
+        self.product = torch.float32 if many_rows else torch.bfloat16
         self.register_buffer("weight", weight.to(torch.bfloat16))
         self.register_buffer("bias", None if bias is None else bias.to(torch.bfloat16))
 
     def forward(self, x: torch.Tensor, gelu: bool = False) -> torch.Tensor:
-        y = F.linear(x.to(torch.bfloat16), self.weight, self.bias)
-        return (F.gelu(y) if gelu else y).to(self.dtype)
+        bias = None if self.bias is None else self.bias.to(self.product)
+        rows = x.to(torch.bfloat16).to(self.product)
+        y = F.linear(rows, self.weight.to(self.product), bias)
+        return (F.gelu(y) if gelu else y).to(torch.bfloat16).to(self.dtype)
 
 
 class NativeBfloat16Linear(LinearKernel):
@@ -114,7 +127,8 @@ class NativeBfloat16Linear(LinearKernel):
 
 
 class Int8Linear(LinearKernel):
-    """8-bit weights, and activations quantised row by row, in torch's plain integer product.
+    """8-bit weights, and activations quantised row by row, in torch's integer product on a GPU, and
+    in float32's on a CPU without instructions for integers.
 
     Args:
         dtype: of the output.
@@ -159,9 +173,13 @@ class Int8Linear(LinearKernel):
 
     def _product(self, rows: torch.Tensor) -> torch.Tensor:
         """(n, in) int8 -> (n, out) float32, the rows' own scales left out."""
+        if not rows.is_cuda:
+            # torch's integer product takes ten times as long without instructions for it. float32
+            # rounds what sums to more than 24 bits, as little as the scales that follow do.
+            return F.linear(rows.float(), self.weight.float()) * self.scale
         n = len(rows)
         # CUDA's product takes no fewer than 17 rows, and multiples of 8.
-        padded = max(-(-n // 8) * 8, 24) if rows.is_cuda else n
+        padded = max(-(-n // 8) * 8, 24)
         product = torch._int_mm(F.pad(rows, (0, 0, 0, padded - n)), self.weight.t())
         return product[:n] * self.scale
 
@@ -262,33 +280,34 @@ def mlp(first: LinearKernel, second: LinearKernel, x: torch.Tensor) -> torch.Ten
     return y
 
 
-def _has_onednn() -> bool:
-    return bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
-
-
 @cache
 def has_fast_int8() -> bool:
     """Whether this CPU multiplies 8-bit integers into 32-bit ones in one instruction. On others
     oneDNN's sums may overflow."""
-    return _has_onednn() and torch.cpu._is_vnni_supported()
+    return has_onednn() and torch.cpu._is_vnni_supported()
 
 
 @cache
 def has_fast_bfloat16() -> bool:
     """Whether this CPU multiplies bfloat16 natively."""
-    return _has_onednn() and torch.cpu._is_avx512_bf16_supported()
+    return has_onednn() and torch.cpu._is_avx512_bf16_supported()
 
 
 def float_linear(
-    weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype, product: torch.dtype
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    dtype: torch.dtype,
+    product: torch.dtype,
+    many_rows: bool = False,
 ) -> LinearKernel:
     """The fastest kernel that multiplies in the number format `product`; outputs are `dtype`."""
     is_bfloat16 = weight.device.type == "cpu" and product == torch.bfloat16
     if is_bfloat16 and native.serves(weight.device) and weight.shape[1] % 32 == 0:
         return NativeBfloat16Linear(weight, bias, dtype)
+    if is_bfloat16 and has_onednn_bfloat16():
+        return PackedLinear(weight, bias, dtype)
     if is_bfloat16:
-        packs = _has_onednn() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        return (PackedLinear if packs else PlainBfloat16Linear)(weight, bias, dtype)
+        return PlainBfloat16Linear(weight, bias, dtype, many_rows)
     return DenseLinear(weight, bias)
 
 

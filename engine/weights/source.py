@@ -74,7 +74,7 @@ class LoadContext:
             return int4_weight_linear(weight, bias, dtype, product, group_size, many_rows)
         if kept is WeightFormat.FP8:
             return Fp8Linear(weight, bias, dtype)
-        return float_linear(weight, bias, dtype, product)
+        return float_linear(weight, bias, dtype, product, many_rows)
 
     def mlp_linear(
         self, weight: torch.Tensor, bias: torch.Tensor | None, of_gelu: bool, many_rows: bool
