@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# The first process of a host made of namespaces: gives the host what it shares with no other, then
+# answers ssh, or runs a command instead. The rest is the machine's own file system.
+# Usage, inside the namespaces: host.sh NAME FOLDER IMAGE [COMMAND]
+#   FOLDER has passwd, hosts, key, and home, work and tmp for what the host writes. IMAGE is the home
+#   to begin with; it is written only where COMMAND is given.
+set -euo pipefail
+name=$1 folder=$2 image=$3 command=${4:-}
+
+mount --make-rprivate /
+hostname "$name"
+mount --bind "$folder/passwd" /etc/passwd
+mount --bind "$folder/hosts" /etc/hosts
+mount -t tmpfs shm /dev/shm
+mount -t tmpfs home /home
+mkdir /home/host
+if [ -n "$command" ]; then
+  mount --bind "$image" /home/host
+else
+  mount -t overlay home /home/host \
+    -o "lowerdir=$image,upperdir=$folder/home,workdir=$folder/work"
+fi
+mount --bind "$folder/tmp" /tmp
+export HOME=/home/host
+cd
+if [ -n "$command" ]; then
+  exec bash --login -c "source ~/.bashrc; $command"
+fi
+# Not exec: as the first process bash reaps what others leave.
+dropbear -F -E -s -p 22 -P "" -r "$folder/key"
