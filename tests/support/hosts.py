@@ -1,7 +1,8 @@
 """Machines made of namespaces, for launchers that reach theirs over ssh.
 
-A host has a network, processes, a name, a home, a `/tmp` and a `/dev/shm` of its own; the rest of its
-file system is this machine's. The hosts are in one network behind a bridge, and reach nothing else.
+A host has a network, processes, a name, a home, a `/tmp` and a `/dev/shm` of its own; the rest of
+its file system is this machine's. The hosts are in one network behind a bridge, and reach nothing
+else.
 """
 
 import ipaddress

@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[2]
 class Launcher:
     """`ray up` and its like for one cluster file.
 
-    The launcher keeps its state in `/tmp` and the home, so it gets others than this machine's, for as
-    long as the hosts are there.
+    The launcher keeps its state in `/tmp` and the home, so it gets others than this machine's, for
+    as long as the hosts are there.
 
     Args:
         hosts: that the file names.
