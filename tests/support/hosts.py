@@ -33,7 +33,8 @@ _SSH_OPTIONS = (
     *("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"),
     *("-o", "LogLevel=ERROR", "-o", "ConnectTimeout=5", "-o", "IdentitiesOnly=yes"),
 )
-_BOOT_TIMEOUT_S = 30.0
+_BOOT_TIMEOUT_S = 60.0
+_PYPI = "https://pypi.org/simple"
 
 
 class Hosts:
@@ -52,6 +53,7 @@ class Hosts:
         self.folder = Path(tempfile.mkdtemp(prefix="murmur-hosts-", dir="/var/tmp"))
         self.ssh_key = self.folder / "id"
         self.image = self.folder / "image"
+        self.image.mkdir()
         self._subnet = _free_subnet()
         self.bridge = f"mh{self._subnet.network_address.packed[2]}"
         self._hosts: dict[str, Host] = {}
@@ -90,6 +92,9 @@ class Hosts:
                 stderr=subprocess.STDOUT,
                 env=_BARE,
             )
+        # Hosts reach no index; they have what the image has.
+        with (self.image / ".bashrc").open("a", encoding="utf-8") as file:
+            file.write('export PIP_NO_INDEX=1 PIP_FIND_LINKS=~/wheels PIP_EXTRA_INDEX_URL=""\n')
         if done.returncode:
             raise RuntimeError(f"the image cannot be made:\n{log.read_text()[-4000:]}")
 
@@ -122,6 +127,10 @@ class Host:
         _run(*inside, "link", "set", "eth0", "up")
         # Ray tells a machine's own address from the route to a public one.
         _run(*inside, "route", "add", "default", "via", network.address(0))
+
+    @property
+    def is_on(self) -> bool:
+        return self._process is not None
 
     def switch_on(self) -> None:
         """Start it, and wait until it answers."""
@@ -224,8 +233,9 @@ def _furnish(image: Path, public_key: Path) -> None:
     shutil.copy(public_key, keys)
     keys.chmod(0o600)
     lines = [f"export PATH={Path(sys.base_prefix) / 'bin'}:$PATH"]
-    # Where this machine gets its packages.
-    pip = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
+    # Packages come from where this machine's own environment has them from.
+    pip = {"PIP_INDEX_URL": _PYPI}
+    pip |= {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
     lines += [f"export {name}={shlex.quote(value)}" for name, value in pip.items()]
     (image / ".bashrc").write_text("\n".join(lines) + "\n", encoding="utf-8")
 

@@ -26,10 +26,11 @@ class Launcher:
         self._file = file
         self._folder = hosts.folder / "launcher"
         (self._folder / "tmp").mkdir(parents=True)
-        (self._folder / "home").mkdir()
+        self.home = self._folder / "home"
+        self.home.mkdir()
         self._environment = {
             **{name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ},
-            "HOME": str(self._folder / "home"),
+            "HOME": str(self.home),
             # The launcher runs v2 by default, which asks provider `local` for hosts without end.
             "RAY_UP_enable_autoscaler_v2": "0",
             **environment,
