@@ -65,7 +65,7 @@ def _run_cluster_command(args: argparse.Namespace) -> int:
         return cluster_command.print_environment()
     if args.command == "status":
         return cluster_command.status(args.address, args.yaml, args.watch)
-    return cluster_command.print_serve_config(args.file)
+    return cluster_command.build_config(args.file)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -106,8 +106,8 @@ def _add_cluster_commands(commands: "argparse._SubParsersAction[argparse.Argumen
             "this machine's own, which `up` starts",
         )
     commands.add_parser("env", help="print what other Ray jobs need to join `up`'s own cluster")
-    config = commands.add_parser("serve-config", help="print a config for `serve deploy`, KubeRay")
-    config.add_argument("file", nargs="?", help=_FILE_HELP)
+    build = commands.add_parser("build", help="print a config for `serve deploy`, KubeRay")
+    build.add_argument("file", nargs="?", help=_FILE_HELP)
 
 
 def _add_plan(parser: argparse.ArgumentParser) -> None:

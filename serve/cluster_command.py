@@ -1,4 +1,4 @@
-"""`murmur up`, `down`, `status`, `env` and `serve-config`: the application on a Ray cluster."""
+"""`murmur up`, `down`, `status`, `env` and `build`: the application on a Ray cluster."""
 
 import logging
 import math
@@ -71,9 +71,9 @@ def print_environment() -> int:
     return _guarded(_print_environment)
 
 
-def print_serve_config(path: str | None) -> int:
+def build_config(path: str | None) -> int:
     """Print the config that `serve deploy` and KubeRay take."""
-    return _guarded(lambda: _print_serve_config(path))
+    return _guarded(lambda: _build_config(path))
 
 
 def _guarded(command: Any) -> int:
@@ -173,7 +173,7 @@ def _deploy(settings: Settings, import_path: str) -> None:
     if others:  # a config is the whole of what is deployed by config
         raise ClusterError(
             f"deployed there by config, and would be taken away: {', '.join(others)}. Add what "
-            "`murmur serve-config` prints to that config, and `serve deploy` it"
+            "`murmur build` prints to that config, and `serve deploy` it"
         )
     # What the controller does with the body of `serve deploy`; there is no other public way to it
     # than the dashboard, which a small cluster does without.
@@ -303,7 +303,7 @@ def _running_here() -> tuple[str, dict[str, str]]:
     return address, local.environment
 
 
-def _print_serve_config(path: str | None) -> int:
+def _build_config(path: str | None) -> int:
     config = serve_config(_checked(path))
     print(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), end="")
     return EXIT_OK
