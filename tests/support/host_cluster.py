@@ -18,7 +18,7 @@ from tests.support.launcher import ROOT, Launcher
 HEAD, WORKERS = "head", ("worker-1", "worker-2")
 _PORT = 8000
 _APPLICATIONS = (
-    "curl -s -H \"Authorization: Bearer $(cat ~/.ray/auth_token)\""
+    'curl -s -H "Authorization: Bearer $(cat ~/.ray/auth_token)"'
     " http://127.0.0.1:8265/api/serve/applications/"
 )
 
