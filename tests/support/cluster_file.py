@@ -59,6 +59,7 @@ def image_command(config: dict[str, Any], token: Path) -> str:
     # Hosts reach no index. What pip wants for every build of the package has to lie there.
     commands += config["head_setup_commands"]
     commands.append("python3 -m pip download -q --no-deps -d ~/wheels 'setuptools>=77' wheel")
+    commands.append("echo 'export PIP_NO_INDEX=1 PIP_FIND_LINKS=~/wheels' >>~/.bashrc")
     return " && ".join(commands)
 
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # The first process of a host made of namespaces: gives the host what it shares with no other, then
 # answers ssh, or runs a command instead. The rest is the machine's own file system.
-# Usage, inside the namespaces: host.sh NAME FOLDER IMAGE [COMMAND]
-#   FOLDER has passwd, hosts, key, and home, work and tmp for what the host writes. IMAGE is the home
-#   to begin with; it is written only where COMMAND is given.
+# Usage, inside the namespaces: host.sh NAME FOLDER HOME [COMMAND]
+#   FOLDER has passwd, hosts, key, and home, work and tmp for what the host writes.
+#   HOME is the home to begin with: folders, the upper ones first, joined by colons.
 set -euo pipefail
-name=$1 folder=$2 image=$3 command=${4:-}
+name=$1 folder=$2 lower=$3 command=${4:-}
 
 mount --make-rprivate /
 hostname "$name"
@@ -14,12 +14,8 @@ mount --bind "$folder/hosts" /etc/hosts
 mount -t tmpfs shm /dev/shm
 mount -t tmpfs home /home
 mkdir /home/host
-if [ -n "$command" ]; then
-  mount --bind "$image" /home/host
-else
-  mount -t overlay home /home/host \
-    -o "lowerdir=$image,upperdir=$folder/home,workdir=$folder/work"
-fi
+mount -t overlay home /home/host \
+  -o "lowerdir=$lower,upperdir=$folder/home,workdir=$folder/work"
 mount --bind "$folder/tmp" /tmp
 export HOME=/home/host
 cd

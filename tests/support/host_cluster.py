@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -28,10 +27,13 @@ class HostCluster:
 
     Args:
         settings: the settings file's content, less the section `http`.
+
+    MURMUR_TEST_IMAGE may name a folder that keeps what every host has installed for the next time.
     """
 
     def __init__(self, settings: dict[str, Any]) -> None:
-        self.hosts = Hosts(HEAD, *WORKERS)
+        kept = os.environ.get("MURMUR_TEST_IMAGE")
+        self.hosts = Hosts(HEAD, *WORKERS, image=Path(kept) if kept else None)
         try:
             self._prepare(settings)
         except BaseException:
@@ -94,19 +96,12 @@ class HostCluster:
         file = folder / "cluster.yaml"
         file.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
         self.launcher = Launcher(self.hosts, file, {"RAY_AUTH_MODE": "token"})
-        make_token(self.launcher.home / ".ray" / "auth_token")
-        self._make_image(config)
+        token = self.launcher.home / ".ray" / "auth_token"
+        make_token(token)
+        if not self.hosts.has_image:
+            self.hosts.prepare_image(image_command(config, token))
         for host in self.hosts:
             host.switch_on()
-
-    def _make_image(self, config: dict[str, Any]) -> None:
-        kept = os.environ.get("MURMUR_TEST_IMAGE")
-        if kept and (Path(kept) / "murmur-venv").exists():
-            shutil.rmtree(self.hosts.image)
-            shutil.copytree(kept, self.hosts.image, symlinks=True)
-        else:
-            token = self.launcher.home / ".ray" / "auth_token"
-            self.hosts.prepare_image(image_command(config, token))
 
     def _write(self, settings: dict[str, Any]) -> None:
         whole = {**settings, "http": {"host": "0.0.0.0", "port": _PORT, "haproxy": True}}

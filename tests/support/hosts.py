@@ -42,29 +42,31 @@ class Hosts:
 
     Args:
         names: of the hosts.
+        image: a folder for what `prepare_image` makes, which stays; by default it goes as well.
 
     Raises:
         RuntimeError: this machine lacks a program or a permission.
     """
 
-    def __init__(self, *names: str) -> None:
+    def __init__(self, *names: str, image: Path | None = None) -> None:
         install_tools()
         # Not in /tmp, of which every host has its own.
         self.folder = Path(tempfile.mkdtemp(prefix="murmur-hosts-", dir="/var/tmp"))
         self.ssh_key = self.folder / "id"
-        self.image = self.folder / "image"
-        self.image.mkdir()
+        self._base = self.folder / "base"
+        self._image = image or self.folder / "image"
         self._subnet = _free_subnet()
         self.bridge = f"mh{self._subnet.network_address.packed[2]}"
         self._hosts: dict[str, Host] = {}
         try:
             _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.ssh_key)
-            _furnish(self.image, self.ssh_key.with_suffix(".pub"))
+            _furnish(self._base, self.ssh_key.with_suffix(".pub"))
             _run("ip", "link", "add", self.bridge, "type", "bridge")
             _run("ip", "address", "add", f"{self.address(0)}/24", "dev", self.bridge)
             _run("ip", "link", "set", self.bridge, "up")
             for n, name in enumerate(names, 1):
                 self._hosts[name] = Host(name, n, self)
+                self._hosts[name].connect()
         except BaseException:
             self.close()
             raise
@@ -79,29 +81,37 @@ class Hosts:
         """Of the n-th host; 0 is this machine."""
         return str(self._subnet.network_address + (10 + n if n else 1))
 
+    @property
+    def home(self) -> str:
+        """What every host's home is at first."""
+        image = self._image / "home"
+        return f"{image}:{self._base}" if image.exists() else str(self._base)
+
+    @property
+    def has_image(self) -> bool:
+        return (self._image / "made").exists()
+
     def prepare_image(self, command: str) -> None:
         """Run a command in the home that every host begins with, on a host that has this machine's
         network, as machine images are made. For hosts that are off."""
-        folder = _host_folder(self.folder, "image-maker")
-        log = self.folder / "image.log"
+        _fill_host_folder(self._image, "image")
+        log = self._image / "log"
         with log.open("wb") as output:
             done = subprocess.run(
-                [*_UNSHARE, "image-maker", folder, self.image, command],
+                [*_UNSHARE, "image", self._image, self._base, command],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=_BARE,
             )
-        # Hosts reach no index; they have what the image has.
-        with (self.image / ".bashrc").open("a", encoding="utf-8") as file:
-            file.write('export PIP_NO_INDEX=1 PIP_FIND_LINKS=~/wheels PIP_EXTRA_INDEX_URL=""\n')
         if done.returncode:
             raise RuntimeError(f"the image cannot be made:\n{log.read_text()[-4000:]}")
+        (self._image / "made").touch()
 
     def close(self) -> None:
         for host in self:
             host.remove()
-        subprocess.run(["ip", "link", "delete", self.bridge], check=False, capture_output=True)
+        _try("ip", "link", "delete", self.bridge)
         shutil.rmtree(self.folder)
 
 
@@ -112,21 +122,25 @@ class Host:
         self.name = name
         self.address = network.address(n)
         self._network = network
-        self._folder = _host_folder(network.folder, name, self.address)
+        self._folder = network.folder / name
+        _fill_host_folder(self._folder, name, self.address)
         self._namespace = f"{network.bridge}-{name}"
         self._link = f"{network.bridge}v{n}"
         self._process: subprocess.Popen[bytes] | None = None
+
+    def connect(self) -> None:
+        """Give it a network card, switched off as the host is."""
         _run("dropbearkey", "-t", "ed25519", "-f", self._folder / "key")
         _run("ip", "netns", "add", self._namespace)
         peer = ("peer", "name", "eth0", "netns", self._namespace)
         _run("ip", "link", "add", self._link, "type", "veth", *peer)
-        _run("ip", "link", "set", self._link, "master", network.bridge)
+        _run("ip", "link", "set", self._link, "master", self._network.bridge)
         inside = ("ip", "-n", self._namespace)
         _run(*inside, "address", "add", f"{self.address}/24", "dev", "eth0")
         _run(*inside, "link", "set", "lo", "up")
         _run(*inside, "link", "set", "eth0", "up")
         # Ray tells a machine's own address from the route to a public one.
-        _run(*inside, "route", "add", "default", "via", network.address(0))
+        _run(*inside, "route", "add", "default", "via", self._network.address(0))
 
     @property
     def is_on(self) -> bool:
@@ -142,7 +156,7 @@ class Host:
             self._process = subprocess.Popen(
                 [
                     *("ip", "netns", "exec", self._namespace),
-                    *(*_UNSHARE, self.name, self._folder, self._network.image),
+                    *(*_UNSHARE, self.name, self._folder, self._network.home),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -177,7 +191,7 @@ class Host:
     def remove(self) -> None:
         if self._process is not None:
             self.cut_power()
-        _run("ip", "netns", "delete", self._namespace)
+        _try("ip", "netns", "delete", self._namespace)  # the card goes with it
 
     def _answers(self) -> bool:
         assert self._process is not None
@@ -240,8 +254,7 @@ def _furnish(image: Path, public_key: Path) -> None:
     (image / ".bashrc").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _host_folder(parent: Path, name: str, address: str = "127.0.1.1") -> Path:
-    folder = parent / name
+def _fill_host_folder(folder: Path, name: str, address: str = "127.0.1.1") -> None:
     for part in ("home", "work", "tmp"):
         (folder / part).mkdir(parents=True)
     users = Path("/etc/passwd").read_text(encoding="utf-8").splitlines(keepends=True)
@@ -249,7 +262,6 @@ def _host_folder(parent: Path, name: str, address: str = "127.0.1.1") -> Path:
     root = f"root:x:0:0:root:{HOME}:/bin/bash\n"
     (folder / "passwd").write_text("".join([root, *others]), encoding="utf-8")
     (folder / "hosts").write_text(f"127.0.0.1 localhost\n{address} {name}\n", encoding="utf-8")
-    return folder
 
 
 def _free_subnet() -> ipaddress.IPv4Network:
@@ -265,8 +277,12 @@ def _namespace(process: psutil.Process) -> str:
         return ""
 
 
+def _try(*command: str | Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(list(command), capture_output=True, text=True)
+
+
 def _run(*command: str | Path) -> str:
-    done = subprocess.run(list(command), capture_output=True, text=True)
+    done = _try(*command)
     if done.returncode:
         raise RuntimeError(f"{' '.join(map(str, command))}: {done.stderr.strip()}")
     return done.stdout
