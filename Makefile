@@ -5,7 +5,7 @@ BIN := .venv/bin
 CLIP := tests/data/librivox-0870.wav
 KERNELS := $(wildcard engine/kernels/csrc/*.[ch])
 
-.PHONY: run stop test test-chaos test-sharded test-speech check format clean
+.PHONY: run stop test test-chaos test-cluster test-sharded test-speech check format clean
 
 run: .venv/.run  ## serve the demo models on this machine, and transcribe a clip over HTTP
 	@url=$$($(BIN)/murmur up) && $(BIN)/python examples/transcribe_http.py $$url $(CLIP) \
@@ -15,10 +15,13 @@ stop:  ## end what `make run` started
 	$(BIN)/murmur down
 
 test: .venv/.dev  ## the tests that need nothing but this repository
-	$(BIN)/python -m pytest -m "not speech and not gpu and not chaos and not sharded"
+	$(BIN)/python -m pytest -m "not speech and not gpu and not chaos and not cluster and not sharded"
 
 test-chaos: .venv/.dev  ## replicas, ranks and nodes that die, chunks that kill, overload; an hour
 	MURMUR_TEST_KILLS=20 $(BIN)/python -m pytest -m chaos
+
+test-cluster: .venv/.dev  ## Ray's launchers against real hosts and cloud APIs' stand-ins; as root
+	$(BIN)/python -m pytest -m cluster
 
 test-sharded: .venv/.dev  ## every mesh and cut gives one rank's tokens; large-v3 over four ranks; half an hour
 	$(BIN)/python -m pytest -m sharded
