@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -110,3 +111,22 @@ class HostCluster:
         done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         self._serve_config.write_text(done.stdout, encoding="utf-8")
+
+
+def main() -> None:
+    """`python -m tests.support.host_cluster`, as root: the same cluster, until interrupted."""
+    cluster = HostCluster({"tiers": [{"name": "tiny.en", "model": "demo:tiny.en"}]})
+    try:
+        cluster.up()
+        print(f"Serving at {cluster.url}. ssh -i {cluster.hosts.ssh_key} root@ADDRESS:")
+        for host in cluster.hosts:
+            print(f"{host.name}: {host.address}")
+        signal.pause()
+    except KeyboardInterrupt:
+        cluster.launcher.ray("down", "-y")
+    finally:
+        cluster.close()
+
+
+if __name__ == "__main__":
+    main()

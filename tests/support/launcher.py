@@ -8,6 +8,7 @@ from pathlib import Path
 from tests.support.hosts import Hosts
 
 ROOT = Path(__file__).parents[2]
+_TIMEOUT_S = 900.0
 
 
 class Launcher:
@@ -36,21 +37,23 @@ class Launcher:
             **environment,
         }
 
-    def ray(self, command: str, *arguments: str, timeout_s: float = 300) -> str:
+    def ray(self, command: str, *arguments: str) -> str:
         """Run `ray COMMAND FILE ...`; returns what it said."""
-        own_tmp = (
+        private_tmp = (
             f'mount --make-rprivate / && mount --bind {self._folder / "tmp"} /tmp && exec "$@"'
         )
         ray = [sys.executable, "-m", "ray.scripts.scripts", command, str(self._file), *arguments]
-        done = subprocess.run(
-            ["unshare", "--mount", "bash", "-c", own_tmp, "bash", *ray],
-            cwd=ROOT,
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=timeout_s,
-        )
-        assert done.returncode == 0, f"ray {command}: {done.stdout}"
-        return done.stdout
+        log = self._folder / f"{command}.log"
+        with log.open("wb") as output:
+            done = subprocess.run(
+                ["unshare", "--mount", "bash", "-c", private_tmp, "bash", *ray],
+                cwd=ROOT,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                timeout=_TIMEOUT_S,
+            )
+        said = log.read_text(encoding="utf-8", errors="replace")
+        assert done.returncode == 0, f"ray {command}:\n{said}"
+        return said
