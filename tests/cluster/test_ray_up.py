@@ -19,7 +19,7 @@ from tests.support.load import CLIPS, WORDS, Load, load, post
 
 pytestmark = pytest.mark.cluster
 MODEL, TIER = "tiny.en", "tiny_en"
-JOIN_TIMEOUT_S = 300.0
+JOIN_TIMEOUT_S = 600.0
 
 
 def settings(n_ingresses: int, **tier: Any) -> dict[str, Any]:

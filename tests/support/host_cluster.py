@@ -70,7 +70,7 @@ class HostCluster:
         found = application["deployments"][deployment]["replicas"]
         return {r["replica_id"]: r["node_ip"] for r in found if r["state"] == "RUNNING"}
 
-    def wait_until_running(self, timeout_s: float = 300) -> None:
+    def wait_until_running(self, timeout_s: float = 600) -> None:
         def is_running() -> bool:
             status = self.application().get("status")
             assert status != "DEPLOY_FAILED", self.application()
