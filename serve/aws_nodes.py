@@ -1,8 +1,8 @@
 """Ray's provider of AWS machines, closed: cluster.yaml names it.
 
 Ray's own opens SSH to the world and gives the head a role that may do all with EC2 and S3. Here a
-cluster has a security group and a role of its own: SSH from `provider.ssh_from` alone, and a role that
-starts, tags and ends this cluster's machines and reads which images there are.
+cluster has a security group and a role of its own: SSH from `provider.ssh_from` alone, and a role
+that starts, tags and ends this cluster's machines and reads which images there are.
 """
 
 import ipaddress
@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 import click
+from ray.autoscaler._private.aws.config import bootstrap_aws
 from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
 from ray.autoscaler._private.aws.utils import client_cache, resource_cache
 
@@ -45,7 +46,7 @@ class AwsNodes(AWSNodeProvider):
             node_type["node_config"].setdefault("SecurityGroupIds", [group_id])
         head = cluster_config["available_node_types"][cluster_config["head_node_type"]]
         head["node_config"].setdefault("IamInstanceProfile", {"Name": profile})
-        config: dict[str, Any] = AWSNodeProvider.bootstrap_config(cluster_config)
+        config: dict[str, Any] = bootstrap_aws(cluster_config)  # type: ignore[no-untyped-call]
         return config
 
 

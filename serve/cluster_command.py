@@ -20,7 +20,7 @@ from serve.local_cluster import LocalCluster, LocalClusterError, default_folder
 from serve.serve_config import APP_NAME, IMPORT_PATH, serve_config
 from serve.settings_check import check_settings
 from serve.status_table import status_table
-from serve.tier_placement import tier_placement
+from serve.tier_placement import placements, tier_placement
 
 _POLL_S = 0.5
 _BOARD_WAIT_S = 5.0
@@ -94,7 +94,7 @@ def _up(path: str | None, address: str | None, timeout_s: float, import_path: st
         local = LocalCluster(default_folder())
         address = local.address() or _start_local(local, settings)
         os.environ.update(local.environment)
-    with _connected(address):
+    with connected(address):
         _check_room(settings)
         _deploy(settings, import_path)
         _wait_until_running(timeout_s)
@@ -134,15 +134,10 @@ def _environment(settings: Settings) -> dict[str, str]:
 
 def _check_room(settings: Settings) -> None:
     """Ray would let a replica that fits nowhere wait for ever, without a word."""
-    from deployments.accelerators import CPU
     from deployments.cluster_nodes import cluster_nodes, may_grow
-    from deployments.placement import gang_placement, shortage
+    from deployments.placement import shortage
 
-    tiers = [(tier.name, tier_placement(tier), tier.min_replicas) for tier in settings.tiers]
-    if cpus := math.ceil(settings.ingress.cpus):
-        ingress = gang_placement(1, [CPU], cpus, 0, False)
-        tiers.append(("ingress", ingress, settings.ingress.replicas))
-    faults = shortage(tiers, cluster_nodes())
+    faults = shortage(placements(settings), cluster_nodes())
     if faults and not may_grow():
         raise ClusterError("\n".join(faults))
     for fault in faults:
@@ -241,7 +236,7 @@ def _down(address: str | None) -> int:
         if not LocalCluster(default_folder()).stop():
             raise ClusterError("nothing runs on this machine")
         return EXIT_OK
-    with _connected(address):
+    with connected(address):
         from ray import serve as ray_serve
         from ray.serve.exceptions import RayServeException
 
@@ -257,7 +252,7 @@ def _status(address: str | None, as_yaml: bool, every_s: float | None) -> int:
     if found is None:
         found, environment = _running_here()
         os.environ.update(environment)
-    with _connected(found), suppress(KeyboardInterrupt):
+    with connected(found), suppress(KeyboardInterrupt):
         while True:
             application = _application()
             if as_yaml:
@@ -315,7 +310,12 @@ def _address(given: str | None) -> str | None:
 
 
 @contextmanager
-def _connected(address: str) -> Iterator[None]:
+def connected(address: str) -> Iterator[None]:
+    """Joined to a cluster, within.
+
+    Raises:
+        ClusterError: there is none.
+    """
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray

@@ -3,6 +3,7 @@
 from typing import Any
 
 import click
+from ray.autoscaler._private.gcp.config import bootstrap_gcp
 from ray.autoscaler._private.gcp.node_provider import GCPNodeProvider
 
 from serve.cluster_token import make_token
@@ -13,7 +14,7 @@ class GcpNodes(GCPNodeProvider):
 
     @staticmethod
     def bootstrap_config(cluster_config: dict[str, Any]) -> dict[str, Any]:
-        """Make what the cluster needs and has not got yet: token, and what Ray's own provider makes.
+        """Make what the cluster needs and has not got: a token, and what Ray's own provider makes.
 
         Raises:
             ClickException: the file names no project.
@@ -21,5 +22,5 @@ class GcpNodes(GCPNodeProvider):
         if not cluster_config["provider"].get("project_id"):
             raise click.ClickException("provider.project_id must be set: the id of your project")
         make_token()
-        config: dict[str, Any] = GCPNodeProvider.bootstrap_config(cluster_config)
+        config: dict[str, Any] = bootstrap_gcp(cluster_config)  # type: ignore[no-untyped-call]
         return config
