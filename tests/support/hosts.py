@@ -35,6 +35,8 @@ _SSH_OPTIONS = (
 )
 _BOOT_TIMEOUT_S = 60.0
 _PYPI = "https://pypi.org/simple"
+_PATIENCE = "export RAY_health_check_timeout_ms=8000"
+"""All hosts share this machine's cores: one that is slow is not to be taken for dead."""
 
 
 class Hosts:
@@ -251,6 +253,7 @@ def _furnish(image: Path, public_key: Path) -> None:
     pip = {"PIP_INDEX_URL": _PYPI}
     pip |= {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
     lines += [f"export {name}={shlex.quote(value)}" for name, value in pip.items()]
+    lines.append(_PATIENCE)
     (image / ".bashrc").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
