@@ -35,7 +35,7 @@ _SSH_OPTIONS = (
 )
 _BOOT_TIMEOUT_S = 60.0
 _PYPI = "https://pypi.org/simple"
-_PATIENCE = "export RAY_health_check_timeout_ms=8000"
+_PATIENCE = "export RAY_health_check_timeout_ms=8000 RAY_raylet_start_wait_time_s=300"
 """All hosts share this machine's cores: one that is slow is not to be taken for dead."""
 
 
