@@ -35,6 +35,7 @@ check: .venv/.dev  ## format, lint, types, layers
 	$(BIN)/clang-format --dry-run --Werror $(KERNELS)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/shellcheck -x scripts/*
 
 format: .venv/.dev
 	$(BIN)/ruff format .

@@ -11,7 +11,6 @@ from serve.cli import main
 from serve.config import ConfigError, load_settings
 from serve.settings_check import check_settings
 
-ROOT = Path(__file__).parents[2]
 LARGE = {"name": "large", "model": "openai/whisper-large-v3", "accelerator": "L4"}
 
 
@@ -72,10 +71,6 @@ def test_what_can_be_is_accepted() -> None:
     own = {"name": "own", "model": "/models/own", "accelerator": "B300X", "usd_per_hour": 9}
     assert faults() == []
     assert faults(tiers=[LARGE, own, {"name": "cpu", "model": "demo:tiny.en"}]) == []
-
-
-def test_the_fleet_is_valid() -> None:
-    check_settings(load_settings(ROOT / "fleet.yaml", {}))
 
 
 def test_every_fault_has_a_line() -> None:
