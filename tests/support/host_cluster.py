@@ -82,7 +82,8 @@ class HostCluster:
         """A line of the ingresses' logs a request, from all hosts that are on."""
         logs = "cat /tmp/ray/session_latest/logs/serve/*Ingress* 2>/dev/null || true"
         lines = [line for h in self.hosts if h.is_on for line in h.run(logs).splitlines()]
-        return [line["murmur"] for line in map(json.loads, lines) if "murmur" in line]
+        parsed = (json.loads(line) for line in lines if line.startswith("{"))
+        return [line["murmur"] for line in parsed if "murmur" in line]
 
     def close(self) -> None:
         self.hosts.close()

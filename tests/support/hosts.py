@@ -34,6 +34,7 @@ _SSH_OPTIONS = (
     *("-o", "LogLevel=ERROR", "-o", "ConnectTimeout=5", "-o", "IdentitiesOnly=yes"),
 )
 _BOOT_TIMEOUT_S = 60.0
+_POLL_S = 0.5
 _PYPI = "https://pypi.org/simple"
 _PATIENCE = "export RAY_health_check_timeout_ms=8000 RAY_raylet_start_wait_time_s=300"
 """All hosts share this machine's cores: one that is slow is not to be taken for dead."""
@@ -231,7 +232,7 @@ def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 120.0)
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, f"waited {timeout_s:.0f} s for {what}"
-        time.sleep(0.25)
+        time.sleep(_POLL_S)
 
 
 _BARE = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
@@ -264,6 +265,9 @@ def _fill_host_folder(folder: Path, name: str, address: str = "127.0.1.1") -> No
     others = [line for line in users if not line.startswith("root:")]
     root = f"root:x:0:0:root:{HOME}:/bin/bash\n"
     (folder / "passwd").write_text("".join([root, *others]), encoding="utf-8")
+    # Hosts reach no name server; without an answer a look-up takes ten seconds, of the fifteen that
+    # Ray gives its agents to start.
+    (folder / "resolv.conf").write_text("nameserver 127.0.0.1\n", encoding="utf-8")
     (folder / "hosts").write_text(f"127.0.0.1 localhost\n{address} {name}\n", encoding="utf-8")
 
 
