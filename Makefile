@@ -21,7 +21,7 @@ test: .venv/.dev  ## the tests that need nothing but this repository
 test-chaos: .venv/.dev  ## replicas, ranks and nodes that die, chunks that kill, overload; an hour
 	MURMUR_TEST_KILLS=20 $(BIN)/python -m pytest -m chaos
 
-test-cluster: .venv/.dev  ## deployments: Dockerfile replayed, alerts in promtool; needs root and Debian's packages
+test-cluster: .venv/.dev  ## Ray's launchers on hosts and against stand-ins of clouds, the image's steps, alerts; as root
 	$(BIN)/python -m pytest -m cluster
 
 test-sharded: .venv/.dev  ## every mesh and cut gives one rank's tokens; large-v3 over four ranks; half an hour
