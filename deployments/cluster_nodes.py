@@ -7,7 +7,9 @@ from typing import Any
 
 import ray
 from ray._private import ray_constants
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.autoscaler.v2.utils import is_autoscaler_v2
+from ray.core.generated.autoscaler_pb2 import DrainNodeReason  # type: ignore[attr-defined]
 from ray.experimental.internal_kv import _internal_kv_get
 
 from deployments.placement import NodeResources
@@ -51,3 +53,22 @@ def _has_node_types() -> bool:
     status = _internal_kv_get(ray_constants.DEBUG_AUTOSCALING_STATUS)
     report = (json.loads(status).get("autoscaler_report") if status else None) or {}
     return any(not name.startswith(_UNTYPED_NODE) for name in report.get("active_nodes", {}))
+
+
+def drain_this_node(deadline: float, message: str) -> str | None:
+    """Have Ray move what runs on the node of this process elsewhere, before the node goes.
+
+    Args:
+        deadline: when it goes, in seconds since 1970.
+
+    Returns:
+        Why Ray refuses; None if it does as asked.
+    """
+    context = ray.get_runtime_context()
+    is_accepted, refusal = GcsClient(address=context.gcs_address).drain_node(
+        context.get_node_id(),
+        DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION"),
+        message,
+        round(deadline * 1000),
+    )
+    return None if is_accepted else str(refusal)

@@ -132,18 +132,18 @@ class _Part:
         return _count(self.bundle[resource], _kind_of(resource, self.labels))
 
     def suits(self, node: NodeResources) -> bool:
-        return _suits(self.labels, node)
+        return suits(self.labels, node.labels)
 
     def fits(self, free: Mapping[str, float]) -> bool:
         return all(free.get(name, 0) >= n - _TOLERANCE for name, n in self.bundle.items())
 
 
-def _suits(labels: Mapping[str, str], node: NodeResources) -> bool:
+def suits(labels: Mapping[str, str], node_labels: Mapping[str, str]) -> bool:
     """Whether a node is labelled so, as Ray matches them: `!spot` also one without the label."""
     return all(
-        node.labels.get(name) != value[1:]
+        node_labels.get(name) != value[1:]
         if value.startswith("!")
-        else node.labels.get(name) == value
+        else node_labels.get(name) == value
         for name, value in labels.items()
     )
 
@@ -184,12 +184,24 @@ def _misfit(part: _Part, nodes: Sequence[NodeResources]) -> str | None:
         return None
     if not suited:
         resource = "GPU" if "GPU" in part.bundle else "CPU"
-        return f"{part.words} needs {part.amount(resource)}, but no node has any{_known(nodes)}"
+        where = _other_labels(part.labels)
+        return (
+            f"{part.words} needs {part.amount(resource)}{where}, but no node has any{_known(nodes)}"
+        )
     if not wide:
         remedy = ": lower tensor_parallel or set allow_cross_node_tp" if part.n_shards > 1 else ""
         return f"{_too_narrow(part, 'GPU', suited)}{remedy}"
     remedy = " or tensor_parallel, or set allow_cross_node_tp" if part.n_shards > 1 else ""
     return f"{_too_narrow(part, 'CPU', wide)}: lower cpus{remedy}"
+
+
+def _other_labels(labels: Mapping[str, str]) -> str:
+    others = [
+        f"{name}: {value}"
+        for name, value in labels.items()
+        if name not in (ACCELERATOR_LABEL, MARKET_LABEL)
+    ]
+    return f" on a node labelled {', '.join(others)}" if others else ""
 
 
 def _too_narrow(part: _Part, resource: str, nodes: Sequence[NodeResources]) -> str:
@@ -221,7 +233,7 @@ def _too_few(
     needs = {name: (n, each) for name, (n, each) in needs.items() if n * each > 0}
     has: dict[str, float] = {}
     for node in nodes:
-        if _suits(labels, node):
+        if suits(labels, node.labels):
             has[node.name] = has.get(node.name, 0) + node.resources.get(resource, 0)
     needed, total = sum(n * each for n, each in needs.values()), sum(has.values())
     if needed <= total + _TOLERANCE:

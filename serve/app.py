@@ -1,7 +1,7 @@
 """The Ray Serve application: settings in, deployments out. Wiring only.
 
 `serve run serve.app:build config=murmur.yaml`, `import_path: serve.app:build` in a Serve config
-(`murmur serve-config` prints one), or `ray.serve.run(build({}))`.
+(`murmur build` prints one), or `ray.serve.run(build({}))`.
 """
 
 from pathlib import Path
@@ -75,7 +75,7 @@ def assemble(settings: Settings, replica: type[Replica] = Replica) -> Applicatio
         max_ongoing_requests=limits.max_requests + _SPARE_REQUESTS,
         graceful_shutdown_timeout_s=limits.deadline_s,
         health_check_period_s=_HEALTH_PERIOD_S,
-        ray_actor_options={"num_cpus": settings.ingress.cpus},
+        ray_actor_options=_beside_ingress(settings, settings.ingress.cpus),
     )
     max_upload_bytes = round(limits.max_upload_mb * 1e6)
     ingress_limits = IngressLimits(
@@ -111,7 +111,7 @@ def _board(settings: Settings, routing: RoutingOptions) -> Application:
         name=BOARD_NAME,
         max_ongoing_requests=_UNBOUNDED,
         health_check_period_s=_HEALTH_PERIOD_S,
-        ray_actor_options={"num_cpus": 0},
+        ray_actor_options=_beside_ingress(settings, 0),
         # One, but only a deployment that scales is asked for its numbers.
         autoscaling_config=AutoscalingConfig(
             min_replicas=1, max_replicas=1, look_back_period_s=_LOOK_BACK_S
@@ -123,6 +123,11 @@ def _board(settings: Settings, routing: RoutingOptions) -> Application:
         },
     )
     return deployment.bind(routing.facts, routing.expected_rtfx)
+
+
+def _beside_ingress(settings: Settings, cpus: float) -> dict[str, Any]:
+    labels = settings.ingress.labels
+    return {"num_cpus": cpus, **({"label_selector": labels} if labels else {})}
 
 
 def _deployment(kind: Any) -> Deployment:

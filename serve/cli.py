@@ -18,6 +18,7 @@ PRECISIONS = (
     *("int4-g32", "int4-g64", "int4-g128", "fp8"),
 )
 CROSS_ATTENTION_MODES = ("cached", "cached-8bit", "absorbed")
+CLOUDS = ("aws", "gcp")
 OFFLOADS = ("none", "encoder", "all")
 
 
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.command == "check-config":
             from serve.config_command import check_config
 
-            return check_config(args.file)
+            return check_config(args.file, args.cluster)
         if args.command == "transcribe":
             from serve.transcribe_command import transcribe
 
@@ -45,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             from serve.plan_command import plan_command
 
             return plan_command(args)
+        if args.command in ("fetch", "watch-spot"):
+            return _run_node_command(args)
         return _run_cluster_command(args)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
@@ -52,6 +55,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output went away, as `head` does: nothing left to say, not even at exit.
         sys.stdout = None
         return EXIT_OK
+
+
+def _run_node_command(args: argparse.Namespace) -> int:
+    if args.command == "fetch":
+        from serve.fetch_command import fetch
+
+        return fetch(args.file, args.labels)
+    from serve.watch_spot_command import watch_spot
+
+    return watch_spot(args.cloud, args.address)
 
 
 def _run_cluster_command(args: argparse.Namespace) -> int:
@@ -65,7 +78,7 @@ def _run_cluster_command(args: argparse.Namespace) -> int:
         return cluster_command.print_environment()
     if args.command == "status":
         return cluster_command.status(args.address, args.yaml, args.watch)
-    return cluster_command.print_serve_config(args.file)
+    return cluster_command.build_config(args.file)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -78,6 +91,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_plan(commands.add_parser("plan", help="which GPUs a model fits, how, and what it costs"))
     check = commands.add_parser("check-config", help="check a cluster's settings and print them")
     check.add_argument("file", nargs="?", help=_FILE_HELP)
+    check.add_argument(
+        "--cluster", metavar="FILE", help="for `ray up`: whether its node types can hold every tier"
+    )
+    _add_node_commands(commands)
     _add_cluster_commands(commands)
     return parser
 
@@ -106,8 +123,23 @@ def _add_cluster_commands(commands: "argparse._SubParsersAction[argparse.Argumen
             "this machine's own, which `up` starts",
         )
     commands.add_parser("env", help="print what other Ray jobs need to join `up`'s own cluster")
-    config = commands.add_parser("serve-config", help="print a config for `serve deploy`, KubeRay")
-    config.add_argument("file", nargs="?", help=_FILE_HELP)
+    build = commands.add_parser("build", help="print a config for `serve deploy`, KubeRay")
+    build.add_argument("file", nargs="?", help=_FILE_HELP)
+
+
+def _add_node_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    fetch = commands.add_parser("fetch", help="download the weights of a file's tiers")
+    fetch.add_argument("file", nargs="?", help=_FILE_HELP)
+    fetch.add_argument(
+        "--labels",
+        metavar="JSON",
+        help="of a node, an object of strings: only tiers that may run there",
+    )
+    watch = commands.add_parser(
+        "watch-spot", help="on a spot machine: drain its node when the cloud takes it away"
+    )
+    watch.add_argument("cloud", choices=CLOUDS)
+    watch.add_argument("--address", default="auto", help="of the Ray cluster (%(default)s)")
 
 
 def _add_plan(parser: argparse.ArgumentParser) -> None:

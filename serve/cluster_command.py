@@ -1,4 +1,4 @@
-"""`murmur up`, `down`, `status`, `env` and `serve-config`: the application on a Ray cluster."""
+"""`murmur up`, `down`, `status`, `env` and `build`: the application on a Ray cluster."""
 
 import logging
 import math
@@ -20,7 +20,7 @@ from serve.local_cluster import LocalCluster, LocalClusterError, default_folder
 from serve.serve_config import APP_NAME, IMPORT_PATH, serve_config
 from serve.settings_check import check_settings
 from serve.status_table import status_table
-from serve.tier_placement import tier_placement
+from serve.tier_placement import placements, tier_placement
 
 _POLL_S = 0.5
 _BOARD_WAIT_S = 5.0
@@ -71,9 +71,9 @@ def print_environment() -> int:
     return _guarded(_print_environment)
 
 
-def print_serve_config(path: str | None) -> int:
+def build_config(path: str | None) -> int:
     """Print the config that `serve deploy` and KubeRay take."""
-    return _guarded(lambda: _print_serve_config(path))
+    return _guarded(lambda: _build_config(path))
 
 
 def _guarded(command: Any) -> int:
@@ -94,7 +94,7 @@ def _up(path: str | None, address: str | None, timeout_s: float, import_path: st
         local = LocalCluster(default_folder())
         address = local.address() or _start_local(local, settings)
         os.environ.update(local.environment)
-    with _connected(address):
+    with connected(address):
         _check_room(settings)
         _deploy(settings, import_path)
         _wait_until_running(timeout_s)
@@ -134,15 +134,10 @@ def _environment(settings: Settings) -> dict[str, str]:
 
 def _check_room(settings: Settings) -> None:
     """Ray would let a replica that fits nowhere wait for ever, without a word."""
-    from deployments.accelerators import CPU
     from deployments.cluster_nodes import cluster_nodes, may_grow
-    from deployments.placement import gang_placement, shortage
+    from deployments.placement import shortage
 
-    tiers = [(tier.name, tier_placement(tier), tier.min_replicas) for tier in settings.tiers]
-    if cpus := math.ceil(settings.ingress.cpus):
-        ingress = gang_placement(1, [CPU], cpus, 0, False)
-        tiers.append(("ingress", ingress, settings.ingress.replicas))
-    faults = shortage(tiers, cluster_nodes())
+    faults = shortage(placements(settings), cluster_nodes())
     if faults and not may_grow():
         raise ClusterError("\n".join(faults))
     for fault in faults:
@@ -173,7 +168,7 @@ def _deploy(settings: Settings, import_path: str) -> None:
     if others:  # a config is the whole of what is deployed by config
         raise ClusterError(
             f"deployed there by config, and would be taken away: {', '.join(others)}. Add what "
-            "`murmur serve-config` prints to that config, and `serve deploy` it"
+            "`murmur build` prints to that config, and `serve deploy` it"
         )
     # What the controller does with the body of `serve deploy`; there is no other public way to it
     # than the dashboard, which a small cluster does without.
@@ -241,7 +236,7 @@ def _down(address: str | None) -> int:
         if not LocalCluster(default_folder()).stop():
             raise ClusterError("nothing runs on this machine")
         return EXIT_OK
-    with _connected(address):
+    with connected(address):
         from ray import serve as ray_serve
         from ray.serve.exceptions import RayServeException
 
@@ -257,7 +252,7 @@ def _status(address: str | None, as_yaml: bool, every_s: float | None) -> int:
     if found is None:
         found, environment = _running_here()
         os.environ.update(environment)
-    with _connected(found), suppress(KeyboardInterrupt):
+    with connected(found), suppress(KeyboardInterrupt):
         while True:
             application = _application()
             if as_yaml:
@@ -303,7 +298,7 @@ def _running_here() -> tuple[str, dict[str, str]]:
     return address, local.environment
 
 
-def _print_serve_config(path: str | None) -> int:
+def _build_config(path: str | None) -> int:
     config = serve_config(_checked(path))
     print(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), end="")
     return EXIT_OK
@@ -315,7 +310,12 @@ def _address(given: str | None) -> str | None:
 
 
 @contextmanager
-def _connected(address: str) -> Iterator[None]:
+def connected(address: str) -> Iterator[None]:
+    """Joined to a cluster, within.
+
+    Raises:
+        ClusterError: there is none.
+    """
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray

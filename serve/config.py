@@ -156,6 +156,10 @@ class IngressSettings(_Section):
     """Copies."""
     cpus: Annotated[float, Field(ge=0)] = 0.0
     """CPU cores that each reserves for reading audio and finding speech; 0 shares what there is."""
+    labels: dict[str, str] = {}
+    """Labels that a node must have for it, as Ray matches them, such as `{murmur/role: ingress}`:
+    a GPU's node that holds an ingress, or the board, which goes with it, is never idle and never
+    given back. By default any node will do."""
 
 
 class LimitSettings(_Section):

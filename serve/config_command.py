@@ -5,16 +5,23 @@ from pathlib import Path
 
 import yaml
 
+from serve.cluster_file import check_cluster
 from serve.config import ConfigError, load_settings
 from serve.exit_codes import EXIT_BAD_INPUT, EXIT_OK
 from serve.settings_check import check_settings
 
 
-def check_config(path: str | None) -> int:
-    """Print the settings with all defaults, as YAML; faults go to the standard error."""
+def check_config(path: str | None, cluster: str | None = None) -> int:
+    """Print the settings with all defaults, as YAML; faults go to the standard error.
+
+    Args:
+        cluster: a file for `ray up`, whose node types must have room for every tier.
+    """
     try:
         settings = load_settings(None if path is None else Path(path))
         check_settings(settings)
+        if cluster is not None:
+            check_cluster(settings, Path(cluster))
     except ConfigError as error:
         print(error, file=sys.stderr)
         return EXIT_BAD_INPUT

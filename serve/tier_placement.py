@@ -1,7 +1,7 @@
-"""Where replicas of a tier go, by its settings. Does not import Ray."""
+"""Where replicas of tiers and ingresses go, by the settings. Does not import Ray."""
 
-from deployments.placement import GangPlacement, gang_placement
-from serve.config import TierSettings
+from deployments.placement import GangPlacement, Tier, gang_placement
+from serve.config import IngressSettings, Settings, TierSettings
 
 LEADER_CPUS = 1
 """Cores of a gang's leader, beside those of its ranks."""
@@ -16,4 +16,20 @@ def tier_placement(tier: TierSettings) -> GangPlacement:
         LEADER_CPUS if tier.is_sharded else 0,
         tier.allow_cross_node_tp,
         tier.spot,
+    )
+
+
+def placements(settings: Settings) -> list[Tier]:
+    """What needs a place, for `placement.shortage`: the tiers, and the ingress where it asks for
+    anything."""
+    tiers = [(tier.name, tier_placement(tier), tier.min_replicas) for tier in settings.tiers]
+    ingress = settings.ingress
+    if ingress.cpus or ingress.labels:
+        tiers.append(("ingress", _ingress_placement(ingress), ingress.replicas))
+    return tiers
+
+
+def _ingress_placement(ingress: IngressSettings) -> GangPlacement:
+    return GangPlacement(
+        bundles=({"CPU": ingress.cpus},), labels=(dict(ingress.labels),), shard_bundles=(0,)
     )

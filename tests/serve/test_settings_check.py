@@ -11,7 +11,7 @@ from serve.cli import main
 from serve.config import ConfigError, load_settings
 from serve.settings_check import check_settings
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+ROOT = Path(__file__).parents[2]
 LARGE = {"name": "large", "model": "openai/whisper-large-v3", "accelerator": "L4"}
 
 
@@ -74,8 +74,8 @@ def test_what_can_be_is_accepted() -> None:
     assert faults(tiers=[LARGE, own, {"name": "cpu", "model": "demo:tiny.en"}]) == []
 
 
-def test_the_example_of_a_fleet_is_valid() -> None:
-    check_settings(load_settings(EXAMPLES / "fleet.yaml", {}))
+def test_the_fleet_is_valid() -> None:
+    check_settings(load_settings(ROOT / "fleet.yaml", {}))
 
 
 def test_every_fault_has_a_line() -> None:
@@ -108,7 +108,7 @@ def test_limits_that_contradict_each_other(settings: dict[str, Any], said: str) 
     assert said in fault
 
 
-@pytest.mark.parametrize("command", ["check-config", "serve-config", "up"])
+@pytest.mark.parametrize("command", ["check-config", "build", "up"])
 def test_every_command_refuses(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,0 +1,49 @@
+"""Settings beside a file for `ray up`: whether its node types can hold what is to be served.
+
+Does not import Ray.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from deployments.placement import NodeResources, shortage
+from serve.config import ConfigError, Settings
+from serve.tier_placement import placements
+
+
+def check_cluster(settings: Settings, path: Path) -> None:
+    """
+    Raises:
+        ConfigError: with a line for each tier that has no place; or the file cannot be read.
+    """
+    if faults := shortage(placements(settings), possible_nodes(path)):
+        raise ConfigError("\n".join(f"{path.name}: {fault}" for fault in faults))
+
+
+def possible_nodes(path: Path) -> list[NodeResources]:
+    """The nodes of a cluster that has grown to the most of every type, named by it.
+
+    Raises:
+        ConfigError: the file is no cluster's.
+    """
+    try:
+        cluster = yaml.safe_load(path.read_text(encoding="utf-8"))
+        head, most = cluster["head_node_type"], cluster["max_workers"]
+        types = cluster["available_node_types"].items()
+        counts = {
+            name: 1 if name == head else kind.get("max_workers", most) for name, kind in types
+        }
+        return [node for name, kind in types for node in [_node(name, kind)] * counts[name]]
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: no YAML: {error}") from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{path}: not a file for `ray up`: {error!r}") from error
+
+
+def _node(name: str, kind: dict[str, Any]) -> NodeResources:
+    resources = {resource: float(n) for resource, n in kind.get("resources", {}).items()}
+    return NodeResources(name=name, resources=resources, labels=dict(kind.get("labels", {})))

@@ -1,0 +1,57 @@
+"""`murmur fetch`: the weights of tiers, before their replicas need them."""
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from deployments.placement import suits
+from engine import resolve_model
+from engine.errors import EngineError
+from serve.config import ConfigError, TierSettings, load_settings
+from serve.exit_codes import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_OK
+from serve.settings_check import check_settings
+from serve.tier_placement import tier_placement
+
+
+def fetch(path: str | None, labels: str | None) -> int:
+    """Print model and folder of each tier's weights, downloaded where they are not here yet.
+
+    Args:
+        labels: of a node, as JSON; tiers that cannot run there are left out.
+    """
+    try:
+        settings = load_settings(None if path is None else Path(path))
+        check_settings(settings)
+        node_labels = None if labels is None else _labels(labels)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return EXIT_BAD_INPUT
+    wanted = [tier for tier in settings.tiers if node_labels is None or _runs(tier, node_labels)]
+    failed = [model for model in dict.fromkeys(tier.model for tier in wanted) if not _fetch(model)]
+    return EXIT_FAILED if failed else EXIT_OK
+
+
+def _labels(text: str) -> dict[str, str]:
+    try:
+        labels: Any = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"--labels: no JSON: {error}") from error
+    if not isinstance(labels, dict) or not all(isinstance(value, str) for value in labels.values()):
+        raise ConfigError("--labels must be an object of strings")
+    return labels
+
+
+def _runs(tier: TierSettings, node_labels: Mapping[str, str]) -> bool:
+    """Whether any part of its replicas may run there."""
+    return any(suits(labels, node_labels) for labels in tier_placement(tier).labels)
+
+
+def _fetch(model: str) -> bool:
+    try:
+        print(f"{model}  {resolve_model(model)}", flush=True)
+    except EngineError as error:
+        print(f"murmur: {error}", file=sys.stderr)
+        return False
+    return True

@@ -1,0 +1,46 @@
+"""`murmur watch-spot`: drain this machine's node when its cloud takes the machine away."""
+
+import sys
+import time
+
+from deployments.spot_notice import SERVICES, SpotNotice, wait_for_notice
+from serve.cluster_command import ClusterError, connected
+from serve.exit_codes import EXIT_FAILED, EXIT_OK
+
+_POLL_S = 2.0
+_RETRY_S = 1.0
+
+
+def watch_spot(cloud: str, address: str, poll_s: float = _POLL_S) -> int:
+    """Wait for the cloud's notice, then have Ray bring replicas up elsewhere and let those here
+    finish until the machine goes; 0 once Ray knows.
+
+    Args:
+        cloud: `aws` or `gcp`.
+        address: of the Ray cluster that the node is of.
+    """
+    notice = wait_for_notice(SERVICES[cloud](), poll_s, _say)
+    _say(f"this machine goes in {notice.deadline - time.time():.0f} s: draining its node")
+    while True:
+        try:
+            _drain(address, notice)
+        except ClusterError as error:
+            _say(str(error))
+            if time.time() > notice.deadline:
+                return EXIT_FAILED
+            time.sleep(_RETRY_S)
+        else:
+            return EXIT_OK
+
+
+def _drain(address: str, notice: SpotNotice) -> None:
+    from deployments.cluster_nodes import drain_this_node
+
+    with connected(address):
+        if refusal := drain_this_node(notice.deadline, "the cloud takes this spot machine away"):
+            raise ClusterError(f"Ray does not drain this node: {refusal}")
+
+
+def _say(words: str) -> None:
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    print(f"{now} murmur: {words}", file=sys.stderr, flush=True)
