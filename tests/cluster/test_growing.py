@@ -23,7 +23,7 @@ IDLE_S = 15.0
 COMMON: dict[str, Any] = {"min_replicas": 0, "max_replicas": 2, "batch_size": 2, "rtfx": 20}
 # Placed as the tiers of those clusters, computing on this machine's CPU.
 CHEAP = {"name": "tiny.en", "model": "demo:tiny.en", "accelerator": "T4", "spot": True, **COMMON}
-DEAR = {"name": "base", "model": "demo:base", "accelerator": "A100", "spot": False, **COMMON}
+DEAR = {"name": "base", "model": "demo:base", "accelerator": "L4", "spot": False, **COMMON}
 
 
 @pytest.fixture(scope="module", params=FILES)
@@ -75,5 +75,5 @@ def test_a_backlog_brings_nodes_of_its_class_and_idleness_takes_them_down(
 def test_each_tier_gets_nodes_of_its_own_class(fleet: Cluster) -> None:
     body = ask(fleet, CLIP, model="auto", language="en", quality="best")
     assert models(body) == {"base"} and SAID in body["text"]
-    assert fleet.machines() == [("A100", "on-demand")]
+    assert fleet.machines() == [("L4", "on-demand")]
     wait_for_machines(fleet, [])
