@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import yaml
 
+from tests.support.growing_nodes import GrowingNodes
 from tests.support.nodes import Nodes
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +36,7 @@ class Cluster:
         settings: dict[str, Any],
         import_path: str = "serve.app:build",
         environment: dict[str, str] | None = None,
-        nodes: Nodes | None = None,
+        nodes: Nodes | GrowingNodes | None = None,
     ) -> None:
         # Not pytest's folder: paths of Ray's sockets would be too long there.
         self.folder = Path(tempfile.mkdtemp(prefix="mm-"))
@@ -117,6 +118,14 @@ class Cluster:
             "{n['NodeID']: n['Labels'].get('ray.io/accelerator-type') for n in ray.nodes()}"
         )
         return found
+
+    def machines(self) -> list[tuple[str, str]]:
+        """Class and market of each node with GPUs that lives, by their labels."""
+        found = self._told(
+            "sorted((n['Labels']['ray.io/accelerator-type'], n['Labels']['ray.io/market-type']) "
+            "for n in ray.nodes() if n['Alive'] and n['Resources'].get('GPU'))"
+        )
+        return [(name, market) for name, market in found]
 
     def nodes_of(self, actor_class: str) -> list[str]:
         """The node of each actor of a class: `Shard`, or `ServeReplica:murmur:` and a tier."""
