@@ -1,5 +1,5 @@
-"""A Ray cluster that begins with its head alone, and Ray's own autoscaler, which brings nodes of the
-types of a cluster file: logical ones, on this machine, with the types' labels and resources.
+"""A Ray cluster that begins with its head alone, and Ray's own autoscaler, which brings nodes of
+the types of a cluster file: logical ones, on this machine, with the types' labels and resources.
 
 What is not the real thing is the provider, Ray's fake one, which starts a raylet for a machine.
 """
