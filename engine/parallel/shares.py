@@ -10,6 +10,8 @@ import torch
 
 from engine.config import ModelDimensions
 from engine.kernels import native
+from engine.kernels.linear import has_fast_int8
+from engine.kernels.onednn import has_onednn_bfloat16
 from engine.parallel.partition import partition
 from engine.parallel.stages import Stage, check_tensor_parallel
 from engine.precision import CrossAttentionMode, NumberFormats, Offload, WeightFormat
@@ -50,13 +52,21 @@ class LinearShare:
 
     def temporary_bytes(self, formats: NumberFormats, many_rows: bool) -> int:
         """What its product needs beside its input and output: weights in 16 bits, for the rows of
-        windows, and on a GPU for those of tokens too."""
+        windows, and on a GPU for those of tokens too; in float32 on a CPU that multiplies neither
+        bfloat16 nor integers."""
         if self.kept not in (WeightFormat.INT8, WeightFormat.INT4):
-            return 0
+            return self.n_values * 4 * self._is_widened(formats, many_rows)
         on_cpu = is_bfloat16_on_cpu(formats)
         copies = 3 if self.kept is WeightFormat.INT4 else 1
         is_copied = many_rows or not on_cpu
         return is_copied * copies * self.n_values * formats.product.itemsize
+
+    def _is_widened(self, formats: NumberFormats, many_rows: bool) -> bool:
+        if not is_bfloat16_on_cpu(formats) or is_native(formats):
+            return False
+        if self.kept is WeightFormat.INT8_DYNAMIC:
+            return not has_fast_int8()
+        return many_rows and not has_onednn_bfloat16()
 
     def _kernel_bytes(self, formats: NumberFormats) -> int:
         """As the kernels of `engine.kernels` keep it; oneDNN's own padding is not known."""
@@ -80,7 +90,7 @@ class LinearShare:
     def _int8_dynamic_bytes(self, formats: NumberFormats) -> int:
         if is_native(formats) and self.n_in % 4 == 0:
             return padded(self.n_out) * (self.n_in + _INT8_EXTRA_BYTES)
-        zero_point = 4 * is_bfloat16_on_cpu(formats)
+        zero_point = 4 * (is_bfloat16_on_cpu(formats) and has_fast_int8())
         return self.n_out * (self.n_in + _INT8_EXTRA_BYTES + zero_point)
 
 
@@ -271,8 +281,9 @@ class RankShare:
     @property
     def output_copy_bytes(self) -> int:
         """Of the output layer in its kernel's layout, beside the table of embeddings: in bfloat16
-        on a CPU."""
-        if not is_bfloat16_on_cpu(self.formats):
+        on a CPU that has kernels for it."""
+        packs = is_native(self.formats) or has_onednn_bfloat16()
+        if not (is_bfloat16_on_cpu(self.formats) and packs):
             return 0
         # The scales of 8-bit logits are kept apart once more, to compute some of them again.
         is_int8 = self.output.kept is WeightFormat.INT8_DYNAMIC
