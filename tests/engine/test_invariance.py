@@ -20,7 +20,7 @@ def mixed_requests(clips: dict[str, np.ndarray]) -> list[Request]:
     ]
     return [
         Request(f"{name}-{index}", pcm, option, group=name)
-        for name, pcm in list(clips.items())[:3]
+        for name, pcm in list(clips.items())[:2]
         for index, option in enumerate(options)
     ]
 
