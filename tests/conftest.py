@@ -22,6 +22,7 @@ settings.register_profile("murmur", deadline=None)
 settings.load_profile("murmur")
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where tests run in several processes: all on the cluster in one of them, which is the longest
     part and begins first, and of other tests those of a file."""
