@@ -15,7 +15,7 @@ stop:  ## end what `make run` started
 	$(BIN)/murmur down
 
 test: .venv/.dev  ## the tests that need nothing but this repository
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadgroup \
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile \
 		-m "not speech and not gpu and not chaos and not sharded and not cluster"
 
 test-chaos: .venv/.dev  ## replicas, ranks and nodes that die, chunks that kill, overload; an hour

@@ -4,12 +4,14 @@ import json
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 import torch
 from hypothesis import settings
+from xdist.scheduler import LoadFileScheduling
 
 from engine import Checkpoint, Engine, EngineConfig, open_checkpoint
 from tests.support.oracle import Oracle
@@ -22,14 +24,21 @@ settings.register_profile("murmur", deadline=None)
 settings.load_profile("murmur")
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests run in several processes: all on the cluster in one of them, which is the longest
-    part and begins first, and of other tests those of a file."""
+    """First what takes the longest, where several processes share the tests."""
     items.sort(key=lambda item: item.path.parent.name != "e2e")
-    for item in items:
-        is_served = item.path.parent.name == "e2e"
-        item.add_marker(pytest.mark.xdist_group("cluster" if is_served else item.path.stem))
+
+
+class _ByFile(LoadFileScheduling):
+    """A file's tests run in one process, and all of those on the cluster."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return "tests/e2e" if file.startswith("tests/e2e/") else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
+    return _ByFile(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)
