@@ -188,7 +188,8 @@ def test_what_is_set_already_stays() -> None:
 
 def test_the_scripts_are_clean() -> None:
     shellcheck = Path(sys.executable).parent / "shellcheck"
-    names = [path.relative_to(ROOT) for path in sorted(SCRIPTS.iterdir())]
+    scripts = [path for path in sorted(SCRIPTS.iterdir()) if path.suffix != ".py"]
+    names = [path.relative_to(ROOT) for path in scripts if path.is_file()]
     done = subprocess.run([shellcheck, "-x", *names], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 

@@ -92,7 +92,7 @@ def test_it_is_what_one_process_gives(
     run = make_run(decode)
     parts = collect(run, source)
     expected = local(checkpoints["demo:tiny.en"], source)
-    assert len(parts) > 2, "segments come as they are final"
+    assert len(parts) > 1, "segments come as they are final"
     assert [text for part in parts for text in part] == [s.text for s in expected.segments]
     got = run.transcription.transcript()
     strip = [replace(s, model="") for s in got.segments]
