@@ -4,6 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 CLIP := tests/data/librivox-0870.wav
 KERNELS := $(wildcard engine/kernels/csrc/*.[ch])
+QUICK := "not speech and not gpu and not chaos and not sharded and not cluster"
 
 .PHONY: run stop test test-chaos test-cluster test-sharded test-speech k8s check format clean
 
@@ -14,9 +15,10 @@ run: .venv/.run  ## serve the demo models on this machine, and transcribe a clip
 stop:  ## end what `make run` started
 	$(BIN)/murmur down
 
+# Those on the cluster alone, for they need both cores; of the others a file's tests stay in one process.
 test: .venv/.dev  ## the tests that need nothing but this repository
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile \
-		-m "not speech and not gpu and not chaos and not sharded and not cluster"
+	$(BIN)/python -m pytest tests/e2e -m $(QUICK)
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/e2e -m $(QUICK)
 
 test-chaos: .venv/.dev  ## replicas, ranks and nodes that die, chunks that kill, overload; an hour
 	MURMUR_TEST_KILLS=20 $(BIN)/python -m pytest -m chaos

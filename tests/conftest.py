@@ -4,14 +4,12 @@ import json
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 import torch
 from hypothesis import settings
-from xdist.scheduler import LoadFileScheduling
 
 from engine import Checkpoint, Engine, EngineConfig, open_checkpoint
 from tests.support.oracle import Oracle
@@ -22,23 +20,6 @@ MODELS = ("demo:tiny.en", "demo:base")
 # These machines are shared: how long an example takes says nothing.
 settings.register_profile("murmur", deadline=None)
 settings.load_profile("murmur")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """First what takes the longest, where several processes share the tests."""
-    items.sort(key=lambda item: item.path.parent.name != "e2e")
-
-
-class _ByFile(LoadFileScheduling):
-    """A file's tests run in one process, and all of those on the cluster."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        file: str = super()._split_scope(nodeid)
-        return "tests/e2e" if file.startswith("tests/e2e/") else file
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
-    return _ByFile(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)
