@@ -3,7 +3,6 @@
 `make k8s` runs it; a test compares. The files are patches of kustomize.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,15 +22,10 @@ _HEADER = """\
 
 @dataclass(frozen=True, slots=True)
 class Overlay:
-    """An overlay and where its settings are.
-
-    Attributes:
-        environment: settings that are a cluster's on Kubernetes alone, as `MURMUR__SECTION__FIELD`.
-    """
+    """An overlay and where its settings are."""
 
     name: str
     settings_file: Path
-    environment: Mapping[str, str]
 
     @property
     def folder(self) -> Path:
@@ -42,7 +36,7 @@ class Overlay:
         return self.folder / "serve-config.yaml"
 
     def settings(self) -> Settings:
-        settings = load_settings(self.settings_file, self.environment)
+        settings = load_settings(self.settings_file, {})
         check_settings(settings)
         return settings
 
@@ -58,18 +52,8 @@ class Overlay:
 
 
 OVERLAYS = (
-    Overlay("cpu-demo", _OVERLAYS / "cpu-demo" / "settings.yaml", {}),
-    Overlay(
-        "gpu",
-        FLEET,
-        {
-            "MURMUR__HTTP__HOST": "0.0.0.0",
-            "MURMUR__HTTP__HAPROXY": "true",
-            # Away from the head, which has no cores to give, and two, so that one may go.
-            "MURMUR__INGRESS__CPUS": "2",
-            "MURMUR__INGRESS__REPLICAS": "2",
-        },
-    ),
+    Overlay("cpu-demo", _OVERLAYS / "cpu-demo" / "settings.yaml"),
+    Overlay("gpu", FLEET),
 )
 
 

@@ -1,6 +1,5 @@
 """Worker groups offer what tiers of the settings ask for, as Ray's own autoscaler reads both."""
 
-import math
 from dataclasses import replace
 
 import pytest
@@ -9,10 +8,10 @@ from ray.autoscaler._private.kuberay.autoscaling_config import (
 )
 
 from deployments.accelerators import CPU
-from deployments.placement import ACCELERATOR_LABEL, NodeResources, Tier, gang_placement, shortage
+from deployments.placement import ACCELERATOR_LABEL, NodeResources, Tier, shortage
 from scripts.k8s_serve_configs import OVERLAYS, Overlay
 from serve.config import Settings, TierSettings
-from serve.tier_placement import tier_placement
+from serve.tier_placement import placements, tier_placement
 from tests.support.manifests import groups, ray_service
 
 NAMES = [overlay.name for overlay in OVERLAYS]
@@ -40,10 +39,7 @@ def _tiers(settings: Settings) -> list[Tier]:
 
 
 def _ingress(settings: Settings) -> list[Tier]:
-    cpus = math.ceil(settings.ingress.cpus)
-    if not cpus:
-        return []
-    return [("ingress", gang_placement(1, (CPU,), cpus, 0, False), settings.ingress.replicas)]
+    return [place for place in placements(settings) if place[0] == "ingress"]
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=NAMES)
@@ -111,11 +107,11 @@ def test_labels_of_groups_are_those_of_their_machines() -> None:
         if name == "head":
             assert _GPU not in limits
             continue
-        assert spec["nodeSelector"] == group["labels"], name
         if name == "ingress":
             assert _GPU not in limits
-            assert group["labels"] == {"ray.io/market-type": "on-demand"}
+            assert spec["nodeSelector"] == {"ray.io/market-type": "on-demand"}
             continue
+        assert spec["nodeSelector"] == group["labels"], name
         assert limits[_GPU] == 1, name
         tolerated = {toleration["key"] for toleration in spec["tolerations"]}
         assert {"nvidia.com/gpu", "ray.io/market-type"} <= tolerated, name
@@ -128,6 +124,12 @@ def test_ingresses_of_the_fleet_run_where_no_gpu_waits_for_them() -> None:
     settings = next(overlay for overlay in OVERLAYS if overlay.name == "gpu").settings()
     nodes = [node for node in _nodes("gpu") if not node.resources.get("GPU")]
     assert shortage(_ingress(settings), nodes) == []
+
+
+def test_an_ingress_group_without_its_role_is_missed() -> None:
+    settings = next(overlay for overlay in OVERLAYS if overlay.name == "gpu").settings()
+    nodes = [replace(node, labels={}) for node in _nodes("gpu")]
+    assert shortage(_ingress(settings), nodes)[0].startswith("tier ingress:")
 
 
 def test_no_group_of_the_demo_has_a_gpu() -> None:
