@@ -7,6 +7,8 @@ from typing import Any
 
 import ray
 from ray._private import ray_constants
+
+# What `ray drain-node` itself calls; Ray has no public way to drain a node.
 from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.autoscaler.v2.utils import is_autoscaler_v2
 from ray.core.generated.autoscaler_pb2 import DrainNodeReason  # type: ignore[attr-defined]

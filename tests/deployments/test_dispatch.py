@@ -348,15 +348,15 @@ def test_requests_take_turns_and_priorities_go_first() -> None:
 
 def test_a_priority_that_gets_nothing_rises(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batch work is 20 steps of 30 s behind: then one of it goes, and it is last again."""
-    now = 1000.0
-    monkeypatch.setattr("deployments.dispatch.time.monotonic", lambda: now)
+    clock = [1000.0]
+    monkeypatch.setattr("deployments.dispatch.time.monotonic", lambda: clock[0])
     queue = HeldQueue()
     for index in range(2):
         queue.put(held(index, "night", Priority.BATCH))
     for index in range(4):
         queue.put(held(index, "day"))
     taken = []
-    for now in (1000.0, 1620.0, 1640.0, 1641.0, 2260.0, 2280.0):  # noqa: B007
+    for clock[0] in (1000.0, 1620.0, 1640.0, 1641.0, 2260.0, 2280.0):
         assert (next_one := queue.pop()) is not None
         taken.append(next_one.chunk.key)
     assert taken == ["day/0/0", "day/1/0", "night/0/0", "day/2/0", "day/3/0", "night/1/0"]
