@@ -64,16 +64,18 @@ class Nodes:
 
 
 def hold(classes: list[str]) -> None:
-    from ray.cluster_utils import Cluster
-
     with tempfile.TemporaryDirectory(prefix="mn-") as folder:
+        # Ray writes the cluster's address into the default folder, and does not make it.
+        os.environ["RAY_TMPDIR"] = folder
+        Path(folder, "ray").mkdir()
+        from ray.cluster_utils import Cluster
+
         cluster = Cluster(
             initialize_head=True,
             head_node_args={
                 "num_cpus": 2,
                 "object_store_memory": _STORE_BYTES,
                 "include_dashboard": False,
-                "temp_dir": folder,
                 "dashboard_agent_listen_port": 0,
             },
         )
