@@ -2,14 +2,15 @@
 large one behind it, by the threshold at which a chunk goes up.
 
     python -m benchmarks.cascade --audio DIR [--small ...] [--large ...] [--noises ...]
-                                 [--plot STEM]
+                                 [--hopeless ...] [--plot STEM]
 
 DIR as for `benchmarks.accuracy`, with English and, for babble, other languages. The English
 recording is transcribed as it is and with noise in it: white, babble (the other languages, all at
 once) or music (Debian's asterisk-moh-opsound-wav), at each signal-to-noise ratio, in dB. Every
 chunk is decoded once by each model, with the options of the cluster's own tiers, and
-`Transcription` is then played through for each threshold, so that what is compared differs in the
-choice alone. Prices are those of the time that each model used, at the same price an hour.
+`Transcription` is then played through for each threshold and each limit of the hopeless, so that
+what is compared differs in the choice alone. Prices are those of the time that each model used, at
+the same price an hour.
 
 `closed` is the share of the difference in errors between small and large that is gone. `random` is
 what as many chunks, drawn by lot, would close on average: their share.
@@ -59,6 +60,7 @@ class Row:
 
     way: str
     min_token_prob: float | None
+    hopeless_token_prob: float | None
     wer: float
     errors: int
     words: int
@@ -124,10 +126,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     decoders = Decoders((options.small, options.large), options.precision, options.slots)
     small = _play("small", None, files, decoders, 1)
     large = _play("large", None, files, decoders, 2)
-    rows = [_play("cascade", t, files, decoders, 1) for t in options.thresholds]
+    choices = [CascadeOptions(t, hopeless_token_prob=h)
+               for h in options.hopeless for t in options.thresholds]  # fmt: skip
+    rows = [_play("cascade", choice, files, decoders, 1) for choice in choices]
     rows = [_with_closed(row, small, large) for row in (small, *rows, large)]
-    print("| way | min_token_prob | WER | errors | escalated | closed | random | device s |")
-    print("|---" * 8 + "|")
+    print(
+        "| way | min_token_prob | hopeless_token_prob | WER | errors | escalated | closed | random "
+        "| device s |"
+    )
+    print("|---" * 9 + "|")
     for row in rows:
         print(_line(row))
     print()
@@ -139,9 +146,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _play(
-    way: str, threshold: float | None, files: Sequence[File], decoders: Decoders, at_least: int
+    way: str,
+    choice: CascadeOptions | None,
+    files: Sequence[File],
+    decoders: Decoders,
+    at_least: int,
 ) -> Row:
-    ladder = None if threshold is None else Ladder(_tiers(), CascadeOptions(threshold))
+    ladder = choice and Ladder(_tiers(), choice)
     played = {file.name: _transcribe(file, ladder, decoders, at_least) for file in files}
     rates = {f.name: scoring.wer(f.reference, played[f.name].text, "en") for f in files}
     reasons = [reason for each in played.values() for reason in each.reasons]
@@ -149,7 +160,8 @@ def _play(
     errors, words = (sum(getattr(r, n) for r in rates.values()) for n in ("errors", "length"))
     return Row(
         way=way,
-        min_token_prob=threshold,
+        min_token_prob=choice and choice.min_token_prob,
+        hopeless_token_prob=choice and choice.hopeless_token_prob,
         wer=errors / words,
         errors=errors,
         words=words,
@@ -191,11 +203,14 @@ def _with_closed(row: Row, small: Row, large: Row) -> Row:
 
 
 def _line(row: Row) -> str:
-    threshold = "" if row.min_token_prob is None else f"{row.min_token_prob:g}"
+    limits = [
+        "" if limit is None else f"{limit:g}"
+        for limit in (row.min_token_prob, row.hopeless_token_prob)
+    ]
     closed = "-" if row.closed is None else f"{100 * row.closed:.0f} %"
     chance = f"{100 * row.escalated:.0f} %" if row.way == "cascade" else ""
     return (
-        f"| {row.way} | {threshold} | {100 * row.wer:.2f} % | {row.errors} "
+        f"| {row.way} | {' | '.join(limits)} | {100 * row.wer:.2f} % | {row.errors} "
         f"| {100 * row.escalated:.1f} % | {closed} | {chance} | {row.device_s:.1f} |"
     )
 
@@ -272,7 +287,9 @@ def _plot(rows: Sequence[Row], stem: Path) -> None:
 
     matplotlib.rcParams["svg.hashsalt"] = "murmur"  # the same file from the same numbers
     figure, axes = pyplot.subplots(figsize=(7, 4.5))
-    steps = sorted((r for r in rows if r.way == "cascade"), key=lambda r: r.escalated)
+    cascades = [r for r in rows if r.way == "cascade"]
+    first = [r for r in cascades if r.hopeless_token_prob == cascades[0].hopeless_token_prob]
+    steps = sorted(first, key=lambda r: r.escalated)
     axes.plot([100 * r.escalated for r in steps], [100 * r.wer for r in steps], "o-")
     for r in steps:
         axes.annotate(f"{r.min_token_prob:g}", (100 * r.escalated, 100 * r.wer), fontsize=7,
@@ -306,6 +323,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--slots", type=int, default=24)
     parser.add_argument("--noises", type=noises, default=NOISES, help="KIND:DB, ...")
     parser.add_argument("--thresholds", type=numbers, default=THRESHOLDS)
+    parser.add_argument(
+        "--hopeless",
+        type=numbers,
+        default=[CascadeOptions().hopeless_token_prob],
+        help="hopeless_token_prob, of which the first is drawn",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--plot", type=Path, help="where to draw, without the suffix")
     return parser.parse_args(arguments)

@@ -130,7 +130,9 @@ def test_ray_down_leaves_no_process(cluster: HostCluster) -> None:
     cluster.launcher.ray("down", "-y")
     began = time.monotonic()
     try:
-        wait_for(lambda: not any(h.processes() for h in cluster.hosts), "the end of all processes")
+        wait_for(
+            lambda: not any(h.processes() for h in cluster.hosts), "the end of all processes", 300
+        )
     except AssertionError:
         pytest.fail(str({host.name: host.processes() for host in cluster.hosts}))
     print(f"no process left after {time.monotonic() - began:.0f} s")

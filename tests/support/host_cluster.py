@@ -65,9 +65,11 @@ class HostCluster:
         return found
 
     def replicas(self, deployment: str) -> dict[str, str]:
-        """Those that run: their ids, and the addresses of their hosts."""
-        application = self.application()
-        found = application["deployments"][deployment]["replicas"]
+        """Those that run: their ids, and the addresses of their hosts.
+
+        None while Serve builds the application anew: it lists no deployments then.
+        """
+        found = self.application()["deployments"].get(deployment, {"replicas": []})["replicas"]
         return {r["replica_id"]: r["node_ip"] for r in found if r["state"] == "RUNNING"}
 
     def wait_until_running(self, timeout_s: float = 600) -> None:

@@ -56,6 +56,7 @@ class Oracle:
         self.tokenizer = checkpoint.tokenizer
         self.model = transformers_model(checkpoint)
         self.features = WhisperFeatureExtractor(feature_size=checkpoint.dims.n_mels)
+        self._last: tuple[np.ndarray, torch.Tensor] | None = None
 
     def mel(self, pcm: np.ndarray) -> torch.Tensor:
         """int16 (n,) -> (1, n_mels, 3000)."""
@@ -78,7 +79,7 @@ class Oracle:
     @torch.inference_mode()
     def decode(self, pcm: np.ndarray, options: DecodingOptions) -> OracleResult:
         """Greedy decoding of one chunk."""
-        audio_features = self.encode(self.mel(pcm))
+        audio_features = self._encode_once(pcm)
         result = OracleResult()
         result.language = options.language or self._language(audio_features)
         prompt = self.tokenizer.prompt_tokens(options, 223)
@@ -113,6 +114,12 @@ class Oracle:
             feed = [token]
         result.avg_logprob = total / (len(result.tokens) + 1)
         return result
+
+    def _encode_once(self, pcm: np.ndarray) -> torch.Tensor:
+        """A clip is decoded with many options, one after another."""
+        if self._last is None or self._last[0] is not pcm:
+            self._last = pcm, self.encode(self.mel(pcm))
+        return self._last[1]
 
     def _language(self, audio_features: torch.Tensor) -> str:
         if not self.tokenizer.multilingual:
