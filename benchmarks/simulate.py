@@ -114,7 +114,8 @@ def contenders() -> list[Contender]:
         Contender("no prices", partial(_murmur, "no prices", Quality.BALANCED, True, False)),
         Contender("large alone", partial(_murmur, "large alone", Quality.BEST, False),
                   only=("large",)),
-        Contender("large alone: Ray's policy", _ray, only=("large",)),
+        # Above 1.0 it swings between too few and too many.
+        Contender("large alone: Ray's policy", _ray, (1.0, *Contender.reserves), ("large",)),
     ]  # fmt: skip
 
 

@@ -7,7 +7,6 @@ model helps (docs/scaling.md).
 """
 
 import math
-from collections import Counter
 from dataclasses import dataclass, field
 
 from deployments.fleet import TierFacts
@@ -21,9 +20,6 @@ PROBABILITY = "probability"
 _NGRAM = 4
 _MIN_WORDS = 12
 """Shorter texts repeat themselves by chance."""
-_FOLLOWERS = 7
-"""Hopeless chunks that do as the one before them that was tried: an eighth of them costs little,
-and what a file sounds like may change within minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,41 +106,6 @@ class Ladder:
         None: all are as good."""
         able = {facts.quality for facts in self.tiers if facts.can(language, task)}
         return max(able - {max(able, default=0)}, default=None)
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """A hopeless chunk that a better tier tries for those that come after it on its tier."""
-
-    tier: str
-    number: int
-
-
-class Trials:
-    """Whether a file's hopeless chunks should go up, by what came of one in eight.
-
-    Where a small model understands next to nothing, a larger one may do well or as badly; that
-    depends on the two and on the sound, which is much the same all through a file.
-    """
-
-    def __init__(self) -> None:
-        self._n: Counter[str] = Counter()
-        self._helped: dict[Trial, bool] = {}
-
-    def join(self, tier: str) -> tuple[Trial, bool]:
-        """The trial that a tier's next hopeless chunk belongs to, and whether it is the one that
-        is tried."""
-        number, place = divmod(self._n[tier], 1 + _FOLLOWERS)
-        self._n[tier] += 1
-        return Trial(tier, number), place == 0
-
-    def end(self, trial: Trial, helped: bool) -> None:
-        """Take what came of it; the first answer counts."""
-        self._helped.setdefault(trial, helped)
-
-    def helped(self, trial: Trial) -> bool | None:
-        """Whether a better tier understood more; None: it has not answered yet."""
-        return self._helped.get(trial)
 
 
 def token_prob(result: ChunkResult) -> float:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from deployments.cascade import LANGUAGE, PROBABILITY, Ladder, Trial, Trials
+from deployments.cascade import LANGUAGE, PROBABILITY, Ladder
 from deployments.chunking import Chunker, ChunkingOptions, Piece
 from deployments.context import RowContext, with_text
 from deployments.fallback import FallbackOptions, best_result, is_silence, looks_wrong
@@ -32,6 +32,7 @@ from deployments.stitching import (
     repeats_itself,
     undecoded_from,
 )
+from deployments.trials import Trial, Trials
 from deployments.vad import VadOptions
 from engine import SAMPLE_RATE, DecodingOptions
 
@@ -152,8 +153,7 @@ class Transcription:
         self._parts: dict[int, _Part] = {}
         self._held: list[_Part] = []
         self._in_flight: dict[str, _Part] = {}
-        self._trials = Trials()
-        self._followers: list[tuple[_Part, Trial]] = []
+        self._trials: Trials[_Part] = Trials()
         self._n_parts = 0
         self._n_chunks = 0
         self._ended = False
@@ -305,9 +305,8 @@ class Transcription:
             return self._go_on(part)
         ladder = self.options.ladder
         if reason != LANGUAGE and ladder is not None and ladder.options.is_hopeless(result):
-            trial, is_first = self._trials.join(result.model)
-            if not is_first:
-                self._followers.append((part, trial))
+            trial = self._trials.join(result.model, part)
+            if trial is None:
                 return Progress([], [])
             part.trials.append(trial)
         return self._escalate(part, reason)
@@ -348,12 +347,11 @@ class Transcription:
 
     def _with_followers(self, progress: Progress) -> Progress:
         """Progress, and that of the parts that waited for a trial which has ended."""
-        ready = [each for each in self._followers if self._trials.helped(each[1]) is not None]
-        self._followers = [each for each in self._followers if each not in ready]
-        for part, trial in ready:
-            more = self._follow(part, bool(self._trials.helped(trial)))
+        released = self._trials.released()
+        for part, helped in released:
+            more = self._follow(part, helped)
             progress = Progress(progress.chunks + more.chunks, progress.segments + more.segments)
-        return self._with_followers(progress) if ready else progress
+        return self._with_followers(progress) if released else progress
 
     def _follow(self, part: _Part, helped: bool) -> Progress:
         reason = self._doubt(part, part.tried[-1]) if helped else None

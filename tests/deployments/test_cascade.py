@@ -9,13 +9,13 @@ import pytest
 from deployments.cascade import (
     CascadeOptions,
     Ladder,
-    Trials,
     fresh_prob,
     repeated_share,
     token_prob,
 )
 from deployments.messages import Chunk, ChunkResult, Escalation, key_of_chunk
 from deployments.transcription import Progress, Transcription, TranscriptionOptions
+from deployments.trials import Trials
 from engine import DecodingOptions
 from tests.deployments.test_router import BASE, LARGE, TINY
 from tests.deployments.test_transcription import begin, result
@@ -93,15 +93,16 @@ def test_a_loop_is_no_surer_for_its_repetitions() -> None:
 
 
 def test_one_hopeless_chunk_in_eight_is_tried_for_its_tier() -> None:
-    trials = Trials()
-    joined = [trials.join("tiny") for _ in range(17)]
-    assert [place for place, (_, is_first) in enumerate(joined) if is_first] == [0, 8, 16]
-    assert trials.join("base")[1]
-    first, second = joined[0][0], joined[8][0]
-    assert joined[7][0] == first and trials.helped(first) is None
-    trials.end(first, True)
-    trials.end(first, False)
-    assert trials.helped(first) is True and trials.helped(second) is None
+    trials: Trials[int] = Trials()
+    tried = {n: trial for n in range(17) if (trial := trials.join("tiny", n)) is not None}
+    assert list(tried) == [0, 8, 16] and trials.join("base", 17) is not None
+    assert trials.released() == []
+    trials.end(tried[0], True)
+    trials.end(tried[0], False)
+    assert trials.released() == [(n, True) for n in range(1, 8)]
+    trials.end(tried[8], False)
+    assert trials.released() == [(n, False) for n in range(9, 16)]
+    assert trials.released() == []
 
 
 def test_there_is_nothing_above_the_best_that_can() -> None:

@@ -12,6 +12,7 @@ from tests.conftest import DATA, read_pcm
 from tests.support.cluster import Cluster
 
 CLIP = DATA / "librivox-0870.wav"
+LONG_S = 90
 KEY = "sk-test-0123456789"
 
 
@@ -54,8 +55,8 @@ def client(cluster: Cluster) -> Iterator[openai.OpenAI]:
 
 @pytest.fixture(scope="session")
 def long_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two minutes and a half of speech, with pauses: the committed clips, five times."""
-    return write_speech(tmp_path_factory.mktemp("long") / "long.wav", 150)
+    """Speech of several chunks, with pauses: the committed clips, three times."""
+    return write_speech(tmp_path_factory.mktemp("long") / "long.wav", LONG_S)
 
 
 def write_speech(path: Path, duration_s: float) -> Path:

@@ -13,7 +13,7 @@ import soundfile
 from deployments.options import TranscribeOptions
 from serve.client import ServerError, connect
 from tests.conftest import DATA, read_pcm
-from tests.e2e.conftest import CLIP, KEY, write_speech
+from tests.e2e.conftest import CLIP, KEY, LONG_S, write_speech
 from tests.support.cluster import Cluster
 
 JOB = """
@@ -99,7 +99,7 @@ def test_the_http_client(cluster: Cluster, long_file: Path) -> None:
         streamed = list(client.stream(long_file, options))
         assert [s.text for s in streamed] == [s.text for s in whole.segments]
         assert [s.start_s for s in streamed] == [s.start_s for s in whole.segments]
-        assert whole.duration_s == 150.0 and whole.language == "en"
+        assert whole.duration_s == LONG_S and whole.language == "en"
         pcm = read_pcm(CLIP)
         texts = {
             client.transcribe(audio, options, 16_000).text
@@ -141,7 +141,7 @@ def test_a_clip_does_not_wait_for_the_files_before_it(
     cluster: Cluster, client: openai.OpenAI, tmp_path: Path
 ) -> None:
     """Not how long it takes, which a busy machine decides, but what is finished first."""
-    path = write_speech(tmp_path / "long.wav", 180)
+    path = write_speech(tmp_path / "long.wav", 120)
     clip = tmp_path / "clip.wav"
     soundfile.write(clip, read_pcm(CLIP)[:48_000], 16_000)
     create = client.audio.transcriptions.create

@@ -14,7 +14,7 @@ import openai
 import pytest
 
 from tests.conftest import DATA
-from tests.e2e.conftest import CLIP, KEY
+from tests.e2e.conftest import CLIP, KEY, LONG_S
 from tests.support.cluster import ROOT, Cluster
 
 FORMATS = ("json", "text", "srt", "verbose_json", "vtt")
@@ -57,7 +57,7 @@ def test_json_is_the_text_of_the_command_line(
     got = client.audio.transcriptions.create(model="tiny.en", file=long_file)
     assert got.text == expected["text"]
     assert got.usage is not None and got.usage.type == "duration"
-    assert got.usage.seconds == 150.0
+    assert got.usage.seconds == LONG_S
     assert got.logprobs is None
 
 
@@ -68,7 +68,7 @@ def test_verbose_json_field_by_field(
         model="tiny.en", file=long_file, response_format="verbose_json"
     )
     assert got.text == expected["text"] and got.language == "english"
-    assert isinstance(got.duration, float) and got.duration == 150.0
+    assert isinstance(got.duration, float) and got.duration == LONG_S
     assert got.words is None
     assert got.segments is not None
     for index, (segment, same) in enumerate(zip(got.segments, expected["segments"], strict=True)):
@@ -147,7 +147,7 @@ def test_a_stream_joined_is_the_body_without_stream(
     else:
         assert done["text"] == body
     usage = done["usage"]
-    assert usage["type"] == "tokens" and usage["input_tokens"] == 150 * 50
+    assert usage["type"] == "tokens" and usage["input_tokens"] == LONG_S * 50
     assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"]
     segments = [event for event in got if event["type"] == "transcript.text.segment"]
     if kind == "verbose_json":

@@ -25,7 +25,7 @@ CLIP = "librivox-0870.wav"
 
 
 def mixed(clips: dict[str, np.ndarray]) -> list[Request]:
-    """Every second one, of both clips and with all options; and one that ends with its first token."""
+    """Of both clips and with all options; and one that ends with its first token."""
     only_one = Request("one", clips[CLIP], DecodingOptions(max_new_tokens=1))
     return [only_one, *mixed_requests(clips)[::2]]
 
