@@ -386,3 +386,27 @@ def test_what_was_sent_of_a_lower_priority_is_in_nobodys_way() -> None:
         assert fixture.dispatcher.report().batch_s["tiny.en"] == 0.0
 
     asyncio.run(run())
+
+
+def test_a_batch_chunk_that_has_risen_takes_no_room_from_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Room for four more: it goes first, and four of those by day go with it."""
+    clock = [1000.0]
+    monkeypatch.setattr("deployments.dispatch.time.monotonic", lambda: clock[0])
+
+    async def run() -> None:
+        fixture = Fixture()
+        tiny = replace(EN, tier="tiny.en")
+        tasks = [fixture.send(i, tiny, "day") for i in range(9)]
+        tasks += [fixture.send(0, replace(tiny, priority=Priority.BATCH), "night")]
+        await settle()
+        assert fixture.tiny.order == [f"day/{i}/0" for i in range(4)]
+        fixture.dispatcher._held["tiny.en"]._unserved_since[Priority.INTERACTIVE] = 1700.0
+        clock[0] = 1700.0
+        fixture.hear(snapshot(tiny=2))
+        await settle()
+        assert fixture.tiny.order[4:] == ["night/0/0", *(f"day/{i}/0" for i in range(4, 8))]
+        await stop(tasks)
+
+    asyncio.run(run())
