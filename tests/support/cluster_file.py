@@ -47,6 +47,12 @@ def on_hosts(hosts: Hosts, head: str, replaced: dict[str, Path]) -> dict[str, An
     }
 
 
+def with_redis(commands: list[str], address: str, password: str) -> list[str]:
+    """Start commands of a head that keeps what it knows in Redis, in variables as KubeRay's."""
+    exports = f"export RAY_gcs_storage=redis RAY_REDIS_ADDRESS={address}; "
+    return [f"{exports}{command} --redis-password={password}" for command in commands]
+
+
 def image_command(config: dict[str, Any], token: Path) -> str:
     """What brings a home to where the head's set-up commands leave it."""
     excluded = " ".join(f"--exclude {shlex.quote(name)}" for name in config["rsync_exclude"])

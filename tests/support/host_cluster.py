@@ -11,9 +11,10 @@ from typing import Any
 import yaml
 
 from serve.cluster_token import make_token
-from tests.support.cluster_file import image_command, on_hosts
+from tests.support.cluster_file import image_command, on_hosts, with_redis
 from tests.support.hosts import Hosts, wait_for
 from tests.support.launcher import ROOT, Launcher
+from tests.support.redis_server import RedisServer
 
 HEAD, WORKERS = "head", ("worker-1", "worker-2")
 _PORT = 8000
@@ -28,14 +29,18 @@ class HostCluster:
 
     Args:
         settings: the settings file's content, less the section `http`.
+        redis: whether the head keeps what it knows in a Redis server on this machine.
 
     MURMUR_TEST_IMAGE may name a folder that keeps what every host has installed for the next time.
     """
 
-    def __init__(self, settings: dict[str, Any]) -> None:
+    def __init__(self, settings: dict[str, Any], redis: bool = False) -> None:
         kept = os.environ.get("MURMUR_TEST_IMAGE")
         self.hosts = Hosts(HEAD, *WORKERS, image=Path(kept) if kept else None)
+        self.redis: RedisServer | None = None
         try:
+            if redis:
+                self.redis = RedisServer(self.hosts.address(0), self.hosts.folder / "redis")
             self._prepare(settings)
         except BaseException:
             self.close()
@@ -88,6 +93,8 @@ class HostCluster:
         return [line["murmur"] for line in parsed if "murmur" in line]
 
     def close(self) -> None:
+        if self.redis is not None:
+            self.redis.stop()
         self.hosts.close()
 
     def _prepare(self, settings: dict[str, Any]) -> None:
@@ -97,6 +104,10 @@ class HostCluster:
         self._write(settings)
         replaced = {"fleet.yaml": self._settings, "serve_config.yaml": self._serve_config}
         config = on_hosts(self.hosts, HEAD, replaced)
+        if self.redis is not None:
+            config["head_start_ray_commands"] = with_redis(
+                config["head_start_ray_commands"], self.redis.address, self.redis.password
+            )
         file = folder / "cluster.yaml"
         file.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
         self.launcher = Launcher(self.hosts, file, {"RAY_AUTH_MODE": "token"})

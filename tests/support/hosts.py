@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import psutil
@@ -209,15 +209,18 @@ class Host:
         return subprocess.run(line, capture_output=True, text=True)
 
 
-def install_tools() -> None:
-    """Install with apt-get what is missing of TOOLS.
+def install_tools(tools: Mapping[str, str] = TOOLS) -> None:
+    """Install with apt-get what is missing.
+
+    Args:
+        tools: programs, and the Debian packages that have them.
 
     Raises:
         RuntimeError: it is missing and cannot be installed.
     """
     if os.geteuid() != 0:
         raise RuntimeError("hosts made of namespaces need root")
-    missing = [package for tool, package in TOOLS.items() if shutil.which(tool) is None]
+    missing = [package for tool, package in tools.items() if shutil.which(tool) is None]
     if not missing:
         return
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
