@@ -1,7 +1,7 @@
 """A day of a fleet in minutes: Murmur's router and autoscaler against simpler ways, by traces.
 
     python -m benchmarks.simulate [--traces ...] [--contenders ...] [--rate 100] [--hours 24]
-                                  [--jobs 2] [--plot STEM]
+                                  [--reserve ...] [--jobs 2] [--plot STEM]
 
 Tiers are Whisper models on spot machines of `gpu_catalogue`, at half of the planner's roofline; 100
 requests a second are 1 % of 10,000. Each way is tried at several reserves, the cheapest first, in
@@ -164,6 +164,8 @@ def _best(name: str, trace: str, options: argparse.Namespace) -> tuple[float, Ou
     contender = next(c for c in contenders() if c.name == name)
     start_s, hours = options.start * 3600, options.hours
     hard_s = HARDEST_H[trace] * 3600 if hours > options.search_hours else start_s
+    if options.reserve is not None:
+        return options.reserve, _run(contender, options.reserve, trace, start_s, hours, options)
     tried: list[tuple[float, float]] = []
     for reserve in contender.reserves:
         hardest = _run(contender, reserve, trace, hard_s, options.search_hours, options)
@@ -246,6 +248,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--hours", type=float, default=DAY_S / 3600)
     parser.add_argument("--contenders", type=names, default="", help="by default all")
     parser.add_argument("--search-hours", type=float, default=1.0)
+    parser.add_argument("--reserve", type=float, help="instead of the search's")
     parser.add_argument("--warm-up", type=float, default=1800.0, help="seconds not counted")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--start", type=float, default=0.0, help="hour of the day")
