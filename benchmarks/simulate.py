@@ -160,12 +160,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _best(name: str, trace: str, options: argparse.Namespace) -> tuple[float, Outcome]:
-    """The cheapest reserve that keeps the objective, else the one with the fewest late chunks."""
+    """A run at the cheapest reserve that keeps the objective, else at the one with the fewest late
+    chunks; or at the one that was asked for."""
     contender = next(c for c in contenders() if c.name == name)
     start_s, hours = options.start * 3600, options.hours
-    hard_s = HARDEST_H[trace] * 3600 if hours > options.search_hours else start_s
     if options.reserve is not None:
         return options.reserve, _run(contender, options.reserve, trace, start_s, hours, options)
+    hard_s = HARDEST_H[trace] * 3600 if hours > options.search_hours else start_s
     tried: list[tuple[float, float]] = []
     for reserve in contender.reserves:
         hardest = _run(contender, reserve, trace, hard_s, options.search_hours, options)

@@ -9,17 +9,17 @@ import asyncio
 import logging
 import math
 import time
-from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from deployments.errors import NoTierError, TierUnavailableError
 from deployments.fleet import Priority, TierFacts, TierState
+from deployments.held_queue import Held, HeldQueue
 from deployments.messages import Chunk
 from deployments.reports import IngressReport, Snapshot
 from deployments.router import Ask, candidates, route
 from deployments.tier_client import Decoded, TierClient
-from engine import SAMPLE_RATE
 
 logger = logging.getLogger("ray.serve")
 
@@ -31,91 +31,6 @@ _EMPTY_SNAPSHOTS = 3
 """A tier of which so many in a row know no replica has lost them all."""
 _DOWN_S = 60.0
 """A tier that could not be started is left out for so long."""
-_AGING_S = 30.0
-"""A priority that gets nothing for so long rises by a step, as in the engine's queue."""
-
-
-@dataclass(eq=False, slots=True)
-class _Held:
-    """A chunk that is not done.
-
-    Attributes:
-        tier: that it is held for, or was sent to.
-        sending: its call, once it was sent.
-        came_s, sent_s: of the monotonic clock; when it was last sent.
-    """
-
-    chunk: Chunk
-    ask: Ask
-    done: "asyncio.Future[Decoded]"
-    tier: str = ""
-    sending: "asyncio.Task[None] | None" = None
-    came_s: float = field(default_factory=time.monotonic)
-    sent_s: float = 0.0
-
-    @property
-    def audio_s(self) -> float:
-        return len(self.chunk.pcm) / SAMPLE_RATE
-
-
-class HeldQueue:
-    """Held chunks of one tier: by priority, which rises while none of its chunks is taken, so that
-    none starves; of the same priority requests take turns."""
-
-    def __init__(self) -> None:
-        self._turns: dict[Priority, OrderedDict[str, deque[_Held]]] = {
-            priority: OrderedDict() for priority in Priority
-        }
-        self._unserved_since = dict.fromkeys(Priority, 0.0)
-        self._n = 0
-
-    def __len__(self) -> int:
-        return self._n
-
-    def put(self, held: _Held) -> None:
-        turns = self._turns[held.ask.priority]
-        if not turns:
-            self._unserved_since[held.ask.priority] = time.monotonic()
-        turns.setdefault(held.chunk.request_id, deque()).append(held)
-        self._n += 1
-
-    def pop(self, may: Callable[[Priority], bool] = lambda priority: True) -> _Held | None:
-        """The next one of the priorities that may be taken; None if there is none."""
-        now = time.monotonic()
-
-        def aged(priority: Priority) -> tuple[int, int]:
-            steps = int((now - self._unserved_since[priority]) / _AGING_S)
-            return priority.rank - steps, priority.rank
-
-        waiting = [p for p, turns in self._turns.items() if turns and may(p)]
-        if not waiting:
-            return None
-        chosen = min(waiting, key=aged)
-        self._unserved_since[chosen] = now
-        turns = self._turns[chosen]
-        request, chunks = turns.popitem(last=False)
-        held = chunks.popleft()
-        if chunks:
-            turns[request] = chunks  # at the end: the others come first
-        self._n -= 1
-        return held
-
-    def remove(self, held: _Held) -> bool:
-        turns = self._turns[held.ask.priority]
-        chunks = turns.get(held.chunk.request_id)
-        if chunks is None or held not in chunks:
-            return False
-        chunks.remove(held)
-        if not chunks:
-            del turns[held.chunk.request_id]
-        self._n -= 1
-        return True
-
-    def last_first(self) -> Iterator[_Held]:
-        """All, those first that would come last; the queue may change meanwhile."""
-        for turns in reversed(self._turns.values()):
-            for chunks in reversed(list(turns.values())):
-                yield from reversed(list(chunks))
 
 
 class Dispatcher:
@@ -138,7 +53,7 @@ class Dispatcher:
         self._snapshot = Snapshot(tuple(states))
         self._heard: IngressReport = IngressReport()
         self._held = {name: HeldQueue() for name in tiers}
-        self._sent: dict[str, set[_Held]] = {name: set() for name in tiers}
+        self._sent: dict[str, set[Held]] = {name: set() for name in tiers}
         self._n_sent: dict[str, Counter[Priority]] = {name: Counter() for name in tiers}
         self._queued_s = dict.fromkeys(tiers, 0.0)
         self._batch_s = dict.fromkeys(tiers, 0.0)
@@ -159,7 +74,7 @@ class Dispatcher:
             NoTierError, TierUnavailableError: as of `choose`.
             ChunkLostError, RequestError, TierUnavailableError: as of `TierClient.decode`.
         """
-        held = _Held(chunk, ask, asyncio.get_running_loop().create_future())
+        held = Held(chunk, ask, asyncio.get_running_loop().create_future())
         self._count_arrival(held)
         self._place(held)
         try:
@@ -240,20 +155,20 @@ class Dispatcher:
     def _is_down(self, tier: TierState, now: float) -> bool:
         return self._down_until.get(tier.facts.name, 0.0) > now
 
-    def _count_arrival(self, held: _Held) -> None:
+    def _count_arrival(self, held: Held) -> None:
         self._n_chunks += 1
         self._chunks_s += held.audio_s
         if held.ask.priority is not Priority.BATCH:
             able = tuple(t.facts.name for t in candidates(held.ask, self._snapshot.tiers))
             self._arrived_s[able] = self._arrived_s.get(able, 0.0) + held.audio_s
 
-    def _place(self, held: _Held) -> None:
+    def _place(self, held: Held) -> None:
         held.tier = self.choose(held.ask)
         self._count(held, held.tier, 1)
         self._held[held.tier].put(held)
         self._pump(held.tier)
 
-    def _count(self, held: _Held, tier: str, sign: int) -> None:
+    def _count(self, held: Held, tier: str, sign: int) -> None:
         amounts = self._batch_s if held.ask.priority is Priority.BATCH else self._queued_s
         amounts[tier] = max(0.0, amounts[tier] + sign * held.audio_s)
 
@@ -286,7 +201,7 @@ class Dispatcher:
             for priority in Priority:
                 room[priority] -= priority.rank >= held.ask.priority.rank
 
-    async def _send(self, held: _Held, name: str) -> None:
+    async def _send(self, held: Held, name: str) -> None:
         try:
             decoded = await self._clients[name].decode(held.chunk)
         except TierUnavailableError as error:
@@ -303,13 +218,13 @@ class Dispatcher:
             if not held.done.done():
                 held.done.set_result(replace(decoded, held_s=held.sent_s - held.came_s))
 
-    def _unsend(self, held: _Held, name: str) -> None:
+    def _unsend(self, held: Held, name: str) -> None:
         if held in self._sent[name]:
             self._sent[name].discard(held)
             self._n_sent[name][held.ask.priority] -= 1
             self._count(held, name, -1)
 
-    def _go_elsewhere(self, held: _Held, name: str, error: TierUnavailableError) -> None:
+    def _go_elsewhere(self, held: Held, name: str, error: TierUnavailableError) -> None:
         self._down_until[name] = time.monotonic() + _DOWN_S
         if held.done.done():
             return
@@ -321,7 +236,7 @@ class Dispatcher:
             return
         held.done.set_exception(error)
 
-    def _withdraw(self, held: _Held) -> None:
+    def _withdraw(self, held: Held) -> None:
         """Stop a chunk that nobody waits for any more."""
         if self._held[held.tier].remove(held):
             self._count(held, held.tier, -1)
@@ -333,7 +248,7 @@ class Dispatcher:
         """Chunks that wait go where they would be sent to now: those that are held, and those that
         were sent to a tier that has no replicas any more."""
         n_looked = 0
-        moved: list[_Held] = []
+        moved: list[Held] = []
         for name in self._held:
             stayed: set[Ask] = set()
             for held in self._held[name].last_first():
@@ -352,7 +267,7 @@ class Dispatcher:
         for held in reversed(moved):  # the first of a file first
             self._held[held.tier].put(held)
 
-    def _moved(self, held: _Held, name: str) -> bool:
+    def _moved(self, held: Held, name: str) -> bool:
         """Whether a chunk goes elsewhere. If so it is counted there, and is to be put there."""
         if held.ask.tier is not None:
             return False

@@ -5,7 +5,7 @@ The tests are one story: each begins where the one before it ends.
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -109,16 +109,15 @@ def test_other_settings_fail_no_request(cluster: HostCluster) -> None:
     assert not running.wrong and not running.failed
 
 
-def test_a_head_that_starts_again_finds_all(cluster: HostCluster) -> None:
+def check_head_comes_back(cluster: HostCluster, end_head: Callable[[], None]) -> None:
+    """Workers' proxies answer without a head, and the next one finds all replicas."""
     before = cluster.replicas(TIER)
     worker = f"http://{cluster.hosts[WORKERS[0]].address}:8000"
     with load(worker, MODEL, n_threads=1) as running:
         wait_for_answers(running, 3)
-        for process in cluster.hosts[HEAD].processes():
-            process.send_signal(signal.SIGKILL)
+        end_head()
         wait_for_answers(running, 5)
-        cluster.launcher.ray("up", "-y", "--restart-only")
-        cluster.wait_until_running()
+        cluster.restart_head()
         wait_for_answers(running, 5)
     assert not running.wrong and not running.failed
     assert cluster.replicas(TIER) == before
@@ -126,13 +125,19 @@ def test_a_head_that_starts_again_finds_all(cluster: HostCluster) -> None:
     assert outcome.words == WORDS[CLIPS[0].name], outcome
 
 
+def test_a_head_that_starts_again_finds_all(cluster: HostCluster) -> None:
+    def end_head() -> None:
+        for process in cluster.hosts[HEAD].processes():
+            process.send_signal(signal.SIGKILL)
+
+    check_head_comes_back(cluster, end_head)
+
+
 def test_ray_down_leaves_no_process(cluster: HostCluster) -> None:
     cluster.launcher.ray("down", "-y")
     began = time.monotonic()
     try:
-        wait_for(
-            lambda: not any(h.processes() for h in cluster.hosts), "the end of all processes", 300
-        )
+        wait_for(lambda: not any(h.processes() for h in cluster.hosts), "the end of all processes")
     except AssertionError:
         pytest.fail(str({host.name: host.processes() for host in cluster.hosts}))
     print(f"no process left after {time.monotonic() - began:.0f} s")

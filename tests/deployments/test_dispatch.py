@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from deployments.dispatch import Dispatcher, HeldQueue, _Held
+from deployments.dispatch import Dispatcher
 from deployments.errors import NoTierError, TierUnavailableError
 from deployments.fleet import Priority, TierState
 from deployments.messages import Chunk, ChunkResult
@@ -318,50 +318,6 @@ def test_an_error_of_a_chunk_is_its_callers() -> None:
     asyncio.run(run())
 
 
-def held(index: int, request: str, priority: Priority = Priority.INTERACTIVE) -> _Held:
-    loop = asyncio.new_event_loop()
-    future: asyncio.Future[Decoded] = loop.create_future()
-    loop.close()
-    return _Held(chunk(index, request), replace(EN, priority=priority), future)
-
-
-def keys_of(queue: HeldQueue) -> list[str]:
-    found = []
-    while (taken := queue.pop()) is not None:
-        found.append(taken.chunk.key)
-    return found
-
-
-def test_requests_take_turns_and_priorities_go_first() -> None:
-    queue = HeldQueue()
-    for index in range(3):
-        queue.put(held(index, "a"))
-    queue.put(held(0, "b"))
-    queue.put(held(0, "c", Priority.BATCH))
-    queue.put(held(0, "d", Priority.REALTIME))
-    gone = held(9, "a")
-    queue.put(gone)
-    assert [h.chunk.key for h in queue.last_first()][0] == "c/0/0"
-    assert queue.remove(gone) and not queue.remove(gone)
-    assert keys_of(queue) == ["d/0/0", "a/0/0", "b/0/0", "a/1/0", "a/2/0", "c/0/0"]
-
-
-def test_a_priority_that_gets_nothing_rises(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Batch work is 20 steps of 30 s behind: then one of it goes, and it is last again."""
-    clock = [1000.0]
-    monkeypatch.setattr("deployments.dispatch.time.monotonic", lambda: clock[0])
-    queue = HeldQueue()
-    for index in range(2):
-        queue.put(held(index, "night", Priority.BATCH))
-    for index in range(4):
-        queue.put(held(index, "day"))
-    taken = []
-    for clock[0] in (1000.0, 1620.0, 1640.0, 1641.0, 2260.0, 2280.0):
-        assert (next_one := queue.pop()) is not None
-        taken.append(next_one.chunk.key)
-    assert taken == ["day/0/0", "day/1/0", "night/0/0", "day/2/0", "day/3/0", "night/1/0"]
-
-
 def test_what_was_sent_of_a_lower_priority_is_in_nobodys_way() -> None:
     """A replica gives its slots by priority, so that nothing more urgent has to wait here."""
 
@@ -398,15 +354,17 @@ def test_a_batch_chunk_that_has_risen_takes_no_room_from_others(
     async def run() -> None:
         fixture = Fixture()
         tiny = replace(EN, tier="tiny.en")
-        tasks = [fixture.send(i, tiny, "day") for i in range(9)]
+        tasks = [fixture.send(i, tiny, "day") for i in range(10)]
         tasks += [fixture.send(0, replace(tiny, priority=Priority.BATCH), "night")]
         await settle()
-        assert fixture.tiny.order == [f"day/{i}/0" for i in range(4)]
-        fixture.dispatcher._held["tiny.en"]._unserved_since[Priority.INTERACTIVE] = 1700.0
+        clock[0] = 1690.0
+        fixture.tiny.answer("day/0/0")
+        await settle()
+        assert fixture.tiny.order == [f"day/{i}/0" for i in range(5)]
         clock[0] = 1700.0
         fixture.hear(snapshot(tiny=2))
         await settle()
-        assert fixture.tiny.order[4:] == ["night/0/0", *(f"day/{i}/0" for i in range(4, 8))]
+        assert fixture.tiny.order[5:] == ["night/0/0", *(f"day/{i}/0" for i in range(5, 9))]
         await stop(tasks)
 
     asyncio.run(run())

@@ -141,7 +141,7 @@ def test_a_clip_does_not_wait_for_the_files_before_it(
     cluster: Cluster, client: openai.OpenAI, tmp_path: Path
 ) -> None:
     """Not how long it takes, which a busy machine decides, but what is finished first."""
-    path = write_speech(tmp_path / "long.wav", 120)
+    path = write_speech(tmp_path / "long.wav", 180)
     clip = tmp_path / "clip.wav"
     soundfile.write(clip, read_pcm(CLIP)[:48_000], 16_000)
     create = client.audio.transcriptions.create

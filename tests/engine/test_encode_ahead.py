@@ -100,9 +100,6 @@ def test_the_number_of_threads_changes_no_bit(
     }
 
 
-@pytest.mark.skipif(
-    not native.serves(torch.device("cpu")), reason="no native kernels here: all run on torch's"
-)
 @pytest.mark.parametrize("precision", [Precision.INT8, Precision.BFLOAT16])
 def test_torchs_kernels_hold_as_well(
     precision: Precision, checkpoints: dict[str, Checkpoint], clips: dict[str, np.ndarray]

@@ -56,6 +56,13 @@ class HostCluster:
         self.launcher.ray("up", "-y")
         self.wait_until_running()
 
+    def restart_head(self) -> None:
+        """Start Ray again on the head as after a crash, and the host itself if it is off."""
+        if not self.hosts[HEAD].is_on:
+            self.hosts[HEAD].switch_on()
+        self.launcher.ray("up", "-y", "--restart-only")
+        self.wait_until_running()
+
     def deploy(self, settings: dict[str, Any]) -> None:
         """Send other settings to the head and have Serve take them, through Ray's launcher."""
         self._write(settings)
@@ -72,7 +79,7 @@ class HostCluster:
     def replicas(self, deployment: str) -> dict[str, str]:
         """Those that run: their ids, and the addresses of their hosts.
 
-        None while Serve builds the application anew: it lists no deployments then.
+        Empty while Serve builds the application anew: it lists no deployments then.
         """
         found = self.application()["deployments"].get(deployment, {"replicas": []})["replicas"]
         return {r["replica_id"]: r["node_ip"] for r in found if r["state"] == "RUNNING"}

@@ -1,12 +1,15 @@
-"""A Redis server, which keeps what a head knows as it does in `k8s/components/redis`."""
+"""The Redis server of `k8s/components/redis`, on this machine."""
 
 import secrets
 import subprocess
 from pathlib import Path
 
+import yaml
+
 from tests.support.hosts import install_tools, wait_for
 
 _PORT = 6379
+_MANIFEST = Path(__file__).parents[2] / "k8s" / "components" / "redis" / "redis.yaml"
 
 
 class RedisServer:
@@ -23,17 +26,18 @@ class RedisServer:
         self.address = f"{address}:{_PORT}"
         self.password = secrets.token_hex(24)
         folder.mkdir()
-        settings = (
-            f"bind {address}\nport {_PORT}\ndir {folder}\nappendonly yes\n"
-            f"requirepass {self.password}\n"
-        )
+        here = f"dir {folder}\nbind {address}\nport {_PORT}"
         self._process = subprocess.Popen(
-            ["redis-server", "-"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+            ["sh", "-c", _start_command().replace("dir /data", here)],
+            env={"PATH": "/usr/bin:/bin", "PASSWORD": self.password},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
         )
-        assert self._process.stdin is not None
-        self._process.stdin.write(settings)
-        self._process.stdin.close()
-        wait_for(lambda: self.n_keys() is not None, "Redis")
+        try:
+            wait_for(lambda: self.n_keys() is not None, "Redis")
+        except BaseException:
+            self.stop()
+            raise
 
     def n_keys(self) -> int | None:
         """What it keeps; None while it does not answer."""
@@ -48,3 +52,12 @@ class RedisServer:
     def stop(self) -> None:
         self._process.terminate()
         self._process.wait(30)
+
+
+def _start_command() -> str:
+    """That of the manifest, with its settings."""
+    documents = yaml.safe_load_all(_MANIFEST.read_text(encoding="utf-8"))
+    spec = next(each["spec"] for each in documents if each["kind"] == "StatefulSet")
+    (command,) = spec["template"]["spec"]["containers"][0]["args"]
+    assert "dir /data\n" in command
+    return str(command)

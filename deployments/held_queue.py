@@ -1,0 +1,99 @@
+"""Chunks of an ingress that are not done, and the order in which those that wait get their turn."""
+
+import asyncio
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from deployments.fleet import Priority
+from deployments.messages import Chunk
+from deployments.router import Ask
+from deployments.tier_client import Decoded
+from engine import SAMPLE_RATE
+
+_AGING_S = 30.0
+"""A priority that gets nothing for so long rises by a step, as in the engine's queue."""
+
+
+@dataclass(eq=False, slots=True)
+class Held:
+    """A chunk that is not done.
+
+    Attributes:
+        tier: that it is held for, or was sent to.
+        sending: its call, once it was sent.
+        came_s, sent_s: of the monotonic clock; when it was last sent.
+    """
+
+    chunk: Chunk
+    ask: Ask
+    done: "asyncio.Future[Decoded]"
+    tier: str = ""
+    sending: "asyncio.Task[None] | None" = None
+    came_s: float = field(default_factory=time.monotonic)
+    sent_s: float = 0.0
+
+    @property
+    def audio_s(self) -> float:
+        return len(self.chunk.pcm) / SAMPLE_RATE
+
+
+class HeldQueue:
+    """Held chunks of one tier: by priority, which rises while none of its chunks is taken, so that
+    none starves; of the same priority requests take turns."""
+
+    def __init__(self) -> None:
+        self._turns: dict[Priority, OrderedDict[str, deque[Held]]] = {
+            priority: OrderedDict() for priority in Priority
+        }
+        self._unserved_since = dict.fromkeys(Priority, 0.0)
+        self._n = 0
+
+    def __len__(self) -> int:
+        return self._n
+
+    def put(self, held: Held) -> None:
+        turns = self._turns[held.ask.priority]
+        if not turns:
+            self._unserved_since[held.ask.priority] = time.monotonic()
+        turns.setdefault(held.chunk.request_id, deque()).append(held)
+        self._n += 1
+
+    def pop(self, may: Callable[[Priority], bool] = lambda priority: True) -> Held | None:
+        """The next one of the priorities that may be taken; None if there is none."""
+        now = time.monotonic()
+
+        def aged(priority: Priority) -> tuple[int, int]:
+            steps = int((now - self._unserved_since[priority]) / _AGING_S)
+            return priority.rank - steps, priority.rank
+
+        waiting = [p for p, turns in self._turns.items() if turns and may(p)]
+        if not waiting:
+            return None
+        chosen = min(waiting, key=aged)
+        self._unserved_since[chosen] = now
+        turns = self._turns[chosen]
+        request, chunks = turns.popitem(last=False)
+        held = chunks.popleft()
+        if chunks:
+            turns[request] = chunks  # at the end: the others come first
+        self._n -= 1
+        return held
+
+    def remove(self, held: Held) -> bool:
+        turns = self._turns[held.ask.priority]
+        chunks = turns.get(held.chunk.request_id)
+        if chunks is None or held not in chunks:
+            return False
+        chunks.remove(held)
+        if not chunks:
+            del turns[held.chunk.request_id]
+        self._n -= 1
+        return True
+
+    def last_first(self) -> Iterator[Held]:
+        """All, those first that would come last; the queue may change meanwhile."""
+        for turns in reversed(self._turns.values()):
+            for chunks in reversed(list(turns.values())):
+                yield from reversed(list(chunks))
