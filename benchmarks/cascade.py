@@ -2,15 +2,16 @@
 large one behind it, by the threshold at which a chunk goes up.
 
     python -m benchmarks.cascade --audio DIR [--small ...] [--large ...] [--noises ...]
-                                 [--hopeless ...] [--plot STEM]
+                                 [--hopeless ...] [--keep KEPT] [--plot STEM]
 
 DIR as for `benchmarks.accuracy`, with English and, for babble, other languages. The English
 recording is transcribed as it is and with noise in it: white, babble (the other languages, all at
 once) or music (Debian's asterisk-moh-opsound-wav), at each signal-to-noise ratio, in dB. Every
 chunk is decoded once by each model, with the options of the cluster's own tiers, and
 `Transcription` is then played through for each threshold and each limit of the hopeless, so that
-what is compared differs in the choice alone. Prices are those of the time that each model used, at
-the same price an hour.
+what is compared differs in the choice alone. KEPT holds what was decoded: a run that was ended
+goes on from there, and processes may share it, each with some of the noises. Prices are those of
+the time that each model used, at the same price an hour.
 
 `closed` is the share of the difference in errors between small and large that is gone. `random` is
 what as many chunks, drawn by lot, would close on average: their share.
@@ -28,14 +29,15 @@ import soundfile
 
 from benchmarks import scoring
 from benchmarks.accuracy import Recording, load_recording
+from benchmarks.decoders import Decoders
 from deployments.audio_io import read_audio
 from deployments.cascade import CascadeOptions, Ladder
 from deployments.chunking import Piece
 from deployments.fallback import FallbackOptions
 from deployments.fleet import TierFacts
-from deployments.messages import Chunk, ChunkResult, Pcm, to_chunk_result, to_request
+from deployments.messages import Pcm
 from deployments.transcription import Transcription, TranscriptionOptions
-from engine import SAMPLE_RATE, DecodingOptions, Engine, EngineConfig, Precision
+from engine import SAMPLE_RATE, DecodingOptions, EngineConfig, Precision
 
 THRESHOLDS = "0.5,0.6,0.65,0.7,0.74,0.76,0.78,0.8,0.82,0.84,0.86,0.88,0.9,1.0"
 NOISES = ",".join(
@@ -82,48 +84,11 @@ class Played:
     device_s: float
 
 
-class Decoders:
-    """Engines by quality, 1 and up, that decode the same chunk once."""
-
-    def __init__(self, models: Sequence[str], precision: Precision, slots: int) -> None:
-        config = EngineConfig(precision=precision, max_slots=slots)
-        self._engines = [Engine.load(model, config) for model in models]
-        self._known: dict[tuple[int, bytes, DecodingOptions], ChunkResult] = {}
-
-    def decode(self, chunks: Iterable[Chunk], at_least: int) -> list[ChunkResult]:
-        """Each by the first model above the quality that it has been at; no lower than
-        `at_least`."""
-        wanted = [(c, max(at_least, (c.above or 0) + 1)) for c in chunks]
-        for quality in range(1, len(self._engines) + 1):
-            missing = {self._key(c, q): c for c, q in wanted if q == quality and self._is_new(c, q)}
-            self._known |= self._run(quality, missing)
-        return [replace(self._known[self._key(c, q)], key=c.key) for c, q in wanted]
-
-    def _is_new(self, chunk: Chunk, quality: int) -> bool:
-        return self._key(chunk, quality) not in self._known
-
-    def _key(self, chunk: Chunk, quality: int) -> tuple[int, bytes, DecodingOptions]:
-        return quality, chunk.pcm.tobytes(), chunk.options
-
-    def _run(
-        self, quality: int, missing: dict[tuple[int, bytes, DecodingOptions], Chunk]
-    ) -> dict[tuple[int, bytes, DecodingOptions], ChunkResult]:
-        engine = self._engines[quality - 1]
-        names = {}
-        for number, (key, chunk) in enumerate(missing.items()):
-            names[str(number)] = key
-            engine.add_request(replace(to_request(chunk), request_id=str(number)))
-        found = {}
-        while engine.has_unfinished:
-            for result in engine.step():
-                found[names[result.request_id]] = to_chunk_result(result, str(quality))
-        return found
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _parse(arguments)
     files = [_cut(name, ref, pcm) for name, ref, pcm in _recordings(options)]
-    decoders = Decoders((options.small, options.large), options.precision, options.slots)
+    config = EngineConfig(precision=options.precision, max_slots=options.slots)
+    decoders = Decoders((options.small, options.large), config, options.keep)
     small = _play("small", None, files, decoders, 1)
     large = _play("large", None, files, decoders, 2)
     choices = [CascadeOptions(t, hopeless_token_prob=h)
@@ -330,6 +295,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="hopeless_token_prob, of which the first is drawn",
     )
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", type=Path, help="folder of what was decoded")
     parser.add_argument("--plot", type=Path, help="where to draw, without the suffix")
     return parser.parse_args(arguments)
 
