@@ -33,6 +33,8 @@ class ScalingOptions:
             unevenly.
         queue_wait_s: that chunks may wait for a slot.
         batch_wait_s: the same, of batch priority.
+        down_margin: share of what is planned with that the others have to have left, before a
+            replica goes: of a load of about a whole number of replicas, one would come and go.
         down_delay_s: a replica that was not needed for so long goes.
         zero_delay_s: the same, of a tier's last one.
         patience: replicas that were asked for all through so many of their cold starts, and did
@@ -42,6 +44,7 @@ class ScalingOptions:
     utilization: float = 0.75
     queue_wait_s: float = 5.0
     batch_wait_s: float = 600.0
+    down_margin: float = 0.1
     down_delay_s: float = 120.0
     zero_delay_s: float = 600.0
     patience: float = 2.0
@@ -97,7 +100,7 @@ class TierMemory:
     are kept that can still be the extreme of the time that counts.
 
     Attributes:
-        needs: each less than the one before: the most that was needed since then.
+        needs: each less than the one before: the most that was needed since then, with the margin.
         targets: each more than the one before: the least that was asked for.
         ready: each less than the one before: the most that was there.
     """
@@ -147,17 +150,19 @@ def decide(
     limits = {t.facts.name: t.facts.max_replicas for t in tiers}
     backlogs = {t.facts.name: _backlog(t, options, chunk_s) for t in tiers}
     asked, loads = _needs(tiers, demands, limits, backlogs, options)
-    needs = asked
+    needs, had = asked, limits
     if denied:  # others do what those would do that do not come
         there = {t.facts.name: min(t.ready, limits[t.facts.name]) for t in tiers}
         had = limits | {name: there[name] for name in denied}
         needs, loads = _needs(tiers, demands, had, backlogs, options)
         needs = {name: asked[name] if name in denied else n for name, n in needs.items()}
+    roomier = replace(options, utilization=options.utilization * (1 - options.down_margin))
+    keeps, _ = _needs(tiers, demands, had, backlogs, roomier)
     decisions, remembered = {}, {}
     for tier in tiers:
         name = tier.facts.name
-        held = _held(known[name], needs[name], now, options)
-        wanted = max(_wanted(held, now, options), tier.facts.min_replicas)
+        held = _held(known[name], max(needs[name], keeps[name]), now, options)
+        wanted = max(_wanted(held, needs[name], now, options), tier.facts.min_replicas)
         target = min(wanted, limits[name])
         remembered[name] = replace(held, targets=_least(held.targets, now, target))
         reason = _reason(tier, loads[name], needs[name], target, chunk_s)
@@ -293,11 +298,13 @@ def _held(memory: TierMemory, need: int, now: float, options: ScalingOptions) ->
     return replace(memory, needs=_most(young, now, need))
 
 
-def _wanted(memory: TierMemory, now: float, options: ScalingOptions) -> int:
-    """The most that was needed lately; and one, if any was needed not long ago."""
+def _wanted(memory: TierMemory, need: int, now: float, options: ScalingOptions) -> int:
+    """What is needed, and of what there is the most that was needed lately with the margin; and
+    one, if any was needed not long ago."""
     recent = [n for at, n in memory.needs if now - at < options.down_delay_s]
+    keep = min(memory.targets[-1][1], max([memory.needs[-1][1], *recent]))
     any_at_all = any(n > 0 and now - at < options.zero_delay_s for at, n in memory.needs)
-    return max(memory.needs[-1][1], int(any_at_all), *recent)
+    return max(need, keep, int(any_at_all))
 
 
 def _reason(tier: TierState, load: float, need: int, target: int, chunk_s: float) -> str:

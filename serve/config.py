@@ -246,6 +246,8 @@ class AutoscalingSettings(_Section):
 
     utilization: Annotated[float, Field(gt=0, le=1)] = 0.75
     """Share of a replica's speed that is planned with; the rest is for what comes unevenly."""
+    down_margin: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of what is planned with that the other replicas must have left, before one goes."""
     down_delay_s: Annotated[float, Field(ge=0)] = 120.0
     """A replica that was not needed for so long goes."""
     zero_delay_s: Annotated[float, Field(ge=0)] = 600.0

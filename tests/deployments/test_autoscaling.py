@@ -97,6 +97,24 @@ class TestExamples:
         assert clock.run(OPTIONS.zero_delay_s - OPTIONS.down_delay_s - STEP_S)[-1] == 1
         assert clock.tick() == {"tiny.en": 0}
 
+    def test_a_load_of_about_a_whole_number_of_replicas_lets_none_come_and_go(self) -> None:
+        """300 s/s a replica: now 285 and now 315, each for longer than a replica is kept."""
+        clock = Clock([TINY_NOW])
+        targets = []
+        for rate in (285.0, 315.0) * 5:
+            targets += clock.run(2 * OPTIONS.down_delay_s, [Demand(("tiny.en",), rate)])
+        assert targets == sorted(targets)
+        assert targets[-1] == 2
+        # One replica would have a tenth of what is planned with left below 270.
+        clock.run(2 * OPTIONS.down_delay_s, [Demand(("tiny.en",), 271.0)])
+        assert clock.tick([Demand(("tiny.en",), 271.0)]) == {"tiny.en": 2}
+        clock.run(2 * OPTIONS.down_delay_s, [Demand(("tiny.en",), 269.0)])
+        assert clock.tick([Demand(("tiny.en",), 269.0)]) == {"tiny.en": 1}
+
+    def test_what_was_never_there_is_not_kept(self) -> None:
+        """With the margin it would be two; needed is one."""
+        assert Clock([TINY_NOW]).run(300, [Demand(("tiny.en",), 285.0)]) == [1] * 300
+
     def test_without_delays_what_is_needed_now_still_counts(self) -> None:
         options = replace(OPTIONS, down_delay_s=0.0, zero_delay_s=0.0)
         clock = Clock([TINY_NOW], options)
@@ -213,6 +231,24 @@ class TestAlways:
         settled = clock.tick(demands)
         for _ in range(5):
             assert clock.tick(demands) == settled
+
+    @given(
+        st.floats(1e-3, 1e5),
+        st.lists(st.floats(0.0, 1.0), min_size=2, max_size=10),
+        st.floats(0.01, 0.5),
+    )
+    def test_a_load_within_the_margin_never_takes_a_replica_back(
+        self, rate: float, wiggles: list[float], margin: float
+    ) -> None:
+        """However long each of its levels lasts."""
+        tiny = replace(TINY_NOW, facts=replace(TINY, max_replicas=1000))
+        clock = Clock([tiny], replace(OPTIONS, down_margin=margin))
+        targets = []
+        for wiggle in wiggles:
+            level = rate * (1 - margin * wiggle)
+            clock.tick([Demand(("tiny.en",), level)], step_s=OPTIONS.down_delay_s + 1)
+            targets += clock.tick([Demand(("tiny.en",), level)]).values()
+        assert targets == sorted(targets)
 
     @given(fleets())
     def test_without_work_all_drains(self, fleet: tuple[TierState, ...]) -> None:
