@@ -31,7 +31,7 @@ COPY deployments deployments
 COPY serve serve
 # They are optional where a compiler is not at hand. Here it is.
 RUN /opt/build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels . \
-    && python3 -m zipfile --list /wheels/*.whl | grep --quiet engine/kernels/_native
+    && python3 -m zipfile --list /wheels/*.whl | grep --count engine/kernels/_native | grep --quiet --line-regexp 2
 
 # What it depends on, apart from it, so that this layer stays when only the source changes. torch goes
 # first, from an index that has the build that is meant: under the same version PyPI has the one for CUDA 13,

@@ -10,7 +10,14 @@ from dataclasses import dataclass, fields
 
 import torch
 
-from engine.parallel.shares import LayerShare, LinearShare, RankShare, is_native
+from engine.kernels.convolution import convolution_dtype
+from engine.parallel.shares import (
+    LayerShare,
+    LinearShare,
+    RankShare,
+    is_bfloat16_on_cpu,
+    is_native,
+)
 from engine.precision import CrossAttentionMode, WeightFormat
 
 _LOG_MEL_BYTES = 30_000_000
@@ -148,15 +155,18 @@ def _encoder_peak_bytes(share: RankShare, load: Load) -> float:
     in; where encoding begins also log-mel, and the convolutions' 3000 frames before and after the
     GELU. All of these, not the greatest: an allocator keeps what the one has freed in sizes that
     the next does not ask for."""
-    frames, product = _frames(share, load), share.formats.product.itemsize
+    frames = _frames(share, load)
     width = share.dims.n_audio_state
     peak = _layer_peak_bytes(share.encoder, frames, 0, many_rows=True)
     if share.size > 1:
         parts = 2 if share.size == 2 else 1
         peak += parts * frames * width * share.formats.dtype.itemsize
     if share.has_stem:
-        mel = 2 * share.dims.n_mels * (torch.float32.itemsize + product)
-        peak += frames * (mel + 4 * width * product) + load.encode_batch * _LOG_MEL_BYTES
+        dtype = convolution_dtype(share.formats.product, is_bfloat16_on_cpu(share.formats))
+        mel = 2 * share.dims.n_mels * (torch.float32.itemsize + dtype.itemsize)
+        peak += frames * (mel + 4 * width * dtype.itemsize) + load.encode_batch * _LOG_MEL_BYTES
+        if dtype != share.formats.product:  # the larger one's weights
+            peak += 3 * width * width * dtype.itemsize
     return peak
 
 

@@ -130,6 +130,7 @@ class TierNow:
     Attributes:
         replica_s: paid for by replicas that have gone.
         audio_s: done.
+        n_chunks: that wait or run.
     """
 
     def __init__(self, spec: SimTier, rng: np.random.Generator) -> None:
@@ -138,6 +139,7 @@ class TierNow:
         self.free = _Free(rng)
         self.queues: dict[Priority, deque[SimChunk]] = {p: deque() for p in PRIORITIES}
         self.n_waiting = 0
+        self.n_chunks = 0
         self.queued_s = 0.0
         self.batch_s = 0.0
         self.target = 0
@@ -161,10 +163,13 @@ class TierNow:
         return self.slot_speed / (flat + (1 - flat) * n / self.slots)
 
     def count(self, chunk: SimChunk, sign: int) -> None:
+        self.n_chunks += sign
         if chunk.priority is Priority.BATCH:
             self.batch_s += sign * chunk.audio_s
         else:
             self.queued_s += sign * chunk.audio_s
+        if not self.n_chunks:  # what millions of sums were rounded by
+            self.queued_s = self.batch_s = 0.0
 
 
 class Finished(NamedTuple):

@@ -123,7 +123,7 @@ class Run:
         return self._outcome()
 
     def _has_work(self) -> bool:
-        return any(t.queued_s + t.batch_s > 1e-6 for t in self.cluster.tiers.values())
+        return any(tier.n_chunks for tier in self.cluster.tiers.values())
 
     def _arrive(self, arrival: Arrival) -> None:
         for audio_s in chunks_of(arrival.audio_s):

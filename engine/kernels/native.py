@@ -1,4 +1,5 @@
-"""The native kernels of `csrc`, for CPUs with AVX-512's 8-bit and bfloat16 products.
+"""The native kernels of `csrc`, for CPUs with AVX-512's 8-bit and bfloat16 products, and for those
+with AVX2.
 
 They are compiled when the package is installed, if there is a C compiler; without them everything
 runs on torch's kernels. Tensors are on the CPU, and rows never share their sums, so a row has the
@@ -7,7 +8,7 @@ same bits whatever the others are and however many threads there are.
 
 import ctypes
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -26,47 +27,67 @@ _CROSS_STEP = 64
 _BLOCK_ROWS = 4096
 
 
+INSTRUCTIONS = ("avx512", "avx2")
+"""Sets of instructions that they were written for, the best first."""
+
+
 def serves(device: torch.device) -> bool:
     """Whether the kernels were compiled and can run there."""
-    return device.type == "cpu" and _is_enabled and _is_available()
+    return device.type == "cpu" and _library() is not None
 
 
 @contextmanager
-def disabled() -> Iterator[None]:
-    """As where they were not compiled, for models loaded and run in here: to compare."""
-    global _is_enabled
-    before, _is_enabled = _is_enabled, False
+def limited_to(*instructions: str) -> Iterator[None]:
+    """As where there were only those of `INSTRUCTIONS`, for models loaded and run in here."""
+    global _allowed
+    before, _allowed = _allowed, instructions
     try:
         yield
     finally:
-        _is_enabled = before
+        _allowed = before
 
 
-_is_enabled = True
+def disabled() -> AbstractContextManager[None]:
+    """As where the kernels were not compiled: to compare."""
+    return limited_to()
+
+
+_allowed: tuple[str, ...] = INSTRUCTIONS
+
+
+def _library() -> ctypes.CDLL | None:
+    """The best one that was compiled and can run here."""
+    return next((library for name in _allowed if (library := _loaded(name))), None)
 
 
 @cache
-def _is_available() -> bool:
-    cpu = torch.cpu
-    if not (_path() and cpu._is_vnni_supported() and cpu._is_avx512_bf16_supported()):
-        return False
+def _loaded(instructions: str) -> ctypes.CDLL | None:
+    path = _path(instructions)
+    if path is None or not _has(instructions):
+        return None
     try:
-        return bool(_library().murmur_abi() == _ABI)
+        library = ctypes.CDLL(str(path))
+        return _declared(library) if library.murmur_abi() == _ABI else None
     except (OSError, AttributeError):  # a library that it needs is missing, or it is an older one
-        return False
+        return None
 
 
-def _path() -> Path | None:
+def _has(instructions: str) -> bool:
+    cpu = torch.cpu
+    if instructions == "avx512":
+        return cpu._is_vnni_supported() and cpu._is_avx512_bf16_supported()
+    return cpu._is_avx2_supported()
+
+
+def _path(instructions: str) -> Path | None:
     for suffix in EXTENSION_SUFFIXES:
-        path = Path(__file__).with_name(f"_native{suffix}")
+        path = Path(__file__).with_name(f"_native_{instructions}{suffix}")
         if path.exists():
             return path
     return None
 
 
-@cache
-def _library() -> ctypes.CDLL:
-    library = ctypes.CDLL(str(_path()))
+def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
     pointer, size, number = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
     signatures: dict[str, list[type]] = {
         "linear_bfloat16": [pointer, number, size, pointer, pointer, number, number],
@@ -89,7 +110,9 @@ def _library() -> ctypes.CDLL:
 def _call(name: str, *arguments: object) -> None:
     """Run a kernel with as many threads as torch would use; tensors are passed as pointers."""
     plain = [x.data_ptr() if isinstance(x, torch.Tensor) else x for x in arguments]
-    if getattr(_library(), f"murmur_{name}")(*plain, torch.get_num_threads()):
+    library = _library()
+    assert library is not None
+    if getattr(library, f"murmur_{name}")(*plain, torch.get_num_threads()):
         raise MemoryError(f"no memory for the scratch of {name}")
 
 

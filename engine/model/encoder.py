@@ -5,6 +5,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from engine.config import ModelDimensions
+from engine.kernels.convolution import convolve
 from engine.model.attention import EncoderSelfAttention
 from engine.model.layer_stack import stack_layers
 from engine.model.layers import MLP, LayerNorm
@@ -25,8 +26,8 @@ class ConvStem(nn.Module):
 
     def forward(self, mel: torch.Tensor) -> torch.Tensor:
         mel = mel.to(self.conv1_weight.dtype)
-        x = F.gelu(F.conv1d(mel, self.conv1_weight, self.conv1_bias, padding=1))
-        x = F.gelu(F.conv1d(x, self.conv2_weight, self.conv2_bias, stride=2, padding=1))
+        x = F.gelu(convolve(mel, self.conv1_weight, self.conv1_bias))
+        x = F.gelu(convolve(x, self.conv2_weight, self.conv2_bias, stride=2))
         return x.transpose(1, 2) + self.positions
 
 

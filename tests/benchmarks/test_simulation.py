@@ -10,7 +10,7 @@ from ray.serve.autoscaling_policy import _apply_delay_logic
 from ray.serve.config import AutoscalingConfig
 
 from benchmarks import simulate
-from benchmarks.simulation.cluster import SimTier
+from benchmarks.simulation.cluster import SimChunk, SimTier, TierNow
 from benchmarks.simulation.policies import CHUNK_S, Murmur, RayDefault
 from benchmarks.simulation.run import Outcome, Run
 from benchmarks.simulation.traces import TRACES, Arrival, merged
@@ -142,3 +142,13 @@ def test_the_command_has_a_row_for_each(capsys: pytest.CaptureFixture[str]) -> N
     rows = [line for line in lines if line.startswith("| bursty")]
     assert len(rows) == len(simulate.contenders())
     assert lines[-1].startswith('{"results"')
+
+
+def test_rounding_leaves_no_work_behind() -> None:
+    """A queue's seconds are added up as chunks come and go; 1e12 and 0.1 do not add up to zero."""
+    tier = TierNow(TIER, np.random.default_rng(0))
+    chunks = [SimChunk(audio_s, "en", Priority.INTERACTIVE, 0.0) for audio_s in (1e12, 0.1)]
+    for sign in (1, -1):
+        for chunk in chunks:
+            tier.count(chunk, sign)
+    assert tier.n_chunks == 0 and tier.state.queued_s == 0.0

@@ -12,6 +12,7 @@ from engine.kernels.attention import (
     merge_heads,
     split_heads,
 )
+from engine.kernels.convolution import convolve
 from engine.kernels.linear import (
     Int8Linear,
     LinearKernel,
@@ -140,6 +141,19 @@ def test_both_int8_kernels_agree(of_gelu: bool) -> None:
     torch.testing.assert_close(
         OneDnnInt8Linear(weight, bias, torch.float32, of_gelu)(x), plain, rtol=1e-5, atol=1e-5
     )
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_convolutions_are_near_float64s(dtype: torch.dtype, stride: int) -> None:
+    """In one format whatever the CPU multiplies in."""
+    x, weight, bias = random(2, 20, 301), random(OUT, 20, 3, seed=1), random(OUT, seed=2)
+    x, weight, bias = (part.to(dtype) for part in (x, weight, bias))
+    exact = F.conv1d(x.double(), weight.double(), bias.double(), stride=stride, padding=1)
+    ours = convolve(x, weight, bias, stride)
+    assert ours.dtype == dtype and ours.shape == exact.shape
+    wrong = (ours.double() - exact).norm() / exact.norm()
+    assert wrong < (1e-6 if dtype == torch.float32 else 4e-3)
 
 
 @pytest.mark.parametrize("length", [1537, 1536, 1500, 1100, 37, 1])

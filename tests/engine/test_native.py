@@ -1,6 +1,7 @@
 """The native kernels against plain torch: values, bits, edges."""
 
 import os
+import platform
 import shutil
 import threading
 from collections.abc import Iterator
@@ -24,11 +25,19 @@ from engine.parallel.partition import partition
 CPU = torch.device("cpu")
 HEADS, LENGTH = 3, 1500
 
-needs_native = pytest.mark.skipif(not native.serves(CPU), reason="no native kernels here")
+needs_native = pytest.mark.usefixtures("instructions")
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(params=native.INSTRUCTIONS)
+def instructions(request: pytest.FixtureRequest) -> Iterator[str]:
+    with native.limited_to(request.param):
+        if not native.serves(CPU):
+            pytest.skip(f"no {request.param} here, or not compiled")
+        yield request.param
 
 
 @pytest.fixture(params=[1, 2])
@@ -44,13 +53,17 @@ def int8_weight(width: int, depth: int, seed: int = 1) -> native.Int8Weight:
     return native.Int8Weight(*quantize_weight(weight), random(width, seed=seed + 1))
 
 
-def test_they_are_compiled_where_they_can_be() -> None:
+@pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler")
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="another processor")
+@pytest.mark.parametrize("instructions", native.INSTRUCTIONS)
+def test_they_are_compiled_where_they_can_be(instructions: str) -> None:
     """Their compilation is optional, so a mistake in them would else pass unseen."""
+    assert list(Path(native.__file__).parent.glob(f"_native_{instructions}.*"))
     cpu = torch.cpu
-    able = cpu._is_vnni_supported() and cpu._is_avx512_bf16_supported()
-    if not (able and shutil.which("cc")):
-        pytest.skip("no C compiler, or another processor")
-    assert native.serves(CPU)
+    has_avx512 = cpu._is_vnni_supported() and cpu._is_avx512_bf16_supported()
+    has = has_avx512 if instructions == "avx512" else cpu._is_avx2_supported()
+    with native.limited_to(instructions):
+        assert native.serves(CPU) == has
 
 
 def test_they_serve_no_other_device() -> None:

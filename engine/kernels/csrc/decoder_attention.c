@@ -25,7 +25,7 @@ static void fill_head(
     float *value_scales = cache->value_scales + item * padded;
     for (long j = 0; j < padded; j++) {
         _Alignas(64) int8_t row[HEAD_DIM] = {0};
-        __m512 x[4];
+        floats x[4];
         key_scales[j] = value_scales[j] = 0.0f;
         if (j < cache->length) {
             for (int i = 0; i < 4; i++) x[i] = from_bfloat16(keys + j * stride + i * LANES);
@@ -59,30 +59,29 @@ int murmur_fill_cross(
 /* Scores of one query, times log2 e: (padded). */
 static void score_keys(
     const float *query, const uint8_t *keys, const float *key_scales, long padded, float *scores) {
-    __m512 x[4];
+    floats x[4];
     _Alignas(64) int8_t row[HEAD_DIM];
-    for (int i = 0; i < 4; i++) x[i] = _mm512_loadu_ps(query + i * LANES);
+    for (int i = 0; i < 4; i++) x[i] = load_ps(query + i * LANES);
     const float scale = quantize_head(x, row) * (EIGHTH * LOG2_E);
     int32_t sum = 0;
     for (int d = 0; d < HEAD_DIM; d++) sum += row[d];
-    const __m512i shift = _mm512_set1_epi32(-128 * sum); /* keys are shifted by 128 */
+    const ints shift = set1_epi32(-128 * sum); /* keys are shifted by 128 */
     const quad *quads = (const quad *)row;
     for (long j = 0; j < padded; j += CROSS_STEP, keys += CROSS_STEP * HEAD_DIM) {
-        __m512i sums[4] = {shift, shift, shift, shift};
+        ints sums[4] = {shift, shift, shift, shift};
         for (int i = 0; i < QUADS; i++) {
-            const __m512i q = _mm512_set1_epi32(quads[i]);
+            const ints q = set1_epi32(quads[i]);
 #pragma GCC unroll 4
             for (int block = 0; block < 4; block++) {
                 const uint8_t *at = keys + (i * 4 + block) * 4 * LANES;
-                sums[block] = add_products(sums[block], _mm512_loadu_si512(at), q);
+                sums[block] = add_products(sums[block], load_ints(at), q);
             }
         }
 #pragma GCC unroll 4
         for (int block = 0; block < 4; block++) {
-            const __m512 steps = _mm512_loadu_ps(key_scales + j + block * LANES);
-            const __m512 step = _mm512_mul_ps(steps, _mm512_set1_ps(scale));
-            _mm512_storeu_ps(
-                scores + j + block * LANES, _mm512_mul_ps(_mm512_cvtepi32_ps(sums[block]), step));
+            const floats steps = load_ps(key_scales + j + block * LANES);
+            const floats step = mul_ps(steps, set1_ps(scale));
+            store_ps(scores + j + block * LANES, mul_ps(to_floats(sums[block]), step));
         }
     }
 }
@@ -93,27 +92,26 @@ static float weigh(
     float *scores, const float *value_scales, long length, long padded, uint8_t *high,
     uint8_t *low) {
     for (long j = length; j < padded; j++) scores[j] = NOTHING;
-    __m512 greatest = _mm512_loadu_ps(scores);
-    for (long j = LANES; j < padded; j += LANES)
-        greatest = _mm512_max_ps(greatest, _mm512_loadu_ps(scores + j));
-    const __m512 top = _mm512_set1_ps(_mm512_reduce_max_ps(greatest));
-    __m512 sum = _mm512_setzero_ps(), widest = _mm512_setzero_ps();
+    floats greatest = load_ps(scores);
+    for (long j = LANES; j < padded; j += LANES) greatest = max_ps(greatest, load_ps(scores + j));
+    const floats top = set1_ps(reduce_max_ps(greatest));
+    floats sum = set1_ps(0.0f), widest = set1_ps(0.0f);
     for (long j = 0; j < padded; j += LANES) {
-        const __m512 e = exp2_ps(_mm512_sub_ps(_mm512_loadu_ps(scores + j), top));
-        const __m512 weight = _mm512_mul_ps(e, _mm512_loadu_ps(value_scales + j));
-        sum = _mm512_add_ps(sum, e);
-        widest = _mm512_max_ps(widest, weight);
-        _mm512_storeu_ps(scores + j, weight);
+        const floats e = exp2_ps(sub_ps(load_ps(scores + j), top));
+        const floats weight = mul_ps(e, load_ps(value_scales + j));
+        sum = add_ps(sum, e);
+        widest = max_ps(widest, weight);
+        store_ps(scores + j, weight);
     }
-    const float unit = _mm512_reduce_max_ps(widest) / 65535.0f;
-    const __m512 inverse = _mm512_set1_ps(1.0f / unit);
+    const float unit = reduce_max_ps(widest) / 65535.0f;
+    const floats inverse = set1_ps(1.0f / unit);
     for (long j = 0; j < padded; j += LANES) {
-        const __m512 units = _mm512_mul_ps(_mm512_loadu_ps(scores + j), inverse);
-        const __m512i whole = _mm512_min_epu32(_mm512_cvtps_epu32(units), _mm512_set1_epi32(65535));
-        _mm_storeu_si128((__m128i *)(high + j), _mm512_cvtepi32_epi8(_mm512_srli_epi32(whole, 8)));
-        _mm_storeu_si128((__m128i *)(low + j), _mm512_cvtepi32_epi8(whole));
+        const floats units = mul_ps(load_ps(scores + j), inverse);
+        const ints whole = min_epu32(to_unsigned(units), set1_epi32(65535));
+        store_low_bytes(high + j, high_bytes(whole));
+        store_low_bytes(low + j, whole);
     }
-    return unit / _mm512_reduce_add_ps(sum);
+    return unit / reduce_add_ps(sum);
 }
 
 static void attend_head(const float *query, const CrossCache *cache, long item, float *out) {
@@ -125,23 +123,22 @@ static void attend_head(const float *query, const CrossCache *cache, long item, 
     score_keys(query, keys, cache->key_scales + item * padded, padded, scores);
     const float *value_scales = cache->value_scales + item * padded;
     const float unit = weigh(scores, value_scales, cache->length, padded, high, low);
-    __m512i sums[2][4];
-    for (int i = 0; i < 4; i++) sums[0][i] = sums[1][i] = _mm512_setzero_si512();
+    ints sums[2][4];
+    for (int i = 0; i < 4; i++) sums[0][i] = sums[1][i] = set1_epi32(0);
     for (long j = 0; j < padded; j += 4, values += 4 * HEAD_DIM) {
-        const __m512i weights[2] = {
-            _mm512_set1_epi32(*(const quad *)(high + j)),
-            _mm512_set1_epi32(*(const quad *)(low + j))};
+        const ints weights[2] = {
+            set1_epi32(*(const quad *)(high + j)), set1_epi32(*(const quad *)(low + j))};
 #pragma GCC unroll 4
         for (int i = 0; i < 4; i++) {
-            const __m512i v = _mm512_loadu_si512(values + i * 4 * LANES);
+            const ints v = load_ints(values + i * 4 * LANES);
             sums[0][i] = add_products(sums[0][i], weights[0], v);
             sums[1][i] = add_products(sums[1][i], weights[1], v);
         }
     }
     for (int i = 0; i < 4; i++) {
-        const __m512 upper = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[0][i]), _mm512_set1_ps(256.0f));
-        const __m512 both = _mm512_add_ps(upper, _mm512_cvtepi32_ps(sums[1][i]));
-        _mm512_storeu_ps(out + i * LANES, _mm512_mul_ps(both, _mm512_set1_ps(unit)));
+        const floats upper = mul_ps(to_floats(sums[0][i]), set1_ps(256.0f));
+        const floats both = add_ps(upper, to_floats(sums[1][i]));
+        store_ps(out + i * LANES, mul_ps(both, set1_ps(unit)));
     }
 }
 
@@ -159,40 +156,37 @@ int murmur_cross_attention(
     return 0;
 }
 
-static float dot(const __m512 *query, const float *key) {
-    __m512 sum = _mm512_mul_ps(query[0], _mm512_loadu_ps(key));
-    for (int i = 1; i < 4; i++)
-        sum = _mm512_fmadd_ps(query[i], _mm512_loadu_ps(key + i * LANES), sum);
-    return _mm512_reduce_add_ps(sum);
+static float dot(const floats *query, const float *key) {
+    floats sum = mul_ps(query[0], load_ps(key));
+    for (int i = 1; i < 4; i++) sum = fmadd_ps(query[i], load_ps(key + i * LANES), sum);
+    return reduce_add_ps(sum);
 }
 
 static void attend_tokens(
     const float *query, const float *keys, const float *values, long length, float *out) {
     float scores[MAX_LENGTH];
-    __m512 q[4], sums[4];
+    floats q[4], sums[4];
     for (int i = 0; i < 4; i++) {
-        q[i] = _mm512_mul_ps(_mm512_loadu_ps(query + i * LANES), _mm512_set1_ps(EIGHTH * LOG2_E));
-        sums[i] = _mm512_setzero_ps();
+        q[i] = mul_ps(load_ps(query + i * LANES), set1_ps(EIGHTH * LOG2_E));
+        sums[i] = set1_ps(0.0f);
     }
     for (long j = 0; j < length; j++) scores[j] = dot(q, keys + j * HEAD_DIM);
     for (long j = length; j < round_up(length, LANES); j++) scores[j] = NOTHING;
-    __m512 greatest = _mm512_loadu_ps(scores);
-    for (long j = LANES; j < length; j += LANES)
-        greatest = _mm512_max_ps(greatest, _mm512_loadu_ps(scores + j));
-    const __m512 top = _mm512_set1_ps(_mm512_reduce_max_ps(greatest));
-    __m512 total = _mm512_setzero_ps();
+    floats greatest = load_ps(scores);
+    for (long j = LANES; j < length; j += LANES) greatest = max_ps(greatest, load_ps(scores + j));
+    const floats top = set1_ps(reduce_max_ps(greatest));
+    floats total = set1_ps(0.0f);
     for (long j = 0; j < length; j += LANES) {
-        const __m512 e = exp2_ps(_mm512_sub_ps(_mm512_loadu_ps(scores + j), top));
-        total = _mm512_add_ps(total, e);
-        _mm512_storeu_ps(scores + j, e);
+        const floats e = exp2_ps(sub_ps(load_ps(scores + j), top));
+        total = add_ps(total, e);
+        store_ps(scores + j, e);
     }
     for (long j = 0; j < length; j++)
         for (int i = 0; i < 4; i++)
-            sums[i] = _mm512_fmadd_ps(
-                _mm512_set1_ps(scores[j]), _mm512_loadu_ps(values + j * HEAD_DIM + i * LANES),
-                sums[i]);
-    const __m512 inverse = _mm512_set1_ps(1.0f / _mm512_reduce_add_ps(total));
-    for (int i = 0; i < 4; i++) _mm512_storeu_ps(out + i * LANES, _mm512_mul_ps(sums[i], inverse));
+            sums[i] =
+                fmadd_ps(set1_ps(scores[j]), load_ps(values + j * HEAD_DIM + i * LANES), sums[i]);
+    const floats inverse = set1_ps(1.0f / reduce_add_ps(total));
+    for (int i = 0; i < 4; i++) store_ps(out + i * LANES, mul_ps(sums[i], inverse));
 }
 
 /* One token in each of the first n slots: (n, 3 of q, k and v, heads, 64) -> (n, heads, 64). Keys
@@ -209,10 +203,8 @@ int murmur_self_attention(
         float *slot_keys = keys + item * max_length * HEAD_DIM;
         float *slot_values = values + item * max_length * HEAD_DIM;
         for (int i = 0; i < HEAD_DIM; i += LANES) {
-            _mm512_storeu_ps(
-                slot_keys + position * HEAD_DIM + i, _mm512_loadu_ps(query + width + i));
-            _mm512_storeu_ps(
-                slot_values + position * HEAD_DIM + i, _mm512_loadu_ps(query + 2 * width + i));
+            store_ps(slot_keys + position * HEAD_DIM + i, load_ps(query + width + i));
+            store_ps(slot_values + position * HEAD_DIM + i, load_ps(query + 2 * width + i));
         }
         attend_tokens(query, slot_keys, slot_values, position + 1, out + item * HEAD_DIM);
     }

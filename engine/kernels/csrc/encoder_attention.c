@@ -7,13 +7,13 @@
 #include "scratch.h"
 #include "simd.h"
 
-#define KEY_STEP (2 * LANES)
+#define PADDING (2 * LANES)
 #define STRIDE (MAX_LENGTH + 32) /* rows a multiple of 4096 bytes apart evict each other */
 
 /* A head of one window, `padded` frames long: a multiple of 32, with zeros behind the end. */
 typedef struct {
     quad *keys;      /* (padded / 16, 16 quads, 16 keys) of signed bytes */
-    quad *values;    /* (2 halves, padded / 2, 32 dimensions) of two bfloat16 */
+    quad *values;    /* (panels, padded / 2, TILE_COLUMNS dimensions) of two bfloat16 */
     float *scales;   /* (padded): of the keys */
     int32_t *shifts; /* (padded): minus 128 times the sum of a key, because queries are unsigned */
     long length, padded;
@@ -21,8 +21,8 @@ typedef struct {
 
 typedef struct {
     float scores[TILE_ROWS][STRIDE];
-    bfloat16 weights[TILE_ROWS][STRIDE];
-    quad queries[QUADS][TILE_ROWS]; /* of unsigned bytes around 128 */
+    quad weights[TILE_ROWS][STRIDE / 2 * WORDS]; /* words of two */
+    quad queries[QUADS][TILE_ROWS * WORDS];      /* of unsigned bytes around 128 */
     float scales[TILE_ROWS];
     float sums[TILE_ROWS];
 } Block;
@@ -32,7 +32,7 @@ static size_t head_size(long padded) {
 }
 
 static Head head_in(char *memory, long length) {
-    const long padded = round_up(length, KEY_STEP);
+    const long padded = round_up(length, PADDING);
     Head head;
     head.keys = (quad *)memory;
     head.values = (quad *)(memory + padded * HEAD_DIM);
@@ -45,8 +45,7 @@ static Head head_in(char *memory, long length) {
 
 /* A row's bytes and their scale; zeros for NULL. */
 static float quantize_frame(const bfloat16 *row, int8_t *bytes) {
-    __m512 x[4] = {
-        _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps()};
+    floats x[4] = {set1_ps(0.0f), set1_ps(0.0f), set1_ps(0.0f), set1_ps(0.0f)};
     if (row != NULL)
         for (int i = 0; i < 4; i++) x[i] = from_bfloat16(row + i * LANES);
     return quantize_head(x, bytes);
@@ -70,7 +69,8 @@ static void pack_values(const bfloat16 *values, long stride, Head head) {
         for (long d = 0; d < HEAD_DIM; d++) {
             const uint32_t low = 2 * j < head.length ? values[2 * j * stride + d] : 0;
             const uint32_t high = 2 * j + 1 < head.length ? values[(2 * j + 1) * stride + d] : 0;
-            head.values[(d / 32 * n_pairs + j) * 32 + d % 32] = (quad)(low | high << 16);
+            head.values[(d / TILE_COLUMNS * n_pairs + j) * TILE_COLUMNS + d % TILE_COLUMNS] =
+                (quad)(low | high << 16);
         }
 }
 
@@ -79,38 +79,30 @@ static void pack_queries(const bfloat16 *queries, long stride, long n, Block *bl
         _Alignas(64) int8_t bytes[HEAD_DIM];
         block->scales[r] = quantize_frame(r < n ? queries + r * stride : NULL, bytes);
         for (int i = 0; i < QUADS; i++)
-            block->queries[i][r] = ((const quad *)bytes)[i] ^ (quad)0x80808080;
+            put_bytes(&block->queries[i][r * WORDS], ((const quad *)bytes)[i] ^ (quad)0x80808080);
     }
 }
 
 /* Products of queries and keys, without the queries' scales. */
 static void score(Head head, Block *block) {
     const quad *keys = head.keys;
-    for (long j = 0; j < head.padded; j += KEY_STEP, keys += KEY_STEP * QUADS) {
-        __m512i sums[TILE_ROWS][2];
+    for (long j = 0; j < head.padded; j += TILE_COLUMNS, keys += TILE_COLUMNS * QUADS) {
+        ints sums[TILE_ROWS][TILE_VECTORS];
 #pragma GCC unroll 12
-        for (int r = 0; r < TILE_ROWS; r++) {
-            sums[r][0] = _mm512_loadu_si512(head.shifts + j);
-            sums[r][1] = _mm512_loadu_si512(head.shifts + j + LANES);
-        }
-        for (int i = 0; i < QUADS; i++) {
-            const __m512i left = _mm512_loadu_si512(keys + i * LANES);
-            const __m512i right = _mm512_loadu_si512(keys + (QUADS + i) * LANES);
-#pragma GCC unroll 12
-            for (int r = 0; r < TILE_ROWS; r++) {
-                const __m512i q = _mm512_set1_epi32(block->queries[i][r]);
-                sums[r][0] = add_products(sums[r][0], q, left);
-                sums[r][1] = add_products(sums[r][1], q, right);
-            }
-        }
+        for (int r = 0; r < TILE_ROWS; r++)
 #pragma GCC unroll 2
-        for (int half = 0; half < 2; half++) {
-            const __m512 scale = _mm512_loadu_ps(head.scales + j + half * LANES);
+            for (int v = 0; v < TILE_VECTORS; v++)
+                sums[r][v] = load_ints(head.shifts + j + v * LANES);
+        for (int i = 0; i < QUADS; i++)
+            add_tile_products(
+                sums, TILE_ROWS, block->queries[i], WORDS, keys + i * LANES,
+                QUADS * LANES * sizeof(quad));
+#pragma GCC unroll 2
+        for (int v = 0; v < TILE_VECTORS; v++) {
+            const floats scale = load_ps(head.scales + j + v * LANES);
 #pragma GCC unroll 12
             for (int r = 0; r < TILE_ROWS; r++)
-                _mm512_storeu_ps(
-                    &block->scores[r][j + half * LANES],
-                    _mm512_mul_ps(_mm512_cvtepi32_ps(sums[r][half]), scale));
+                store_ps(&block->scores[r][j + v * LANES], mul_ps(to_floats(sums[r][v]), scale));
         }
     }
 }
@@ -120,46 +112,40 @@ static void exponentiate(Head head, int r, Block *block) {
     float *scores = block->scores[r];
     const long padded = head.padded;
     for (long j = head.length; j < padded; j++) scores[j] = NOTHING;
-    __m512 greatest = _mm512_loadu_ps(scores);
-    for (long j = LANES; j < padded; j += LANES)
-        greatest = _mm512_max_ps(greatest, _mm512_loadu_ps(scores + j));
-    const __m512 scale = _mm512_set1_ps(block->scales[r] * (EIGHTH * LOG2_E));
-    const __m512 top = _mm512_mul_ps(_mm512_set1_ps(_mm512_reduce_max_ps(greatest)), scale);
-    __m512 sum = _mm512_setzero_ps();
-    for (long j = 0; j < padded; j += KEY_STEP) {
-        const __m512 left = _mm512_loadu_ps(scores + j),
-                     right = _mm512_loadu_ps(scores + j + LANES);
-        const __m512 low = exp2_ps(_mm512_fmsub_ps(left, scale, top));
-        const __m512 high = exp2_ps(_mm512_fmsub_ps(right, scale, top));
-        sum = _mm512_add_ps(sum, _mm512_add_ps(low, high));
-        _mm512_storeu_si512(&block->weights[r][j], (__m512i)_mm512_cvtne2ps_pbh(high, low));
+    floats greatest = load_ps(scores);
+    for (long j = LANES; j < padded; j += LANES) greatest = max_ps(greatest, load_ps(scores + j));
+    const floats scale = set1_ps(block->scales[r] * (EIGHTH * LOG2_E));
+    const floats top = mul_ps(set1_ps(reduce_max_ps(greatest)), scale);
+    floats sum = set1_ps(0.0f);
+    for (long j = 0; j < padded; j += 2 * LANES) {
+        const floats left = load_ps(scores + j), right = load_ps(scores + j + LANES);
+        const floats low = exp2_ps(fmsub_ps(left, scale, top));
+        const floats high = exp2_ps(fmsub_ps(right, scale, top));
+        sum = add_ps(sum, add_ps(low, high));
+        store_pairs(&block->weights[r][j / 2 * WORDS], low, high);
     }
-    block->sums[r] = _mm512_reduce_add_ps(sum);
+    block->sums[r] = reduce_add_ps(sum);
 }
 
-/* Weighted sums of the values of 32 dimensions. */
+/* Weighted sums of the values of `TILE_COLUMNS` dimensions. */
 static void combine(
     const quad *values, long padded, long n, Block *block, bfloat16 *out, long stride) {
-    __m512 sums[TILE_ROWS][2];
+    floats sums[TILE_ROWS][TILE_VECTORS];
 #pragma GCC unroll 12
-    for (int r = 0; r < TILE_ROWS; r++) sums[r][0] = sums[r][1] = _mm512_setzero_ps();
-    for (long j = 0; j < padded; j += 2, values += 2 * LANES) {
-        const __m512bh left = (__m512bh)_mm512_loadu_si512(values);
-        const __m512bh right = (__m512bh)_mm512_loadu_si512(values + LANES);
-#pragma GCC unroll 12
-        for (int r = 0; r < TILE_ROWS; r++) {
-            const __m512bh w = (__m512bh)_mm512_set1_epi32(*(const quad *)&block->weights[r][j]);
-            sums[r][0] = _mm512_dpbf16_ps(sums[r][0], w, left);
-            sums[r][1] = _mm512_dpbf16_ps(sums[r][1], w, right);
-        }
-    }
+    for (int r = 0; r < TILE_ROWS; r++)
+#pragma GCC unroll 2
+        for (int v = 0; v < TILE_VECTORS; v++) sums[r][v] = set1_ps(0.0f);
+    for (long j = 0; j < padded / 2; j++, values += TILE_COLUMNS)
+        add_tile_pairs(
+            sums, TILE_ROWS, &block->weights[0][j * WORDS], STRIDE / 2 * WORDS, values,
+            LANES * sizeof(quad));
 #pragma GCC unroll 12
     for (int r = 0; r < TILE_ROWS; r++) {
         if (r >= n) break;
-        const __m512 scale = _mm512_set1_ps(1.0f / block->sums[r]);
-        const __m512bh both =
-            _mm512_cvtne2ps_pbh(_mm512_mul_ps(sums[r][1], scale), _mm512_mul_ps(sums[r][0], scale));
-        _mm512_storeu_si512(out + r * stride, (__m512i)both);
+        const floats scale = set1_ps(1.0f / block->sums[r]);
+#pragma GCC unroll 2
+        for (int v = 0; v < TILE_VECTORS; v++)
+            store_bfloat16(out + r * stride + v * LANES, mul_ps(sums[r][v], scale));
     }
 }
 
@@ -169,8 +155,8 @@ static void attend_block(
     pack_queries(queries, stride, n, block);
     score(head, block);
     for (int r = 0; r < TILE_ROWS; r++) exponentiate(head, r, block);
-    combine(head.values, head.padded, n, block, out, out_stride);
-    combine(head.values + head.padded / 2 * 32, head.padded, n, block, out + 32, out_stride);
+    for (long d = 0; d < HEAD_DIM; d += TILE_COLUMNS)
+        combine(head.values + d * head.padded / 2, head.padded, n, block, out + d, out_stride);
 }
 
 /* (batch, length, 3 of q, k and v, heads, 64) -> (batch, length, heads, 64), both bfloat16; length
@@ -178,7 +164,7 @@ static void attend_block(
 int murmur_encoder_attention(
     const bfloat16 *qkv, long batch, long length, long heads, bfloat16 *out, int threads) {
     const long stride = 3 * heads * HEAD_DIM, out_stride = heads * HEAD_DIM;
-    const size_t size = head_size(round_up(length, KEY_STEP));
+    const size_t size = head_size(round_up(length, PADDING));
     char *heads_memory = murmur_scratch(0, (size_t)(batch * heads) * size);
     if (heads_memory == NULL) return -1;
     int failed = 0;

@@ -19,22 +19,23 @@ typedef struct {
     long depth, width;
 } Int8Layer;
 
-/* Quantised rows: tiles of (depth / 4, 12 rows, 4 inputs), and each row's scale and zero point. */
+/* Quantised rows: tiles of (depth / 4, rows, words of 4 inputs), and each row's scale and zero
+ * point. */
 typedef struct {
-    uint8_t *tiles;
+    quad *tiles;
     float *scale;
     int32_t *zero;
 } Rows;
 
 static size_t rows_size(long n, long depth) {
-    return (size_t)round_up(n, TILE_ROWS) * (size_t)(depth + 8); /* a scale and a zero point */
+    return (size_t)round_up(n, TILE_ROWS) * (size_t)(depth * WORDS + 8); /* a scale, a zero point */
 }
 
 static Rows rows_in(void *memory, long n, long depth) {
     const long padded = round_up(n, TILE_ROWS);
     Rows rows;
     rows.tiles = memory;
-    rows.scale = (float *)(rows.tiles + padded * depth);
+    rows.scale = (float *)(rows.tiles + padded * depth / 4 * WORDS);
     rows.zero = (int32_t *)(rows.scale + padded);
     return rows;
 }
@@ -42,12 +43,12 @@ static Rows rows_in(void *memory, long n, long depth) {
 /* The steps that a row is quantised in. Of what comes from a GELU the range is asymmetric, with a
  * whole zero point: most such values are almost zero, and must stay so. */
 static void row_range(const float *x, long depth, int of_gelu, float *scale, int32_t *zero) {
-    __m512 greatest = _mm512_setzero_ps();
+    floats greatest = set1_ps(0.0f);
     for (long k = 0; k < depth; k += LANES) {
-        const __m512 v = _mm512_maskz_loadu_ps(lanes_within(k, depth), x + k);
-        greatest = _mm512_max_ps(greatest, of_gelu ? v : _mm512_abs_ps(v));
+        const floats v = load_within(lanes_within(k, depth), x + k, 0.0f);
+        greatest = max_ps(greatest, of_gelu ? v : abs_ps(v));
     }
-    const float top = _mm512_reduce_max_ps(greatest);
+    const float top = reduce_max_ps(greatest);
     *scale = of_gelu ? (top + GELU_DEPTH) / 255.0f : (top > LEAST ? top : LEAST) / 127.0f;
     *zero = of_gelu ? (int32_t)__builtin_rintf(GELU_DEPTH / *scale) : 128;
 }
@@ -55,72 +56,64 @@ static void row_range(const float *x, long depth, int of_gelu, float *scale, int
 /* Row `row` of a tile. */
 static void quantize_row(const float *x, long depth, int of_gelu, Rows rows, long row) {
     row_range(x, depth, of_gelu, &rows.scale[row], &rows.zero[row]);
-    quad *out = (quad *)(rows.tiles + row / TILE_ROWS * TILE_ROWS * depth) + row % TILE_ROWS;
-    const __m512 inverse = _mm512_set1_ps(1.0f / rows.scale[row]);
-    const __m512 zero = _mm512_set1_ps((float)rows.zero[row]);
+    quad *out = rows.tiles + (row / TILE_ROWS * TILE_ROWS * depth / 4 + row % TILE_ROWS) * WORDS;
+    const floats inverse = set1_ps(1.0f / rows.scale[row]);
+    const floats zero = set1_ps((float)rows.zero[row]);
     for (long k = 0; k < depth; k += LANES) {
-        const __m512 v = _mm512_maskz_loadu_ps(lanes_within(k, depth), x + k);
-        const __m512i whole = _mm512_cvtps_epi32(_mm512_fmadd_ps(v, inverse, zero));
-        const __m512i positive = _mm512_max_epi32(whole, _mm512_setzero_si512());
+        const floats v = load_within(lanes_within(k, depth), x + k, 0.0f);
+        const ints whole = to_ints(fmadd_ps(v, inverse, zero));
         int32_t quads[4];
-        _mm_storeu_si128((__m128i *)quads, _mm512_cvtusepi32_epi8(positive));
+        store_unsigned_bytes(quads, whole);
         for (long i = 0; i < smaller(4, (depth - k) / 4); i++)
-            out[(k / 4 + i) * TILE_ROWS] = quads[i];
+            put_bytes(out + (k / 4 + i) * TILE_ROWS * WORDS, quads[i]);
     }
 }
 
-/* A tile's rows and two vectors of outputs from `column` on, into rows of `out`; `n_tile` is
+/* A tile's rows and `TILE_COLUMNS` outputs from `column` on, into rows of `out`; `n_tile` is
  * a constant where this is called, `n` of its rows are wanted. */
 static inline __attribute__((always_inline)) void multiply_tile(
     const Int8Layer *layer, Rows quantized, long first, long column, const int n_tile, long n,
     float *out, long out_stride, int gelu) {
-    const quad *a = (const quad *)(quantized.tiles + first * layer->depth);
+    const quad *a = quantized.tiles + first * layer->depth / 4 * WORDS;
     const int8_t *b = layer->weight + column * layer->depth;
     const long panel = LANES * layer->depth;
-    __m512i sums[TILE_ROWS][2];
+    ints sums[TILE_ROWS][TILE_VECTORS];
 #pragma GCC unroll 12
-    for (int r = 0; r < n_tile; r++) sums[r][0] = sums[r][1] = _mm512_setzero_si512();
-    for (long k = 0; k < layer->depth; k += 4, a += TILE_ROWS) {
-        const __m512i left = _mm512_loadu_si512(b + k * LANES);
-        const __m512i right = _mm512_loadu_si512(b + panel + k * LANES);
-#pragma GCC unroll 12
-        for (int r = 0; r < n_tile; r++) {
-            const __m512i x = _mm512_set1_epi32(a[r]);
-            sums[r][0] = add_products(sums[r][0], x, left);
-            sums[r][1] = add_products(sums[r][1], x, right);
-        }
-    }
+    for (int r = 0; r < n_tile; r++)
 #pragma GCC unroll 2
-    for (int half = 0; half < 2; half++) {
-        const long at = column + half * LANES;
-        const __mmask16 mask = lanes_within(at, layer->width);
-        const __m512 scale = _mm512_loadu_ps(layer->scale + at);
-        const __m512 bias = _mm512_loadu_ps(layer->bias + at);
-        const __m512i weights = _mm512_loadu_si512(layer->sums + at);
+        for (int v = 0; v < TILE_VECTORS; v++) sums[r][v] = set1_epi32(0);
+    for (long k = 0; k < layer->depth; k += 4, a += TILE_ROWS * WORDS)
+        add_tile_products(sums, n_tile, a, WORDS, b + k * LANES, panel);
+#pragma GCC unroll 2
+    for (int v = 0; v < TILE_VECTORS; v++) {
+        const long at = column + v * LANES;
+        const lanes mask = lanes_within(at, layer->width);
+        const floats scale = load_ps(layer->scale + at);
+        const floats bias = load_ps(layer->bias + at);
+        const ints weights = load_ints(layer->sums + at);
 #pragma GCC unroll 12
         for (int r = 0; r < n_tile; r++) {
             if (r >= n) break;
-            const __m512i zero = _mm512_set1_epi32(quantized.zero[first + r]);
-            const __m512i whole =
-                _mm512_sub_epi32(sums[r][half], _mm512_mullo_epi32(zero, weights));
-            const __m512 step = _mm512_mul_ps(scale, _mm512_set1_ps(quantized.scale[first + r]));
-            __m512 y = _mm512_fmadd_ps(_mm512_cvtepi32_ps(whole), step, bias);
+            const ints zero = set1_epi32(quantized.zero[first + r]);
+            const ints whole = sub_epi32(sums[r][v], mullo_epi32(zero, weights));
+            const floats step = mul_ps(scale, set1_ps(quantized.scale[first + r]));
+            floats y = fmadd_ps(to_floats(whole), step, bias);
             if (gelu) y = gelu_ps(y);
-            _mm512_mask_storeu_ps(out + r * out_stride + at, mask, y);
+            store_within(out + r * out_stride + at, mask, y);
         }
     }
 }
 
-/* Rows `first` to `first + n` of a tile; all 12 are computed only if there are more than 8. */
+/* Rows `first` to `first + n` of a tile, of which no third is computed in vain. */
 static void multiply(
     const Int8Layer *layer, Rows rows, long first, long column, long n, float *out, long out_stride,
     int gelu) {
-    if (n <= 4)
-        multiply_tile(layer, rows, first, column, 4, n, out, out_stride, gelu);
-    else if (n <= 8)
-        multiply_tile(layer, rows, first, column, 8, n, out, out_stride, gelu);
+    if (n <= THIRD)
+        multiply_tile(layer, rows, first, column, THIRD, n, out, out_stride, gelu);
+    else if (n <= 2 * THIRD)
+        multiply_tile(layer, rows, first, column, 2 * THIRD, n, out, out_stride, gelu);
     else
-        multiply_tile(layer, rows, first, column, 12, n, out, out_stride, gelu);
+        multiply_tile(layer, rows, first, column, TILE_ROWS, n, out, out_stride, gelu);
 }
 
 /* (n, depth) float -> (n, width) float, through a GELU if asked to. `of_gelu`: the input comes from

@@ -15,29 +15,29 @@ int murmur_abi(void) {
  * -inf, 0, -inf. A NaN among them makes the sum one. */
 static void reduce_row(
     const float *x, long width, float *greatest, int64_t *where, float *log_sum) {
-    __m512 most = _mm512_set1_ps(NONE), total = _mm512_setzero_ps();
+    floats most = set1_ps(NONE), total = set1_ps(0.0f);
     for (long j = 0; j < width; j += LANES) {
-        const __mmask16 mask = lanes_within(j, width);
-        most = _mm512_mask_max_ps(most, mask, most, _mm512_maskz_loadu_ps(mask, x + j));
+        const lanes mask = lanes_within(j, width);
+        most = max_ps(most, load_within(mask, x + j, NONE));
     }
-    const float top = _mm512_reduce_max_ps(most);
+    const float top = reduce_max_ps(most);
     *greatest = *log_sum = top;
     *where = 0;
     if (top == NONE) return;
-    const __m512 shift = _mm512_set1_ps(top * LOG2_E);
+    const floats shift = set1_ps(top * LOG2_E);
     long found = -1;
-    __mmask16 unordered = 0;
+    unsigned unordered = 0;
     for (long j = 0; j < width; j += LANES) {
-        const __mmask16 mask = lanes_within(j, width);
-        const __m512 v = _mm512_mask_loadu_ps(_mm512_set1_ps(NONE), mask, x + j);
-        const __m512 power = _mm512_fmsub_ps(v, _mm512_set1_ps(LOG2_E), shift);
-        total = _mm512_add_ps(total, exp2_ps(power));
-        unordered |= _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
-        const __mmask16 equal = _mm512_cmp_ps_mask(v, _mm512_set1_ps(top), _CMP_EQ_OQ);
+        const lanes mask = lanes_within(j, width);
+        const floats v = load_within(mask, x + j, NONE);
+        const floats power = fmsub_ps(v, set1_ps(LOG2_E), shift);
+        total = add_ps(total, exp2_ps(power));
+        unordered |= nan_bits(v);
+        const unsigned equal = equal_bits(v, set1_ps(top));
         if (found < 0 && equal) found = j + __builtin_ctz(equal);
     }
     *where = found < 0 ? 0 : found;
-    *log_sum = unordered ? NAN : top + logf(_mm512_reduce_add_ps(total));
+    *log_sum = unordered ? NAN : top + logf(reduce_add_ps(total));
 }
 
 /* Rows of (n, width) float32 that lie `stride` apart -> (n,) each. */
@@ -52,20 +52,19 @@ int murmur_reduce_logits(
 
 /* Of bfloat16 vectors; `depth` is a multiple of 32. */
 static float dot(const bfloat16 *x, const bfloat16 *y, long depth) {
-    __m512 sum = _mm512_setzero_ps();
+    floats sum = set1_ps(0.0f);
     for (long k = 0; k < depth; k += 2 * LANES)
-        sum = _mm512_dpbf16_ps(
-            sum, (__m512bh)_mm512_loadu_si512(x + k), (__m512bh)_mm512_loadu_si512(y + k));
-    return _mm512_reduce_add_ps(sum);
+        sum = add_pairs(sum, load_ints(x + k), load_ints(y + k));
+    return reduce_add_ps(sum);
 }
 
 static float greatest_of(const float *x, long width) {
-    __m512 most = _mm512_set1_ps(NONE);
+    floats most = set1_ps(NONE);
     for (long j = 0; j < width; j += LANES) {
-        const __mmask16 mask = lanes_within(j, width);
-        most = _mm512_mask_max_ps(most, mask, most, _mm512_maskz_loadu_ps(mask, x + j));
+        const lanes mask = lanes_within(j, width);
+        most = max_ps(most, load_within(mask, x + j, NONE));
     }
-    return _mm512_reduce_max_ps(most);
+    return reduce_max_ps(most);
 }
 
 /* An output layer that was computed in 8 bits, and what it was computed from. */
@@ -80,10 +79,10 @@ typedef struct {
 /* How far apart 8-bit logits may lie that are equal: values rounded to steps are wrong by
  * step / sqrt(12), and those errors add up as vectors. */
 static float margin(const bfloat16 *x, const Output *output) {
-    __m512 most = _mm512_setzero_ps();
+    floats most = set1_ps(0.0f);
     for (long k = 0; k < output->depth; k += LANES)
-        most = _mm512_max_ps(most, _mm512_abs_ps(from_bfloat16(x + k)));
-    const float step = _mm512_reduce_max_ps(most) / 127.0f;
+        most = max_ps(most, abs_ps(from_bfloat16(x + k)));
+    const float step = reduce_max_ps(most) / 127.0f;
     const float squares = step * step * output->norm * output->norm +
                           output->step * output->step * dot(x, x, output->depth);
     return DEVIATIONS * sqrtf(squares / 12.0f);
@@ -99,9 +98,9 @@ static void refine_greatest(const bfloat16 *x, const Output *output, float *logi
     const float least = greatest_of(logits, output->tail) - margin(x, output);
     for (long i = 0; i < output->n_excluded; i++) logits[output->excluded[i]] = kept[i];
     for (long j = 0; j < output->tail; j += LANES) {
-        const __mmask16 mask = lanes_within(j, output->tail);
-        const __m512 v = _mm512_maskz_loadu_ps(mask, logits + j);
-        unsigned found = _mm512_mask_cmp_ps_mask(mask, v, _mm512_set1_ps(least), _CMP_GE_OQ);
+        const lanes mask = lanes_within(j, output->tail);
+        const floats v = load_within(mask, logits + j, 0.0f);
+        unsigned found = at_least_bits(mask, v, set1_ps(least));
         for (; found; found &= found - 1) {
             const long id = j + __builtin_ctz(found);
             logits[id] = dot(x, output->weight + id * output->depth, output->depth);
