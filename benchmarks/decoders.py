@@ -16,8 +16,8 @@ class Decoders:
 
     Args:
         models: from the smallest to the largest.
-        keep: a folder of results; those in it, by whichever process, are not computed again. It is
-            read with `pickle`, so it must be one's own.
+        keep: a folder of results; those in it, by whichever process, are not computed again, so it
+            is for one commit and one machine. It is read with `pickle`, so it must be one's own.
     """
 
     def __init__(
@@ -40,7 +40,10 @@ class Decoders:
             wanted.append((chunk, quality, self._name(chunk, quality)))
         for quality in range(1, len(self._engines) + 1):
             self._decode_missing(quality, {n: c for c, q, n in wanted if q == quality})
-        return [replace(self._known[name], key=chunk.key) for chunk, _, name in wanted]
+        return [
+            replace(self._known[name], key=chunk.key, model=str(quality))
+            for chunk, quality, name in wanted
+        ]
 
     def _name(self, chunk: Chunk, quality: int) -> str:
         """Of a result: what it depends on, hashed."""
@@ -54,7 +57,7 @@ class Decoders:
                 engine.add_request(replace(to_request(chunk), request_id=name))
         while engine.has_unfinished:
             for result in engine.step():
-                self._add(result.request_id, to_chunk_result(result, str(quality)))
+                self._add(result.request_id, to_chunk_result(result, self._models[quality - 1]))
 
     def _is_known(self, name: str) -> bool:
         if name not in self._known and self._keep is not None and (self._keep / name).exists():

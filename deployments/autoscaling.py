@@ -100,7 +100,8 @@ class TierMemory:
     are kept that can still be the extreme of the time that counts.
 
     Attributes:
-        needs: each less than the one before: the most that was needed since then, with the margin.
+        needs: each less than the one before: the most that was needed since then, or of what there
+            was is needed with the margin.
         targets: each more than the one before: the least that was asked for.
         ready: each less than the one before: the most that was there.
     """
@@ -161,8 +162,10 @@ def decide(
     decisions, remembered = {}, {}
     for tier in tiers:
         name = tier.facts.name
-        held = _held(known[name], max(needs[name], keeps[name]), now, options)
-        wanted = max(_wanted(held, needs[name], now, options), tier.facts.min_replicas)
+        # A margin keeps what there is; it starts nothing.
+        keep = min(keeps[name], known[name].targets[-1][1])
+        held = _held(known[name], max(needs[name], keep), now, options)
+        wanted = max(_wanted(held, now, options), tier.facts.min_replicas)
         target = min(wanted, limits[name])
         remembered[name] = replace(held, targets=_least(held.targets, now, target))
         reason = _reason(tier, loads[name], needs[name], target, chunk_s)
@@ -298,13 +301,11 @@ def _held(memory: TierMemory, need: int, now: float, options: ScalingOptions) ->
     return replace(memory, needs=_most(young, now, need))
 
 
-def _wanted(memory: TierMemory, need: int, now: float, options: ScalingOptions) -> int:
-    """What is needed, and of what there is the most that was needed lately with the margin; and
-    one, if any was needed not long ago."""
+def _wanted(memory: TierMemory, now: float, options: ScalingOptions) -> int:
+    """The most that was needed lately; and one, if any was needed not long ago."""
     recent = [n for at, n in memory.needs if now - at < options.down_delay_s]
-    keep = min(memory.targets[-1][1], max([memory.needs[-1][1], *recent]))
     any_at_all = any(n > 0 and now - at < options.zero_delay_s for at, n in memory.needs)
-    return max(need, keep, int(any_at_all))
+    return max(memory.needs[-1][1], int(any_at_all), *recent)
 
 
 def _reason(tier: TierState, load: float, need: int, target: int, chunk_s: float) -> str:

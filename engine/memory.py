@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 
 import torch
 
+from engine.kernels import native
 from engine.kernels.convolution import convolution_dtype
 from engine.parallel.shares import (
     LayerShare,
@@ -162,11 +163,13 @@ def _encoder_peak_bytes(share: RankShare, load: Load) -> float:
         parts = 2 if share.size == 2 else 1
         peak += parts * frames * width * share.formats.dtype.itemsize
     if share.has_stem:
-        dtype = convolution_dtype(share.formats.product, is_bfloat16_on_cpu(share.formats))
+        product = share.formats.product
+        dtype = convolution_dtype(product, is_bfloat16_on_cpu(share.formats))
         mel = 2 * share.dims.n_mels * (torch.float32.itemsize + dtype.itemsize)
         peak += frames * (mel + 4 * width * dtype.itemsize) + load.encode_batch * _LOG_MEL_BYTES
-        if dtype != share.formats.product:  # the larger one's weights
-            peak += 3 * width * width * dtype.itemsize
+        if dtype != product:  # frames in both, and the larger one's weights as oneDNN orders them
+            peak += frames * width * (dtype.itemsize + 3 * product.itemsize)
+            peak += 2 * 3 * width * width * dtype.itemsize
     return peak
 
 
@@ -213,6 +216,8 @@ def _layer_peak_bytes(share: LayerShare, rows: float, length: int, many_rows: bo
         attention += 3 * share.heads * share.width * product
     in_8_bits = formats.weights is WeightFormat.INT8_DYNAMIC
     hidden_bytes = _INT8_HIDDEN_BYTES if in_8_bits else 2 * product
+    if is_native(formats) and not in_8_bits:
+        hidden_bytes = product + native.tile_itemsize()
     if formats.weights is WeightFormat.FP8:
         hidden_bytes = _FP8_HIDDEN_BYTES
     if in_8_bits and is_native(formats) and many_rows:

@@ -268,7 +268,7 @@ class NativeOutputLinear(LinearKernel):
 
 
 _MANY_ROWS = 48
-"""What the fused MLP gives to one thread at once."""
+"""What the fused MLP gives to one thread at once, at the most."""
 
 
 def mlp(first: LinearKernel, second: LinearKernel, x: torch.Tensor) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """The native kernels of `csrc`, for CPUs with AVX-512's 8-bit and bfloat16 products, and for those
-with AVX2.
+with AVX2 and no AVX-512. (Between the two torch's kernels have wider registers; which would be
+faster there has not been measured.)
 
 They are compiled when the package is installed, if there is a C compiler; without them everything
 runs on torch's kernels. Tensors are on the CPU, and rows never share their sums, so a row has the
@@ -28,7 +29,7 @@ _BLOCK_ROWS = 4096
 
 
 INSTRUCTIONS = ("avx512", "avx2")
-"""Sets of instructions that they were written for, the best first."""
+"""Sets of instructions that they were written for."""
 
 
 def serves(device: torch.device) -> bool:
@@ -37,27 +38,31 @@ def serves(device: torch.device) -> bool:
 
 
 @contextmanager
-def limited_to(*instructions: str) -> Iterator[None]:
-    """As where there were only those of `INSTRUCTIONS`, for models loaded and run in here."""
-    global _allowed
-    before, _allowed = _allowed, instructions
+def limited_to(instructions: str | None) -> Iterator[None]:
+    """With one of `INSTRUCTIONS`, if it can run here, for models loaded and run in here."""
+    global _chosen
+    before, _chosen = _chosen, instructions
     try:
         yield
     finally:
-        _allowed = before
+        _chosen = before
 
 
 def disabled() -> AbstractContextManager[None]:
     """As where the kernels were not compiled: to compare."""
-    return limited_to()
+    return limited_to(None)
 
 
-_allowed: tuple[str, ...] = INSTRUCTIONS
+def tile_itemsize() -> int:
+    """Bytes of a bfloat16 of the activations while it is multiplied: on AVX2 it is a float32."""
+    return 4 if _chosen == "avx2" else 2
+
+
+_chosen: str | None = "avx512" if torch.cpu._is_avx512_supported() else "avx2"
 
 
 def _library() -> ctypes.CDLL | None:
-    """The best one that was compiled and can run here."""
-    return next((library for name in _allowed if (library := _loaded(name))), None)
+    return None if _chosen is None else _loaded(_chosen)
 
 
 @cache
@@ -76,7 +81,8 @@ def _has(instructions: str) -> bool:
     cpu = torch.cpu
     if instructions == "avx512":
         return cpu._is_vnni_supported() and cpu._is_avx512_bf16_supported()
-    return cpu._is_avx2_supported()
+    # Unlike torch.cpu's own answer this one is of FMA too.
+    return torch.backends.cpu.get_cpu_capability().startswith("AVX")
 
 
 def _path(instructions: str) -> Path | None:

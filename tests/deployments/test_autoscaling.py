@@ -115,6 +115,12 @@ class TestExamples:
         """With the margin it would be two; needed is one."""
         assert Clock([TINY_NOW]).run(300, [Demand(("tiny.en",), 285.0)]) == [1] * 300
 
+    def test_a_margin_starts_nothing_on_another_tier(self) -> None:
+        """Two of tiny.en do 600 s/s, with the margin 540; large could do the other 30."""
+        small = replace(TINY_NOW, facts=replace(TINY, max_replicas=2))
+        clock = Clock([small, LARGE_NOW])
+        assert clock.run(900, [Demand(("tiny.en", "large"), 570.0)]) == [2] * 900
+
     def test_without_delays_what_is_needed_now_still_counts(self) -> None:
         options = replace(OPTIONS, down_delay_s=0.0, zero_delay_s=0.0)
         clock = Clock([TINY_NOW], options)
@@ -249,6 +255,21 @@ class TestAlways:
             clock.tick([Demand(("tiny.en",), level)], step_s=OPTIONS.down_delay_s + 1)
             targets += clock.tick([Demand(("tiny.en",), level)]).values()
         assert targets == sorted(targets)
+
+    @given(loads(), st.lists(st.floats(0.0, 1.0), min_size=1, max_size=8))
+    def test_nothing_grows_beyond_what_is_needed(self, load: Load, shares: list[float]) -> None:
+        """Without the margin and the delays that is what is decided."""
+        fleet, demands = load
+        bare = replace(OPTIONS, down_margin=0.0, down_delay_s=0.0, zero_delay_s=0.0)
+        clock = Clock([replace(t, queued_s=0.0, batch_s=0.0, ready=0) for t in fleet])
+        before = {t.facts.name: 0 for t in fleet}
+        for share in shares:
+            now = [replace(d, rate=d.rate * share) for d in demands]
+            needed = replicas(decide(clock.tiers, now, {}, 0.0, bare))
+            targets = clock.tick(now, step_s=30.0)
+            for name, target in targets.items():
+                assert target <= max(needed[name], before[name])
+            before = targets
 
     @given(fleets())
     def test_without_work_all_drains(self, fleet: tuple[TierState, ...]) -> None:

@@ -5,14 +5,14 @@ import torch
 from torch.nn import functional as F
 
 from engine.errors import WeightsError
-from engine.kernels import native
+from engine.kernels import convolution, native
 from engine.kernels.attention import (
     _attend_in_blocks,
     attend_window,
     merge_heads,
     split_heads,
 )
-from engine.kernels.convolution import convolve
+from engine.kernels.convolution import convolution_dtype, convolve
 from engine.kernels.linear import (
     Int8Linear,
     LinearKernel,
@@ -154,6 +154,17 @@ def test_convolutions_are_near_float64s(dtype: torch.dtype, stride: int) -> None
     assert ours.dtype == dtype and ours.shape == exact.shape
     wrong = (ours.double() - exact).norm() / exact.norm()
     assert wrong < (1e-6 if dtype == torch.float32 else 4e-3)
+
+
+@pytest.mark.parametrize("has", [False, True])
+def test_convolutions_are_multiplied_in_what_is_fast(
+    has: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(convolution, "has_onednn_bfloat16", lambda: has)
+    expected = torch.bfloat16 if has else torch.float32
+    assert convolution_dtype(torch.bfloat16, is_cpu=True) == expected
+    assert convolution_dtype(torch.bfloat16, is_cpu=False) == torch.bfloat16
+    assert convolution_dtype(torch.float16, is_cpu=True) == torch.float16
 
 
 @pytest.mark.parametrize("length", [1537, 1536, 1500, 1100, 37, 1])

@@ -145,6 +145,17 @@ def test_bfloat16_is_torchs(width: int, dtype: torch.dtype, threads: int) -> Non
 
 
 @needs_native
+def test_bfloat16_is_rounded_as_torch_does() -> None:
+    """To the nearest, of two the even one."""
+    identity = native.Bfloat16Weight(torch.eye(32), None)
+    x = torch.randint(0, 0x7F00, (4096, 32), generator=torch.Generator().manual_seed(0))
+    halfway = ((x << 16) + 0x8000).to(torch.int32).view(torch.float32).clamp(1e-30, 1e30)
+    for given in (random(64, 32), halfway):
+        ours = native.linear_bfloat16(given, identity, torch.bfloat16, gelu=False)
+        assert torch.equal(ours, given.to(torch.bfloat16))
+
+
+@needs_native
 def test_encoder_attention_has_one_result() -> None:
     """Whatever the batch, the threads, and what memory held before."""
     qkv = random(2, 301, 3 * HEADS * 64).to(torch.bfloat16)

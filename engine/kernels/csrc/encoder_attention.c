@@ -1,9 +1,9 @@
 /* Attention of a window's frames to each other.
  *
  * Queries and keys are multiplied as 8-bit integers, each row of a head with a scale of its own; the
- * weights and the values in bfloat16, with float32 sums. A block of queries is multiplied with all
- * keys, softmaxed and multiplied with all values before the next block begins, so scores never
- * leave the second cache. */
+ * values in bfloat16, as the weights are where the processor multiplies it, with float32 sums. A block
+ * of queries is multiplied with all keys, softmaxed and multiplied with all values before the next
+ * block begins, so scores never leave the second cache. */
 #include "scratch.h"
 #include "simd.h"
 
@@ -107,7 +107,7 @@ static void score(Head head, Block *block) {
     }
 }
 
-/* Scores -> e^((score - greatest) / 8) in bfloat16, as good as zero behind the end, and its sum. */
+/* Scores -> words of e^((score - greatest) / 8), as good as zero behind the end, and their sum. */
 static void exponentiate(Head head, int r, Block *block) {
     float *scores = block->scores[r];
     const long padded = head.padded;

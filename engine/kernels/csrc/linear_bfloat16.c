@@ -1,7 +1,7 @@
 /* Linear layers of bfloat16 with float32 sums: y = x W^T + b.
  *
- * Weights come packed: (width / 16, depth / 2, 16 outputs, 2 inputs), so that one instruction adds
- * the products of two inputs to each of 16 outputs. Widths are padded to 32, depths multiples of
+ * Weights come packed: (width / 16, depth / 2, 16 outputs, 2 inputs), so that one instruction of
+ * AVX-512 adds the products of two inputs to each of 16 outputs. Widths are padded to 32, depths multiples of
  * 32. */
 #include "scratch.h"
 #include "simd.h"

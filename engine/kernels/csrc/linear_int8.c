@@ -3,8 +3,8 @@
  * Activations are unsigned, with a scale and a zero point a row; weights are signed, with a scale an
  * output. Their products are summed as integers, hence exactly.
  *
- * Weights come packed: (width / 16, depth / 4, 16 outputs, 4 inputs), so that one instruction adds
- * the products of four inputs to each of 16 outputs. Widths are padded to 32, depths multiples of
+ * Weights come packed: (width / 16, depth / 4, 16 outputs, 4 inputs), so that one instruction of
+ * AVX-512 adds the products of four inputs to each of 16 outputs. Widths are padded to 32, depths multiples of
  * 4. */
 #include "scratch.h"
 #include "simd.h"

@@ -1,5 +1,6 @@
 /* Vectors of 16 in two registers of AVX2, for processors without AVX-512's products of 8-bit integers
- * or bfloat16. `vectors_avx512.h` says what each function does, and does it in one register. */
+ * or bfloat16. `vectors_avx512.h` says what each function does, and does it in one register; but `store_pairs` leaves
+ * floats as they are here. */
 #pragma once
 
 #include <immintrin.h>
