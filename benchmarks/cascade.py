@@ -9,10 +9,9 @@ recording is transcribed as it is and with noise in it: white, babble (the other
 once) or music (Debian's asterisk-moh-opsound-wav), at each signal-to-noise ratio, in dB. Every
 chunk is decoded once by each model, with the options of the cluster's own tiers, and
 `Transcription` is then played through for each threshold and each limit of the hopeless, so that
-what is compared differs in the choice alone. KEPT, of one commit and one machine, holds what
-was decoded: a run that was ended goes on from there, and processes may share it, each with some of
-the noises. Prices are those of
-the time that each model used, at the same price an hour.
+what is compared differs in the choice alone. KEPT, of one commit and one machine, holds what was
+decoded: a run that was ended goes on from there, and processes may share it, each with some of the
+noises. Prices are those of the time that each model used, at the same price an hour.
 
 `closed` is the share of the difference in errors between small and large that is gone. `random` is
 what as many chunks, drawn by lot, would close on average: their share.

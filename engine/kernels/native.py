@@ -27,9 +27,9 @@ _COLUMNS = 32
 _CROSS_STEP = 64
 _BLOCK_ROWS = 4096
 
-
 INSTRUCTIONS = ("avx512", "avx2")
 """Sets of instructions that they were written for."""
+_chosen: str | None = "avx512" if torch.cpu._is_avx512_supported() else "avx2"
 
 
 def serves(device: torch.device) -> bool:
@@ -39,7 +39,8 @@ def serves(device: torch.device) -> bool:
 
 @contextmanager
 def limited_to(instructions: str | None) -> Iterator[None]:
-    """With one of `INSTRUCTIONS`, if it can run here, for models loaded and run in here."""
+    """With those of `INSTRUCTIONS` that are named, or with none where they cannot run, for models
+    loaded and run in here."""
     global _chosen
     before, _chosen = _chosen, instructions
     try:
@@ -56,9 +57,6 @@ def disabled() -> AbstractContextManager[None]:
 def tile_itemsize() -> int:
     """Bytes of a bfloat16 of the activations while it is multiplied: on AVX2 it is a float32."""
     return 4 if _chosen == "avx2" else 2
-
-
-_chosen: str | None = "avx512" if torch.cpu._is_avx512_supported() else "avx2"
 
 
 def _library() -> ctypes.CDLL | None:

@@ -1,5 +1,6 @@
 """What a cascade's benchmark decodes, and what it need not decode again."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,8 @@ def test_what_was_kept_is_not_decoded_again(
     again = reverse.decode([chunk(3), chunk(4, above=1)], 1)
     assert [r.model for r in again] == ["1", "2"]
     assert [r.tokens for r in again] == [first[2].tokens, first[0].tokens]
-    other = np.zeros(16_000, np.int16)
-    with pytest.raises(AssertionError, match="it was known"):
-        reverse.decode([Chunk("r5", 5, other, DecodingOptions(language="en"))], 1)
+    silence = Chunk("r5", 5, np.zeros(16_000, np.int16), DecodingOptions(language="en"))
+    hotter = replace(chunk(6), options=DecodingOptions(language="en", temperature=0.2))
+    for other in (silence, hotter):
+        with pytest.raises(AssertionError, match="it was known"):
+            reverse.decode([other], 1)

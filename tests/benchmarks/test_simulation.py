@@ -151,4 +151,4 @@ def test_rounding_leaves_no_work_behind() -> None:
     for sign in (1, -1):
         for chunk in chunks:
             tier.count(chunk, sign)
-    assert tier.n_chunks == 0 and tier.state.queued_s == 0.0
+    assert tier.n_chunks == 0 and tier.queued_s == 0.0

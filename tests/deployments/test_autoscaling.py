@@ -115,6 +115,17 @@ class TestExamples:
         """With the margin it would be two; needed is one."""
         assert Clock([TINY_NOW]).run(300, [Demand(("tiny.en",), 285.0)]) == [1] * 300
 
+    def test_what_does_the_work_of_a_tier_that_cannot_be_had_does_not_come_and_go(self) -> None:
+        """150 s/s a replica of base: now 290 and now 310, and tiny.en would be enough for both."""
+        clock = Clock([TINY_NOW, BASE_NOW])
+        clock.run(1000, [Demand(("tiny.en", "base"), 290.0)], gone="tiny.en")
+        targets = []
+        for rate in (290.0, 310.0) * 4:
+            demand = [Demand(("tiny.en", "base"), rate)]
+            clock.run(2 * OPTIONS.down_delay_s, demand, gone="tiny.en")
+            targets.append(clock.tick(demand, gone="tiny.en")["base"])
+        assert targets == [2, *[3] * 7]
+
     def test_a_margin_starts_nothing_on_another_tier(self) -> None:
         """Two of tiny.en do 600 s/s, with the margin 540; large could do the other 30."""
         small = replace(TINY_NOW, facts=replace(TINY, max_replicas=2))

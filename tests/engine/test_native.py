@@ -185,14 +185,34 @@ def test_encoder_attention_at_extremes(size: float) -> None:
     assert (ours - exact).norm() <= (0.01 if size < 1 else 0.2) * exact.norm()
 
 
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@needs_native
+@pytest.mark.skipif(not Path("/proc").exists(), reason="Linux tells it there")
+def test_activations_take_what_is_counted_for_them() -> None:
+    """In a thread of its own, which has no scratch memory yet."""
+    n, depth = 1500, 5120
+    x, weight = random(n, depth).to(torch.bfloat16), native.Bfloat16Weight(random(32, depth), None)
+    took = []
+
+    def multiply() -> None:
+        before = resident_bytes()
+        native.linear_bfloat16(x, weight, torch.float32, gelu=False)
+        took.append(resident_bytes() - before)
+
+    thread = threading.Thread(target=multiply)
+    thread.start()
+    thread.join()
+    assert took[0] == pytest.approx(n * depth * native.tile_itemsize(), rel=0.1)
+
+
 @needs_native
 @pytest.mark.skipif(not Path("/proc").exists(), reason="Linux tells it there")
 def test_threads_leave_no_memory_behind() -> None:
     """Each thread keeps some scratch memory, a megabyte here, as long as it lives."""
     qkv = random(1, LENGTH, 3 * HEADS * 64).to(torch.bfloat16)
-
-    def resident_bytes() -> int:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
     def run_threads(n: int) -> None:
         for _ in range(n):
