@@ -26,8 +26,8 @@ from benchmarks.simulation.run import Outcome, Run
 from benchmarks.simulation.traces import DAY_S, TRACES, merged
 from deployments.autoscaling import ScalingOptions
 from deployments.fleet import Quality, TierFacts
-from deployments.gpu_catalogue import gpu_catalogue
-from deployments.planner import REACHED, Question, plan
+from deployments.planning.gpu_catalogue import gpu_catalogue
+from deployments.planning.planner import REACHED, Question, plan
 from engine.config import EngineConfig
 from engine.model_sizes import MODEL_SIZES
 

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from deployments.accelerators import (
+from deployments.planning.accelerators import (
     CPU,
     RUNTIME_BYTES,
     device_model,
     shared_arithmetic,
     shared_default_precision,
 )
-from deployments.gpu_catalogue import gpu_catalogue
+from deployments.planning.gpu_catalogue import gpu_catalogue
 from deployments.tier import Sharding, TierSpec
 from engine import EngineConfig, ModelDimensions
 from engine.errors import EngineError

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from deployments.accelerators import CPU
+from deployments.planning.accelerators import CPU
 
 ACCELERATOR_LABEL = "ray.io/accelerator-type"
 """Label of a node: the class of its GPUs, which Ray finds out by itself."""

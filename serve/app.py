@@ -11,12 +11,12 @@ from ray import serve as ray_serve
 from ray.serve import Application, Deployment
 from ray.serve.config import AutoscalingConfig
 
-from deployments.accelerators import CPU
 from deployments.audio_io import AudioLimits
 from deployments.board import Board
 from deployments.cascade import CascadeOptions
 from deployments.fleet import Priority
 from deployments.ingress import IngressLimits, RoutingOptions
+from deployments.planning.accelerators import CPU
 from deployments.replica import Replica
 from deployments.scaling_policy import deployment_name
 from serve.api import HttpIngress

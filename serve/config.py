@@ -12,9 +12,9 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
-from deployments.accelerators import CPU, shared_arithmetic, shared_default_precision
 from deployments.fleet import Quality
 from deployments.options import AUTO
+from deployments.planning.accelerators import CPU, shared_arithmetic, shared_default_precision
 from engine import CrossAttentionMode, EngineConfig, Offload, Precision
 from engine.errors import PrecisionError
 

@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 from deployments.errors import CatalogueError
-from deployments.gpu_catalogue import Gpu, Instance, gpu_catalogue
-from deployments.planner import REACHED, Plan, Question, advice, cheapest_way, gpus, plan
+from deployments.planning.gpu_catalogue import Gpu, Instance, gpu_catalogue
+from deployments.planning.planner import REACHED, Plan, Question, advice, cheapest_way, gpus, plan
 from engine import (
     CrossAttentionMode,
     EngineConfig,

@@ -1,11 +1,11 @@
 """A tier's settings -> what the router knows of it: quality, price and speed, by its model's and
 its devices' names where the settings say nothing."""
 
-from deployments.accelerators import CPU, device_model, shared_arithmetic
 from deployments.fleet import TierFacts
 from deployments.gang_mesh import gang_config, make_mesh
-from deployments.gpu_catalogue import gpu_catalogue
-from deployments.planner import REACHED
+from deployments.planning.accelerators import CPU, device_model, shared_arithmetic
+from deployments.planning.gpu_catalogue import gpu_catalogue
+from deployments.planning.planner import REACHED
 from deployments.tier import Sharding
 from engine.config import CHUNK_LENGTH_S
 from engine.model_sizes import known_sizes, short_name

@@ -1,6 +1,6 @@
 """A tier's settings -> what its replicas are given. Does not import Ray."""
 
-from deployments.accelerators import CPU
+from deployments.planning.accelerators import CPU
 from deployments.tier import Sharding, TierSpec
 from serve.config import TierSettings
 from serve.tier_placement import tier_placement

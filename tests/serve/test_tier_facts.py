@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from deployments.gpu_catalogue import gpu_catalogue
-from deployments.planner import REACHED, Question, plan
+from deployments.planning.gpu_catalogue import gpu_catalogue
+from deployments.planning.planner import REACHED, Question, plan
 from engine import EngineConfig, Precision
 from engine.model_sizes import MODEL_SIZES
 from serve.config import TierSettings

@@ -7,8 +7,8 @@ Memory is `engine.memory`'s, times are rooflines of `engine.parallel.cost` at th
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from deployments.accelerators import RUNTIME_BYTES, device_model, shared_arithmetic
-from deployments.gpu_catalogue import Gpu, Instance, gpu_catalogue
+from deployments.planning.accelerators import RUNTIME_BYTES, device_model, shared_arithmetic
+from deployments.planning.gpu_catalogue import Gpu, Instance, gpu_catalogue
 from engine.config import CHUNK_LENGTH_S, EngineConfig, ModelDimensions
 from engine.errors import EngineError, NoRoomError, PrecisionError, ShardingError
 from engine.fit import fitted, rank_memory, ways_down

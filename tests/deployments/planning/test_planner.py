@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from deployments.accelerators import RUNTIME_BYTES
-from deployments.gpu_catalogue import Gpu, gpu_catalogue
-from deployments.planner import (
+from deployments.planning.accelerators import RUNTIME_BYTES
+from deployments.planning.gpu_catalogue import Gpu, gpu_catalogue
+from deployments.planning.planner import (
     BATCHES,
     ENOUGH,
     REACHED,

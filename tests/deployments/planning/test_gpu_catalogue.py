@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from deployments.accelerators import device_model, shared_default_precision
 from deployments.errors import CatalogueError
-from deployments.gpu_catalogue import Instance, gpu_catalogue, parse_catalogue
+from deployments.planning.accelerators import device_model, shared_default_precision
+from deployments.planning.gpu_catalogue import Instance, gpu_catalogue, parse_catalogue
 from engine import Precision
 from engine.parallel.cost import DeviceModel
 
@@ -271,5 +271,5 @@ def test_one_gpu_without_bfloat16_decides_for_all(
 
 
 def test_the_data_file_goes_into_the_wheel() -> None:
-    project = tomllib.loads(Path(__file__).parents[2].joinpath("pyproject.toml").read_text())
-    assert "gpu_catalogue.toml" in project["tool"]["setuptools"]["package-data"]["deployments"]
+    project = tomllib.loads(Path(__file__).parents[3].joinpath("pyproject.toml").read_text())
+    assert "gpu_catalogue.toml" in project["tool"]["setuptools"]["package-data"]["deployments.planning"]

@@ -128,7 +128,7 @@ def gpu_catalogue() -> GpuCatalogue:
     Raises:
         CatalogueError: the file is malformed.
     """
-    return parse_catalogue(resources.files("deployments").joinpath(_FILE).read_text("utf-8"))
+    return parse_catalogue(resources.files(__package__).joinpath(_FILE).read_text("utf-8"))
 
 
 def parse_catalogue(text: str) -> GpuCatalogue:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import torch
 
-from deployments.gpu_catalogue import gpu_catalogue
+from deployments.planning.gpu_catalogue import gpu_catalogue
 from engine import Precision
 from engine.parallel.cost import DeviceModel
 from engine.precision import Arithmetic
