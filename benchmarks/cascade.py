@@ -30,7 +30,7 @@ import soundfile
 from benchmarks import scoring
 from benchmarks.accuracy import Recording, load_recording
 from benchmarks.decoders import Decoders
-from deployments.audio_io import read_audio
+from deployments.audio.reading import read_audio
 from deployments.cascade import CascadeOptions, Ladder
 from deployments.chunking import Piece
 from deployments.fallback import FallbackOptions

@@ -22,7 +22,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.accounting import Accounts, RequestRecord, outcome_of
 from deployments.admission import Admission, Ticket
-from deployments.audio_io import AudioLimits, Samples, Source
+from deployments.audio.reading import AudioLimits, Samples, Source
 from deployments.board import TICK_S
 from deployments.cascade import CascadeOptions, Ladder
 from deployments.dispatch import Dispatcher

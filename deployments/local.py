@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
-from deployments.audio_io import AudioLimits, Source, read_audio
+from deployments.audio.reading import AudioLimits, Source, read_audio
 from deployments.chunking import Piece
 from deployments.errors import DeploymentError
 from deployments.messages import (

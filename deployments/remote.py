@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from deployments.audio_io import AudioLimits, Source, read_audio
+from deployments.audio.reading import AudioLimits, Source, read_audio
 from deployments.chunking import Piece
 from deployments.errors import AudioError, ChunkFailedError, NoTierError, TierUnavailableError
 from deployments.messages import Chunk, TranscriptSegment, key_of_chunk

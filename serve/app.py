@@ -11,7 +11,7 @@ from ray import serve as ray_serve
 from ray.serve import Application, Deployment
 from ray.serve.config import AutoscalingConfig
 
-from deployments.audio_io import AudioLimits
+from deployments.audio.reading import AudioLimits
 from deployments.board import Board
 from deployments.cascade import CascadeOptions
 from deployments.fleet import Priority

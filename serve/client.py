@@ -19,7 +19,7 @@ import httpx2
 import numpy as np
 import soundfile
 
-from deployments.audio_io import Samples
+from deployments.audio.reading import Samples
 from deployments.chunking import ChunkingOptions
 from deployments.errors import DeploymentError, OptionError
 from deployments.messages import Transcript, TranscriptSegment

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import torch
 
-from deployments.audio_io import AudioLimits
+from deployments.audio.reading import AudioLimits
 from deployments.fallback import FallbackOptions
 from deployments.local import FileDone, FileFailed, Job, LocalTranscriber, SegmentsReady
 from deployments.transcription import TranscriptionOptions

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from deployments.audio_io import AudioLimits, Samples, Source
+from deployments.audio.reading import AudioLimits, Samples, Source
 from deployments.engine_thread import EngineThread
 from deployments.errors import (
     AudioTooLongError,

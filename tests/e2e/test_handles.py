@@ -19,7 +19,7 @@ from tests.support.cluster import Cluster
 JOB = """
 import json, sys
 import numpy as np, ray
-from deployments.audio_io import AudioLimits
+from deployments.audio.reading import AudioLimits
 from deployments.errors import NotAudioError, OptionError, UnknownModelError
 from deployments.options import TranscribeOptions
 from serve.client import connect

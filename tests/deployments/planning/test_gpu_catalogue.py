@@ -272,4 +272,7 @@ def test_one_gpu_without_bfloat16_decides_for_all(
 
 def test_the_data_file_goes_into_the_wheel() -> None:
     project = tomllib.loads(Path(__file__).parents[3].joinpath("pyproject.toml").read_text())
-    assert "gpu_catalogue.toml" in project["tool"]["setuptools"]["package-data"]["deployments.planning"]
+    assert (
+        "gpu_catalogue.toml"
+        in project["tool"]["setuptools"]["package-data"]["deployments.planning"]
+    )

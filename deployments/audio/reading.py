@@ -18,7 +18,11 @@ from typing import IO, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from deployments.audio_header import DataChunk, find_data_chunk
+from deployments.audio.ffmpeg_reader import FfmpegReader
+from deployments.audio.header import DataChunk, find_data_chunk
+from deployments.audio.mono_resampler import MonoResampler
+from deployments.audio.pcm_reader import open_pcm
+from deployments.audio.sample_reader import SampleReader, Samples
 from deployments.errors import (
     AudioNotFoundError,
     AudioTooLongError,
@@ -27,10 +31,6 @@ from deployments.errors import (
     NotAudioError,
     TruncatedAudioError,
 )
-from deployments.ffmpeg_reader import FfmpegReader
-from deployments.mono_resampler import MonoResampler
-from deployments.pcm_reader import open_pcm
-from deployments.sample_reader import SampleReader, Samples
 from engine import SAMPLE_RATE
 
 __all__ = ["AudioLimits", "Samples", "Source", "read_audio"]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from deployments.audio_io import AudioLimits, Samples, read_audio
+from deployments.audio.reading import AudioLimits, Samples, read_audio
 from deployments.errors import AudioTooLongError, EmptyAudioError, NotAudioError
 
 

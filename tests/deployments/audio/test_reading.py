@@ -20,9 +20,9 @@ import pytest
 import soundfile
 import soxr
 
-import deployments.ffmpeg_reader
-from deployments.audio_header import find_data_chunk
-from deployments.audio_io import SAMPLE_RATE, AudioLimits, Source, read_audio
+import deployments.audio.ffmpeg_reader
+from deployments.audio.header import find_data_chunk
+from deployments.audio.reading import SAMPLE_RATE, AudioLimits, Source, read_audio
 from deployments.errors import (
     AudioDecodeTimeoutError,
     AudioError,
@@ -466,7 +466,7 @@ class TestNotAudio:
         assert len(run_ffmpeg("-i", bait, "-f", "s16le", "-")) > 300_000
         with pytest.raises(NotAudioError, match="container format is not accepted"):
             read_all(bait)
-        monkeypatch.setattr(deployments.ffmpeg_reader, "_DEMUXERS", "concat,wav")
+        monkeypatch.setattr(deployments.audio.ffmpeg_reader, "_DEMUXERS", "concat,wav")
         with pytest.raises(NotAudioError):
             read_all(bait)
 

@@ -23,13 +23,13 @@ import imageio_ffmpeg
 import numpy as np
 import numpy.typing as npt
 
+from deployments.audio.ffmpeg_log import FfmpegLog
 from deployments.errors import (
     AudioDecodeTimeoutError,
     DeploymentError,
     NotAudioError,
     TruncatedAudioError,
 )
-from deployments.ffmpeg_log import FfmpegLog
 
 # Self-contained media only: not hls, dash, concat, sdp, imf, image sequences or raw formats.
 _DEMUXERS = (
