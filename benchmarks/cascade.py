@@ -31,12 +31,13 @@ from benchmarks import scoring
 from benchmarks.accuracy import Recording, load_recording
 from benchmarks.decoders import Decoders
 from deployments.audio.reading import read_audio
-from deployments.cascade import CascadeOptions, Ladder
-from deployments.chunking import Piece
-from deployments.fallback import FallbackOptions
 from deployments.fleet import TierFacts
 from deployments.messages import Pcm
-from deployments.transcription import Transcription, TranscriptionOptions
+from deployments.transcript.cascade import CascadeOptions, Ladder
+from deployments.transcript.chunking import Piece
+from deployments.transcript.fallback import FallbackOptions
+from deployments.transcript.options import TranscriptionOptions
+from deployments.transcript.transcription import Transcription
 from engine import SAMPLE_RATE, DecodingOptions, EngineConfig, Precision
 
 THRESHOLDS = "0.5,0.6,0.65,0.7,0.74,0.76,0.78,0.8,0.82,0.84,0.86,0.88,0.9,1.0"

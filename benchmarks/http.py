@@ -212,7 +212,8 @@ def _engine_alone(model: str, threads: int, seconds: float) -> float:
     import torch
 
     from deployments.messages import to_request
-    from deployments.transcription import Transcription, TranscriptionOptions
+    from deployments.transcript.options import TranscriptionOptions
+    from deployments.transcript.transcription import Transcription
     from engine import Engine, EngineConfig, default_precision
 
     torch.set_num_threads(threads)

@@ -15,9 +15,9 @@ from faster_whisper import BatchedInferencePipeline, WhisperModel  # type: ignor
 
 from benchmarks.scoring import TimedText
 from benchmarks.transformers_model import transformers_pipeline
-from deployments.fallback import FallbackOptions
 from deployments.local import FileDone, Job, LocalTranscriber
-from deployments.transcription import TranscriptionOptions
+from deployments.transcript.fallback import FallbackOptions
+from deployments.transcript.options import TranscriptionOptions
 from engine import DecodingOptions, Engine, EngineConfig, Precision, open_checkpoint, resolve_model
 
 CPU_THREADS = 2

@@ -24,7 +24,6 @@ from deployments.accounting import Accounts, RequestRecord, outcome_of
 from deployments.admission import Admission, Ticket
 from deployments.audio.reading import AudioLimits, Samples, Source
 from deployments.board import TICK_S
-from deployments.cascade import CascadeOptions, Ladder
 from deployments.dispatch import Dispatcher
 from deployments.errors import (
     DeadlineError,
@@ -40,7 +39,9 @@ from deployments.remote import RemoteRun, Work
 from deployments.router import Ask, candidates
 from deployments.tier import TierInfo
 from deployments.tier_client import STALLED_AFTER_S, ChunkLostError, Decoded, TierClient
-from deployments.transcription import Transcription, TranscriptionOptions
+from deployments.transcript.cascade import CascadeOptions, Ladder
+from deployments.transcript.options import TranscriptionOptions, transcription_options
+from deployments.transcript.transcription import Transcription
 from engine import ALL_LANGUAGES, SAMPLE_RATE, DecodingOptions
 
 logger = logging.getLogger("ray.serve")
@@ -298,13 +299,13 @@ class Ingress:
             raise OptionError(f"quality is for the model {AUTO!r}", "quality")
         info = await self.tiers[name].info()
         return _Task(
-            options.to_transcription_options(info), info.multilingual, replace(ask, tier=name)
+            transcription_options(options, info), info.multilingual, replace(ask, tier=name)
         )
 
     def _auto_task(self, options: TranscribeOptions, ask: Ask) -> _Task:
         facts = tuple(facts for facts in self.routing.facts if facts.quality)
         info = fleet_info(facts)
-        wanted = options.to_transcription_options(info)
+        wanted = transcription_options(options, info)
         if wanted.decoding.language is None and not info.multilingual:
             english = replace(wanted.decoding, language=info.languages[0])
             wanted = replace(wanted, decoding=english)

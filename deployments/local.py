@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 from deployments.audio.reading import AudioLimits, Source, read_audio
-from deployments.chunking import Piece
 from deployments.errors import DeploymentError
 from deployments.messages import (
     Chunk,
@@ -19,7 +18,9 @@ from deployments.messages import (
     to_chunk_result,
     to_request,
 )
-from deployments.transcription import Transcription, TranscriptionOptions
+from deployments.transcript.chunking import Piece
+from deployments.transcript.options import TranscriptionOptions
+from deployments.transcript.transcription import Transcription
 from engine import Engine
 
 

@@ -2,20 +2,71 @@
 
 from dataclasses import dataclass, field
 
-from deployments.chunking import ChunkingOptions
 from deployments.errors import OptionError
-from deployments.fallback import FallbackOptions
 from deployments.fleet import Priority, Quality
-from deployments.tier import TierInfo
-from deployments.transcription import TranscriptionOptions
-from deployments.vad import VadOptions
-from engine import DecodingOptions, language_code
 from engine.request import Task
 
 AUTO = "auto"
 """The model of who leaves the choice to the cluster."""
 MAX_CONTEXT_CHUNKS = 64
-MAX_PROMPT_CHARACTERS = 8_000
+
+
+@dataclass(frozen=True, slots=True)
+class VadOptions:
+    """When frames become a region of speech.
+
+    Args:
+        threshold: a region starts at a frame of at least this probability; it may end at frames
+            0.15 below it, the margin of Silero's own segmentation.
+        min_silence_s: a region ends where speech pauses this long.
+        min_speech_s: shorter regions are taken for clicks.
+    """
+
+    threshold: float = 0.5
+    min_silence_s: float = 0.16
+    min_speech_s: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.threshold < 1.0:
+            raise ValueError(f"threshold must be between 0 and 1, got {self.threshold}")
+        if self.min_silence_s < 0 or self.min_speech_s < 0:
+            raise ValueError("min_silence_s and min_speech_s must not be negative")
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkingOptions:
+    """How speech is cut.
+
+    Args:
+        max_chunk_s: longest chunk; a little under the model's 30 s leaves room for the last
+            timestamp.
+        pad_before_s, pad_after_s: silence kept before and after speech, where there is any. Little
+            before it, since the first timestamp tends to be the very beginning of a chunk.
+        max_pause_s: longer pauses inside a chunk are shortened to these two.
+        cut_window: part of a chunk, from its end, in which the longest pause is looked for.
+        max_silence_s: after this much silence a chunk goes out as it is, so that text does not wait
+            and silence is not kept.
+    """
+
+    max_chunk_s: float = 29.5
+    pad_before_s: float = 0.2
+    pad_after_s: float = 0.8
+    max_pause_s: float = 4.0
+    cut_window: float = 0.4
+    max_silence_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        if not 3.0 <= self.max_chunk_s <= 30.0:
+            raise ValueError(f"max_chunk_s must be between 3 and 30, got {self.max_chunk_s}")
+        for name in ("pad_before_s", "pad_after_s"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
+        if self.max_pause_s < self.pad_before_s + self.pad_after_s:
+            raise ValueError("max_pause_s must not be less than pad_before_s and pad_after_s")
+        if not 0.0 < self.cut_window <= 1.0:
+            raise ValueError(f"cut_window must be between 0 and 1, got {self.cut_window}")
+        if self.max_silence_s < self.max_pause_s:
+            raise ValueError("max_silence_s must not be less than max_pause_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,46 +122,3 @@ class TranscribeOptions:
             raise OptionError("give either language or languages", "languages")
         if self.deadline_s is not None and not self.deadline_s > 0:
             raise OptionError(f"deadline_s must be positive, got {self.deadline_s}", "deadline_s")
-
-    def to_transcription_options(self, info: TierInfo) -> TranscriptionOptions:
-        """For a tier's model.
-
-        Raises:
-            OptionError: it does not have the language, or cannot translate.
-        """
-        if self.task == "translate" and not info.multilingual:
-            raise OptionError(f"the model {self.model!r} is English-only: no translation", "model")
-        language = None if self.language is None else _known(self.language, info, "language")
-        languages = tuple(_known(name, info, "languages") for name in self.languages)
-        if len(languages) == 1:
-            language, languages = languages[0], ()
-        ladder = FallbackOptions().temperatures
-        temperatures = (self.temperature,) if self.temperature > 0 else ladder
-        try:
-            decoding = DecodingOptions(
-                task=self.task, language=language, languages=languages, prompt=self._prompt()
-            )
-        except ValueError as error:
-            raise OptionError(str(error), "prompt") from error
-        return TranscriptionOptions(
-            decoding=decoding,
-            fallback=FallbackOptions(temperatures),
-            chunking=self.chunking,
-            vad=self.vad,
-            context_chunks=self.context_chunks,
-            priority=self.priority.rank,
-        )
-
-    def _prompt(self) -> str | None:
-        words = ", ".join(word.strip() for word in self.keywords)
-        prompt = " ".join(part for part in (words and words + ".", self.prompt) if part)
-        # The engine takes the last 223 tokens, and would read all of it to find them, each chunk.
-        return prompt[-MAX_PROMPT_CHARACTERS:] or None
-
-
-def _known(name: str, info: TierInfo, option: str) -> str:
-    code = language_code(name)
-    if code not in info.languages:
-        known = " ".join(sorted(info.languages))
-        raise OptionError(f"unsupported language {name!r}; this model has: {known}", option)
-    return code

@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from deployments.audio.reading import AudioLimits, Source, read_audio
-from deployments.chunking import Piece
 from deployments.errors import AudioError, ChunkFailedError, NoTierError, TierUnavailableError
 from deployments.messages import Chunk, TranscriptSegment, key_of_chunk
 from deployments.tier_client import ChunkLostError, Decoded
-from deployments.transcription import Transcription
+from deployments.transcript.chunking import Piece
+from deployments.transcript.transcription import Transcription
 from engine import SAMPLE_RATE
 
 BLOCK_S = 30.0

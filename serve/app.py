@@ -13,12 +13,12 @@ from ray.serve.config import AutoscalingConfig
 
 from deployments.audio.reading import AudioLimits
 from deployments.board import Board
-from deployments.cascade import CascadeOptions
 from deployments.fleet import Priority
 from deployments.ingress import IngressLimits, RoutingOptions
 from deployments.planning.accelerators import CPU
 from deployments.replica import Replica
 from deployments.scaling_policy import deployment_name
+from deployments.transcript.cascade import CascadeOptions
 from serve.api import HttpIngress
 from serve.auth import key_sums
 from serve.config import Settings, TierSettings, load_settings

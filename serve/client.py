@@ -20,11 +20,9 @@ import numpy as np
 import soundfile
 
 from deployments.audio.reading import Samples
-from deployments.chunking import ChunkingOptions
 from deployments.errors import DeploymentError, OptionError
 from deployments.messages import Transcript, TranscriptSegment
-from deployments.options import TranscribeOptions
-from deployments.vad import VadOptions
+from deployments.options import ChunkingOptions, TranscribeOptions, VadOptions
 from engine import SAMPLE_RATE, language_code
 
 Audio = bytes | str | os.PathLike[str] | np.ndarray[Any, Any]

@@ -9,10 +9,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from deployments.chunking import ChunkingOptions
 from deployments.fleet import Priority, Quality
-from deployments.options import MAX_CONTEXT_CHUNKS, TranscribeOptions
-from deployments.vad import VadOptions
+from deployments.options import MAX_CONTEXT_CHUNKS, ChunkingOptions, TranscribeOptions, VadOptions
 from engine.request import Task
 
 ResponseFormat = Literal["json", "text", "srt", "verbose_json", "vtt"]

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 import torch
 
 from deployments.audio.reading import AudioLimits
-from deployments.fallback import FallbackOptions
 from deployments.local import FileDone, FileFailed, Job, LocalTranscriber, SegmentsReady
-from deployments.transcription import TranscriptionOptions
+from deployments.transcript.fallback import FallbackOptions
+from deployments.transcript.options import TranscriptionOptions
 from engine import (
     CrossAttentionMode,
     DecodingOptions,

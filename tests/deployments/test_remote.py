@@ -28,7 +28,8 @@ from deployments.local import FileDone, Job, LocalTranscriber
 from deployments.messages import Chunk, Transcript, TranscriptSegment, to_chunk_result, to_request
 from deployments.remote import RemoteRun
 from deployments.tier_client import ChunkLostError, Decoded
-from deployments.transcription import Transcription, TranscriptionOptions
+from deployments.transcript.options import TranscriptionOptions
+from deployments.transcript.transcription import Transcription
 from engine import Checkpoint, Engine, EngineConfig
 
 Decode = Callable[[Chunk], Awaitable[Decoded]]
@@ -56,7 +57,7 @@ def decode(engine: EngineThread) -> Decode:
 
 
 def options() -> TranscriptionOptions:
-    from deployments.chunking import ChunkingOptions
+    from deployments.options import ChunkingOptions
 
     return TranscriptionOptions(chunking=ChunkingOptions(max_chunk_s=8.0))
 

@@ -2,12 +2,11 @@
 
 import pytest
 
-from deployments.chunking import ChunkingOptions
 from deployments.errors import OptionError
 from deployments.fleet import Priority
-from deployments.options import TranscribeOptions
+from deployments.options import ChunkingOptions, TranscribeOptions, VadOptions
 from deployments.tier import TierInfo
-from deployments.vad import VadOptions
+from deployments.transcript.options import transcription_options
 from serve.client import _fields
 from serve.fields import FieldError, TranscriptionFields, TranslationFields, parse_fields
 
@@ -50,7 +49,7 @@ def test_every_field_arrives() -> None:
         vad=VadOptions(0.4, 0.5),
         chunking=ChunkingOptions(pad_before_s=0.3),
     )
-    wanted = options.to_transcription_options(MANY)
+    wanted = transcription_options(options, MANY)
     assert wanted.decoding.languages == ("de", "fr") and wanted.decoding.language is None
     assert wanted.decoding.prompt == "Dashwood. In the park."
     assert wanted.fallback.temperatures == (0.5,) and wanted.context_chunks == 4
@@ -81,13 +80,13 @@ def test_the_clients_fields_are_the_same_options() -> None:
 
 
 def test_a_prompt_is_cut_to_what_can_matter() -> None:
-    wanted = TranscribeOptions(prompt="a" * 50_000 + " the end").to_transcription_options(MANY)
+    wanted = transcription_options(TranscribeOptions(prompt="a" * 50_000 + " the end"), MANY)
     prompt = wanted.decoding.prompt
     assert prompt is not None and len(prompt) == 8_000 and prompt.endswith(" the end")
 
 
 def test_one_language_of_several_is_that_language() -> None:
-    wanted = TranscribeOptions(languages=("German",)).to_transcription_options(MANY)
+    wanted = transcription_options(TranscribeOptions(languages=("German",)), MANY)
     assert wanted.decoding.language == "de" and wanted.decoding.languages == ()
 
 
@@ -102,7 +101,7 @@ def test_one_language_of_several_is_that_language() -> None:
 )
 def test_what_the_model_does_not_have(options: TranscribeOptions, option: str) -> None:
     with pytest.raises(OptionError) as caught:
-        options.to_transcription_options(ENGLISH)
+        transcription_options(options, ENGLISH)
     assert caught.value.option == option
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from deployments.chunking import Chunker
+from deployments.transcript.chunking import Chunker
 from engine import DecodingOptions, Engine, Request
 from tests.speech.conftest import load
 from tests.support.oracle import Comparison, Oracle

@@ -5,10 +5,10 @@ import pytest
 from benchmarks import scoring
 from benchmarks.scoring import TimedText
 from benchmarks.systems import FACTORIES
-from deployments.chunking import ChunkingOptions
-from deployments.fallback import FallbackOptions
 from deployments.local import FileDone, Job, LocalTranscriber
-from deployments.transcription import TranscriptionOptions
+from deployments.options import ChunkingOptions
+from deployments.transcript.fallback import FallbackOptions
+from deployments.transcript.options import TranscriptionOptions
 from engine import DecodingOptions, Engine
 from tests.speech.conftest import load
 

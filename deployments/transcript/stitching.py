@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from deployments.chunking import Piece
 from deployments.messages import ChunkResult, TranscriptSegment
+from deployments.transcript.chunking import Piece
 from engine import SAMPLE_RATE, Segment
 
 MIN_PROGRESS_S = 1.0

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.chunking import Chunker, ChunkingOptions, Piece
-from deployments.vad import FRAME_SAMPLES, Region, VadOptions
+from deployments.options import ChunkingOptions, VadOptions
+from deployments.transcript.chunking import Chunker, Piece
+from deployments.transcript.vad import FRAME_SAMPLES, Region
 from engine import SAMPLE_RATE
 
 

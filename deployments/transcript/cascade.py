@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from deployments.fleet import TierFacts
 from deployments.messages import ChunkResult
-from deployments.stitching import repeats_itself
+from deployments.transcript.stitching import repeats_itself
 from engine import Segment
 
 LANGUAGE = "language"

@@ -11,51 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from deployments.vad import (
+from deployments.options import ChunkingOptions, VadOptions
+from deployments.transcript.vad import (
     FRAME_SAMPLES,
     ProbabilityStream,
     Region,
     RegionDetector,
     SpeechProbabilities,
-    VadOptions,
 )
 from engine import N_SAMPLES, SAMPLE_RATE
-
-
-@dataclass(frozen=True, slots=True)
-class ChunkingOptions:
-    """How speech is cut.
-
-    Args:
-        max_chunk_s: longest chunk; a little under the model's 30 s leaves room for the last
-            timestamp.
-        pad_before_s, pad_after_s: silence kept before and after speech, where there is any. Little
-            before it, since the first timestamp tends to be the very beginning of a chunk.
-        max_pause_s: longer pauses inside a chunk are shortened to these two.
-        cut_window: part of a chunk, from its end, in which the longest pause is looked for.
-        max_silence_s: after this much silence a chunk goes out as it is, so that text does not wait
-            and silence is not kept.
-    """
-
-    max_chunk_s: float = 29.5
-    pad_before_s: float = 0.2
-    pad_after_s: float = 0.8
-    max_pause_s: float = 4.0
-    cut_window: float = 0.4
-    max_silence_s: float = 10.0
-
-    def __post_init__(self) -> None:
-        if not 3.0 <= self.max_chunk_s <= 30.0:
-            raise ValueError(f"max_chunk_s must be between 3 and 30, got {self.max_chunk_s}")
-        for name in ("pad_before_s", "pad_after_s"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
-        if self.max_pause_s < self.pad_before_s + self.pad_after_s:
-            raise ValueError("max_pause_s must not be less than pad_before_s and pad_after_s")
-        if not 0.0 < self.cut_window <= 1.0:
-            raise ValueError(f"cut_window must be between 0 and 1, got {self.cut_window}")
-        if self.max_silence_s < self.max_pause_s:
-            raise ValueError("max_silence_s must not be less than max_pause_s")
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from deployments.options import VadOptions
 from engine import SAMPLE_RATE
 
 FRAME_SAMPLES = 512
@@ -93,28 +94,6 @@ class SpeechProbabilities:
             },
         )
         return np.asarray(probabilities, np.float32).reshape(-1)
-
-
-@dataclass(frozen=True, slots=True)
-class VadOptions:
-    """When frames become a region of speech.
-
-    Args:
-        threshold: a region starts at a frame of at least this probability; it may end at frames
-            0.15 below it, the margin of Silero's own segmentation.
-        min_silence_s: a region ends where speech pauses this long.
-        min_speech_s: shorter regions are taken for clicks.
-    """
-
-    threshold: float = 0.5
-    min_silence_s: float = 0.16
-    min_speech_s: float = 0.1
-
-    def __post_init__(self) -> None:
-        if not 0.0 < self.threshold < 1.0:
-            raise ValueError(f"threshold must be between 0 and 1, got {self.threshold}")
-        if self.min_silence_s < 0 or self.min_speech_s < 0:
-            raise ValueError("min_silence_s and min_speech_s must not be negative")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,19 +6,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from deployments.cascade import (
+from deployments.messages import Chunk, ChunkResult, Escalation, key_of_chunk
+from deployments.transcript.cascade import (
     CascadeOptions,
     Ladder,
     fresh_prob,
     repeated_share,
     token_prob,
 )
-from deployments.messages import Chunk, ChunkResult, Escalation, key_of_chunk
-from deployments.transcription import Progress, Transcription, TranscriptionOptions
-from deployments.trials import Trials
+from deployments.transcript.options import TranscriptionOptions
+from deployments.transcript.transcription import Progress, Transcription
+from deployments.transcript.trials import Trials
 from engine import DecodingOptions
 from tests.deployments.test_router import BASE, LARGE, TINY
-from tests.deployments.test_transcription import begin, result
+from tests.deployments.transcript.test_transcription import begin, result
 
 LADDER = Ladder((TINY, BASE, LARGE))
 SOUND = " one two three four five six seven eight nine ten eleven twelve"

@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from deployments.chunking import ChunkingOptions
-from deployments.fallback import FallbackOptions, best_result, is_silence, looks_wrong
 from deployments.messages import Chunk, ChunkResult
-from deployments.transcription import Transcription, TranscriptionOptions
+from deployments.options import ChunkingOptions
+from deployments.transcript.fallback import FallbackOptions, best_result, is_silence, looks_wrong
+from deployments.transcript.options import TranscriptionOptions
+from deployments.transcript.transcription import Transcription
 from engine import SAMPLE_RATE, DecodingOptions, Segment
 
 

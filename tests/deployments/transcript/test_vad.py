@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from deployments.vad import (
+from deployments.options import VadOptions
+from deployments.transcript.vad import (
     FRAME_SAMPLES,
     Region,
     RegionDetector,
     SpeechProbabilities,
-    VadOptions,
     _model_file,
 )
 
@@ -39,7 +39,7 @@ def test_looking_for_speech_leaves_torchs_threads_alone() -> None:
     code = (
         "import numpy, torch\n"
         "torch.set_num_threads(2)\n"
-        "from deployments.vad import SpeechProbabilities\n"
+        "from deployments.transcript.vad import SpeechProbabilities\n"
         "SpeechProbabilities().push(numpy.zeros(512, numpy.int16))\n"
         "assert torch.get_num_threads() == 2\n"
     )

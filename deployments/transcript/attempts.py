@@ -1,0 +1,234 @@
+"""One part of a file: decoded attempt after attempt, tier after tier, until its text is kept.
+
+`Attempts` judges each result by the file's options and says what comes next. It knows nothing of
+the file's order, of what chunks wait for, or of how a chunk travels: that is `transcription.py`'s.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from deployments.messages import ChunkResult, Escalation, TranscriptSegment
+from deployments.transcript.cascade import LANGUAGE, PROBABILITY
+from deployments.transcript.chunking import Piece
+from deployments.transcript.context import with_text
+from deployments.transcript.fallback import best_result, is_silence, looks_wrong
+from deployments.transcript.options import TranscriptionOptions
+from deployments.transcript.stitching import (
+    is_cut_short,
+    place_segments,
+    repeats_itself,
+    undecoded_from,
+)
+from deployments.transcript.trials import Trial, Trials
+
+MIN_SPLIT_S = 4.0
+"""A piece whose text does not fit the token limit is halved, down to this length."""
+
+
+@dataclass(eq=False)
+class Part:
+    """A piece of the file: what is being decoded of it, what is left, and what there is already.
+
+    Attributes:
+        index: its place in the file's order.
+        piece: what is being decoded.
+        rest: what is to be decoded after that.
+        segments: the final text so far.
+        context: tokens of the text before the part.
+        tried: results for `piece` of the tier that it has come to.
+        above: a tier must have more quality than this; None: any will do.
+        doubted: the result that sent it to a better tier.
+        escalation: the record of that.
+        lower: the surest result of the tiers before, of which nothing else was wrong.
+        trials: those that wait for what comes of it.
+        stays: whether one of them kept it from a better tier.
+        n_done: pieces before this one.
+    """
+
+    index: int
+    piece: Piece
+    rest: list[Piece] = field(default_factory=list)
+    segments: list[TranscriptSegment] = field(default_factory=list)
+    context: tuple[int, ...] = ()
+    tried: list[ChunkResult] = field(default_factory=list)
+    above: int | None = None
+    doubted: ChunkResult | None = None
+    escalation: Escalation | None = None
+    lower: ChunkResult | None = None
+    trials: list[Trial] = field(default_factory=list)
+    stays: bool = False
+    n_done: int = 0
+
+    @property
+    def duration_s(self) -> float:
+        """Of the audio that is not decoded yet."""
+        return self.piece.duration_s + sum(piece.duration_s for piece in self.rest)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """How a piece is decoded: at which temperature, and with which text before it."""
+
+    temperature: float
+    context: tuple[int, ...]
+
+
+class Next(Enum):
+    """What comes after a result."""
+
+    DECODE = auto()
+    """Another chunk of the part."""
+    WAIT = auto()
+    """A trial decides; `Attempts.released` tells."""
+    EMIT = auto()
+    """The part is final."""
+
+
+class Attempts:
+    """The attempts at all parts of one file.
+
+    Attributes:
+        language: of the file, None while nobody knows it.
+        escalations: chunks that went to a better tier, in that order.
+    """
+
+    def __init__(self, options: TranscriptionOptions) -> None:
+        self.options = options
+        self.language = options.decoding.language
+        self.escalations: list[Escalation] = []
+        self._trials: Trials[Part] = Trials()
+
+    def next(self, part: Part) -> Attempt:
+        """How the part's piece is to be decoded now."""
+        return self._all(part)[len(part.tried)]
+
+    def judge(self, part: Part, result: ChunkResult, is_only: bool) -> Next:
+        """Take the result of a part's chunk.
+
+        Args:
+            is_only: whether the file has no other part, so that a better tier may tell another
+                language than this one.
+        """
+        part.tried.append(result)
+        reason = self._doubt(part, result)
+        if reason is None:
+            return self._go_on(part)
+        ladder = self.options.ladder
+        if reason != LANGUAGE and ladder is not None and ladder.options.is_hopeless(result):
+            trial = self._trials.join(result.model, part)
+            if trial is None:
+                return Next.WAIT
+            part.trials.append(trial)
+        if reason == LANGUAGE and is_only:
+            self.language = self.options.decoding.language
+        return self._escalate(part, reason)
+
+    def released(self) -> list[tuple[Part, Next]]:
+        """Parts that waited for a trial which has ended, and what comes next for each."""
+        return [(part, self._follow(part, helped)) for part, helped in self._trials.released()]
+
+    def give_up(self, part: Part) -> Next | None:
+        """Make do with the text that there is: the better tier that the part went to is away. None:
+        it has no text."""
+        if part.above is None:  # nothing was tried yet, or its caller named the tier
+            return None
+        if part.tried:
+            return self._settle(part, best_result(part.tried, self.options.fallback))
+        assert part.doubted is not None, "a chunk goes up because of a result"
+        self.escalations[:] = [each for each in self.escalations if each is not part.escalation]
+        if self.language is None:
+            self.language = part.doubted.language
+        return self._settle(part, part.lower or part.doubted)
+
+    def _doubt(self, part: Part, result: ChunkResult) -> str | None:
+        """Why a better tier is to try, and not this one hotter: what a small model does not hear,
+        it does not hear at any temperature."""
+        ladder = self.options.ladder
+        if ladder is None or part.stays:
+            return None
+        if not ladder.options.is_hopeless(result):
+            self._end_trials(part, helped=True)
+        above = ladder.above(result.model, self.language, self.options.decoding.task)
+        if above is None:  # what it is tried at now, no other tier is asked for
+            part.above = ladder.below_best(self.language, self.options.decoding.task)
+            return None
+        return ladder.options.doubt(result, self.language)
+
+    def _escalate(self, part: Part, reason: str) -> Next:
+        """Have a better tier try."""
+        ladder, result = self.options.ladder, part.tried[-1]
+        assert ladder is not None, "without one nothing is doubted"
+        part.escalation = Escalation(result.model, reason)
+        self.escalations.append(part.escalation)
+        if reason == PROBABILITY and not ladder.options.prefers(part.lower, result):
+            part.lower = result
+        part.doubted = result
+        part.above = ladder.above(result.model, self.language, self.options.decoding.task)
+        part.tried = []
+        return Next.DECODE
+
+    def _end_trials(self, part: Part, helped: bool) -> None:
+        for trial in part.trials:
+            self._trials.end(trial, helped)
+        part.trials = []
+
+    def _follow(self, part: Part, helped: bool) -> Next:
+        reason = self._doubt(part, part.tried[-1]) if helped else None
+        part.stays = not helped
+        return self._go_on(part) if reason is None else self._escalate(part, reason)
+
+    def _go_on(self, part: Part) -> Next:
+        """Another attempt at the same tier if the last one looks wrong, or what there is."""
+        result, attempts = part.tried[-1], self._all(part)
+        used_context = bool(attempts[len(part.tried) - 1].context)
+        more = len(part.tried) < len(attempts)
+        suspect = used_context and self._is_misled(part.piece, result)
+        if more and (suspect or looks_wrong(result, self.options.fallback)):
+            return Next.DECODE
+        return self._settle(part, best_result(part.tried, self.options.fallback))
+
+    def _is_misled(self, piece: Piece, result: ChunkResult) -> bool:
+        """Whether the text before it may have led a model astray: into a loop, or past a sentence,
+        which shows in text that ends early. What is really so shows again without that text."""
+        left_out = undecoded_from(piece, result, 2 * self.options.tail_s) is not None
+        return left_out or repeats_itself(result)
+
+    def _all(self, part: Part) -> list[Attempt]:
+        """With the text before it, without, and then hotter."""
+        first, *hotter = self.options.fallback.temperatures
+        context = with_text(part.context, part.segments)
+        attempts = [Attempt(first, ()), *(Attempt(temperature, ()) for temperature in hotter)]
+        has_context = self.options.context_chunks > 1 and context
+        return [Attempt(first, context), *attempts] if has_context else attempts
+
+    def _settle(self, part: Part, result: ChunkResult) -> Next:
+        """Keep a result, and go on with what it left undecoded."""
+        ladder = self.options.ladder
+        if part.lower is not None and ladder is not None:
+            result = part.lower if ladder.options.prefers(part.lower, result) else result
+        self._end_trials(part, helped=False)
+        part.tried, part.n_done, part.stays = [], part.n_done + 1, False
+        part.above = part.lower = part.doubted = part.escalation = None
+        if not is_silence(result, self.options.fallback):
+            self._keep(part, result)
+        if not part.rest:
+            return Next.EMIT
+        part.piece = part.rest.pop(0)
+        return Next.DECODE
+
+    def _keep(self, part: Part, result: ChunkResult) -> None:
+        """Add a result's segments to its part, and what it left undecoded to the part's rest."""
+        segments = place_segments(part.piece, result)
+        start = undecoded_from(part.piece, result, self.options.tail_s)
+        if start is not None:
+            part.rest.insert(0, part.piece.tail(start))
+            # A segment that the token limit cut off is decoded again with the rest.
+            segments = segments if result.segments[-1].end_s is not None else segments[:-1]
+        elif is_cut_short(result) and self._may_split(part.piece):
+            part.rest[:0] = part.piece.halves()
+            segments = []
+        part.segments += segments
+
+    def _may_split(self, piece: Piece) -> bool:
+        limited_by_caller = self.options.decoding.max_new_tokens is not None
+        return not limited_by_caller and piece.duration_s >= MIN_SPLIT_S

@@ -1,0 +1,261 @@
+"""One file's way from audio to transcript, as a state machine that does no input or output.
+
+Audio goes in, chunks to decode come out; their results go in, in any order, and final segments come
+out in file order. Whoever drives it (the command line over a local engine, the ingress over
+replicas) only carries chunks to engines and results back.
+"""
+
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from deployments.messages import (
+    Chunk,
+    ChunkResult,
+    Escalation,
+    Transcript,
+    TranscriptSegment,
+    key_of_chunk,
+)
+from deployments.transcript.attempts import Attempts, Next, Part
+from deployments.transcript.chunking import Chunker, Piece
+from deployments.transcript.context import RowContext
+from deployments.transcript.language import LanguageVote
+from deployments.transcript.options import TranscriptionOptions
+from deployments.transcript.stitching import ReorderBuffer
+from engine import SAMPLE_RATE, DecodingOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a result leads to: chunks to decode, and segments that are final now."""
+
+    chunks: list[Chunk]
+    segments: list[TranscriptSegment]
+
+
+class Transcription:
+    """State of one file.
+
+    Args:
+        request_id: unique; part of every chunk's key.
+        detect: whether the language is to be detected: no language given, and a model that
+            knows several.
+    """
+
+    def __init__(self, request_id: str, options: TranscriptionOptions, detect: bool) -> None:
+        self.request_id = request_id
+        self.options = options
+        self.segments: list[TranscriptSegment] = []
+        self._attempts = Attempts(options)
+        detecting = detect and options.decoding.language is None
+        self._vote = LanguageVote(options.detections) if detecting else None
+        self._chunker = Chunker(options.chunking, options.vad)
+        self._context = RowContext(options.context_chunks)
+        self._order = ReorderBuffer()
+        self._parts: dict[int, Part] = {}
+        self._held: list[Part] = []
+        self._in_flight: dict[str, Part] = {}
+        self._n_parts = 0
+        self._n_chunks = 0
+        self._ended = False
+
+    @property
+    def language(self) -> str | None:
+        """ISO code; None while nobody knows it."""
+        return self._attempts.language
+
+    @property
+    def escalations(self) -> list[Escalation]:
+        """Chunks that went to a more accurate tier so far."""
+        return self._attempts.escalations
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds of audio taken so far."""
+        return self._chunker.n_samples / SAMPLE_RATE
+
+    @property
+    def n_in_flight(self) -> int:
+        """Chunks that were given out and whose results are awaited."""
+        return len(self._in_flight)
+
+    @property
+    def n_unfinished(self) -> int:
+        """Parts of the file that are not final yet: what bounds how far ahead to read."""
+        return len(self._parts) + self._order.n_held
+
+    @property
+    def unfinished_s(self) -> float:
+        """Seconds of audio in parts that are not final yet."""
+        return sum(part.duration_s for part in self._parts.values())
+
+    @property
+    def ended(self) -> bool:
+        """Whether the file's end was reached."""
+        return self._ended
+
+    @property
+    def done(self) -> bool:
+        return self._ended and not self._parts
+
+    def span_s(self, key: str) -> tuple[float, float]:
+        """Where a chunk's audio lies in the file, from start to end in seconds.
+
+        Args:
+            key: of a chunk whose result is awaited, without the attempt.
+        """
+        piece = self._in_flight[key].piece
+        return piece.file_time_s(0), piece.file_time_s(piece.duration_s, is_end=True)
+
+    def push(self, pcm: npt.NDArray[np.int16]) -> list[Chunk]:
+        """Take the file's next samples; returns chunks to decode."""
+        return self.take(self.cut(pcm))
+
+    def cut(self, pcm: npt.NDArray[np.int16]) -> list[Piece]:
+        """Find the speech in the file's next samples; returns what `take` is to get. The longer
+        part of `push`; it touches nothing that other methods change, so it may run on a thread of
+        its own."""
+        return list(self._chunker.push(pcm))
+
+    def take(self, pieces: Iterable[Piece]) -> list[Chunk]:
+        """Take what `cut` returned, in order; returns chunks to decode."""
+        return self._take(pieces)
+
+    def finish(self) -> list[Chunk]:
+        """The file has ended; returns chunks to decode."""
+        return self.end(self.cut_end())
+
+    def cut_end(self) -> list[Piece]:
+        """Find the speech that is left at the file's end; returns what `end` is to get. May run on
+        a thread of its own, as `cut`."""
+        return list(self._chunker.finish())
+
+    def end(self, pieces: Iterable[Piece]) -> list[Chunk]:
+        """Take what `cut_end` returned; returns chunks to decode."""
+        self._ended = True
+        return self._take(pieces)
+
+    def accept(self, result: ChunkResult) -> Progress:
+        """Take a chunk's result, of whichever attempt. A second one of a chunk is ignored."""
+        part = self._in_flight.pop(key_of_chunk(result.key), None)
+        if part is None:
+            return Progress([], [])
+        if self._vote is not None and not self._vote.decided:
+            self._vote.add(result.language, result.language_prob)
+            return Progress(self._release(), [])
+        if self.language is None:
+            self._attempts.language = result.language
+        is_only = self._n_parts == 1
+        return self._after(part, self._attempts.judge(part, result, is_only))
+
+    def give_up(self, key: str) -> Progress | None:
+        """Make do with the text that a chunk has already: the better tier that it went to is away.
+
+        Args:
+            key: of a chunk whose result is awaited, without the attempt.
+
+        Returns:
+            None: it has no text.
+        """
+        part = self._in_flight[key]
+        what = self._attempts.give_up(part)
+        if what is None:
+            return None
+        del self._in_flight[key]
+        return self._after(part, what)
+
+    def transcript(self) -> Transcript:
+        """The file's text so far."""
+        return Transcript(
+            text="".join(segment.text for segment in self.segments).strip(),
+            language=self.language or "en",
+            duration_s=self.duration_s,
+            task=self.options.decoding.task,
+            segments=tuple(self.segments),
+            escalations=tuple(self.escalations),
+        )
+
+    def _take(self, pieces: Iterable[Piece]) -> list[Chunk]:
+        for piece in pieces:
+            part = Part(self._n_parts, piece)
+            self._n_parts += 1
+            self._parts[part.index] = part
+            self._held.append(part)
+        return self._release()
+
+    def _release(self) -> list[Chunk]:
+        """Let held parts go whose language and context are known."""
+        if self._vote is not None and not self._vote.decided:
+            return self._ask_for_language(self._vote)
+        if self._vote is not None and self.language is None:
+            self._attempts.language = self._vote.language
+        ready = [part for part in self._held if self._context.is_known(part.index)]
+        self._held = [part for part in self._held if not self._context.is_known(part.index)]
+        for part in ready:
+            part.context = self._context.tokens(part.index)
+        return [self._chunk(part) for part in ready]
+
+    def _ask_for_language(self, vote: LanguageVote) -> list[Chunk]:
+        """Ask the next part for the language. A file of one part needs no separate asking."""
+        if self._in_flight or (self._n_parts <= max(1, vote.n_votes) and not self._ended):
+            return []
+        if self._n_parts > vote.n_votes and self._n_parts > 1:
+            part = self._held[vote.n_votes]
+            asking = replace(self.options.decoding, task="detect_language")
+            return [self._submit(part, asking)]
+        vote.close()
+        return self._release()
+
+    def _after(self, part: Part, what: Next) -> Progress:
+        """What comes of a part, and of those that waited for the same trial."""
+        progress = self._go(part, what)
+        while released := self._attempts.released():
+            for follower, then in released:
+                more = self._go(follower, then)
+                progress = Progress(
+                    progress.chunks + more.chunks, progress.segments + more.segments
+                )
+        return progress
+
+    def _go(self, part: Part, what: Next) -> Progress:
+        if what is Next.DECODE:
+            return Progress([self._chunk(part)], [])
+        return self._emit(part) if what is Next.EMIT else Progress([], [])
+
+    def _emit(self, part: Part) -> Progress:
+        """A part is final: its segments get in line, its text becomes the next part's context."""
+        del self._parts[part.index]
+        self._context.hand_on(part.index, part.segments)
+        ready = list(self._order.put(part.index, part.segments))
+        self.segments += ready
+        return Progress(self._release(), ready)
+
+    def _chunk(self, part: Part) -> Chunk:
+        attempt = self._attempts.next(part)
+        place = f"{part.index}/{part.n_done}/{len(part.tried)}"
+        decoding = replace(
+            self.options.decoding,
+            language=self.language,
+            temperature=attempt.temperature,
+            previous_tokens=attempt.context,
+            # Of the place in the file alone: the same file gives the same text again.
+            seed=self.options.decoding.seed + zlib.crc32(place.encode()),
+        )
+        return self._submit(part, decoding, part.above)
+
+    def _submit(self, part: Part, decoding: DecodingOptions, above: int | None = None) -> Chunk:
+        chunk = Chunk(
+            request_id=self.request_id,
+            index=self._n_chunks,
+            pcm=part.piece.pcm,
+            options=decoding,
+            priority=self.options.priority,
+            above=above,
+        )
+        self._n_chunks += 1
+        self._in_flight[key_of_chunk(chunk.key)] = part
+        return chunk
