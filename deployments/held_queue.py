@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from deployments.fleet import Priority
 from deployments.messages import Chunk
+from deployments.replicas.tier_client import Decoded
 from deployments.router import Ask
-from deployments.tier_client import Decoded
 from engine import SAMPLE_RATE
 
 _AGING_S = 30.0

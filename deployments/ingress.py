@@ -36,9 +36,9 @@ from deployments.fleet import Priority, Quality, TierFacts
 from deployments.messages import Chunk, Pcm, Transcript, TranscriptSegment
 from deployments.options import AUTO, TranscribeOptions
 from deployments.remote import RemoteRun, Work
+from deployments.replicas.tier_client import STALLED_AFTER_S, ChunkLostError, Decoded, TierClient
 from deployments.router import Ask, candidates
 from deployments.tier import TierInfo
-from deployments.tier_client import STALLED_AFTER_S, ChunkLostError, Decoded, TierClient
 from deployments.transcript.cascade import CascadeOptions, Ladder
 from deployments.transcript.options import TranscriptionOptions, transcription_options
 from deployments.transcript.transcription import Transcription

@@ -16,7 +16,7 @@ from deployments.board import Board
 from deployments.fleet import Priority
 from deployments.ingress import IngressLimits, RoutingOptions
 from deployments.planning.accelerators import CPU
-from deployments.replica import Replica
+from deployments.replicas.replica import Replica
 from deployments.scaling_policy import deployment_name
 from deployments.transcript.cascade import CascadeOptions
 from serve.api import HttpIngress

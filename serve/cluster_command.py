@@ -134,8 +134,8 @@ def _environment(settings: Settings) -> dict[str, str]:
 
 def _check_room(settings: Settings) -> None:
     """Ray would let a replica that fits nowhere wait for ever, without a word."""
-    from deployments.cluster_nodes import cluster_nodes, may_grow
-    from deployments.placement import shortage
+    from deployments.replicas.cluster_nodes import cluster_nodes, may_grow
+    from deployments.replicas.placement import shortage
 
     faults = shortage(placements(settings), cluster_nodes())
     if faults and not may_grow():

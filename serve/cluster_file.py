@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from deployments.placement import NodeResources, shortage
+from deployments.replicas.placement import NodeResources, shortage
 from serve.config import ConfigError, Settings
 from serve.tier_placement import placements
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from deployments.placement import suits
+from deployments.replicas.placement import suits
 from engine import resolve_model
 from engine.errors import EngineError
 from serve.config import ConfigError, TierSettings, load_settings

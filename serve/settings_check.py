@@ -1,8 +1,8 @@
 """What is wrong with settings that are each within their bounds: what no machine could do, or what
 nothing tells the price of. Does not import Ray."""
 
-from deployments.gang_mesh import check_fits
 from deployments.options import AUTO
+from deployments.replicas.gang_mesh import check_fits
 from engine.errors import EngineError
 from engine.model_sizes import known_sizes
 from serve.config import ConfigError, Settings, TierSettings

@@ -2,10 +2,10 @@
 its devices' names where the settings say nothing."""
 
 from deployments.fleet import TierFacts
-from deployments.gang_mesh import gang_config, make_mesh
 from deployments.planning.accelerators import CPU, device_model, shared_arithmetic
 from deployments.planning.gpu_catalogue import gpu_catalogue
 from deployments.planning.planner import REACHED
+from deployments.replicas.gang_mesh import gang_config, make_mesh
 from deployments.tier import Sharding
 from engine.config import CHUNK_LENGTH_S
 from engine.model_sizes import known_sizes, short_name

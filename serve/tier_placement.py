@@ -1,6 +1,6 @@
 """Where replicas of tiers and ingresses go, by the settings. Does not import Ray."""
 
-from deployments.placement import GangPlacement, Tier, gang_placement
+from deployments.replicas.placement import GangPlacement, Tier, gang_placement
 from serve.config import IngressSettings, Settings, TierSettings
 
 LEADER_CPUS = 1

@@ -3,7 +3,7 @@
 import sys
 import time
 
-from deployments.spot_notice import SERVICES, SpotNotice, wait_for_notice
+from deployments.replicas.spot_notice import SERVICES, SpotNotice, wait_for_notice
 from serve.cluster_command import ClusterError, connected
 from serve.exit_codes import EXIT_FAILED, EXIT_OK
 
@@ -34,7 +34,7 @@ def watch_spot(cloud: str, address: str, poll_s: float = _POLL_S) -> int:
 
 
 def _drain(address: str, notice: SpotNotice) -> None:
-    from deployments.cluster_nodes import drain_this_node
+    from deployments.replicas.cluster_nodes import drain_this_node
 
     with connected(address):
         if refusal := drain_this_node(notice.deadline, "the cloud takes this spot machine away"):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from serve.local_cluster import LocalCluster
-from tests.deployments.test_spot_notice import served
+from tests.deployments.replicas.test_spot_notice import served
 
 ROOT = Path(__file__).parents[2]
 _LOGGED_S = 30.0

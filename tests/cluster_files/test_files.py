@@ -12,8 +12,8 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.serve.schema import ServeDeploySchema
 
-from deployments.placement import ACCELERATOR_LABEL, MARKET_LABEL
 from deployments.planning.gpu_catalogue import gpu_catalogue
+from deployments.replicas.placement import ACCELERATOR_LABEL, MARKET_LABEL
 from serve.cli import main
 from serve.config import load_settings
 from serve.settings_check import check_settings

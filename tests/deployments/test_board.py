@@ -10,9 +10,9 @@ from ray.serve.config import AutoscalingConfig
 
 from deployments.board import FRESH_S, TARGET, TICK_S, Board, FleetState
 from deployments.fleet import MEAN_CHUNK_S
+from deployments.replicas.speed import SpeedMeter
 from deployments.reports import IngressReport, ReplicaReport
 from deployments.scaling_policy import deployment_name, follow_board
-from deployments.speed import SpeedMeter
 from tests.deployments.test_router import BASE, TINY
 
 RTFX = {"tiny.en": 400.0, "base": 200.0}

@@ -10,9 +10,9 @@ from deployments.dispatch import Dispatcher
 from deployments.errors import NoTierError, TierUnavailableError
 from deployments.fleet import Priority, TierState
 from deployments.messages import Chunk, ChunkResult
+from deployments.replicas.tier_client import Decoded
 from deployments.reports import Snapshot
 from deployments.router import Ask
-from deployments.tier_client import Decoded
 from engine import DecodingOptions
 from tests.deployments.test_router import BASE, TINY
 

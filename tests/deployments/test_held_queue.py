@@ -7,7 +7,7 @@ import pytest
 
 from deployments.fleet import Priority
 from deployments.held_queue import Held, HeldQueue
-from deployments.tier_client import Decoded
+from deployments.replicas.tier_client import Decoded
 from tests.deployments.test_dispatch import EN, chunk
 
 

@@ -16,7 +16,6 @@ import pytest
 import soundfile
 
 from deployments.audio.reading import AudioLimits, Samples, Source
-from deployments.engine_thread import EngineThread
 from deployments.errors import (
     AudioTooLongError,
     ChunkFailedError,
@@ -27,7 +26,8 @@ from deployments.errors import (
 from deployments.local import FileDone, Job, LocalTranscriber
 from deployments.messages import Chunk, Transcript, TranscriptSegment, to_chunk_result, to_request
 from deployments.remote import RemoteRun
-from deployments.tier_client import ChunkLostError, Decoded
+from deployments.replicas.engine_thread import EngineThread
+from deployments.replicas.tier_client import ChunkLostError, Decoded
 from deployments.transcript.options import TranscriptionOptions
 from deployments.transcript.transcription import Transcription
 from engine import Checkpoint, Engine, EngineConfig

@@ -8,7 +8,7 @@ from typing import Any
 from ray.serve import Application
 
 from deployments.messages import Chunk, ChunkResult
-from deployments.replica import Replica
+from deployments.replicas.replica import Replica
 from serve.app import assemble
 from serve.config import load_settings
 

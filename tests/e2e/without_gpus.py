@@ -6,7 +6,7 @@ from typing import Any
 from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
 
-from deployments.replica import Replica
+from deployments.replicas.replica import Replica
 from deployments.tier import TierSpec
 from engine import Precision
 from serve.app import assemble

@@ -7,8 +7,8 @@ from ray.autoscaler._private.kuberay.autoscaling_config import (
     _derive_autoscaling_config_from_ray_cr,
 )
 
-from deployments.placement import ACCELERATOR_LABEL, NodeResources, Tier, shortage
 from deployments.planning.accelerators import CPU
+from deployments.replicas.placement import ACCELERATOR_LABEL, NodeResources, Tier, shortage
 from scripts.k8s_serve_configs import OVERLAYS, Overlay
 from serve.config import Settings, TierSettings
 from serve.tier_placement import placements, tier_placement

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from deployments.gang_mesh import gang_config
 from deployments.planning.accelerators import shared_arithmetic
+from deployments.replicas.gang_mesh import gang_config
 from deployments.tier import Sharding, TierSpec
 from engine import CrossAttentionMode, EngineConfig, Offload, Precision
 from engine.errors import PrecisionError

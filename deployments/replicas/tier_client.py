@@ -18,7 +18,7 @@ from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
 
 from deployments.errors import EngineStoppedError, TierUnavailableError
 from deployments.messages import Chunk, ChunkResult
-from deployments.replica import STARTED
+from deployments.replicas.replica import STARTED
 from deployments.tier import TierInfo
 
 MAX_ATTEMPTS = 2

@@ -8,8 +8,8 @@ from concurrent.futures import CancelledError
 import numpy as np
 import pytest
 
-from deployments.engine_thread import EngineThread
 from deployments.errors import EngineStoppedError
+from deployments.replicas.engine_thread import EngineThread
 from engine import Checkpoint, DecodingOptions, Engine, EngineConfig, Request, RequestError, Result
 from tests.support.running import run_alone
 

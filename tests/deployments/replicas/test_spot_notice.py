@@ -9,7 +9,7 @@ from threading import Thread
 
 import pytest
 
-from deployments.spot_notice import AwsMetadata, GcpMetadata, wait_for_notice
+from deployments.replicas.spot_notice import AwsMetadata, GcpMetadata, wait_for_notice
 from tests.support.cluster import free_port
 
 DEADLINE = "2026-09-18T08:22:00Z"

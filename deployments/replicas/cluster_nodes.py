@@ -14,7 +14,7 @@ from ray.autoscaler.v2.utils import is_autoscaler_v2
 from ray.core.generated.autoscaler_pb2 import DrainNodeReason  # type: ignore[attr-defined]
 from ray.experimental.internal_kv import _internal_kv_get
 
-from deployments.placement import NodeResources
+from deployments.replicas.placement import NodeResources
 
 _NODE_GROUP_LABEL = "ray.io/node-group"
 _UNTYPED_NODE = "node_"

@@ -10,8 +10,8 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError
 
 from deployments.errors import TierUnavailableError
 from deployments.messages import Chunk, ChunkResult
-from deployments.replica import STARTED
-from deployments.tier_client import ChunkLostError, TierClient
+from deployments.replicas.replica import STARTED
+from deployments.replicas.tier_client import ChunkLostError, TierClient
 from engine import DecodingOptions, RequestError
 
 CHUNK = Chunk("request", 3, np.zeros(16_000, np.int16), DecodingOptions())

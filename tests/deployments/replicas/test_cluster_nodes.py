@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import ray
 
-from deployments import cluster_nodes
-from deployments.cluster_nodes import cluster_nodes as nodes
-from deployments.cluster_nodes import may_grow
-from deployments.placement import ACCELERATOR_LABEL
+from deployments.replicas import cluster_nodes
+from deployments.replicas.cluster_nodes import cluster_nodes as nodes
+from deployments.replicas.cluster_nodes import may_grow
+from deployments.replicas.placement import ACCELERATOR_LABEL
 
 
 def ray_node(address: str, node_id: str, alive: bool = True, **labels: str) -> dict[str, Any]:

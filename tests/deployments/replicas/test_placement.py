@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.placement import (
+from deployments.replicas.placement import (
     ACCELERATOR_LABEL,
     MARKET_LABEL,
     GangPlacement,

@@ -16,8 +16,8 @@ from ray.exceptions import RayError
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from deployments.gang_mesh import gang_config, make_mesh
 from deployments.planning.accelerators import CPU
+from deployments.replicas.gang_mesh import gang_config, make_mesh
 from deployments.tier import Sharding, TierSpec
 from engine import DecodingOptions, Engine, Request, open_checkpoint
 from engine.config import SAMPLE_RATE

@@ -20,12 +20,12 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from deployments import metrics
-from deployments.engine_thread import EngineLoad, EngineThread
 from deployments.errors import EngineStoppedError
 from deployments.messages import Chunk, ChunkResult, to_chunk_result, to_request
+from deployments.replicas.engine_thread import EngineLoad, EngineThread
+from deployments.replicas.sharded_replica import load_sharded_engine
+from deployments.replicas.speed import SpeedMeter
 from deployments.reports import ReplicaReport
-from deployments.sharded_replica import load_sharded_engine
-from deployments.speed import SpeedMeter
 from deployments.tier import TierInfo, TierSpec
 from engine import SAMPLE_RATE, Engine, default_precision
 
