@@ -31,8 +31,8 @@ from benchmarks.simulation.cluster import SimTier
 from benchmarks.simulation.policies import Murmur
 from benchmarks.simulation.run import Run
 from benchmarks.simulation.traces import Arrival
-from deployments.autoscaling import ScalingOptions
 from deployments.fleet import Priority, Quality, TierFacts
+from deployments.routing.autoscaling import ScalingOptions
 
 CLIP_S = 15.0
 NAME = "bench"

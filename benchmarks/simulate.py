@@ -24,10 +24,10 @@ from benchmarks.simulation.cluster import SimTier
 from benchmarks.simulation.policies import Murmur, Policy, RayDefault
 from benchmarks.simulation.run import Outcome, Run
 from benchmarks.simulation.traces import DAY_S, TRACES, merged
-from deployments.autoscaling import ScalingOptions
 from deployments.fleet import Quality, TierFacts
 from deployments.planning.gpu_catalogue import gpu_catalogue
 from deployments.planning.planner import REACHED, Question, plan
+from deployments.routing.autoscaling import ScalingOptions
 from engine.config import EngineConfig
 from engine.model_sizes import MODEL_SIZES
 

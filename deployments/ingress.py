@@ -23,8 +23,6 @@ from ray.serve.handle import DeploymentHandle
 from deployments.accounting import Accounts, RequestRecord, outcome_of
 from deployments.admission import Admission, Ticket
 from deployments.audio.reading import AudioLimits, Samples, Source
-from deployments.board import TICK_S
-from deployments.dispatch import Dispatcher
 from deployments.errors import (
     DeadlineError,
     NotAudioError,
@@ -37,7 +35,9 @@ from deployments.messages import Chunk, Pcm, Transcript, TranscriptSegment
 from deployments.options import AUTO, TranscribeOptions
 from deployments.remote import RemoteRun, Work
 from deployments.replicas.tier_client import STALLED_AFTER_S, ChunkLostError, Decoded, TierClient
-from deployments.router import Ask, candidates
+from deployments.routing.board import TICK_S
+from deployments.routing.dispatch import Dispatcher
+from deployments.routing.router import Ask, candidates
 from deployments.tier import TierInfo
 from deployments.transcript.cascade import CascadeOptions, Ladder
 from deployments.transcript.options import TranscriptionOptions, transcription_options

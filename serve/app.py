@@ -12,12 +12,12 @@ from ray.serve import Application, Deployment
 from ray.serve.config import AutoscalingConfig
 
 from deployments.audio.reading import AudioLimits
-from deployments.board import Board
 from deployments.fleet import Priority
 from deployments.ingress import IngressLimits, RoutingOptions
 from deployments.planning.accelerators import CPU
 from deployments.replicas.replica import Replica
-from deployments.scaling_policy import deployment_name
+from deployments.routing.board import Board
+from deployments.routing.scaling_policy import deployment_name
 from deployments.transcript.cascade import CascadeOptions
 from serve.api import HttpIngress
 from serve.auth import key_sums

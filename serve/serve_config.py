@@ -7,7 +7,7 @@ from serve.config import Settings
 
 APP_NAME = "murmur"
 IMPORT_PATH = "serve.app:build"
-POLICY = "deployments.scaling_policy:follow_board"
+POLICY = "deployments.routing.scaling_policy:follow_board"
 
 
 def serve_config(settings: Settings, import_path: str = IMPORT_PATH) -> dict[str, Any]:

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple, Protocol
 
-from deployments.autoscaling import Demand, ScalingOptions, TierMemory, decide
 from deployments.fleet import Priority, Quality, TierState
-from deployments.router import Ask, candidates, route
+from deployments.routing.autoscaling import Demand, ScalingOptions, TierMemory, decide
+from deployments.routing.router import Ask, candidates, route
 
 CHUNK_S = 20.0
 
@@ -52,7 +52,7 @@ class Policy(Protocol):
 
 
 class Murmur:
-    """`deployments.router` and `deployments.autoscaling` as they are.
+    """`deployments.routing.router` and `deployments.routing.autoscaling` as they are.
 
     Args:
         quality: that all requests ask for.

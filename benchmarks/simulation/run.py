@@ -9,8 +9,8 @@ import numpy as np
 from benchmarks.simulation.cluster import Finished, SimChunk, SimCluster, SimTier, TierNow
 from benchmarks.simulation.policies import CHUNK_S, Kind, Policy
 from benchmarks.simulation.traces import Arrival
-from deployments.autoscaling import ArrivalRates
 from deployments.fleet import Priority, TierState
+from deployments.routing.autoscaling import ArrivalRates
 
 TICK_S = 1.0
 """Between reports, and between decisions: what is decided on is the last tick's."""

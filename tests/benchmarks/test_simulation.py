@@ -14,8 +14,8 @@ from benchmarks.simulation.cluster import SimChunk, SimTier, TierNow
 from benchmarks.simulation.policies import CHUNK_S, Murmur, RayDefault
 from benchmarks.simulation.run import Outcome, Run
 from benchmarks.simulation.traces import TRACES, Arrival, merged
-from deployments.autoscaling import ScalingOptions
 from deployments.fleet import Priority, TierFacts, TierState
+from deployments.routing.autoscaling import ScalingOptions
 
 FACTS = TierFacts("base", 2, None, True, "T4", 0.5, 1, 1, 1, 60.0)
 TIER = SimTier(FACTS, rtfx=40.0, wer=0.05)

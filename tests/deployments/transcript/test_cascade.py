@@ -18,7 +18,7 @@ from deployments.transcript.options import TranscriptionOptions
 from deployments.transcript.transcription import Progress, Transcription
 from deployments.transcript.trials import Trials
 from engine import DecodingOptions
-from tests.deployments.test_router import BASE, LARGE, TINY
+from tests.deployments.routing.test_router import BASE, LARGE, TINY
 from tests.deployments.transcript.test_transcription import begin, result
 
 LADDER = Ladder((TINY, BASE, LARGE))

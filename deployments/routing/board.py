@@ -15,9 +15,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Generic, TypeVar
 
-from deployments.autoscaling import ArrivalRates, Demand, Plan, ScalingOptions, TierMemory, decide
 from deployments.fleet import MEAN_CHUNK_S, TierFacts, TierState
 from deployments.reports import IngressReport, ReplicaReport, Snapshot
+from deployments.routing.autoscaling import (
+    ArrivalRates,
+    Demand,
+    Plan,
+    ScalingOptions,
+    TierMemory,
+    decide,
+)
 
 logger = logging.getLogger("ray.serve")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ray.serve.config import AutoscalingContext
 
-from deployments.board import TARGET
+from deployments.routing.board import TARGET
 
 logger = logging.getLogger("ray.serve")
 

@@ -15,11 +15,11 @@ from dataclasses import replace
 
 from deployments.errors import NoTierError, TierUnavailableError
 from deployments.fleet import Priority, TierFacts, TierState
-from deployments.held_queue import Held, HeldQueue
 from deployments.messages import Chunk
 from deployments.replicas.tier_client import Decoded, TierClient
 from deployments.reports import IngressReport, Snapshot
-from deployments.router import Ask, candidates, route
+from deployments.routing.held_queue import Held, HeldQueue
+from deployments.routing.router import Ask, candidates, route
 
 logger = logging.getLogger("ray.serve")
 

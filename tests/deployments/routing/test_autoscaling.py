@@ -7,9 +7,9 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.autoscaling import Demand, Plan, ScalingOptions, TierMemory, decide
 from deployments.fleet import MEAN_CHUNK_S, TierState
-from tests.deployments.test_router import BASE, LARGE, TINY, amounts, fleets
+from deployments.routing.autoscaling import Demand, Plan, ScalingOptions, TierMemory, decide
+from tests.deployments.routing.test_router import BASE, LARGE, TINY, amounts, fleets
 
 Load = tuple[tuple[TierState, ...], list[Demand]]
 OPTIONS = ScalingOptions()

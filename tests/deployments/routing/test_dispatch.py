@@ -6,15 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from deployments.dispatch import Dispatcher
 from deployments.errors import NoTierError, TierUnavailableError
 from deployments.fleet import Priority, TierState
 from deployments.messages import Chunk, ChunkResult
 from deployments.replicas.tier_client import Decoded
 from deployments.reports import Snapshot
-from deployments.router import Ask
+from deployments.routing.dispatch import Dispatcher
+from deployments.routing.router import Ask
 from engine import DecodingOptions
-from tests.deployments.test_router import BASE, TINY
+from tests.deployments.routing.test_router import BASE, TINY
 
 CHUNK_S = 10.0
 SMALL = replace(TINY, slots=2)
@@ -349,7 +349,7 @@ def test_a_batch_chunk_that_has_risen_takes_no_room_from_others(
 ) -> None:
     """Room for four more: it goes first, and four of those by day go with it."""
     clock = [1000.0]
-    monkeypatch.setattr("deployments.dispatch.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("deployments.routing.dispatch.time.monotonic", lambda: clock[0])
 
     async def run() -> None:
         fixture = Fixture()

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from deployments.fleet import Priority
-from deployments.held_queue import Held, HeldQueue
 from deployments.replicas.tier_client import Decoded
-from tests.deployments.test_dispatch import EN, chunk
+from deployments.routing.held_queue import Held, HeldQueue
+from tests.deployments.routing.test_dispatch import EN, chunk
 
 
 def held(index: int, request: str, priority: Priority = Priority.INTERACTIVE) -> Held:
@@ -42,7 +42,7 @@ def test_requests_take_turns_and_priorities_go_first() -> None:
 def test_a_priority_that_gets_nothing_rises(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batch work is 20 steps of 30 s behind: then one of it goes, and it is last again."""
     clock = [1000.0]
-    monkeypatch.setattr("deployments.held_queue.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("deployments.routing.held_queue.time.monotonic", lambda: clock[0])
     queue = HeldQueue()
     for index in range(2):
         queue.put(held(index, "night", Priority.BATCH))

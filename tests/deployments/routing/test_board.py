@@ -8,12 +8,12 @@ import pytest
 from ray.serve.autoscaling_policy import _apply_app_level_autoscaling_config
 from ray.serve.config import AutoscalingConfig
 
-from deployments.board import FRESH_S, TARGET, TICK_S, Board, FleetState
 from deployments.fleet import MEAN_CHUNK_S
 from deployments.replicas.speed import SpeedMeter
 from deployments.reports import IngressReport, ReplicaReport
-from deployments.scaling_policy import deployment_name, follow_board
-from tests.deployments.test_router import BASE, TINY
+from deployments.routing.board import FRESH_S, TARGET, TICK_S, Board, FleetState
+from deployments.routing.scaling_policy import deployment_name, follow_board
+from tests.deployments.routing.test_router import BASE, TINY
 
 RTFX = {"tiny.en": 400.0, "base": 200.0}
 BOTH = ("tiny.en", "base")

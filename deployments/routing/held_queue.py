@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from deployments.fleet import Priority
 from deployments.messages import Chunk
 from deployments.replicas.tier_client import Decoded
-from deployments.router import Ask
+from deployments.routing.router import Ask
 from engine import SAMPLE_RATE
 
 _AGING_S = 30.0

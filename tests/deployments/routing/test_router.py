@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from deployments.errors import NoTierError
 from deployments.fleet import MEAN_CHUNK_S, Priority, Quality, TierFacts, TierState
-from deployments.router import Ask, candidates, route
+from deployments.routing.router import Ask, candidates, route
 
 TINY = TierFacts("tiny.en", 1, frozenset({"en"}), False, "T4", 0.5, 0, 8, 24, 60.0)
 BASE = TierFacts("base", 2, None, True, "T4", 0.5, 1, 8, 24, 60.0)
