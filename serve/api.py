@@ -10,8 +10,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from deployments.admission import Ticket
-from deployments.ingress import Done, Ingress, IngressLimits, RoutingOptions
+from deployments.entrance.admission import Ticket
+from deployments.entrance.ingress import Done, Ingress, IngressLimits, RoutingOptions
 from deployments.messages import TranscriptSegment
 from deployments.options import AUTO
 from engine.request import Task

@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
+from deployments.entrance.remote import Work
 from deployments.messages import Transcript, TranscriptSegment
-from deployments.remote import Work
 from engine import SAMPLE_RATE, language_name
 from engine.config import HOP_LENGTH
 from serve.fields import ResponseFormat

@@ -12,8 +12,8 @@ from ray.serve import Application, Deployment
 from ray.serve.config import AutoscalingConfig
 
 from deployments.audio.reading import AudioLimits
+from deployments.entrance.ingress import IngressLimits, RoutingOptions
 from deployments.fleet import Priority
-from deployments.ingress import IngressLimits, RoutingOptions
 from deployments.planning.accelerators import CPU
 from deployments.replicas.replica import Replica
 from deployments.routing.board import Board

@@ -9,7 +9,7 @@ import promql_parser
 import pytest
 
 from deployments import errors, metrics
-from deployments.accounting import outcome_of
+from deployments.entrance.accounting import outcome_of
 from scripts.k8s_serve_configs import OVERLAYS
 from tests.support.exported_metrics import OF_TARGETS, exported
 from tests.support.manifests import K8S, groups, of_kind

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from deployments import metrics
+from deployments.entrance.remote import Work
 from deployments.errors import DeploymentError
 from deployments.fleet import TierFacts
 from deployments.messages import Escalation, Transcript
 from deployments.options import TranscribeOptions
-from deployments.remote import Work
 from engine import RequestError
 
 logger = logging.getLogger("ray.serve")

@@ -20,9 +20,10 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from deployments.accounting import Accounts, RequestRecord, outcome_of
-from deployments.admission import Admission, Ticket
 from deployments.audio.reading import AudioLimits, Samples, Source
+from deployments.entrance.accounting import Accounts, RequestRecord, outcome_of
+from deployments.entrance.admission import Admission, Ticket
+from deployments.entrance.remote import RemoteRun, Work
 from deployments.errors import (
     DeadlineError,
     NotAudioError,
@@ -33,7 +34,6 @@ from deployments.errors import (
 from deployments.fleet import Priority, Quality, TierFacts
 from deployments.messages import Chunk, Pcm, Transcript, TranscriptSegment
 from deployments.options import AUTO, TranscribeOptions
-from deployments.remote import RemoteRun, Work
 from deployments.replicas.tier_client import STALLED_AFTER_S, ChunkLostError, Decoded, TierClient
 from deployments.routing.board import TICK_S
 from deployments.routing.dispatch import Dispatcher

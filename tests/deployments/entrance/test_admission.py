@@ -2,7 +2,7 @@
 
 import pytest
 
-from deployments.admission import Admission
+from deployments.entrance.admission import Admission
 from deployments.errors import OverloadedError
 
 

@@ -16,6 +16,7 @@ import pytest
 import soundfile
 
 from deployments.audio.reading import AudioLimits, Samples, Source
+from deployments.entrance.remote import RemoteRun
 from deployments.errors import (
     AudioTooLongError,
     ChunkFailedError,
@@ -25,7 +26,6 @@ from deployments.errors import (
 )
 from deployments.local import FileDone, Job, LocalTranscriber
 from deployments.messages import Chunk, Transcript, TranscriptSegment, to_chunk_result, to_request
-from deployments.remote import RemoteRun
 from deployments.replicas.engine_thread import EngineThread
 from deployments.replicas.tier_client import ChunkLostError, Decoded
 from deployments.transcript.options import TranscriptionOptions
@@ -210,7 +210,7 @@ def test_broken_audio(decode: Decode, speech: np.ndarray, tmp_path: Path, partia
 
 
 def test_an_open_file_is_read_and_closed(decode: Decode, tmp_path: Path) -> None:
-    clip = Path(__file__).parents[1] / "data" / "librivox-0870.wav"
+    clip = Path(__file__).parents[2] / "data" / "librivox-0870.wav"
     file = open(clip, "rb", buffering=0)
     [[text]] = collect(make_run(decode), file)
     assert "leisure" in text and file.closed
