@@ -11,7 +11,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from deployments.entrance.admission import Ticket
-from deployments.entrance.ingress import Done, Ingress, IngressLimits, RoutingOptions
+from deployments.entrance.ingress import Done, Ingress
+from deployments.entrance.limits import IngressLimits
+from deployments.entrance.tasks import RoutingOptions
 from deployments.messages import TranscriptSegment
 from deployments.options import AUTO
 from engine.request import Task

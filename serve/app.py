@@ -12,7 +12,8 @@ from ray.serve import Application, Deployment
 from ray.serve.config import AutoscalingConfig
 
 from deployments.audio.reading import AudioLimits
-from deployments.entrance.ingress import IngressLimits, RoutingOptions
+from deployments.entrance.limits import IngressLimits
+from deployments.entrance.tasks import RoutingOptions
 from deployments.fleet import Priority
 from deployments.planning.accelerators import CPU
 from deployments.replicas.replica import Replica

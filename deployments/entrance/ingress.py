@@ -7,12 +7,11 @@ decodes and cuts the audio, sends the chunks to the replicas of a tier and puts 
 import asyncio
 import logging
 import os
-import time
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,81 +19,34 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from deployments.audio.reading import AudioLimits, Samples, Source
+from deployments.audio.reading import Samples, Source
 from deployments.entrance.accounting import Accounts, RequestRecord, outcome_of
 from deployments.entrance.admission import Admission, Ticket
+from deployments.entrance.limits import IngressLimits
+from deployments.entrance.readiness import Readiness
 from deployments.entrance.remote import RemoteRun, Work
+from deployments.entrance.tasks import RoutingOptions, Tasks
 from deployments.errors import (
     DeadlineError,
     NotAudioError,
-    OptionError,
-    TierUnavailableError,
     UnknownModelError,
 )
-from deployments.fleet import Priority, Quality, TierFacts
-from deployments.messages import Chunk, Pcm, Transcript, TranscriptSegment
+from deployments.messages import Chunk, Transcript, TranscriptSegment
 from deployments.options import AUTO, TranscribeOptions
-from deployments.replicas.tier_client import STALLED_AFTER_S, ChunkLostError, Decoded, TierClient
+from deployments.replicas.tier_client import STALLED_AFTER_S, Decoded, TierClient
 from deployments.routing.board import TICK_S
 from deployments.routing.dispatch import Dispatcher
-from deployments.routing.router import Ask, candidates
-from deployments.tier import TierInfo
-from deployments.transcript.cascade import CascadeOptions, Ladder
-from deployments.transcript.options import TranscriptionOptions, transcription_options
+from deployments.routing.router import Ask
 from deployments.transcript.transcription import Transcription
-from engine import ALL_LANGUAGES, SAMPLE_RATE, DecodingOptions
+from engine import SAMPLE_RATE
 
 logger = logging.getLogger("ray.serve")
 
 _READ_THREADS = 16
 """Files that are read at the same moment: each takes tens of milliseconds a block."""
-_FRESH_S = 15.0
-"""A result this young shows that a tier works; probes of Kubernetes come every 10 s."""
-_PROBE_WAIT_S = 0.8
-"""Kubernetes waits for a second."""
-_PROBE_PRIORITY = -1_000
 _BOARD_WAIT_S = 5.0
 _STARTS = 3.0
 """Cold starts that a tier may take until it is taken for down."""
-
-
-@dataclass(frozen=True, slots=True)
-class IngressLimits:
-    """Bounds of one ingress.
-
-    Args:
-        audio: of each file.
-        max_chunks_in_flight: of one request.
-        max_requests: at once.
-        max_queued_audio_s: accepted and not transcribed yet, over all requests.
-        deadline_s: of a request.
-    """
-
-    audio: AudioLimits = field(default_factory=AudioLimits)
-    max_chunks_in_flight: int = 64
-    max_requests: int = 256
-    max_queued_audio_s: float = 24 * 3600.0
-    deadline_s: float = 3600.0
-
-
-@dataclass(frozen=True, slots=True)
-class RoutingOptions:
-    """How chunks get their tiers.
-
-    Args:
-        facts, expected_rtfx: of all tiers.
-        quality: of requests that name neither a tier nor a quality.
-        cascade: when a chunk looks wrong; None: none goes to a better tier.
-        patience_s: that a chunk may wait, by priority.
-    """
-
-    facts: tuple[TierFacts, ...]
-    expected_rtfx: Mapping[str, float]
-    quality: Quality = Quality.BALANCED
-    cascade: CascadeOptions | None = field(default_factory=CascadeOptions)
-    patience_s: Mapping[Priority, float] = field(
-        default_factory=lambda: dict(zip(Priority, (0.5, 2.5, 300.0), strict=True))
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,15 +56,6 @@ class Done:
     transcript: Transcript
     work: Work
     usd: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Task:
-    """What is to be done with a file, by which model, and what its chunks ask for."""
-
-    wanted: TranscriptionOptions
-    detect: bool
-    ask: Ask
 
 
 class Ingress:
@@ -149,8 +92,9 @@ class Ingress:
         self._reporting: asyncio.Task[None] | None = None
         self.admission = Admission(limits.max_requests, limits.max_queued_audio_s)
         self._threads = ThreadPoolExecutor(_READ_THREADS, "murmur-read")
-        self._asleep = asleep
-        self._probes: dict[str, asyncio.Task[None]] = {}
+        awake = [tier for tier in self.tiers.values() if tier.name not in asleep]
+        self._readiness = Readiness(awake)
+        self._tasks = Tasks(self.tiers, routing, self.dispatcher)
         self._accounts = Accounts({facts.name: facts for facts in routing.facts})
 
     async def check_health(self) -> None:
@@ -243,9 +187,7 @@ class Ingress:
 
     async def ready(self) -> dict[str, bool]:
         """Whether each tier that is always there decoded a chunk lately, or does so at once."""
-        tiers = [tier for tier in self.tiers.values() if tier.name not in self._asleep]
-        states = await asyncio.gather(*(self._is_ready(tier) for tier in tiers))
-        return {tier.name: state for tier, state in zip(tiers, states, strict=True)}
+        return await self._readiness.states()
 
     def account_refusal(self, outcome: str, request_id: str) -> None:
         """Metrics and log of a request that was refused before it had options."""
@@ -266,7 +208,7 @@ class Ingress:
         ends = asyncio.get_running_loop().time() + deadline_s
         try:
             async with asyncio.timeout_at(ends):
-                task = await self._task(name, options)
+                task = await self._tasks.make(name, options)
             # Not the caller's request id: two callers may use the same one.
             record.run = uuid.uuid4().hex
             transcription = Transcription(record.run, task.wanted, task.detect)
@@ -285,40 +227,6 @@ class Ingress:
         except TimeoutError as error:
             raise DeadlineError(deadline_s) from error
         yield Done(transcription.transcript(), run.work, self._accounts.usd(run.work))
-
-    async def _task(self, name: str, options: TranscribeOptions) -> _Task:
-        """
-        Raises:
-            OptionError: what is asked for cannot be done.
-        """
-        patience_s = self.routing.patience_s[options.priority]
-        ask = Ask(task=options.task, priority=options.priority, patience_s=patience_s)
-        if name == AUTO:
-            return self._auto_task(options, ask)
-        if options.quality is not None:
-            raise OptionError(f"quality is for the model {AUTO!r}", "quality")
-        info = await self.tiers[name].info()
-        return _Task(
-            transcription_options(options, info), info.multilingual, replace(ask, tier=name)
-        )
-
-    def _auto_task(self, options: TranscribeOptions, ask: Ask) -> _Task:
-        facts = tuple(facts for facts in self.routing.facts if facts.quality)
-        info = fleet_info(facts)
-        wanted = transcription_options(options, info)
-        if wanted.decoding.language is None and not info.multilingual:
-            english = replace(wanted.decoding, language=info.languages[0])
-            wanted = replace(wanted, decoding=english)
-        quality = options.quality or self.routing.quality
-        ask = replace(ask, quality=quality, language=wanted.decoding.language)
-        candidates(ask, self.dispatcher.all_states())  # raises if there are none
-        if options.context_chunks > 1:
-            # Its tokens mean something else to another model, so that it stays on one.
-            tier = self.dispatcher.choose(ask)
-            return _Task(wanted, info.multilingual, replace(ask, tier=tier))
-        if quality is Quality.BALANCED and self.routing.cascade is not None:
-            wanted = replace(wanted, ladder=Ladder(facts, self.routing.cascade))
-        return _Task(wanted, info.multilingual, ask)
 
     def _remote_run(
         self, ask: Ask, transcription: Transcription, ticket: Ticket, partial: bool
@@ -353,25 +261,6 @@ class Ingress:
                 self.dispatcher.hear(snapshot, report)
             await asyncio.sleep(TICK_S)
 
-    async def _is_ready(self, tier: TierClient) -> bool:
-        """A busy tier shows it by its work; an idle one decodes something, of which the next who
-        asks hears if this one cannot wait."""
-        if not _is_fresh(tier):
-            probe = self._probes.get(tier.name)
-            if probe is None or probe.done():
-                probe = self._probes[tier.name] = asyncio.create_task(self._probe(tier))
-            await asyncio.wait({probe}, timeout=_PROBE_WAIT_S)
-        return _is_fresh(tier)
-
-    async def _probe(self, tier: TierClient) -> None:
-        """Have a tier decode a second of noise."""
-        options = DecodingOptions(language="en", max_new_tokens=1)
-        chunk = Chunk(f"probe-{uuid.uuid4().hex}", 0, _noise(), options, priority=_PROBE_PRIORITY)
-        try:
-            await tier.decode(chunk)
-        except (ChunkLostError, TierUnavailableError) as error:
-            logger.warning("the tier %s is not ready: %s", tier.name, error)
-
 
 def _source(audio: Source | np.ndarray[Any, Any], sample_rate: int) -> Source:
     if isinstance(audio, np.ndarray):
@@ -383,29 +272,9 @@ def _source(audio: Source | np.ndarray[Any, Any], sample_rate: int) -> Source:
     raise NotAudioError(f"audio must be bytes, a path or an array, not {type(audio).__name__}")
 
 
-def fleet_info(facts: Sequence[TierFacts]) -> TierInfo:
-    """What a request may ask of tiers of which it does not matter which one does it."""
-    names = [facts.languages or frozenset(ALL_LANGUAGES) for facts in facts]
-    return TierInfo(
-        model=AUTO,
-        precision="",
-        languages=tuple(sorted(frozenset().union(*names))),
-        multilingual=any(facts.can(None, "transcribe") for facts in facts),
-        max_slots=0,
-    )
-
-
 def _declare(ticket: Ticket) -> Any:
     def declare(duration_s: float | None) -> None:
         if duration_s is not None:
             ticket.declare(duration_s)
 
     return declare
-
-
-def _is_fresh(tier: TierClient) -> bool:
-    return time.monotonic() - tier.last_decoded < _FRESH_S
-
-
-def _noise() -> Pcm:
-    return np.random.default_rng(0).integers(-3000, 3000, SAMPLE_RATE).astype(np.int16)
