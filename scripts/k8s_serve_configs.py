@@ -8,9 +8,9 @@ from pathlib import Path
 
 import yaml
 
-from serve.config import Settings, load_settings
-from serve.serve_config import serve_config
-from serve.settings_check import check_settings
+from serve.settings.check import check_settings
+from serve.settings.config import Settings, load_settings
+from serve.settings.serve_config import serve_config
 
 ROOT = Path(__file__).parents[1]
 FLEET = ROOT / "fleet.yaml"

@@ -21,12 +21,12 @@ from deployments.routing.board import Board
 from deployments.routing.scaling_policy import deployment_name
 from deployments.transcript.cascade import CascadeOptions
 from serve.api import HttpIngress
-from serve.auth import key_sums
-from serve.config import Settings, TierSettings, load_settings
-from serve.settings_check import check_settings
-from serve.tier_facts import expected_rtfx, tier_facts
-from serve.tier_placement import LEADER_CPUS, tier_placement
-from serve.tier_spec import tier_spec
+from serve.settings.api_keys import key_sums
+from serve.settings.check import check_settings
+from serve.settings.config import Settings, TierSettings, load_settings
+from serve.settings.tier_facts import expected_rtfx, tier_facts
+from serve.settings.tier_placement import LEADER_CPUS, tier_placement
+from serve.settings.tier_spec import tier_spec
 
 INGRESS_NAME = "Ingress"
 BOARD_NAME = "Board"

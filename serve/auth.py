@@ -1,12 +1,11 @@
 """Bearer tokens."""
 
-import hashlib
 import hmac
 from collections.abc import Iterable
 
 from starlette.requests import Request
 
-from serve.config import AuthSettings
+from serve.settings.api_keys import hash_key
 
 
 class UnauthorizedError(Exception):
@@ -34,14 +33,3 @@ class Auth:
         # Every one is compared, so that the time tells nothing.
         if not any([hmac.compare_digest(given, accepted) for accepted in self._accepted]):
             raise UnauthorizedError("incorrect API key")
-
-
-def hash_key(key: str) -> str:
-    """What is kept of a key. Keys are long and random, so no slower hash is needed."""
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
-
-
-def key_sums(settings: AuthSettings) -> tuple[str, ...]:
-    """SHA-256 sums of all accepted keys."""
-    plain = (hash_key(key.get_secret_value()) for key in settings.api_keys)
-    return tuple(dict.fromkeys([*plain, *settings.api_keys_sha256]))

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import yaml
 
-from serve.cluster_file import check_cluster
-from serve.config import ConfigError, load_settings
 from serve.exit_codes import EXIT_BAD_INPUT, EXIT_OK
-from serve.settings_check import check_settings
+from serve.settings.check import check_settings
+from serve.settings.cluster_file import check_cluster
+from serve.settings.config import ConfigError, load_settings
 
 
 def check_config(path: str | None, cluster: str | None = None) -> int:

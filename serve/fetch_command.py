@@ -9,10 +9,10 @@ from typing import Any
 from deployments.replicas.placement import suits
 from engine import resolve_model
 from engine.errors import EngineError
-from serve.config import ConfigError, TierSettings, load_settings
 from serve.exit_codes import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_OK
-from serve.settings_check import check_settings
-from serve.tier_placement import tier_placement
+from serve.settings.check import check_settings
+from serve.settings.config import ConfigError, TierSettings, load_settings
+from serve.settings.tier_placement import tier_placement
 
 
 def fetch(path: str | None, labels: str | None) -> int:

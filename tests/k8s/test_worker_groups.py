@@ -10,8 +10,8 @@ from ray.autoscaler._private.kuberay.autoscaling_config import (
 from deployments.planning.accelerators import CPU
 from deployments.replicas.placement import ACCELERATOR_LABEL, NodeResources, Tier, shortage
 from scripts.k8s_serve_configs import OVERLAYS, Overlay
-from serve.config import Settings, TierSettings
-from serve.tier_placement import placements, tier_placement
+from serve.settings.config import Settings, TierSettings
+from serve.settings.tier_placement import placements, tier_placement
 from tests.support.manifests import groups, ray_service
 
 NAMES = [overlay.name for overlay in OVERLAYS]

@@ -13,9 +13,10 @@ from deployments.messages import Transcript, TranscriptSegment
 from engine import RequestError
 from serve.api_errors import to_http_error
 from serve.api_responses import EventStream, TokenNames, render_body
-from serve.auth import Auth, UnauthorizedError, hash_key, key_sums
-from serve.config import load_settings
-from serve.serve_config import serve_config
+from serve.auth import Auth, UnauthorizedError
+from serve.settings.api_keys import hash_key, key_sums
+from serve.settings.config import load_settings
+from serve.settings.serve_config import serve_config
 
 TIMESTAMP = 50_364
 

@@ -14,7 +14,7 @@ from engine.errors import PrecisionError
 from engine.precision import Arithmetic
 from serve.app import assemble
 from serve.cluster_command import _short
-from serve.config import ConfigError, Settings, load_settings
+from serve.settings.config import ConfigError, Settings, load_settings
 
 
 def settings_of(**tier: Any) -> Settings:

@@ -1,6 +1,6 @@
 """docs/configuration.md, rendered from the settings themselves.
 
-python -m serve.config_reference > docs/configuration.md
+python -m serve.settings.reference > docs/configuration.md
 """
 
 import json
@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from serve.config import (
+from serve.settings.config import (
     ENVIRONMENT_PREFIX,
     AuthSettings,
     AutoscalingSettings,

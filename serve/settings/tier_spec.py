@@ -2,8 +2,8 @@
 
 from deployments.planning.accelerators import CPU
 from deployments.tier import Sharding, TierSpec
-from serve.config import TierSettings
-from serve.tier_placement import tier_placement
+from serve.settings.config import TierSettings
+from serve.settings.tier_placement import tier_placement
 
 
 def tier_spec(tier: TierSettings) -> TierSpec:

@@ -8,8 +8,8 @@ import yaml
 
 from serve.app import build
 from serve.cli import main
-from serve.config import ConfigError, load_settings
-from serve.settings_check import check_settings
+from serve.settings.check import check_settings
+from serve.settings.config import ConfigError, load_settings
 
 LARGE = {"name": "large", "model": "openai/whisper-large-v3", "accelerator": "L4"}
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from serve.auth import key_sums
-from serve.config import Settings
+from serve.settings.api_keys import key_sums
+from serve.settings.config import Settings
 
 APP_NAME = "murmur"
 IMPORT_PATH = "serve.app:build"

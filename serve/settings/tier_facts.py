@@ -10,9 +10,9 @@ from deployments.tier import Sharding
 from engine.config import CHUNK_LENGTH_S
 from engine.model_sizes import known_sizes, short_name
 from engine.parallel.cost import Workload, stage_costs
-from serve.config import ConfigError, TierSettings
-from serve.tier_placement import tier_placement
-from serve.tier_spec import tier_spec
+from serve.settings.config import ConfigError, TierSettings
+from serve.settings.tier_placement import tier_placement
+from serve.settings.tier_spec import tier_spec
 
 _QUALITIES = {
     "tiny": 1,

@@ -8,8 +8,8 @@ from deployments.planning.gpu_catalogue import gpu_catalogue
 from deployments.planning.planner import REACHED, Question, plan
 from engine import EngineConfig, Precision
 from engine.model_sizes import MODEL_SIZES
-from serve.config import TierSettings
-from serve.tier_facts import expected_rtfx, tier_facts
+from serve.settings.config import TierSettings
+from serve.settings.tier_facts import expected_rtfx, tier_facts
 
 
 def tier(**settings: Any) -> TierSettings:

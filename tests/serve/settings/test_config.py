@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from serve import config_reference
 from serve.cli import main
-from serve.config import ConfigError, load_settings
+from serve.settings import reference
+from serve.settings.config import ConfigError, load_settings
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def load(tmp_path: Path, text: str, **environment: str):  # type: ignore[no-untyped-def]
@@ -102,13 +102,13 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_the_page_is_that_of_the_settings() -> None:
-    """`python -m serve.config_reference > docs/configuration.md`"""
+    """`python -m serve.settings.reference > docs/configuration.md`"""
     page = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
-    assert page == config_reference.render()
+    assert page == reference.render()
 
 
 def test_the_example_of_the_page_is_valid(tmp_path: Path) -> None:
-    example = config_reference.render().split("```yaml\n")[1].split("```")[0]
+    example = reference.render().split("```yaml\n")[1].split("```")[0]
     assert [tier.name for tier in load(tmp_path, example).tiers] == ["turbo", "large"]
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 
 from deployments.replicas.placement import NodeResources, shortage
-from serve.config import ConfigError, Settings
-from serve.tier_placement import placements
+from serve.settings.config import ConfigError, Settings
+from serve.settings.tier_placement import placements
 
 
 def check_cluster(settings: Settings, path: Path) -> None:

@@ -5,9 +5,9 @@ from deployments.options import AUTO
 from deployments.replicas.gang_mesh import check_fits
 from engine.errors import EngineError
 from engine.model_sizes import known_sizes
-from serve.config import ConfigError, Settings, TierSettings
-from serve.tier_facts import expected_rtfx, is_english_only, quality_of, tier_facts
-from serve.tier_spec import tier_spec
+from serve.settings.config import ConfigError, Settings, TierSettings
+from serve.settings.tier_facts import expected_rtfx, is_english_only, quality_of, tier_facts
+from serve.settings.tier_spec import tier_spec
 
 
 def check_settings(settings: Settings) -> None:

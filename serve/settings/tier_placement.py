@@ -1,7 +1,7 @@
 """Where replicas of tiers and ingresses go, by the settings. Does not import Ray."""
 
 from deployments.replicas.placement import GangPlacement, Tier, gang_placement
-from serve.config import IngressSettings, Settings, TierSettings
+from serve.settings.config import IngressSettings, Settings, TierSettings
 
 LEADER_CPUS = 1
 """Cores of a gang's leader, beside those of its ranks."""
