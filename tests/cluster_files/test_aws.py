@@ -19,7 +19,7 @@ from ray.autoscaler.tags import (
     TAG_RAY_USER_NODE_TYPE,
 )
 
-from serve import aws_nodes
+from serve.clouds import aws_nodes
 from tests.cluster_files.conftest import NETWORK, read_cluster
 
 REGION = "us-east-1"

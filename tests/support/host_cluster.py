@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from serve.cluster_token import make_token
+from serve.clouds.cluster_token import make_token
 from tests.support.cluster_file import image_command, on_hosts, with_redis
 from tests.support.hosts import Hosts, wait_for
 from tests.support.launcher import ROOT, Launcher

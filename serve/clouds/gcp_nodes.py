@@ -6,7 +6,7 @@ import click
 from ray.autoscaler._private.gcp.config import bootstrap_gcp
 from ray.autoscaler._private.gcp.node_provider import GCPNodeProvider
 
-from serve.cluster_token import make_token
+from serve.clouds.cluster_token import make_token
 
 
 class GcpNodes(GCPNodeProvider):

@@ -15,7 +15,7 @@ from ray.autoscaler._private.aws.config import bootstrap_aws
 from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
 from ray.autoscaler._private.aws.utils import client_cache, resource_cache
 
-from serve.cluster_token import make_token
+from serve.clouds.cluster_token import make_token
 
 _SSH_PORT = 22
 _PROPAGATION_S = 15.0
