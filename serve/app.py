@@ -20,7 +20,7 @@ from deployments.replicas.replica import Replica
 from deployments.routing.board import Board
 from deployments.routing.scaling_policy import deployment_name
 from deployments.transcript.cascade import CascadeOptions
-from serve.api import HttpIngress
+from serve.http.routes import HttpIngress
 from serve.settings.api_keys import key_sums
 from serve.settings.check import check_settings
 from serve.settings.config import Settings, TierSettings, load_settings

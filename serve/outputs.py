@@ -9,7 +9,7 @@ from typing import Protocol, TextIO, cast
 
 from deployments.messages import Transcript, TranscriptSegment
 from engine import language_name
-from serve.formats import LineFormat, LineWriter, to_json, to_lines, to_verbose_json
+from serve.http.formats import LineFormat, LineWriter, to_json, to_lines, to_verbose_json
 
 _SUFFIXES = {"txt": ".txt", "json": ".json", "verbose_json": ".json", "srt": ".srt", "vtt": ".vtt"}
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from deployments import metrics
-from serve.api_errors import _AUDIO, _BODY
-from serve.fields import TranscriptionFields
+from serve.http.errors import _AUDIO, _BODY
+from serve.http.fields import TranscriptionFields
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -24,9 +24,9 @@ from deployments.errors import (
     UnknownModelError,
 )
 from engine import RequestError
-from serve.auth import UnauthorizedError
-from serve.fields import FieldError
-from serve.upload import (
+from serve.http.auth import UnauthorizedError
+from serve.http.fields import FieldError
+from serve.http.upload import (
     MalformedBodyError,
     NotMultipartError,
     TooLargeError,

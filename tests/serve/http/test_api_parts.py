@@ -11,9 +11,9 @@ from starlette.requests import Request
 from deployments import errors
 from deployments.messages import Transcript, TranscriptSegment
 from engine import RequestError
-from serve.api_errors import to_http_error
-from serve.api_responses import EventStream, TokenNames, render_body
-from serve.auth import Auth, UnauthorizedError
+from serve.http.answers import EventStream, TokenNames, render_body
+from serve.http.auth import Auth, UnauthorizedError
+from serve.http.errors import to_http_error
 from serve.settings.api_keys import hash_key, key_sums
 from serve.settings.config import load_settings
 from serve.settings.serve_config import serve_config

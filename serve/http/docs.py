@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from serve.fields import LISTS
+from serve.http.fields import LISTS
 
 
 def describe_form(fields: type[BaseModel]) -> dict[str, Any]:

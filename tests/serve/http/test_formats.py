@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.messages import Transcript, TranscriptSegment
-from serve.formats import (
+from serve.http.formats import (
     LineFormat,
     LineWriter,
     format_timestamp,

@@ -9,8 +9,8 @@ from deployments.entrance.remote import Work
 from deployments.messages import Transcript, TranscriptSegment
 from engine import SAMPLE_RATE, language_name
 from engine.config import HOP_LENGTH
-from serve.fields import ResponseFormat
-from serve.formats import LineFormat, LineWriter, to_json, to_lines, to_text, to_verbose_json
+from serve.http.fields import ResponseFormat
+from serve.http.formats import LineFormat, LineWriter, to_json, to_lines, to_text, to_verbose_json
 
 MEDIA_TYPES: dict[ResponseFormat, str] = {
     "json": "application/json",

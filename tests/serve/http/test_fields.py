@@ -8,7 +8,7 @@ from deployments.options import ChunkingOptions, TranscribeOptions, VadOptions
 from deployments.tier import TierInfo
 from deployments.transcript.options import transcription_options
 from serve.client import _fields
-from serve.fields import FieldError, TranscriptionFields, TranslationFields, parse_fields
+from serve.http.fields import FieldError, TranscriptionFields, TranslationFields, parse_fields
 
 ENGLISH = TierInfo("m", "float32", ("en",), False, 8)
 MANY = TierInfo("m", "float32", ("en", "de", "fr"), True, 8)

@@ -17,9 +17,7 @@ from deployments.entrance.tasks import RoutingOptions
 from deployments.messages import TranscriptSegment
 from deployments.options import AUTO
 from engine.request import Task
-from serve.api_docs import describe_form
-from serve.api_errors import answer_error, log_and_convert, to_http_error
-from serve.api_responses import (
+from serve.http.answers import (
     MEDIA_TYPES,
     EventStream,
     TokenNames,
@@ -27,14 +25,16 @@ from serve.api_responses import (
     routing_account,
     server_sent_event,
 )
-from serve.auth import Auth
-from serve.fields import (
+from serve.http.auth import Auth
+from serve.http.docs import describe_form
+from serve.http.errors import answer_error, log_and_convert, to_http_error
+from serve.http.fields import (
     FieldError,
     TranscriptionFields,
     TranslationFields,
     parse_fields,
 )
-from serve.upload import read_upload
+from serve.http.upload import read_upload
 
 _Events = AsyncGenerator[list[TranscriptSegment] | Done, None]
 _UNBUFFERED = {"cache-control": "no-cache", "x-accel-buffering": "no"}
