@@ -37,7 +37,7 @@ def serving(settings: dict[str, Any], address: str | None = None) -> Iterator[st
         environment = {**kept, "MURMUR_CLUSTER_DIR": folder, "RAY_USAGE_STATS_ENABLED": "0"}
         if address is not None:
             environment |= {"RAY_ADDRESS": address, "RAY_AUTH_MODE": "disabled"}
-        murmur = [sys.executable, "-m", "serve.cli"]
+        murmur = [sys.executable, "-m", "serve.commands.cli"]
         try:
             done = subprocess.run(
                 [*murmur, "up", str(path)], env=environment, capture_output=True, text=True

@@ -55,7 +55,7 @@ def _repeat(source: Path, count: int, target: Path) -> None:
 
 def _run(arguments: Sequence[str]) -> tuple[list[Sample], int]:
     """Run the command to its end; its progress lines tell how far the audio was read."""
-    command = [sys.executable, "-m", "serve.cli", "transcribe", *arguments]
+    command = [sys.executable, "-m", "serve.commands.cli", "transcribe", *arguments]
     with tempfile.TemporaryFile("w+") as out, tempfile.NamedTemporaryFile("r") as err:
         start = time.perf_counter()
         with open(err.name, "w") as sink, subprocess.Popen(command, stdout=out, stderr=sink) as run:

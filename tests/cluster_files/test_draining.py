@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from serve.local_cluster import LocalCluster
+from serve.commands.local_cluster import LocalCluster
 from tests.deployments.replicas.test_spot_notice import served
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +35,7 @@ def test_a_notice_drains_the_node_until_its_deadline() -> None:
                 "RAY_ADDRESS": address,
                 "AWS_EC2_METADATA_SERVICE_ENDPOINT": f"http://{host}",
             }
-            said = _run(["-m", "serve.cli", "watch-spot", "aws"], environment).stderr
+            said = _run(["-m", "serve.commands.cli", "watch-spot", "aws"], environment).stderr
             assert "draining its node" in said
             # An idle node goes at once when it is drained: only its log can be asked.
             assert json.loads(server.action)["time"] == _zulu(_drained_until(Path(folder) / "c"))

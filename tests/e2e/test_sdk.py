@@ -24,7 +24,7 @@ _CUE = re.compile(r"(\d\d:\d\d:\d\d[.,]\d\d\d) --> (\d\d:\d\d:\d\d[.,]\d\d\d)\n(
 @pytest.fixture(scope="module")
 def expected(long_file: Path) -> dict[str, Any]:
     """What `murmur transcribe` says of the long file, chunk by chunk as a server does."""
-    command = [sys.executable, "-m", "serve.cli", "transcribe", str(long_file)]
+    command = [sys.executable, "-m", "serve.commands.cli", "transcribe", str(long_file)]
     options = ["--context", "1", "--threads", "1", "--format", "verbose_json"]
     done = subprocess.run(
         [*command, *options], cwd=ROOT, capture_output=True, text=True, check=True

@@ -239,7 +239,7 @@ def murmur_up(nodes: Nodes, settings: Path) -> Any:
     import sys
 
     return subprocess.run(
-        [sys.executable, "-m", "serve.cli", "up", str(settings)],
+        [sys.executable, "-m", "serve.commands.cli", "up", str(settings)],
         env={**os.environ, **nodes.environment},
         capture_output=True,
         text=True,

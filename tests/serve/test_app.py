@@ -13,7 +13,7 @@ from engine import CrossAttentionMode, EngineConfig, Offload, Precision
 from engine.errors import PrecisionError
 from engine.precision import Arithmetic
 from serve.app import assemble
-from serve.cluster_command import _short
+from serve.commands.cluster import _short
 from serve.settings.config import ConfigError, Settings, load_settings
 
 

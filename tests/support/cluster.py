@@ -62,7 +62,7 @@ class Cluster:
         self, *args: str | Path, timeout_s: float = 120
     ) -> "subprocess.CompletedProcess[str]":
         """Run the `murmur` command beside the cluster."""
-        command = [sys.executable, "-m", "serve.cli", *map(str, args)]
+        command = [sys.executable, "-m", "serve.commands.cli", *map(str, args)]
         return self.run(command, timeout_s)
 
     def run(self, command: list[str], timeout_s: float = 120) -> "subprocess.CompletedProcess[str]":
@@ -184,7 +184,7 @@ class Cluster:
 
     def _up(self, import_path: str) -> str:
         code = (
-            "import sys; from serve.cluster_command import up; "
+            "import sys; from serve.commands.cluster import up; "
             f"sys.exit(up({str(self.settings)!r}, None, 240, {import_path!r}))"
         )
         done = self.run([sys.executable, "-c", code], 300)

@@ -128,7 +128,7 @@ class HostCluster:
     def _write(self, settings: dict[str, Any]) -> None:
         whole = {**settings, "http": {"host": "0.0.0.0", "port": _PORT, "haproxy": True}}
         self._settings.write_text(yaml.safe_dump(whole), encoding="utf-8")
-        build = [sys.executable, "-m", "serve.cli", "build", str(self._settings)]
+        build = [sys.executable, "-m", "serve.commands.cli", "build", str(self._settings)]
         done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         self._serve_config.write_text(done.stdout, encoding="utf-8")

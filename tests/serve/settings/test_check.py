@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from serve.app import build
-from serve.cli import main
+from serve.commands.cli import main
 from serve.settings.check import check_settings
 from serve.settings.config import ConfigError, load_settings
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from serve.cli import main
+from serve.commands.cli import main
 from serve.settings import reference
 from serve.settings.config import ConfigError, load_settings
 

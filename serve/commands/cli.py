@@ -8,7 +8,7 @@ import io
 import sys
 from collections.abc import Sequence
 
-from serve.exit_codes import EXIT_INTERRUPTED, EXIT_OK
+from serve.commands.exit_codes import EXIT_INTERRUPTED, EXIT_OK
 
 _FILE_HELP = "settings, YAML; default: the environment and defaults alone"
 FORMATS = ("txt", "json", "verbose_json", "srt", "vtt")
@@ -31,19 +31,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         if args.command == "models":
-            from serve.models_command import list_models
+            from serve.commands.models import list_models
 
             return list_models()
         if args.command == "check-config":
-            from serve.config_command import check_config
+            from serve.commands.check_config import check_config
 
             return check_config(args.file, args.cluster)
         if args.command == "transcribe":
-            from serve.transcribe_command import transcribe
+            from serve.commands.transcribe import transcribe
 
             return transcribe(args)
         if args.command == "plan":
-            from serve.plan_command import plan_command
+            from serve.commands.plan import plan_command
 
             return plan_command(args)
         if args.command in ("fetch", "watch-spot"):
@@ -59,16 +59,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run_node_command(args: argparse.Namespace) -> int:
     if args.command == "fetch":
-        from serve.fetch_command import fetch
+        from serve.commands.fetch import fetch
 
         return fetch(args.file, args.labels)
-    from serve.watch_spot_command import watch_spot
+    from serve.commands.watch_spot import watch_spot
 
     return watch_spot(args.cloud, args.address)
 
 
 def _run_cluster_command(args: argparse.Namespace) -> int:
-    from serve import cluster_command
+    from serve.commands import cluster as cluster_command
 
     if args.command == "up":
         return cluster_command.up(args.file, args.address, args.timeout)

@@ -24,9 +24,9 @@ from engine import (
     default_precision,
     language_code,
 )
-from serve.exit_codes import EXIT_BAD_INPUT, EXIT_OK
-from serve.outputs import OutputFolder, Outputs, StandardOutput
-from serve.progress import Progress, open_progress
+from serve.commands.exit_codes import EXIT_BAD_INPUT, EXIT_OK
+from serve.commands.outputs import OutputFolder, Outputs, StandardOutput
+from serve.commands.progress import Progress, open_progress
 
 
 def transcribe(args: argparse.Namespace) -> int:

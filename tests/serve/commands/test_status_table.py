@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from serve.status_table import status_table
+from serve.commands.status_table import status_table
 
 APPLICATION: dict[str, Any] = {
     "status": "RUNNING",

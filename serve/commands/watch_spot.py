@@ -4,8 +4,8 @@ import sys
 import time
 
 from deployments.replicas.spot_notice import SERVICES, SpotNotice, wait_for_notice
-from serve.cluster_command import ClusterError, connected
-from serve.exit_codes import EXIT_FAILED, EXIT_OK
+from serve.commands.cluster import ClusterError, connected
+from serve.commands.exit_codes import EXIT_FAILED, EXIT_OK
 
 _POLL_S = 2.0
 _RETRY_S = 1.0

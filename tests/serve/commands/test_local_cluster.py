@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from serve.local_cluster import LocalCluster, LocalClusterError, default_folder
+from serve.commands.local_cluster import LocalCluster, LocalClusterError, default_folder
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 
 from engine import CrossAttentionMode, Offload, Precision
 from engine.model_sizes import MODEL_SIZES
-from serve import cli
+from serve.commands import cli
 
 
 def test_precisions_and_modes_are_the_engines() -> None:

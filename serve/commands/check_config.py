@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from serve.exit_codes import EXIT_BAD_INPUT, EXIT_OK
+from serve.commands.exit_codes import EXIT_BAD_INPUT, EXIT_OK
 from serve.settings.check import check_settings
 from serve.settings.cluster_file import check_cluster
 from serve.settings.config import ConfigError, load_settings

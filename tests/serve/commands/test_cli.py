@@ -14,7 +14,7 @@ import pytest
 import soundfile
 
 from engine.weights import hub
-from serve.cli import main
+from serve.commands.cli import main
 from tests.conftest import DATA
 
 CLIP = DATA / "librivox-0870.wav"
@@ -179,7 +179,7 @@ def test_models_lists_what_can_be_loaded(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_as_a_program_with_standard_input() -> None:
     """One real process: what a shell sees, errors as JSON lines, stdin as a file."""
-    command = [sys.executable, "-m", "serve.cli", "transcribe", "-", "nowhere.wav"]
+    command = [sys.executable, "-m", "serve.commands.cli", "transcribe", "-", "nowhere.wav"]
     with CLIP.open("rb") as stdin:
         done = subprocess.run(command, stdin=stdin, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and SPOKEN in words(done.stdout)
@@ -190,7 +190,7 @@ def test_as_a_program_with_standard_input() -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
 def test_a_full_disk_is_one_line() -> None:
-    command = [sys.executable, "-m", "serve.cli", "transcribe", str(CLIP)]
+    command = [sys.executable, "-m", "serve.commands.cli", "transcribe", str(CLIP)]
     with open("/dev/full", "w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 2 and "Traceback" not in done.stderr

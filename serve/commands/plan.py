@@ -26,7 +26,7 @@ from engine.parallel.shares import RankShare
 from engine.parallel.stages import Stage
 from engine.precision import Arithmetic
 from engine.weights.shapes import n_values
-from serve.exit_codes import EXIT_BAD_INPUT, EXIT_OK
+from serve.commands.exit_codes import EXIT_BAD_INPUT, EXIT_OK
 
 _GPU = Arithmetic.of_gpu("a GPU", (9, 0))
 _NOTE = (

@@ -14,13 +14,13 @@ from typing import Any
 
 import yaml
 
-from serve.exit_codes import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_OK
-from serve.local_cluster import LocalCluster, LocalClusterError, default_folder
+from serve.commands.exit_codes import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_OK
+from serve.commands.local_cluster import LocalCluster, LocalClusterError, default_folder
+from serve.commands.status_table import status_table
 from serve.settings.check import check_settings
 from serve.settings.config import ENVIRONMENT_PREFIX, ConfigError, Settings, load_settings
 from serve.settings.serve_config import APP_NAME, IMPORT_PATH, serve_config
 from serve.settings.tier_placement import placements, tier_placement
-from serve.status_table import status_table
 
 _POLL_S = 0.5
 _BOARD_WAIT_S = 5.0

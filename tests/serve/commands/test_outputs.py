@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from deployments.messages import Transcript, TranscriptSegment
-from serve.outputs import OutputFolder, StandardOutput
-from serve.progress import BarProgress, JsonProgress
+from serve.commands.outputs import OutputFolder, StandardOutput
+from serve.commands.progress import BarProgress, JsonProgress
 
 
 def segment(text: str, start_s: float = 0.0) -> TranscriptSegment:

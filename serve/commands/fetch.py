@@ -9,7 +9,7 @@ from typing import Any
 from deployments.replicas.placement import suits
 from engine import resolve_model
 from engine.errors import EngineError
-from serve.exit_codes import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_OK
+from serve.commands.exit_codes import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_OK
 from serve.settings.check import check_settings
 from serve.settings.config import ConfigError, TierSettings, load_settings
 from serve.settings.tier_placement import tier_placement
