@@ -75,7 +75,7 @@ class _OpenFile:
         self.transcription = Transcription(job.name, job.options, detect)
         self.error: DeploymentError | None = None
         self.exhausted = False
-        self._blocks = read_audio(job.source, limits)
+        self._blocks = read_audio(job.source, limits, report=self.transcription.report)
         self._reader = reader
         self._ahead = reader.submit(self._read)
 

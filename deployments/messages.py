@@ -94,9 +94,41 @@ class Escalation:
 
 
 @dataclass(frozen=True, slots=True)
+class AudioWarning:
+    """Sound of a file that is missing, or not to be relied on.
+
+    Attributes:
+        code: for programs: one of `deployments.audio.report.WARNINGS`.
+        message: one sentence, for people.
+        start_s, end_s: where, on the file's clock; None where nothing tells.
+    """
+
+    code: str
+    message: str
+    start_s: float | None = None
+    end_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AudioInfo:
+    """What was listened to, of a file that may have several tracks and channels.
+
+    Attributes:
+        track: number of the audio track, from 1.
+        n_tracks: audio tracks of the file.
+        channels: what was made of the track's channels, in words, such as `mono` or `mean of 2`.
+    """
+
+    track: int = 1
+    n_tracks: int = 1
+    channels: str = "mono"
+
+
+@dataclass(frozen=True, slots=True)
 class Transcript:
-    """A whole file's text. `language` is an ISO code, `duration_s` the length of the audio, and
-    `escalations` are chunks that went to a more accurate tier."""
+    """A whole file's text. `language` is an ISO code, `duration_s` the length of the audio,
+    `escalations` are chunks that went to a more accurate tier, and `warnings` say where the audio
+    could not be read; `audio` is None where nothing was read."""
 
     text: str
     language: str
@@ -104,6 +136,8 @@ class Transcript:
     task: str
     segments: tuple[TranscriptSegment, ...]
     escalations: tuple[Escalation, ...] = ()
+    warnings: tuple[AudioWarning, ...] = ()
+    audio: AudioInfo | None = None
 
 
 def to_request(chunk: Chunk) -> Request:

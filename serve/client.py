@@ -21,7 +21,7 @@ import soundfile
 
 from deployments.audio.reading import Samples
 from deployments.errors import DeploymentError, OptionError
-from deployments.messages import Transcript, TranscriptSegment
+from deployments.messages import AudioInfo, AudioWarning, Transcript, TranscriptSegment
 from deployments.options import ChunkingOptions, TranscribeOptions, VadOptions
 from engine import SAMPLE_RATE, language_code
 
@@ -272,6 +272,11 @@ def _transcript(body: dict[str, Any], options: TranscribeOptions) -> Transcript:
             )
             for segment in body["segments"]
         ),
+        warnings=tuple(
+            AudioWarning(warning["code"], warning["message"], warning["start"], warning["end"])
+            for warning in body.get("warnings", ())
+        ),
+        audio=AudioInfo(**audio) if (audio := body["murmur"]["audio"]) else None,
     )
 
 

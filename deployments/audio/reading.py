@@ -22,6 +22,7 @@ from deployments.audio.ffmpeg_reader import FfmpegReader
 from deployments.audio.header import DataChunk, find_data_chunk
 from deployments.audio.mono_resampler import MonoResampler
 from deployments.audio.pcm_reader import open_pcm
+from deployments.audio.report import AudioReport
 from deployments.audio.sample_reader import SampleReader, Samples
 from deployments.errors import (
     AudioNotFoundError,
@@ -97,6 +98,7 @@ def read_audio(
     limits: AudioLimits = _DEFAULT_LIMITS,
     block_s: float = 30.0,
     on_open: Callable[[float | None], None] | None = None,
+    report: AudioReport | None = None,
 ) -> Generator[_Pcm, None, None]:
     """Decode `source` block by block.
 
@@ -110,6 +112,7 @@ def read_audio(
         block_s: length of a block.
         on_open: told the length in seconds, None where only decoding can tell it, before the first
             block. What it raises ends the reading.
+        report: takes what is found beside the samples.
 
     Yields:
         int16 arrays of shape (n_samples,), at 16 kHz. All hold `block_s` seconds but the last.

@@ -92,7 +92,7 @@ class _Reader:
         work: Work,
         threads: Executor,
     ) -> None:
-        self._blocks = read_audio(source, limits, BLOCK_S, on_open)
+        self._blocks = read_audio(source, limits, BLOCK_S, on_open, transcription.report)
         self._transcription = transcription
         self._work = work
         self._threads = threads

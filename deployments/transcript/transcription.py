@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from deployments.audio.report import AudioReport
 from deployments.messages import (
     Chunk,
     ChunkResult,
@@ -49,6 +50,8 @@ class Transcription:
     def __init__(self, request_id: str, options: TranscriptionOptions, detect: bool) -> None:
         self.request_id = request_id
         self.options = options
+        self.report = AudioReport()
+        """For who reads the file's audio."""
         self.segments: list[TranscriptSegment] = []
         self._attempts = Attempts(options)
         detecting = detect and options.decoding.language is None
@@ -177,6 +180,8 @@ class Transcription:
             task=self.options.decoding.task,
             segments=tuple(self.segments),
             escalations=tuple(self.escalations),
+            warnings=tuple(self.report.warnings),
+            audio=self.report.info,
         )
 
     def _take(self, pieces: Iterable[Piece]) -> list[Chunk]:

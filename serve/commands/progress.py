@@ -2,9 +2,12 @@
 
 import json
 import sys
+from dataclasses import asdict
 from typing import Any, Protocol, TextIO
 
 from tqdm import tqdm
+
+from deployments.messages import AudioWarning
 
 
 class Progress(Protocol):
@@ -12,6 +15,9 @@ class Progress(Protocol):
 
     def advance(self, file: str, decoded_s: float) -> None:
         """`decoded_s` seconds of a file's audio were read so far."""
+
+    def warned(self, file: str, warning: AudioWarning) -> None:
+        """A file's audio could not be read whole; told before it is done."""
 
     def done(self, file: str, duration_s: float, **details: Any) -> None:
         """A file is finished."""
@@ -34,6 +40,9 @@ class BarProgress:
         self._decoded_s[file] = decoded_s
         self._bar.set_postfix_str(f"{sum(self._decoded_s.values()):.0f} s of audio")
 
+    def warned(self, file: str, warning: AudioWarning) -> None:
+        tqdm.write(f"murmur: {file}: {warning.message}", file=self._stream)
+
     def done(self, file: str, duration_s: float, **details: Any) -> None:
         self.advance(file, duration_s)
         self._bar.update()
@@ -47,13 +56,17 @@ class BarProgress:
 
 
 class JsonProgress:
-    """One JSON object a line: `{"event": "progress" | "done" | "error", "file": ..., ...}`."""
+    """One JSON object a line: `{"event": "progress", "file": ..., ...}`. Events are `progress`,
+    `warning`, `done` and `error`."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def advance(self, file: str, decoded_s: float) -> None:
         self._write(event="progress", file=file, decoded_s=round(decoded_s, 3))
+
+    def warned(self, file: str, warning: AudioWarning) -> None:
+        self._write(event="warning", file=file, **asdict(warning))
 
     def done(self, file: str, duration_s: float, **details: Any) -> None:
         self._write(event="done", file=file, duration_s=round(duration_s, 3), **details)

@@ -24,7 +24,7 @@ from engine import (
     default_precision,
     language_code,
 )
-from serve.commands.exit_codes import EXIT_BAD_INPUT, EXIT_OK
+from serve.commands.exit_codes import EXIT_BAD_INPUT, EXIT_OK, EXIT_WARNED
 from serve.commands.outputs import OutputFolder, Outputs, StandardOutput
 from serve.commands.progress import Progress, open_progress
 
@@ -75,6 +75,10 @@ def _run(
         failure = _finish(event, outputs)
         if failure is None:
             transcript = event.transcript
+            for warning in transcript.warnings:
+                progress.warned(event.name, warning)
+            if transcript.warnings and exit_code == EXIT_OK:
+                exit_code = EXIT_WARNED
             progress.done(event.name, transcript.duration_s, language=transcript.language)
         else:
             progress.failed(event.name, failure)

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, cast
 
 from deployments.entrance.remote import Work
@@ -80,7 +81,8 @@ def render_body(
 
 
 def routing_account(transcript: Transcript, work: Work, usd: float) -> dict[str, Any]:
-    """Which tier made each segment, what went to a more accurate one and why, and what it cost."""
+    """Which tier made each segment, what went to a more accurate one and why, what it cost, and
+    what was listened to."""
     escalated = Counter((e.tier, e.reason) for e in transcript.escalations)
     return {
         "segment_models": [segment.model for segment in transcript.segments],
@@ -93,7 +95,33 @@ def routing_account(transcript: Transcript, work: Work, usd: float) -> dict[str,
             for name, tier in sorted(work.tiers.items())
         ],
         "usd": round(usd, 9),
+        "audio": None if transcript.audio is None else asdict(transcript.audio),
     }
+
+
+def warnings_object(transcript: Transcript) -> list[dict[str, Any]]:
+    """A transcript's warnings, as both kinds of JSON and the last event of a stream have them."""
+    return [
+        {
+            "code": w.code,
+            "message": w.message,
+            "start": _seconds(w.start_s),
+            "end": _seconds(w.end_s),
+        }
+        for w in transcript.warnings
+    ]
+
+
+def audio_headers(transcript: Transcript) -> dict[str, str]:
+    """What every answer that is not streamed says of its audio, for formats that are text alone."""
+    headers = {}
+    if transcript.warnings:
+        codes = dict.fromkeys(warning.code for warning in transcript.warnings)
+        headers["x-murmur-warnings"] = ", ".join(codes)
+    if (audio := transcript.audio) is not None:
+        tracks = f"track={audio.track}/{audio.n_tracks}"
+        headers["x-murmur-audio"] = f"{tracks}; channels={audio.channels}"
+    return headers
 
 
 class EventStream:
@@ -175,6 +203,10 @@ class EventStream:
 def server_sent_event(event: dict[str, Any]) -> str:
     """One event on the wire, in ASCII: some clients end lines at what Unicode calls line ends."""
     return f"data: {json.dumps(event)}\n\n"
+
+
+def _seconds(time_s: float | None) -> float | None:
+    return None if time_s is None else round(time_s, 3)
 
 
 def _segment_event(segment: TranscriptSegment, segment_id: str) -> dict[str, Any]:

@@ -21,9 +21,11 @@ from serve.http.answers import (
     MEDIA_TYPES,
     EventStream,
     TokenNames,
+    audio_headers,
     render_body,
     routing_account,
     server_sent_event,
+    warnings_object,
 )
 from serve.http.auth import Auth
 from serve.http.docs import describe_form
@@ -129,12 +131,15 @@ async def _answer(
     body = render_body(done.transcript, fields.response_format, granularities, names, more)
     timing = ", ".join(f"{k};dur={1000 * v:.2f}" for k, v in done.work.stages_s.items())
     media_type = MEDIA_TYPES[fields.response_format]
-    return Response(body, media_type=media_type, headers={"server-timing": timing})
+    headers = {"server-timing": timing, **audio_headers(done.transcript)}
+    return Response(body, media_type=media_type, headers=headers)
 
 
 def _account(done: Done) -> dict[str, Any]:
-    """Who did what, and what it cost."""
-    return {"murmur": routing_account(done.transcript, done.work, done.usd)}
+    """Who did what, what it cost, and what of the audio could not be read."""
+    account: dict[str, Any] = {"murmur": routing_account(done.transcript, done.work, done.usd)}
+    warnings = warnings_object(done.transcript)
+    return {"warnings": warnings, **account} if warnings else account
 
 
 def _kind(error: BaseException) -> str:
