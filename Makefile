@@ -4,9 +4,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 CLIP := tests/data/librivox-0870.wav
 KERNELS := $(wildcard engine/kernels/csrc/*.[ch])
-QUICK := "not speech and not gpu and not chaos and not sharded and not cluster"
+LONG := speech or gpu or chaos or sharded or cluster
 
-.PHONY: run stop test test-chaos test-cluster test-sharded test-speech k8s check format clean
+.PHONY: run stop test test-more test-chaos test-cluster test-sharded test-speech k8s check format clean
 
 run: .venv/.run  ## serve the demo models on this machine, and transcribe a clip over HTTP
 	@url=$$($(BIN)/murmur up) && $(BIN)/python examples/transcribe_http.py $$url $(CLIP) \
@@ -17,8 +17,12 @@ stop:  ## end what `make run` started
 
 # Those on the cluster alone, for they need both cores; of the others a file's tests stay in one process.
 test: .venv/.dev  ## the tests that need nothing but this repository
-	$(BIN)/python -m pytest tests/e2e -m $(QUICK)
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/e2e -m $(QUICK)
+	$(BIN)/python -m pytest tests/e2e -m "not (more or $(LONG))"
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/e2e -m "not (more or $(LONG))"
+
+test-more: .venv/.dev  ## the same proofs on more models, precisions and clips, and slow ones of their own
+	$(BIN)/python -m pytest tests/e2e -m "more and not ($(LONG))"
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/e2e -m "more and not ($(LONG))"
 
 test-chaos: .venv/.dev  ## replicas, ranks and nodes that die, chunks that kill, overload; an hour
 	MURMUR_TEST_KILLS=20 $(BIN)/python -m pytest -m chaos

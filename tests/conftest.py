@@ -13,6 +13,7 @@ from hypothesis import settings
 
 from engine import Checkpoint, Engine, EngineConfig, open_checkpoint
 from tests.support.oracle import Oracle
+from tests.support.progress import FileProgress
 
 DATA = Path(__file__).parent / "data"
 MODELS = ("demo:tiny.en", "demo:base")
@@ -20,6 +21,14 @@ MODELS = ("demo:tiny.en", "demo:base")
 # These machines are shared: how long an example takes says nothing.
 settings.register_profile("murmur", deadline=None)
 settings.load_profile("murmur")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    is_worker = hasattr(config, "workerinput")  # of xdist; the lines are its parent's
+    if reporter is not None and not is_worker and reporter.verbosity == 0:
+        config.pluginmanager.register(FileProgress(reporter), "file-progress")
 
 
 @pytest.fixture(scope="session", autouse=True)

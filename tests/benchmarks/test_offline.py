@@ -20,6 +20,7 @@ def audio(tmp_path: Path, transcripts: dict[str, str]) -> Path:
     return tmp_path
 
 
+@pytest.mark.more
 def test_every_system_has_a_row(audio: Path, capsys: pytest.CaptureFixture[str]) -> None:
     systems = "murmur-parallel,faster-whisper-batched-no-timestamps,transformers"
     offline.main(

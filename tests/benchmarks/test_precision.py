@@ -35,6 +35,7 @@ def test_a_way_is_a_precision_and_what_is_kept() -> None:
     assert config.cross_attention is CrossAttentionMode.ABSORBED and config.int8_self_attention
 
 
+@pytest.mark.more
 def test_two_ways_on_a_real_clip(tmp_path: Path, clips: dict[str, np.ndarray]) -> None:
     pcm = clips["librivox-0870.wav"]
     soundfile.write(tmp_path / "en.wav", pcm, 16_000)

@@ -40,6 +40,7 @@ def run(trace: Iterable[Arrival], *tiers: SimTier, ends_s: float = HOUR_S) -> Ou
 
 
 @pytest.mark.parametrize("load", [0.5, 0.8])
+@pytest.mark.more
 def test_one_slot_waits_as_pollaczek_and_khinchine_say(load: float) -> None:
     """Service of one length: load * service / (2 (1 - load)) on average."""
     service_s = CHUNK_S / TIER.rtfx
@@ -133,6 +134,7 @@ def test_the_baseline_decides_as_ray_does() -> None:
     assert changes > 10
 
 
+@pytest.mark.more
 def test_the_command_has_a_row_for_each(capsys: pytest.CaptureFixture[str]) -> None:
     simulate.main(
         ["--traces", "bursty", "--rate", "5", "--hours", "0.1", "--search-hours", "0.1",

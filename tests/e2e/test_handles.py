@@ -85,6 +85,7 @@ def test_a_job_of_the_cluster_gets_what_http_gives(
     assert "AudioNotFoundError" in got["errors"]["missing"]
 
 
+@pytest.mark.more
 def test_the_example_job_runs(cluster: Cluster) -> None:
     clips = sorted(str(clip) for clip in DATA.glob("*.wav"))[:2]
     printed = cluster.job("examples/ray_job.py", *clips)

@@ -9,6 +9,8 @@ from tests.e2e.conftest import CLIP
 from tests.support.cluster import Cluster
 from tests.support.fleet import ask, cluster_state, models, tier_state, wait_for_replicas
 
+pytestmark = pytest.mark.more  # a cluster of its own
+
 SAID = "then leisure to consider"
 
 

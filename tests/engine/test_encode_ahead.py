@@ -35,7 +35,10 @@ def engine_of(checkpoints: dict[str, Checkpoint], **changes: object) -> Engine:
     return Engine(checkpoints[MODEL], EngineConfig(**values))  # type: ignore[arg-type]
 
 
-@pytest.fixture(scope="module", params=[Precision.INT8, Precision.BFLOAT16])
+PRECISIONS = [Precision.INT8, pytest.param(Precision.BFLOAT16, marks=pytest.mark.more)]
+
+
+@pytest.fixture(scope="module", params=PRECISIONS)
 def alone(
     request: pytest.FixtureRequest,
     checkpoints: dict[str, Checkpoint],
@@ -100,7 +103,7 @@ def test_the_number_of_threads_changes_no_bit(
     }
 
 
-@pytest.mark.parametrize("precision", [Precision.INT8, Precision.BFLOAT16])
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_torchs_kernels_hold_as_well(
     precision: Precision, checkpoints: dict[str, Checkpoint], clips: dict[str, np.ndarray]
 ) -> None:

@@ -122,6 +122,7 @@ def test_too_many_slots_are_refused(checkpoints: dict[str, Checkpoint]) -> None:
         Engine(checkpoints["demo:tiny.en"], EngineConfig(max_slots=100_000_000))
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("precision", [Precision.BFLOAT16, Precision.FLOAT16])
 def test_half_precisions_write_the_same_words(
     precision: Precision,

@@ -42,9 +42,10 @@ def gang(checkpoints: dict[str, Checkpoint]) -> Iterator[Engine]:
         yield engine
 
 
-@pytest.fixture(scope="module")
-def requests(clips: dict[str, np.ndarray]) -> list[Request]:
-    return mixed(clips, 2, multilingual=False)
+@pytest.fixture(scope="module", params=[1, pytest.param(2, marks=pytest.mark.more)])
+def requests(request: pytest.FixtureRequest, clips: dict[str, np.ndarray]) -> list[Request]:
+    """Of so many clips."""
+    return mixed(clips, request.param, multilingual=False)
 
 
 def test_requests_that_come_at_any_time(

@@ -86,7 +86,7 @@ def test_a_rank_that_dies_ends_the_gang(
             engine.step()
 
 
-@pytest.mark.parametrize("is_busy", [True, False])
+@pytest.mark.parametrize("is_busy", [True, pytest.param(False, marks=pytest.mark.more)])
 def test_a_rank_that_hangs_is_noticed_within_its_limit(
     is_busy: bool, checkpoints: dict[str, Checkpoint], requests: list[Request]
 ) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from engine import Checkpoint, DecodingOptions, Engine, EngineConfig, Request, Result
+from tests.conftest import MODELS
 from tests.support.running import drain, run, run_alone
 
 
@@ -36,24 +37,31 @@ def numbers(result: Result) -> tuple[object, ...]:
     )
 
 
+@pytest.fixture(scope="module", params=[MODELS[0], pytest.param(MODELS[1], marks=pytest.mark.more)])
+def model(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
 @pytest.fixture(scope="module")
-def alone(engines: dict[str, Engine], clips: dict[str, np.ndarray]) -> dict[str, Result]:
+def alone(
+    model: str, engines: dict[str, Engine], clips: dict[str, np.ndarray]
+) -> dict[str, Result]:
     """Each request in an otherwise idle engine."""
-    engine = engines["demo:base"]
-    return {r.request_id: run_alone(engine, r) for r in mixed_requests(clips)}
+    return {r.request_id: run_alone(engines[model], r) for r in mixed_requests(clips)}
 
 
 def test_batched_is_bitwise_equal_to_alone(
-    alone: dict[str, Result], engines: dict[str, Engine], clips: dict[str, np.ndarray]
+    model: str, alone: dict[str, Result], engines: dict[str, Engine], clips: dict[str, np.ndarray]
 ) -> None:
-    batched = run(engines["demo:base"], mixed_requests(clips))
+    batched = run(engines[model], mixed_requests(clips))
     assert {k: numbers(r) for k, r in batched.items()} == {k: numbers(r) for k, r in alone.items()}
 
 
 def test_order_and_time_of_arrival_change_nothing(
-    alone: dict[str, Result], engines: dict[str, Engine], clips: dict[str, np.ndarray]
+    model: str, alone: dict[str, Result], engines: dict[str, Engine], clips: dict[str, np.ndarray]
 ) -> None:
-    engine, rng = engines["demo:base"], random.Random(7)
+    engine, rng = engines[model], random.Random(7)
     requests = mixed_requests(clips)
     rng.shuffle(requests)
     results: dict[str, Result] = {}
@@ -66,9 +74,9 @@ def test_order_and_time_of_arrival_change_nothing(
 
 
 def test_aborted_neighbours_change_nothing(
-    alone: dict[str, Result], engines: dict[str, Engine], clips: dict[str, np.ndarray]
+    model: str, alone: dict[str, Result], engines: dict[str, Engine], clips: dict[str, np.ndarray]
 ) -> None:
-    engine = engines["demo:base"]
+    engine = engines[model]
     requests = mixed_requests(clips)
     for request in requests:
         engine.add_request(request)
@@ -85,28 +93,32 @@ def test_aborted_neighbours_change_nothing(
     "config",
     [
         EngineConfig(max_slots=1),
-        EngineConfig(max_slots=3),
-        EngineConfig(max_slots=12),
+        pytest.param(EngineConfig(max_slots=3), marks=pytest.mark.more),
+        pytest.param(EngineConfig(max_slots=12), marks=pytest.mark.more),
         EngineConfig(max_slots=8, encode_batch=4),
     ],
     ids=lambda config: f"{config.max_slots} slots, {config.encode_limit} encoded",
 )
 def test_number_of_slots_changes_no_bit(
     config: EngineConfig,
+    model: str,
     alone: dict[str, Result],
     checkpoints: dict[str, Checkpoint],
     clips: dict[str, np.ndarray],
 ) -> None:
-    results = run(Engine(checkpoints["demo:base"], config), mixed_requests(clips)[::2])
+    results = run(Engine(checkpoints[model], config), mixed_requests(clips)[::2])
     assert all(numbers(result) == numbers(alone[key]) for key, result in results.items())
 
 
 def test_many_slots_are_invariant_among_themselves(
-    alone: dict[str, Result], checkpoints: dict[str, Checkpoint], clips: dict[str, np.ndarray]
+    model: str,
+    alone: dict[str, Result],
+    checkpoints: dict[str, Checkpoint],
+    clips: dict[str, np.ndarray],
 ) -> None:
     """From 16 rows up the CPU's kernels are others: the last bits may differ from a small batch,
     tokens do not."""
-    engine = Engine(checkpoints["demo:base"], EngineConfig(max_slots=20))
+    engine = Engine(checkpoints[model], EngineConfig(max_slots=20))
     requests = mixed_requests(clips)
     batched = run(engine, requests)
     single = {r.request_id: run_alone(engine, r) for r in requests[::4]}

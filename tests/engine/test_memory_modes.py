@@ -1,8 +1,11 @@
 """Less memory, the same words: what is kept of windows and of tokens, and weights in few bits."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from _pytest.mark import ParameterSet
 
 from benchmarks.scoring import wer
 from engine import (
@@ -24,14 +27,20 @@ from tests.support.running import run, run_alone
 
 TINY = "demo:tiny.en"
 ABSORBED, IN_8_BITS = CrossAttentionMode.ABSORBED, CrossAttentionMode.CACHED_8BIT
+
+
+def _more(**config: Any) -> ParameterSet:
+    return pytest.param(EngineConfig(**config), marks=pytest.mark.more)
+
+
 LOW = [
     EngineConfig(cross_attention=IN_8_BITS, int8_self_attention=True),
-    EngineConfig(cross_attention=ABSORBED),
-    EngineConfig(precision=Precision.BFLOAT16, cross_attention=IN_8_BITS),
+    _more(cross_attention=ABSORBED),
+    _more(precision=Precision.BFLOAT16, cross_attention=IN_8_BITS),
     EngineConfig(precision=Precision.INT8, cross_attention=ABSORBED, int8_self_attention=True),
-    EngineConfig(precision=Precision.INT8_WEIGHT_ONLY),
+    _more(precision=Precision.INT8_WEIGHT_ONLY),
     EngineConfig(precision=Precision.INT4_G32, cross_attention=ABSORBED),
-    EngineConfig(precision=Precision.INT4_G64),
+    _more(precision=Precision.INT4_G64),
 ]
 
 
@@ -48,27 +57,33 @@ def absorbed(request: pytest.FixtureRequest, checkpoints: dict[str, Checkpoint])
     return Engine(checkpoints[request.param], EngineConfig(cross_attention=ABSORBED))
 
 
+@pytest.mark.parametrize("n_clips", [1, pytest.param(4, marks=pytest.mark.more)])
 def test_absorbed_gives_the_tokens_of_cached(
-    absorbed: Engine, engines: dict[str, Engine], clips: dict[str, np.ndarray]
+    n_clips: int, absorbed: Engine, engines: dict[str, Engine], clips: dict[str, np.ndarray]
 ) -> None:
     """Of which the oracle's are known to be the same."""
     multilingual = absorbed.tokenizer.multilingual
-    requests = mixed(clips, 1 if multilingual else 4, multilingual)
+    requests = mixed(clips, 1 if multilingual else n_clips, multilingual)
     check_equal(run(absorbed, requests), run(engines[absorbed.model_name], requests))
 
 
+@pytest.mark.parametrize("n_clips", [1, pytest.param(3, marks=pytest.mark.more)])
 def test_absorbed_logits_are_within_a_thousandth(
-    absorbed: Engine, oracles: dict[str, Oracle], clips: dict[str, np.ndarray]
+    n_clips: int, absorbed: Engine, oracles: dict[str, Oracle], clips: dict[str, np.ndarray]
 ) -> None:
-    for pcm in list(clips.values())[:3]:
+    for pcm in list(clips.values())[:n_clips]:
         assert logit_error(absorbed, oracles[absorbed.model_name], pcm) < 1e-3
 
 
+@pytest.mark.parametrize("n_clips", [1, pytest.param(2, marks=pytest.mark.more)])
 def test_absorbed_over_two_ranks(
-    engines: dict[str, Engine], checkpoints: dict[str, Checkpoint], clips: dict[str, np.ndarray]
+    n_clips: int,
+    engines: dict[str, Engine],
+    checkpoints: dict[str, Checkpoint],
+    clips: dict[str, np.ndarray],
 ) -> None:
     """Each has the whole state and its own heads."""
-    requests = mixed(clips, 2, multilingual=False)
+    requests = mixed(clips, n_clips, multilingual=False)
     config = EngineConfig(max_slots=5, cross_attention=ABSORBED)
     with gang_of(checkpoints[TINY], 2, [8], config) as gang:
         check_equal(run(gang, requests), run(engines[TINY], requests))

@@ -62,9 +62,9 @@ def test_layers_are_made_one_after_another() -> None:
 @pytest.mark.parametrize(
     ("precision", "offload"),
     [
-        (Precision.FLOAT32, Offload.ENCODER),
+        pytest.param(Precision.FLOAT32, Offload.ENCODER, marks=pytest.mark.more),
         (Precision.INT8, Offload.ALL),
-        (Precision.INT4_G32, Offload.ALL),
+        pytest.param(Precision.INT4_G32, Offload.ALL, marks=pytest.mark.more),
     ],
 )
 def test_the_same_tokens_from_less_memory(

@@ -38,11 +38,23 @@ def cases(model: str) -> dict[str, DecodingOptions]:
     return {name: OPTIONS[name] for name in ("timestamps", "prompt")} | MULTILINGUAL
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    ("model", "n_clips"),
+    [
+        ("demo:tiny.en", 2),
+        ("demo:base", 1),
+        pytest.param("demo:tiny.en", None, marks=pytest.mark.more),
+        pytest.param("demo:base", 3, marks=pytest.mark.more),
+    ],
+)
 def test_tokens_equal_the_oracles(
-    model: str, engines: dict[str, Engine], oracles: dict[str, Oracle], clips: dict[str, np.ndarray]
+    model: str,
+    n_clips: int | None,
+    engines: dict[str, Engine],
+    oracles: dict[str, Oracle],
+    clips: dict[str, np.ndarray],
 ) -> None:
-    chosen = list(clips.items())[: None if model.endswith(".en") else 3]
+    chosen = list(clips.items())[:n_clips]
     requests = {
         f"{name} / {label}": Request(f"{name} / {label}", pcm, options, group=name)
         for name, pcm in chosen
@@ -62,15 +74,20 @@ def test_tokens_equal_the_oracles(
     comparison.check()
 
 
+@pytest.mark.parametrize("n_clips", [1, pytest.param(None, marks=pytest.mark.more)])
 @pytest.mark.parametrize("model", MODELS)
 def test_teacher_forced_logits_are_within_a_thousandth(
-    model: str, engines: dict[str, Engine], oracles: dict[str, Oracle], clips: dict[str, np.ndarray]
+    model: str,
+    n_clips: int | None,
+    engines: dict[str, Engine],
+    oracles: dict[str, Oracle],
+    clips: dict[str, np.ndarray],
 ) -> None:
-    for pcm in clips.values():
+    for pcm in list(clips.values())[:n_clips]:
         assert logit_error(engines[model], oracles[model], pcm) < 1e-3
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", [MODELS[0], pytest.param(MODELS[1], marks=pytest.mark.more)])
 def test_the_words_are_right(
     model: str,
     engines: dict[str, Engine],
