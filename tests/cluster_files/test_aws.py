@@ -40,6 +40,7 @@ def _resolve(config: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.more
 def test_the_cluster_comes_up_type_by_type(resolved: dict[str, Any], home: Path) -> None:
     ec2 = boto3.client("ec2", REGION)
     provider = _get_node_provider(resolved["provider"], resolved["cluster_name"], use_cache=False)

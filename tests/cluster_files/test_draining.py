@@ -21,6 +21,7 @@ _LOGGED_S = 30.0
 # The cluster is to outlive whoever starts it, of which Python warns.
 @pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.more
 def test_a_notice_drains_the_node_until_its_deadline() -> None:
     # Not pytest's folder: paths of Ray's sockets would be too long there.
     with tempfile.TemporaryDirectory(prefix="mm-") as folder, served() as (server, host):

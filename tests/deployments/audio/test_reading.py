@@ -96,8 +96,17 @@ def temp_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_collections() -> Iterator[None]:
+    """Of what tests make alone: torch's modules would take longer than most of these tests."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
-def nothing_leaks() -> Iterator[None]:
+def nothing_leaks(quick_collections: None) -> Iterator[None]:
     gc.collect()  # what an earlier test left is not this one's
     before, open_before = children(), len(os.listdir("/proc/self/fd"))
     yield
