@@ -18,7 +18,7 @@ KEY = "sk-test-0123456789"
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """Three tiers: tiny.en twice, a gang of four ranks, and base."""
+    """Two tiers: tiny.en twice, and base."""
     cluster = Cluster(
         {
             "tiers": [
@@ -27,14 +27,6 @@ def cluster() -> Iterator[Cluster]:
                     "model": "demo:tiny.en",
                     "min_replicas": 2,
                     "max_replicas": 2,
-                },
-                {
-                    "name": "split",
-                    "model": "demo:tiny.en",
-                    "precision": "float32",
-                    "tensor_parallel": 2,
-                    "pipeline_parallel": 2,
-                    "batch_size": 6,
                 },
                 {"name": "base", "model": "demo:base"},
             ],
