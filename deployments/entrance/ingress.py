@@ -153,7 +153,8 @@ class Ingress:
         request_id: str = "",
         ticket: Ticket | None = None,
     ) -> AsyncGenerator[list[TranscriptSegment] | Done, None]:
-        """What `transcribe` and `stream` are made of: segments as they become final, then `Done`.
+        """What `transcribe` and `stream` are made of: segments as they become final, then `Done`;
+        an empty list first, when the audio is found to be some (`RemoteRun.segments`).
 
         Args:
             partial: transcribe what there is of broken audio before raising; else raise at once.
