@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from deployments.entrance.admission import Ticket
 from deployments.entrance.ingress import Done, Ingress
 from deployments.entrance.limits import IngressLimits
+from deployments.entrance.readiness import is_ready
 from deployments.entrance.tasks import RoutingOptions
 from deployments.options import AUTO
 from engine.request import Task
@@ -197,9 +198,9 @@ def build_api(ingress: HttpIngress) -> FastAPI:
     async def ready(request: Request) -> Response:
         """Whether some tier decodes a real chunk; which ones do."""
         tiers = await ingress.ready()
-        is_ready = any(tiers.values()) or not tiers
-        body = {"status": "ready" if is_ready else "not ready", "tiers": tiers}
-        return JSONResponse(body, 200 if is_ready else 503)
+        ready = is_ready(tiers)
+        body = {"status": "ready" if ready else "not ready", "tiers": tiers}
+        return JSONResponse(body, 200 if ready else 503)
 
     return api
 
