@@ -1,6 +1,10 @@
 """What a caller may ask of a transcription, over HTTP or a handle."""
 
-from dataclasses import dataclass, field
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
 
 from deployments.errors import OptionError
 from deployments.fleet import Priority, Quality
@@ -9,6 +13,10 @@ from engine.request import Task
 AUTO = "auto"
 """The model of who leaves the choice to the cluster."""
 MAX_CONTEXT_CHUNKS = 64
+
+_WORKER_ID = re.compile("[0-9a-f]{56}")
+_STRICT = {"extra": "forbid"}
+"""For pydantic, where options come as a mapping."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +29,8 @@ class VadOptions:
         min_silence_s: a region ends where speech pauses this long.
         min_speech_s: shorter regions are taken for clicks.
     """
+
+    __pydantic_config__: ClassVar[Mapping[str, str]] = _STRICT
 
     threshold: float = 0.5
     min_silence_s: float = 0.16
@@ -47,6 +57,8 @@ class ChunkingOptions:
         max_silence_s: after this much silence a chunk goes out as it is, so that text does not wait
             and silence is not kept.
     """
+
+    __pydantic_config__: ClassVar[Mapping[str, str]] = _STRICT
 
     max_chunk_s: float = 29.5
     pad_before_s: float = 0.2
@@ -87,10 +99,15 @@ class TranscribeOptions:
         quality: how accurate, where the model is `auto`; None: the cluster's default.
         priority: who goes first; within one, requests share fairly.
         deadline_s: seconds that it may take; None: the cluster's limit.
+        caller: Ray worker ID of the process that waits; when that is gone, the work is stopped.
+            Where options are pickled in a process of a Ray cluster, it is that one, whatever was
+            given.
 
     Raises:
         OptionError: a value that cannot be.
     """
+
+    __pydantic_config__: ClassVar[Mapping[str, str]] = _STRICT
 
     model: str = "whisper-1"
     task: Task = "transcribe"
@@ -105,6 +122,11 @@ class TranscribeOptions:
     quality: Quality | None = None
     priority: Priority = Priority.INTERACTIVE
     deadline_s: float | None = None
+    caller: str | None = field(default=None, compare=False, repr=False)
+
+    def __reduce__(self) -> tuple[Callable[..., "TranscribeOptions"], tuple[dict[str, Any]]]:
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return _unpickled, (values | {"caller": _this_process()},)
 
     def __post_init__(self) -> None:
         if self.task not in ("transcribe", "translate"):
@@ -122,3 +144,19 @@ class TranscribeOptions:
             raise OptionError("give either language or languages", "languages")
         if self.deadline_s is not None and not self.deadline_s > 0:
             raise OptionError(f"deadline_s must be positive, got {self.deadline_s}", "deadline_s")
+        if self.caller is not None and not _WORKER_ID.fullmatch(self.caller):
+            raise OptionError(f"caller must be a Ray worker ID, got {self.caller!r}", "caller")
+
+
+def _unpickled(values: dict[str, Any]) -> TranscribeOptions:
+    return TranscribeOptions(**values)
+
+
+def _this_process() -> str | None:
+    """This process' Ray worker ID; None outside of a Ray cluster, where Ray is not even imported
+    for it."""
+    ray = sys.modules.get("ray")
+    if ray is None or not ray._private.worker.global_worker.connected:
+        return None
+    worker_id: str = ray._private.worker.global_worker.core_worker.get_worker_id().hex()
+    return worker_id

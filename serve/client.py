@@ -122,6 +122,7 @@ class HandleClient(_Closing):
         options: TranscribeOptions | None = None,
         sample_rate: int = SAMPLE_RATE,
     ) -> Transcript:
+        options = options or TranscribeOptions()  # they say who calls
         response: Any = self._handle.transcribe.remote(_content(audio), options, sample_rate)
         try:
             return cast(Transcript, response.result())
@@ -136,6 +137,7 @@ class HandleClient(_Closing):
         sample_rate: int = SAMPLE_RATE,
     ) -> Iterator[TranscriptSegment]:
         handle = self._handle.options(stream=True)
+        options = options or TranscribeOptions()
         segments: Any = handle.stream.remote(_content(audio), options, sample_rate)
         try:
             yield from segments

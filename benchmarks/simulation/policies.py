@@ -7,7 +7,13 @@ from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 from deployments.fleet import Priority, Quality, TierState
-from deployments.routing.autoscaling import Demand, ScalingOptions, TierMemory, decide
+from deployments.routing.arrivals import Arrivals
+from deployments.routing.autoscaling import (
+    Demand,
+    ScalingOptions,
+    TierMemory,
+    decide,
+)
 from deployments.routing.router import Ask, candidates, route
 
 CHUNK_S = 20.0
@@ -42,12 +48,12 @@ class Policy(Protocol):
         """The one that `choose` gives whenever it has a replica and nothing waits for it."""
 
     def targets(
-        self, tiers: Sequence[TierState], rates: Mapping[Kind, float], now: float
+        self, tiers: Sequence[TierState], arrivals: Mapping[Kind, Arrivals], now: float
     ) -> Mapping[str, int]:
         """Replicas of each tier.
 
         Args:
-            rates: audio that arrives, seconds a second, without that of batch priority.
+            arrivals: audio that arrives, without that of batch priority.
         """
 
 
@@ -86,17 +92,20 @@ class Murmur:
         return candidates(self._ask(kind), self._seen(tiers))[0].facts.name
 
     def targets(
-        self, tiers: Sequence[TierState], rates: Mapping[Kind, float], now: float
+        self, tiers: Sequence[TierState], arrivals: Mapping[Kind, Arrivals], now: float
     ) -> Mapping[str, int]:
         seen = self._seen(tiers)
         demands = [
-            Demand(tuple(t.facts.name for t in candidates(self._ask(kind), seen)), rate)
-            for kind, rate in rates.items()
+            Demand(self._able(kind, seen), came.rate, came.idle_s)
+            for kind, came in arrivals.items()
         ]
         plan = decide(seen, demands, self._memory, now, self._options, self.chunk_s)
         self._memory = plan.memory
         self.denied = frozenset(name for name, d in plan.decisions.items() if d.denied)
         return {name: decision.replicas for name, decision in plan.decisions.items()}
+
+    def _able(self, kind: Kind, tiers: Sequence[TierState]) -> tuple[str, ...]:
+        return tuple(t.facts.name for t in candidates(self._ask(kind), tiers))
 
     def _ask(self, kind: Kind) -> Ask:
         is_batch = kind.priority is Priority.BATCH
@@ -154,7 +163,7 @@ class RayDefault:
         return self._tier
 
     def targets(
-        self, tiers: Sequence[TierState], rates: Mapping[Kind, float], now: float
+        self, tiers: Sequence[TierState], arrivals: Mapping[Kind, Arrivals], now: float
     ) -> Mapping[str, int]:
         tier = next(t for t in tiers if t.facts.name == self._tier)
         self._seen.append((now, (tier.queued_s + tier.batch_s) / CHUNK_S))

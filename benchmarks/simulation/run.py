@@ -10,7 +10,7 @@ from benchmarks.simulation.cluster import Finished, SimChunk, SimCluster, SimTie
 from benchmarks.simulation.policies import CHUNK_S, Kind, Policy
 from benchmarks.simulation.traces import Arrival
 from deployments.fleet import Priority, TierState
-from deployments.routing.autoscaling import ArrivalRates
+from deployments.routing.arrivals import ArrivalRates, Arrivals
 
 TICK_S = 1.0
 """Between reports, and between decisions: what is decided on is the last tick's."""
@@ -85,7 +85,7 @@ class Run:
         self._doubts: list[float] = []
         self._arrivals: ArrivalRates[Kind] = ArrivalRates()
         self._firsts: dict[Kind, TierNow] = {}
-        self._reported: tuple[list[TierState], dict[Kind, float]] = ([], {})
+        self._reported: tuple[list[TierState], dict[Kind, Arrivals]] = ([], {})
         self._errors = 0.0
         self._kept_s = 0.0
         self._n_chunks = 0
@@ -176,9 +176,9 @@ class Run:
             self.cluster.reset()
             self._errors = self._kept_s = 0.0
             self._n_chunks = self._n_escalated = 0
-        states, rates = self._reported
+        states, arrivals = self._reported
         self._reported = self._states(), self._arrivals.at(now)
-        targets = self.policy.targets(states, rates, now) if states else {}
+        targets = self.policy.targets(states, arrivals, now) if states else {}
         for name, target in targets.items():
             if target != self.cluster.tiers[name].target:
                 self.changes.append((now, name, target))

@@ -6,7 +6,6 @@ decodes and cuts the audio, sends the chunks to the replicas of a tier and puts 
 
 import asyncio
 import logging
-import os
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -14,23 +13,20 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from deployments.audio.reading import Samples, Source
+from deployments.audio.reading import Source
 from deployments.entrance.accounting import Accounts, RequestRecord, outcome_of
 from deployments.entrance.admission import Admission, Ticket
+from deployments.entrance.callers import Callers, RunEnd, gone_workers
+from deployments.entrance.calls import Audio, Options, answers_to, read_options, read_source
 from deployments.entrance.limits import IngressLimits
 from deployments.entrance.readiness import Readiness
 from deployments.entrance.remote import RemoteRun, Work
 from deployments.entrance.tasks import RoutingOptions, Tasks
-from deployments.errors import (
-    DeadlineError,
-    NotAudioError,
-    UnknownModelError,
-)
+from deployments.errors import NotAudioError, OptionError, UnknownModelError
 from deployments.messages import Chunk, Transcript, TranscriptSegment
 from deployments.options import AUTO, TranscribeOptions
 from deployments.replicas.tier_client import STALLED_AFTER_S, Decoded, TierClient
@@ -96,6 +92,7 @@ class Ingress:
         self._readiness = Readiness(awake)
         self._tasks = Tasks(self.tiers, routing, self.dispatcher)
         self._accounts = Accounts({facts.name: facts for facts in routing.facts})
+        self._callers = Callers(gone_workers)
 
     async def check_health(self) -> None:
         """Called by Serve, the first time when this process has begun."""
@@ -104,42 +101,49 @@ class Ingress:
 
     async def transcribe(
         self,
-        audio: Source | np.ndarray[Any, Any],
-        options: TranscribeOptions | None = None,
+        audio: Audio,
+        options: Options = None,
         sample_rate: int = SAMPLE_RATE,
-    ) -> Transcript:
+    ) -> Transcript | dict[str, Any]:
         """Transcribe a file.
 
         Args:
             audio: the bytes of any audio or video file, a path on the ingress's machine, or samples
                 (int16 or float, shape (n,) or (n, n_channels)). An ObjectRef of any of these may be
                 passed instead.
+            options: or a mapping of their names to values, those of enumerations as strings; then
+                transcript and errors are of Python's own types (`calls`).
             sample_rate: of samples, in Hz.
 
         Raises:
             DeploymentError: one of its kinds.
         """
-        source = _source(audio, sample_rate)
-        async with aclosing(self.run(source, options or TranscribeOptions())) as events:
-            async for event in events:
-                if isinstance(event, Done):
-                    return event.transcript
+        answers = answers_to(options)
+        with answers.errors():
+            events = self._run_call(audio, options, sample_rate)
+            async with aclosing(events):
+                async for event in events:
+                    if isinstance(event, Done):
+                        transcript: Transcript | dict[str, Any] = answers.of(event.transcript)
+                        return transcript
         raise AssertionError("a run ends with Done or raises")
 
     async def stream(
         self,
-        audio: Source | np.ndarray[Any, Any],
-        options: TranscribeOptions | None = None,
+        audio: Audio,
+        options: Options = None,
         sample_rate: int = SAMPLE_RATE,
-    ) -> AsyncGenerator[TranscriptSegment, None]:
+    ) -> AsyncGenerator[TranscriptSegment | dict[str, Any], None]:
         """As `transcribe`, but yields segments as they become final, in file order. A fault in the
         middle of the audio is raised behind the segments before it."""
-        source = _source(audio, sample_rate)
-        async with aclosing(self.run(source, options or TranscribeOptions(), True)) as events:
-            async for event in events:
-                if not isinstance(event, Done):
-                    for segment in event:
-                        yield segment
+        answers = answers_to(options)
+        with answers.errors():
+            events = self._run_call(audio, options, sample_rate, True)
+            async with aclosing(events):
+                async for event in events:
+                    if not isinstance(event, Done):
+                        for segment in event:
+                            yield answers.of(segment)
 
     async def run(
         self,
@@ -149,7 +153,8 @@ class Ingress:
         request_id: str = "",
         ticket: Ticket | None = None,
     ) -> AsyncGenerator[list[TranscriptSegment] | Done, None]:
-        """What `transcribe` and `stream` are made of: segments as they become final, then `Done`.
+        """What `transcribe` and `stream` are made of: segments as they become final, then `Done`;
+        an empty list first, when the audio is found to be some (`RemoteRun.segments`).
 
         Args:
             partial: transcribe what there is of broken audio before raising; else raise at once.
@@ -195,6 +200,16 @@ class Ingress:
         record.outcome = outcome
         self._account(record)
 
+    def _run_call(
+        self, audio: Audio, options: Options, sample_rate: int, partial: bool = False
+    ) -> AsyncGenerator[list[TranscriptSegment] | Done, None]:
+        """The run of a call over a handle, which has not begun."""
+        try:
+            return self.run(read_source(audio, sample_rate), read_options(options), partial)
+        except (NotAudioError, OptionError) as error:
+            self.account_refusal(outcome_of(error), uuid.uuid4().hex)
+            raise
+
     async def _run(
         self,
         name: str,
@@ -205,27 +220,27 @@ class Ingress:
         ticket: Ticket,
     ) -> AsyncGenerator[list[TranscriptSegment] | Done, None]:
         deadline_s = min(options.deadline_s or self.limits.deadline_s, self.limits.deadline_s)
-        ends = asyncio.get_running_loop().time() + deadline_s
+        end = RunEnd(deadline_s)
         try:
-            async with asyncio.timeout_at(ends):
-                task = await self._tasks.make(name, options)
-            # Not the caller's request id: two callers may use the same one.
-            record.run = uuid.uuid4().hex
-            transcription = Transcription(record.run, task.wanted, task.detect)
-            record.escalations = transcription.escalations
-            run = self._remote_run(task.ask, transcription, ticket, partial)
-            record.work = run.work
-            segments = run.segments(source, self.limits.audio, _declare(ticket), self._threads)
-            async with aclosing(segments):
-                while True:
-                    # Around each step, for a consumer's own time is not to be cancelled.
-                    async with asyncio.timeout_at(ends):
-                        ready = await anext(segments, None)
-                    if ready is None:
-                        break
-                    yield ready
+            with self._callers.watch(options.caller, end):
+                async with end.step():
+                    task = await self._tasks.make(name, options)
+                # Not the caller's request id: two callers may use the same one.
+                record.run = uuid.uuid4().hex
+                transcription = Transcription(record.run, task.wanted, task.detect)
+                record.escalations = transcription.escalations
+                run = self._remote_run(task.ask, transcription, ticket, partial)
+                record.work = run.work
+                segments = run.segments(source, self.limits.audio, _declare(ticket), self._threads)
+                async with aclosing(segments):
+                    while True:
+                        async with end.step():
+                            ready = await anext(segments, None)
+                        if ready is None:
+                            break
+                        yield ready
         except TimeoutError as error:
-            raise DeadlineError(deadline_s) from error
+            raise end.error() from error
         yield Done(transcription.transcript(), run.work, self._accounts.usd(run.work))
 
     def _remote_run(
@@ -260,16 +275,6 @@ class Ingress:
             else:
                 self.dispatcher.hear(snapshot, report)
             await asyncio.sleep(TICK_S)
-
-
-def _source(audio: Source | np.ndarray[Any, Any], sample_rate: int) -> Source:
-    if isinstance(audio, np.ndarray):
-        return Samples(audio, sample_rate)
-    if isinstance(audio, bytearray | memoryview):
-        return bytes(audio)
-    if isinstance(audio, bytes | str | os.PathLike | Samples):
-        return audio
-    raise NotAudioError(f"audio must be bytes, a path or an array, not {type(audio).__name__}")
 
 
 def _declare(ticket: Ticket) -> Any:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -20,6 +20,11 @@ _FRESH_S = 15.0
 _PROBE_WAIT_S = 0.8
 """Kubernetes waits for a second."""
 _PROBE_PRIORITY = -1_000
+
+
+def is_ready(states: Mapping[str, bool]) -> bool:
+    """Whether some tier decodes, of those that always have replicas, if any does."""
+    return any(states.values()) or not states
 
 
 class Readiness:

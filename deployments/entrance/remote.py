@@ -177,8 +177,9 @@ class RemoteRun:
         on_open: Callable[[float | None], None],
         threads: Executor,
     ) -> AsyncGenerator[list[TranscriptSegment], None]:
-        """Transcribe; yields segments as they become final, in file order. Closing it stops all
-        that runs.
+        """Transcribe; yields segments as they become final, in file order. Before that an empty
+        list, when the beginning of the audio was read and there is more to wait for: what is wrong
+        with it from the beginning was raised. Closing it stops all that runs.
 
         Raises:
             AudioError: the audio cannot be used, or not to its end.
@@ -187,6 +188,7 @@ class RemoteRun:
         """
         reader = _Reader(source, limits, on_open, self.transcription, self.work, threads)
         reading: asyncio.Future[_Cut] | None = reader.read()
+        begun = False
         try:
             while reading is not None or self._in_flight:
                 wanted: list[asyncio.Future[Any]] = [*self._in_flight]
@@ -203,7 +205,9 @@ class RemoteRun:
                     reading = reader.read()
                 self._send()
                 self._on_progress(self._read_s, self.transcription.unfinished_s)
-                if ready:
+                is_under_way = reading is not None or bool(self._in_flight)
+                if ready or (is_under_way and not begun):
+                    begun = True
                     yield ready
             if self._error is not None:
                 raise self._error

@@ -7,17 +7,11 @@ give are still asked for, but their work is planned for elsewhere.
 """
 
 import math
-from collections import deque
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Generic, TypeVar
 
 from deployments.fleet import MEAN_CHUNK_S, TierState
 
-_Kind = TypeVar("_Kind", bound=Hashable)
-
-RATE_WINDOW_S = 30.0
-_SHORTEST_S = 10.0
 _EPSILON = 1e-9
 _GRACE_S = 10.0
 """No replica comes sooner: what Serve and the board need to hear of each other."""
@@ -36,7 +30,7 @@ class ScalingOptions:
         down_margin: share of what is planned with that the others have to have left, before a
             replica goes: of a load of about a whole number of replicas, one would come and go.
         down_delay_s: a replica that was not needed for so long goes.
-        zero_delay_s: the same, of a tier's last one.
+        zero_delay_s: a tier that had no work for so long goes to none.
         patience: replicas that were asked for all through so many of their cold starts, and did
             not come, cannot be had now.
     """
@@ -57,41 +51,12 @@ class Demand:
     Attributes:
         tiers: those that can do it.
         rate: seconds of audio a second, without that of batch priority.
+        idle_s: since any of it came. A rate is a mean, and is there for some time after that.
     """
 
     tiers: tuple[str, ...]
     rate: float
-
-
-class ArrivalRates(Generic[_Kind]):
-    """Seconds of audio a second that arrive, by kind, over the last half minute. What is older is
-    forgotten at once: of a mean that fades, a trace would keep a replica for minutes."""
-
-    def __init__(self) -> None:
-        self._window: deque[tuple[float, dict[_Kind, float]]] = deque()
-        self._arrived_s: dict[_Kind, float] = {}
-        self._began: float | None = None
-
-    def add(self, kind: _Kind, audio_s: float) -> None:
-        self._arrived_s[kind] = self._arrived_s.get(kind, 0.0) + audio_s
-
-    def at(self, now: float) -> dict[_Kind, float]:
-        """The rates; what was added since the last call came just now. To be called every second
-        or so."""
-        if self._began is None:
-            self._began = now - 1.0
-        self._window.append((now, self._arrived_s))
-        self._arrived_s = {}
-        while self._window[0][0] <= now - RATE_WINDOW_S:
-            self._window.popleft()
-        # In the first half minute, of the time that there was. Of the first seconds alone one file
-        # would be a flood.
-        took_s = min(RATE_WINDOW_S, max(now - self._began, _SHORTEST_S))
-        totals: dict[_Kind, float] = {}
-        for _, arrived in self._window:
-            for kind, audio_s in arrived.items():
-                totals[kind] = totals.get(kind, 0.0) + audio_s
-        return {kind: total / took_s for kind, total in totals.items()}
+    idle_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +69,17 @@ class TierMemory:
             was is needed with the margin.
         targets: each more than the one before: the least that was asked for.
         ready: each less than the one before: the most that was there.
+        worked: when it last had work; None: it never had.
     """
 
     needs: tuple[tuple[float, int], ...] = ()
     targets: tuple[tuple[float, int], ...] = ()
     ready: tuple[tuple[float, int], ...] = ()
+    worked: float | None = None
+
+    def was_idle(self, now: float, delay_s: float) -> bool:
+        """Whether it had no work for so long, and has none now."""
+        return self.worked is None or (now > self.worked and now - self.worked >= delay_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +123,7 @@ def decide(
     backlogs = {t.facts.name: _backlog(t, options, chunk_s) for t in tiers}
     asked, loads = _needs(tiers, demands, limits, backlogs, options)
     needs, had = asked, limits
+    wished = loads
     if denied:  # others do what those would do that do not come
         there = {t.facts.name: min(t.ready, limits[t.facts.name]) for t in tiers}
         had = limits | {name: there[name] for name in denied}
@@ -164,11 +136,13 @@ def decide(
         name = tier.facts.name
         # A margin keeps what there is; it starts nothing.
         keep = min(keeps[name], known[name].targets[-1][1])
-        held = _held(known[name], max(needs[name], keep), now, options)
+        idle_s = min(loads.idle_s[name], wished.idle_s[name])
+        seen = _worked(known[name], tier, now, idle_s)
+        held = _held(seen, max(needs[name], keep), now, options)
         wanted = max(_wanted(held, now, options), tier.facts.min_replicas)
         target = min(wanted, limits[name])
         remembered[name] = replace(held, targets=_least(held.targets, now, target))
-        reason = _reason(tier, loads[name], needs[name], target, chunk_s)
+        reason = _reason(tier, loads.rate[name], needs[name], target, chunk_s)
         if name in denied:
             reason += f"; {tier.ready} {tier.facts.accelerator} to be had"
         decisions[name] = Decision(target, reason, name in denied)
@@ -183,7 +157,7 @@ def _seen(
     if memory is None:
         # What is there was needed: a board that was lost takes nobody's replicas away.
         there = ((now, tier.ready),)
-        return TierMemory(needs=there, targets=there, ready=there)
+        return TierMemory(there, there, there, worked=now if tier.ready else None)
     since = now - options.patience * max(tier.facts.cold_start_s, _GRACE_S)
     last = memory.targets[-1]
     return replace(
@@ -220,19 +194,30 @@ def _backlog(tier: TierState, options: ScalingOptions, chunk_s: float) -> float:
     return (urgent_s / drain_s + tier.batch_s / batch_s) / tier.rtfx
 
 
+@dataclass(frozen=True, slots=True)
+class _Loads:
+    """What demands come to, by tier: seconds of audio a second, and seconds since any of it came;
+    and the rate that finds no room."""
+
+    rate: dict[str, float]
+    idle_s: dict[str, float]
+    homeless: float
+
+
 def _needs(
     tiers: Sequence[TierState],
     demands: Sequence[Demand],
     limits: Mapping[str, int],
     backlogs: Mapping[str, float],
     options: ScalingOptions,
-) -> tuple[dict[str, int], dict[str, float]]:
-    """Replicas, and seconds of audio a second, of each tier: the cheapest by the second of work,
-    and then without those replicas whose work others have room for."""
+) -> tuple[dict[str, int], _Loads]:
+    """Replicas and load of each tier: the cheapest by the second of work, and then without those
+    replicas whose work others have room for."""
     by_name = {t.facts.name: t for t in tiers}
     caps = dict(limits)
-    loads, homeless = _assign(by_name, demands, caps, options)
-    counts = _counts(by_name, loads, backlogs, limits, options)
+    loads = _assign(by_name, demands, caps, options)
+    homeless = loads.homeless
+    counts = _counts(by_name, loads.rate, backlogs, limits, options)
     for _ in range(_MAX_ROUNDS):
         before = counts
         for tier in sorted(tiers, key=lambda t: (-t.facts.usd_per_hour, t.facts.name)):
@@ -240,9 +225,9 @@ def _needs(
             if counts[name] <= max(tier.facts.min_replicas, math.ceil(backlogs[name] - _EPSILON)):
                 continue
             fewer = caps | {name: counts[name] - 1}
-            tried, left = _assign(by_name, demands, fewer, options)
-            tried_counts = _counts(by_name, tried, backlogs, limits, options)
-            serves = left <= homeless + _EPSILON and tried_counts[name] <= fewer[name]
+            tried = _assign(by_name, demands, fewer, options)
+            tried_counts = _counts(by_name, tried.rate, backlogs, limits, options)
+            serves = tried.homeless <= homeless + _EPSILON and tried_counts[name] <= fewer[name]
             if serves and _cost(by_name, tried_counts) < _cost(by_name, counts) - _EPSILON:
                 caps, loads, counts = fewer, tried, tried_counts
         if counts == before:
@@ -255,11 +240,17 @@ def _assign(
     demands: Sequence[Demand],
     caps: Mapping[str, int],
     options: ScalingOptions,
-) -> tuple[dict[str, float], float]:
-    """Seconds of audio a second of each tier, and those that find no room. Demands with the fewest
-    tiers to choose from choose first; what finds no room goes to the cheapest, whose queue then
-    tells of it."""
+) -> _Loads:
+    """Demands with the fewest tiers to choose from choose first; what finds no room goes to the
+    cheapest, whose queue then tells of it."""
     loads, homeless = dict.fromkeys(tiers, 0.0), 0.0
+    idle_s = dict.fromkeys(tiers, math.inf)
+
+    def give(name: str, demand: Demand, rate: float) -> None:
+        loads[name] += rate
+        if rate > 0:
+            idle_s[name] = min(idle_s[name], demand.idle_s)
+
     for demand in sorted(demands, key=lambda d: (len(d.tiers), -d.rate, d.tiers)):
         able = [tiers[name] for name in demand.tiers if name in tiers]
         able.sort(key=lambda t: (t.usd_per_audio_s, -t.facts.quality, t.facts.name))
@@ -268,12 +259,12 @@ def _assign(
             name = tier.facts.name
             room = caps[name] * tier.rtfx * options.utilization - loads[name]
             taken = min(left, max(0.0, room))
-            loads[name] += taken
+            give(name, demand, taken)
             left -= taken
         if able and left > 0:
-            loads[able[0].facts.name] += left
+            give(able[0].facts.name, demand, left)
             homeless += left
-    return loads, homeless
+    return _Loads(loads, idle_s, homeless)
 
 
 def _counts(
@@ -295,17 +286,24 @@ def _cost(tiers: Mapping[str, TierState], counts: Mapping[str, int]) -> float:
     return sum(tiers[name].facts.usd_per_hour * n for name, n in counts.items())
 
 
+def _worked(memory: TierMemory, tier: TierState, now: float, idle_s: float) -> TierMemory:
+    """With when it last had work: now, if it has any, else when what it does last came. Not when it
+    was last needed, for a mean rate asks for a replica half a minute longer."""
+    if tier.queued_s + tier.batch_s > 0:
+        return replace(memory, worked=now)
+    times = [at for at in (memory.worked, now - idle_s) if at is not None and math.isfinite(at)]
+    return replace(memory, worked=max(times, default=None))
+
+
 def _held(memory: TierMemory, need: int, now: float, options: ScalingOptions) -> TierMemory:
-    horizon = now - max(options.down_delay_s, options.zero_delay_s)
-    young = [(at, n) for at, n in memory.needs if at > horizon]
+    young = [(at, n) for at, n in memory.needs if at > now - options.down_delay_s]
     return replace(memory, needs=_most(young, now, need))
 
 
 def _wanted(memory: TierMemory, now: float, options: ScalingOptions) -> int:
-    """The most that was needed lately; and one, if any was needed not long ago."""
-    recent = [n for at, n in memory.needs if now - at < options.down_delay_s]
-    any_at_all = any(n > 0 and now - at < options.zero_delay_s for at, n in memory.needs)
-    return max(memory.needs[-1][1], int(any_at_all), *recent)
+    """The most that was needed lately; of the last one, whether there was work not long ago."""
+    wanted = max(n for _, n in memory.needs)
+    return wanted if wanted > 1 else int(not memory.was_idle(now, options.zero_delay_s))
 
 
 def _reason(tier: TierState, load: float, need: int, target: int, chunk_s: float) -> str:

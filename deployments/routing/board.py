@@ -17,8 +17,8 @@ from typing import Any, Generic, TypeVar
 
 from deployments.fleet import MEAN_CHUNK_S, TierFacts, TierState
 from deployments.reports import IngressReport, ReplicaReport, Snapshot
+from deployments.routing.arrivals import ArrivalRates
 from deployments.routing.autoscaling import (
-    ArrivalRates,
     Demand,
     Plan,
     ScalingOptions,
@@ -108,7 +108,8 @@ class FleetState:
 
     def demands(self, now: float) -> list[Demand]:
         """What arrives; to be asked for once a tick."""
-        return [Demand(tiers, rate) for tiers, rate in sorted(self._arrivals.at(now).items())]
+        arrivals = sorted(self._arrivals.at(now).items())
+        return [Demand(tiers, came.rate, came.idle_s) for tiers, came in arrivals]
 
     def _state(self, name: str, ingresses: Sequence[IngressReport], now: float) -> TierState:
         replicas = self.replicas(name, now)

@@ -97,7 +97,9 @@ def _up(path: str | None, address: str | None, timeout_s: float, import_path: st
     with connected(address):
         _check_room(settings)
         _deploy(settings, import_path)
-        _wait_until_running(timeout_s)
+        deadline = time.monotonic() + timeout_s
+        _wait_until_running(deadline, timeout_s)
+        _wait_until_ready(deadline, timeout_s)
     host = "127.0.0.1" if settings.http.host == "0.0.0.0" else settings.http.host
     prefix = settings.http.route_prefix.rstrip("/")
     print(f"http://{host}:{settings.http.port}{prefix}")
@@ -175,8 +177,7 @@ def _deploy(settings: Settings, import_path: str) -> None:
     client.deploy_apps(ServeDeploySchema.model_validate(config))
 
 
-def _wait_until_running(timeout_s: float) -> None:
-    deadline = time.monotonic() + timeout_s
+def _wait_until_running(deadline: float, timeout_s: float) -> None:
     said = ""
     while True:
         application = _application()
@@ -191,6 +192,28 @@ def _wait_until_running(timeout_s: float) -> None:
             raise ClusterError(_reason(application))
         if time.monotonic() > deadline:
             raise ClusterError(f"not serving after {timeout_s:g} s: {_reason(application)}")
+        time.sleep(_POLL_S)
+
+
+def _wait_until_ready(deadline: float, timeout_s: float) -> None:
+    """Until `/readyz` says so at every ingress: the first chunk of a replica takes its time, and is
+    not to be that of whoever comes first."""
+    from ray import serve as ray_serve
+    from ray.exceptions import RayError
+    from ray.serve.exceptions import RayServeException
+
+    from deployments.entrance.readiness import is_ready
+
+    ingresses = ray_serve.get_app_handle(APP_NAME)
+    while True:
+        states: list[dict[str, bool]] = []
+        with suppress(RayError, RayServeException, TimeoutError):  # one is lost: there will be more
+            states = ingresses.broadcast("ready").results(timeout_s=_BOARD_WAIT_S)
+        if states and all(is_ready(tiers) for tiers in states):
+            return
+        if time.monotonic() > deadline:
+            waiting = sorted({name for tiers in states for name, ok in tiers.items() if not ok})
+            raise ClusterError(f"no chunk decoded after {timeout_s:g} s by {', '.join(waiting)}")
         time.sleep(_POLL_S)
 
 

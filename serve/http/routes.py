@@ -1,6 +1,6 @@
 """The HTTP routes, as OpenAI's API has them, on top of the ingress. Knows nothing of audio."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -8,13 +8,13 @@ from fastapi import FastAPI
 from ray.serve.handle import DeploymentHandle
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 
 from deployments.entrance.admission import Ticket
 from deployments.entrance.ingress import Done, Ingress
 from deployments.entrance.limits import IngressLimits
+from deployments.entrance.readiness import is_ready
 from deployments.entrance.tasks import RoutingOptions
-from deployments.messages import TranscriptSegment
 from deployments.options import AUTO
 from engine.request import Task
 from serve.http.answers import (
@@ -24,23 +24,19 @@ from serve.http.answers import (
     audio_headers,
     render_body,
     routing_account,
-    server_sent_event,
     warnings_object,
 )
 from serve.http.auth import Auth
 from serve.http.docs import describe_form
-from serve.http.errors import answer_error, log_and_convert, to_http_error
+from serve.http.errors import answer_error, to_http_error
 from serve.http.fields import (
     FieldError,
     TranscriptionFields,
     TranslationFields,
     parse_fields,
 )
+from serve.http.streaming import Events, stream_answer
 from serve.http.upload import read_upload
-
-_Events = AsyncGenerator[list[TranscriptSegment] | Done, None]
-_UNBUFFERED = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-"""What keeps proxies from holding events back."""
 
 
 class HttpIngress(Ingress):
@@ -93,7 +89,7 @@ class HttpIngress(Ingress):
 
     async def _begin(
         self, request: Request, task: Task, kind: type[TranslationFields], ticket: Ticket
-    ) -> tuple[_Events, TranslationFields, TokenNames | None]:
+    ) -> tuple[Events, TranslationFields, TokenNames | None]:
         """Read and check the body; gives the run, which has not begun."""
         upload = await read_upload(request, self._max_upload_bytes)
         try:
@@ -121,10 +117,11 @@ class HttpIngress(Ingress):
 
 
 async def _answer(
-    events: _Events, fields: TranslationFields, names: TokenNames | None, request_id: str
+    events: Events, fields: TranslationFields, names: TokenNames | None, request_id: str
 ) -> Response:
     if fields.stream:
-        return await _stream(events, EventStream(fields.response_format, names), request_id)
+        stream = EventStream(fields.response_format, names)
+        return await stream_answer(events, stream, _account, request_id)
     done = await _last(events)
     granularities = getattr(fields, "timestamp_granularities", ())
     more = _account(done)
@@ -201,9 +198,9 @@ def build_api(ingress: HttpIngress) -> FastAPI:
     async def ready(request: Request) -> Response:
         """Whether some tier decodes a real chunk; which ones do."""
         tiers = await ingress.ready()
-        is_ready = any(tiers.values()) or not tiers
-        body = {"status": "ready" if is_ready else "not ready", "tiers": tiers}
-        return JSONResponse(body, 200 if is_ready else 503)
+        ready = is_ready(tiers)
+        body = {"status": "ready" if ready else "not ready", "tiers": tiers}
+        return JSONResponse(body, 200 if ready else 503)
 
     return api
 
@@ -224,34 +221,12 @@ def _in_words(
     return guarded
 
 
-async def _last(events: _Events) -> Done:
+async def _last(events: Events) -> Done:
     async with aclosing(events):
         async for event in events:
             if isinstance(event, Done):
                 return event
     raise AssertionError("a run ends with Done or raises")
-
-
-async def _stream(events: _Events, stream: EventStream, request_id: str) -> StreamingResponse:
-    """Answer once there is something, so that an error before that has a status of its own."""
-    first = await anext(events)
-
-    async def body() -> AsyncGenerator[str, None]:
-        try:
-            async with aclosing(events):
-                yield stream.begin() + _render(stream, first)
-                async for event in events:
-                    yield _render(stream, event)
-        except Exception as error:  # the border of the process: the status is sent, so it is told
-            yield server_sent_event(log_and_convert(error, request_id).body)
-
-    return StreamingResponse(body(), media_type="text/event-stream", headers=_UNBUFFERED)
-
-
-def _render(stream: EventStream, event: list[TranscriptSegment] | Done) -> str:
-    if isinstance(event, Done):
-        return stream.done(event.transcript, _account(event))
-    return stream.segments(event)
 
 
 def _model(ingress: Ingress, name: str) -> dict[str, Any]:

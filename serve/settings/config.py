@@ -251,7 +251,7 @@ class AutoscalingSettings(_Section):
     down_delay_s: Annotated[float, Field(ge=0)] = 120.0
     """A replica that was not needed for so long goes."""
     zero_delay_s: Annotated[float, Field(ge=0)] = 600.0
-    """The same, of a tier's last one."""
+    """A tier that had no work for so long gives up its last replica."""
     patience: Annotated[float, Field(ge=1)] = 2.0
     """Replicas that were asked for all through so many times `cold_start_s`, and did not come,
     cannot be had now: they are still asked for, but other tiers get their work."""

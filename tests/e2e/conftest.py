@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx2
 import numpy as np
 import openai
 import pytest
@@ -34,8 +35,12 @@ def cluster() -> Iterator[Cluster]:
             "auth": {"api_keys": [KEY]},
         }
     )
-    yield cluster
-    cluster.stop()
+    try:
+        # `murmur up` has returned, so that whoever comes first is served.
+        assert httpx2.get(f"{cluster.url}/readyz").status_code == 200
+        yield cluster
+    finally:
+        cluster.stop()
 
 
 @pytest.fixture(scope="session")

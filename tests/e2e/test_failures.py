@@ -75,6 +75,18 @@ def error_of(answer: httpx2.Response) -> dict[str, Any]:
     return error
 
 
+def test_a_stream_speaks_while_its_only_chunk_is_held_up(cluster: Cluster, tmp_path: Path) -> None:
+    with httpx2.stream(
+        "POST",
+        f"{cluster.url}{PATH}",
+        data={"model": "tiny.en", "stream": "true"},
+        files={"file": ("a.wav", marked(CLIP, tmp_path, SLOW, 1.0))},
+        timeout=DEADLINE_S,
+    ) as answer:
+        assert answer.status_code == 200
+        assert next(answer.iter_lines()) == ": waiting"
+
+
 def test_a_replica_that_dies_costs_nothing_but_its_chunks(
     cluster: Cluster, ten_minutes: Path
 ) -> None:

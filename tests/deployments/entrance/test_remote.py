@@ -72,12 +72,13 @@ def make_run(decode: Decode, max_in_flight: int = 3, partial: bool = False) -> R
 
 
 def collect(run: RemoteRun, source: Source, limits: AudioLimits | None = None) -> list[list[str]]:
-    """Segments' texts, as they came."""
+    """Segments' texts, as they came; without the empty list that comes first."""
 
     async def go() -> list[list[str]]:
         with ThreadPoolExecutor(2) as threads:
             segments = run.segments(source, limits or AudioLimits(), lambda length: None, threads)
-            return [[segment.text for segment in ready] async for ready in segments]
+            parts = [[segment.text for segment in ready] async for ready in segments]
+            return parts[parts[:1] == [[]] :]
 
     return asyncio.run(go())
 
@@ -151,11 +152,31 @@ def test_closing_stops_what_is_out(decode: Decode, speech: np.ndarray) -> None:
                 Samples(speech, 16_000), AudioLimits(), lambda length: None, threads
             )
             async with aclosing(segments):
-                async for _ in segments:
-                    break
+                async for ready in segments:
+                    if ready:
+                        break
 
     asyncio.run(go())
     assert {1, 2} <= set(cancelled)  # the third may not have begun
+
+
+def test_a_run_says_that_its_audio_is_some_before_any_of_it_is_decoded(
+    speech: np.ndarray,
+) -> None:
+    async def never(chunk: Chunk) -> Decoded:
+        await asyncio.sleep(1000)
+        raise AssertionError
+
+    async def go(source: Source) -> list[list[TranscriptSegment]]:
+        with ThreadPoolExecutor(2) as threads:
+            run = make_run(never, partial=True)
+            segments = run.segments(source, AudioLimits(), lambda length: None, threads)
+            async with aclosing(segments):
+                return [await anext(segments)]
+
+    assert asyncio.run(go(Samples(speech, 16_000))) == [[]]
+    with pytest.raises(NotAudioError):
+        asyncio.run(go(b"no audio"))
 
 
 def test_a_lost_chunk_names_its_place(decode: Decode, speech: np.ndarray) -> None:

@@ -97,6 +97,33 @@ class TestExamples:
         assert clock.run(OPTIONS.zero_delay_s - OPTIONS.down_delay_s - STEP_S)[-1] == 1
         assert clock.tick() == {"tiny.en": 0}
 
+    def test_a_tier_is_idle_from_its_last_work_on_and_not_from_its_last_need(self) -> None:
+        """A mean rate of 30 s asks for a replica long after the last audio came."""
+        options = replace(OPTIONS, down_delay_s=120.0, zero_delay_s=10.0)
+        clock = Clock([TINY_NOW], options)
+        targets = [clock.tick([Demand(("tiny.en",), 5.0, float(idle))]) for idle in range(30)]
+        assert targets == [{"tiny.en": int(idle < 10)} for idle in range(30)]
+
+    def test_a_tier_that_has_work_is_not_idle_however_long_that_takes(self) -> None:
+        """What is in slots needs no more replicas, and came long ago."""
+        clock = Clock([TINY_NOW], replace(OPTIONS, zero_delay_s=5.0))
+        clock.tick([Demand(("tiny.en",), 5.0)])
+        for amounts_s in ({"queued_s": 20.0}, {"batch_s": 20.0}):
+            clock.tiers = [replace(TINY_NOW, ready=1, **amounts_s)]
+            assert clock.run(60) == [1] * 60
+        clock.tiers = [replace(TINY_NOW, ready=1)]
+        assert clock.run(6) == [1, 1, 1, 1, 0, 0]
+
+    def test_what_is_asked_for_in_vain_is_asked_for_while_there_is_work(self) -> None:
+        """base does it all meanwhile, so that the tier itself has none."""
+        clock = Clock([TINY_NOW, BASE_NOW], replace(OPTIONS, zero_delay_s=5.0, down_delay_s=5.0))
+        demand = Demand(("tiny.en", "base"), 600.0)
+        clock.run(1000, [demand], gone="tiny.en")
+        assert clock.tick([demand], gone="tiny.en")["tiny.en"] == 2
+        for _ in range(6):
+            targets = clock.tick(gone="tiny.en")
+        assert targets["tiny.en"] == 0
+
     def test_a_load_of_about_a_whole_number_of_replicas_lets_none_come_and_go(self) -> None:
         """300 s/s a replica: now 285 and now 315, each for longer than a replica is kept."""
         clock = Clock([TINY_NOW])

@@ -57,8 +57,10 @@ class TestFleetState:
             assert demand.tiers == BOTH
             # Too little is known of the first seconds.
             assert demand.rate == pytest.approx(7.0 * min(1.0, (second + 1) / 10))
+            assert demand.idle_s == 0.0
         for second in range(200, 229):
             (demand,) = state.demands(float(second))
+            assert demand.idle_s == second - 199
         assert demand.rate == pytest.approx(7.0 / 30)
         assert state.demands(229.0) == []
 

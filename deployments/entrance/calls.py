@@ -1,0 +1,123 @@
+"""Calls over handles: what a Ray job may give, and answers in types that it can read.
+
+Who gives options as a mapping need not have this package: the answer is made of Python's own types,
+and so are the errors.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from os import PathLike
+from typing import Any
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+from ray.exceptions import RayTaskError
+
+from deployments.audio.reading import Samples, Source
+from deployments.entrance.accounting import outcome_of
+from deployments.errors import (
+    AudioError,
+    DeadlineError,
+    NotAudioError,
+    OptionError,
+    UnknownModelError,
+)
+from deployments.messages import Transcript, TranscriptSegment
+from deployments.options import TranscribeOptions
+from engine import RequestError
+
+Audio = Source | np.ndarray[Any, Any]
+Options = TranscribeOptions | Mapping[str, Any] | None
+
+_OPTIONS = TypeAdapter(TranscribeOptions)
+_PLAIN: tuple[tuple[type[Exception], type[Exception]], ...] = (
+    (DeadlineError, TimeoutError),
+    (AudioError, ValueError),
+    (OptionError, ValueError),
+    (UnknownModelError, ValueError),
+    (RequestError, ValueError),
+)
+"""Others are RuntimeErrors."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """The types of a call's answers.
+
+    Attributes:
+        plain: dicts and Python's own exceptions, and not this package's.
+    """
+
+    plain: bool
+
+    def of(self, result: Transcript | TranscriptSegment) -> Any:
+        return asdict(result) if self.plain else result
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Errors from within, as the caller can read them."""
+        try:
+            yield
+        except Exception as error:  # the border of the process: whatever it is, it is to be read
+            if not self.plain:
+                raise
+            raise plain_error(error) from None
+
+
+def answers_to(options: object) -> Answers:
+    return Answers(not isinstance(options, TranscribeOptions | None))
+
+
+def read_options(options: object) -> TranscribeOptions:
+    """A call's options.
+
+    Raises:
+        OptionError: they are none.
+    """
+    if options is None:
+        return TranscribeOptions()
+    if isinstance(options, TranscribeOptions):
+        return options
+    if not isinstance(options, Mapping):
+        what = type(options).__name__
+        raise OptionError(f"options must be TranscribeOptions or a mapping, not {what}", "options")
+    if "task" in options:  # the engine's type has more tasks
+        TranscribeOptions(task=options["task"])
+    try:
+        return _OPTIONS.validate_python(dict(options))
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        path = ".".join(str(part) for part in fault["loc"])
+        if fault["type"] == "unexpected_keyword_argument":
+            raise OptionError(f"unknown option {path!r}", path) from None
+        said = fault["msg"].removeprefix("Value error, ").removeprefix("Input ")
+        raise OptionError(f"invalid {path}: {said}, got {fault['input']!r}", path) from None
+
+
+def read_source(audio: Audio, sample_rate: int) -> Source:
+    """A call's audio.
+
+    Raises:
+        NotAudioError: it is of a type that cannot hold any.
+    """
+    if isinstance(audio, np.ndarray):
+        return Samples(audio, sample_rate)
+    if isinstance(audio, bytearray | memoryview):
+        return bytes(audio)
+    if isinstance(audio, bytes | str | PathLike | Samples):
+        return audio
+    raise NotAudioError(f"audio must be bytes, a path or an array, not {type(audio).__name__}")
+
+
+def plain_error(error: Exception) -> Exception:
+    """The same error as one of Python's own, with the attribute `code` (the outcome in the log) and
+    the error's fields."""
+    if isinstance(error, RayTaskError) and isinstance(error.cause, Exception):
+        error = error.cause  # Ray's own has the replica's stack in its words
+    kind = next((plain for kind, plain in _PLAIN if isinstance(error, kind)), RuntimeError)
+    code = outcome_of(error)
+    said = str(error) if code != "fault" else f"{type(error).__name__}: {error}"
+    plain = kind(said)
+    vars(plain).update({"code": code}, **(vars(error) if code != "fault" else {}))
+    return plain
