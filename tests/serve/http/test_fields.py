@@ -51,7 +51,7 @@ def test_every_field_arrives() -> None:
     )
     wanted = transcription_options(options, MANY)
     assert wanted.decoding.languages == ("de", "fr") and wanted.decoding.language is None
-    assert wanted.decoding.prompt == "Dashwood. In the park."
+    assert wanted.decoding.keywords == ("Dashwood",) and wanted.decoding.prompt == "In the park."
     assert wanted.fallback.temperatures == (0.5,) and wanted.context_chunks == 4
     assert wanted.vad.threshold == 0.4 and wanted.vad.min_silence_s == 0.5
 
