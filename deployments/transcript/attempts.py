@@ -194,10 +194,11 @@ class Attempts:
 
     def _go_on(self, part: Part) -> Next:
         """Another attempt at the same tier if the last one looks wrong, or what there is."""
-        then = self._then(part, self.next(part), part.tried[-1])
+        attempt, result = self.next(part), part.tried[-1]
+        then = self._then(part, attempt, result)
         if then is None:
             return self._settle(part, part.best(self.options.fallback))
-        if self.next(part).prompted and not then.prompted:
+        if attempt.prompted and self._costs_words(part.piece, result):
             part.n_blamed = len(part.tried)
         part.attempt = then
         return Next.DECODE
@@ -210,13 +211,12 @@ class Attempts:
         return Attempt(self.options.fallback.temperatures[0], context, prompted)
 
     def _then(self, part: Part, attempt: Attempt, result: ChunkResult) -> Attempt | None:
-        """What to try after a result: without the text before it, without keywords and prompt if
-        they may be to blame, and then hotter. None: keep the best that there is."""
+        """What to try after a result: without the text before it, without keywords and prompt, and
+        then hotter. None: keep the best that there is."""
         is_wrong = looks_wrong(result, self.options.fallback)
-        is_misled = self._is_misled(part.piece, result)
-        if attempt.context and (is_wrong or is_misled):
+        if attempt.context and (is_wrong or self._is_misled(part.piece, result)):
             return replace(attempt, context=())
-        if attempt.prompted and (is_misled or self._says_nothing(result)):
+        if attempt.prompted and (is_wrong or self._costs_words(part.piece, result)):
             return replace(attempt, prompted=False)
         temperatures = self.options.fallback.temperatures
         hotter = temperatures[temperatures.index(attempt.temperature) + 1 :]
@@ -228,8 +228,11 @@ class Attempts:
         left_out = undecoded_from(piece, result, 2 * self.options.tail_s) is not None
         return left_out or repeats_itself(result)
 
-    def _says_nothing(self, result: ChunkResult) -> bool:
-        """Whether a result has no words, or none to rely on, for a piece with voice in it."""
+    def _costs_words(self, piece: Piece, result: ChunkResult) -> bool:
+        """Whether a prompt may have led a model astray: so, or to no words, or none to rely on, for
+        a piece with voice in it."""
+        if self._is_misled(piece, result):
+            return True
         text = "".join(segment.text for segment in result.segments)
         loops = result.compression_ratio > self.options.fallback.max_compression_ratio
         has_words = any(character.isalnum() for character in text)

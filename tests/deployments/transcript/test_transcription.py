@@ -149,15 +149,23 @@ def test_where_a_prompt_costs_words_they_are_heard_without_it(
     assert temperatures == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
 
 
-def test_a_text_that_is_merely_unlikely_is_decoded_hotter_with_its_prompt(
-    clips: dict[str, np.ndarray],
+@pytest.mark.parametrize(
+    ("unprompted", "text"), [(-0.5, "He is"), (-1.2, "He is"), (-2.0, "He was")]
+)
+def test_a_text_that_is_merely_unlikely_with_a_prompt_is_a_rival_of_those_without(
+    clips: dict[str, np.ndarray], unprompted: float, text: str
 ) -> None:
-    decoding = DecodingOptions(prompt="In the park.")
-    transcription, (chunk,) = begin(clips["librivox-0880.wav"], decoding=decoding)
-    (again,) = transcription.accept(
-        result(chunk.key, (0.0, 2.8, " He was"), avg_logprob=-1.5)
-    ).chunks
-    assert (again.options.temperature, again.options.prompt) == (0.2, "In the park.")
+    transcription, (chunk,) = begin(
+        clips["librivox-0880.wav"],
+        decoding=DecodingOptions(language="en", prompt="In the park."),
+        fallback=FallbackOptions((0.0, 0.5)),
+    )
+    chunks = transcription.accept(result(chunk.key, (0.0, 9.0, " He was"), avg_logprob=-1.5)).chunks
+    assert [(c.options.temperature, c.options.prompt) for c in chunks] == [(0.0, None)]
+    while chunks:
+        said = result(chunks[0].key, (0.0, 9.0, " He is"), avg_logprob=unprompted)
+        chunks = transcription.accept(said).chunks
+    assert transcription.transcript().text == text
 
 
 def test_the_best_of_bad_results_is_kept(clips: dict[str, np.ndarray]) -> None:
