@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from deployments.errors import OptionError
 from deployments.fleet import Priority, Quality
+from engine import language_code
 from engine.request import Task
 
 AUTO = "auto"
@@ -88,10 +89,12 @@ class TranscribeOptions:
     Args:
         model: a tier, an alias, or `auto`: each chunk goes to the cheapest tier that suits it.
         task: `transcribe`, or `translate` to English.
-        language: ISO code or English name; None: told from the first speech.
+        language: by any name that `engine.language_code` knows, such as `de`, `pt-BR` or `English`;
+            None or `auto`: told from the first speech.
         languages: those that it may be, for a detection among them. One alone is as `language`.
-        prompt: text that the transcript is to continue.
-        keywords: words to expect; they go before the prompt, and share its room.
+        prompt: text that the transcript is to continue; its last words are used, up to 223 tokens.
+        keywords: words to expect, the most important first: those that fit half of the prompt's
+            room are used. A comma in one parts it.
         temperature: 0: greedy, and hotter only where the text looks wrong; else fixed, up to 1.
         context_chunks: chunks in a row that are told the text before them. 1: all chunks at once.
         vad: when frames become speech.
@@ -140,7 +143,8 @@ class TranscribeOptions:
                 f"context_chunks must be 1 to {MAX_CONTEXT_CHUNKS}, got {self.context_chunks}",
                 "context_chunks",
             )
-        if self.language is not None and self.languages:
+        named = self.language is not None and language_code(self.language) is not None
+        if named and self.languages:
             raise OptionError("give either language or languages", "languages")
         if self.deadline_s is not None and not self.deadline_s > 0:
             raise OptionError(f"deadline_s must be positive, got {self.deadline_s}", "deadline_s")

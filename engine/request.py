@@ -30,8 +30,10 @@ class DecodingOptions:
         languages: ISO codes that a detection chooses among; none: all that the model knows.
         timestamps: decode timestamp tokens, which give the segments their times. Without them
             a chunk is one segment.
-        prompt: text that the transcript is to continue (names, spelling, style); the last 223
-            tokens of it are used, as in openai/whisper.
+        keywords: words to expect, the most important first. They stand before the prompt; of its
+            room they get half, and what does not fit is left out, word by word from the last.
+        prompt: text that the transcript is to continue (names, spelling, style); the last words of
+            it are used, up to 223 tokens, as in openai/whisper.
         previous_tokens: what was decoded of the audio before this chunk, timestamps included. They
             stand behind the prompt and share its room, as where openai/whisper conditions on
             previous text.
@@ -46,6 +48,7 @@ class DecodingOptions:
     language: str | None = None
     languages: tuple[str, ...] = ()
     timestamps: bool = True
+    keywords: tuple[str, ...] = ()
     prompt: str | None = None
     previous_tokens: tuple[int, ...] = ()
     temperature: float = 0.0
@@ -60,6 +63,8 @@ class DecodingOptions:
             raise ValueError(f"temperature must be 0 or 0.01 to 2, got {self.temperature}")
         if self.prompt is not None and not _is_unicode(self.prompt):
             raise ValueError("the prompt is not valid Unicode")
+        if not all(map(_is_unicode, self.keywords)):
+            raise ValueError("the keywords are not valid Unicode")
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
         limit = self.max_initial_timestamp_s

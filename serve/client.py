@@ -257,7 +257,7 @@ def _strategy(options: TranscribeOptions) -> dict[str, str]:
 def _transcript(body: dict[str, Any], options: TranscribeOptions) -> Transcript:
     return Transcript(
         text=body["text"],
-        language=language_code(body["language"]),
+        language=language_code(body["language"]) or "",
         duration_s=body["duration"],
         task=body["task"],
         segments=tuple(

@@ -81,9 +81,20 @@ class Tasks:
             return self._auto(options, ask)
         if options.quality is not None:
             raise OptionError(f"quality is for the model {AUTO!r}", "quality")
+        if options.task == "translate":
+            self._check_translates(name, options.model)
         info = await self._tiers[name].info()
         wanted = transcription_options(options, info)
         return Task(wanted, info.multilingual, replace(ask, tier=name))
+
+    def _check_translates(self, name: str, asked: str) -> None:
+        """Raises OptionError for a tier whose model did not learn it: it would answer in the
+        language that it hears, or in nonsense."""
+        able = [facts.name for facts in self._routing.facts if facts.translates]
+        if name not in able:
+            what = repr(asked) if asked == name else f"{asked!r} ({name})"
+            others = f"these do: {', '.join(able)}" if able else "none here does"
+            raise OptionError(f"the model {what} does not translate; {others}", "model")
 
     def _auto(self, options: TranscribeOptions, ask: Ask) -> Task:
         facts = tuple(facts for facts in self._routing.facts if facts.quality)

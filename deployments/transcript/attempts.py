@@ -4,14 +4,19 @@
 the file's order, of what chunks wait for, or of how a chunk travels: that is `transcription.py`'s.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
 from deployments.messages import ChunkResult, Escalation, TranscriptSegment
 from deployments.transcript.cascade import LANGUAGE, PROBABILITY
 from deployments.transcript.chunking import Piece
 from deployments.transcript.context import with_text
-from deployments.transcript.fallback import best_result, is_silence, looks_wrong
+from deployments.transcript.fallback import (
+    FallbackOptions,
+    best_result,
+    is_silence,
+    looks_wrong,
+)
 from deployments.transcript.options import TranscriptionOptions
 from deployments.transcript.stitching import (
     is_cut_short,
@@ -36,6 +41,8 @@ class Part:
         segments: the final text so far.
         context: tokens of the text before the part.
         tried: results for `piece` of the tier that it has come to.
+        attempt: how it is decoded now; None: as at first.
+        n_blamed: of `tried`, those whose faults were put down to the caller's prompt.
         above: a tier must have more quality than this; None: any will do.
         doubted: the result that sent it to a better tier.
         escalation: the record of that.
@@ -51,6 +58,8 @@ class Part:
     segments: list[TranscriptSegment] = field(default_factory=list)
     context: tuple[int, ...] = ()
     tried: list[ChunkResult] = field(default_factory=list)
+    attempt: "Attempt | None" = None
+    n_blamed: int = 0
     above: int | None = None
     doubted: ChunkResult | None = None
     escalation: Escalation | None = None
@@ -58,6 +67,10 @@ class Part:
     trials: list[Trial] = field(default_factory=list)
     stays: bool = False
     n_done: int = 0
+
+    def best(self, options: FallbackOptions) -> ChunkResult:
+        """The result to keep of what was tried."""
+        return best_result(self.tried[self.n_blamed :] or self.tried, options)
 
     @property
     def duration_s(self) -> float:
@@ -67,10 +80,12 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """How a piece is decoded: at which temperature, and with which text before it."""
+    """How a piece is decoded: at which temperature, with which text before it, and whether with the
+    caller's keywords and prompt."""
 
     temperature: float
     context: tuple[int, ...]
+    prompted: bool
 
 
 class Next(Enum):
@@ -100,7 +115,7 @@ class Attempts:
 
     def next(self, part: Part) -> Attempt:
         """How the part's piece is to be decoded now."""
-        return self._all(part)[len(part.tried)]
+        return part.attempt or self._first(part)
 
     def judge(self, part: Part, result: ChunkResult, is_only: bool) -> Next:
         """Take the result of a part's chunk.
@@ -133,7 +148,7 @@ class Attempts:
         if part.above is None:  # nothing was tried yet, or its caller named the tier
             return None
         if part.tried:
-            return self._settle(part, best_result(part.tried, self.options.fallback))
+            return self._settle(part, part.best(self.options.fallback))
         assert part.doubted is not None, "a chunk goes up because of a result"
         self.escalations[:] = [each for each in self.escalations if each is not part.escalation]
         if self.language is None:
@@ -164,7 +179,7 @@ class Attempts:
             part.lower = result
         part.doubted = result
         part.above = ladder.above(result.model, self.language, self.options.decoding.task)
-        part.tried = []
+        part.tried, part.attempt, part.n_blamed = [], None, 0
         return Next.DECODE
 
     def _end_trials(self, part: Part, helped: bool) -> None:
@@ -179,13 +194,33 @@ class Attempts:
 
     def _go_on(self, part: Part) -> Next:
         """Another attempt at the same tier if the last one looks wrong, or what there is."""
-        result, attempts = part.tried[-1], self._all(part)
-        used_context = bool(attempts[len(part.tried) - 1].context)
-        more = len(part.tried) < len(attempts)
-        suspect = used_context and self._is_misled(part.piece, result)
-        if more and (suspect or looks_wrong(result, self.options.fallback)):
-            return Next.DECODE
-        return self._settle(part, best_result(part.tried, self.options.fallback))
+        attempt, result = self.next(part), part.tried[-1]
+        then = self._then(part, attempt, result)
+        if then is None:
+            return self._settle(part, part.best(self.options.fallback))
+        if attempt.prompted and self._costs_words(part.piece, result):
+            part.n_blamed = len(part.tried)
+        part.attempt = then
+        return Next.DECODE
+
+    def _first(self, part: Part) -> Attempt:
+        has_context = self.options.context_chunks > 1
+        context = with_text(part.context, part.segments) if has_context else ()
+        decoding = self.options.decoding
+        prompted = bool(decoding.keywords or decoding.prompt)
+        return Attempt(self.options.fallback.temperatures[0], context, prompted)
+
+    def _then(self, part: Part, attempt: Attempt, result: ChunkResult) -> Attempt | None:
+        """What to try after a result: without the text before it, without keywords and prompt, and
+        then hotter. None: keep the best that there is."""
+        is_wrong = looks_wrong(result, self.options.fallback)
+        if attempt.context and (is_wrong or self._is_misled(part.piece, result)):
+            return replace(attempt, context=())
+        if attempt.prompted and (is_wrong or self._costs_words(part.piece, result)):
+            return replace(attempt, prompted=False)
+        temperatures = self.options.fallback.temperatures
+        hotter = temperatures[temperatures.index(attempt.temperature) + 1 :]
+        return replace(attempt, temperature=hotter[0]) if is_wrong and hotter else None
 
     def _is_misled(self, piece: Piece, result: ChunkResult) -> bool:
         """Whether the text before it may have led a model astray: into a loop, or past a sentence,
@@ -193,13 +228,15 @@ class Attempts:
         left_out = undecoded_from(piece, result, 2 * self.options.tail_s) is not None
         return left_out or repeats_itself(result)
 
-    def _all(self, part: Part) -> list[Attempt]:
-        """With the text before it, without, and then hotter."""
-        first, *hotter = self.options.fallback.temperatures
-        context = with_text(part.context, part.segments)
-        attempts = [Attempt(first, ()), *(Attempt(temperature, ()) for temperature in hotter)]
-        has_context = self.options.context_chunks > 1 and context
-        return [Attempt(first, context), *attempts] if has_context else attempts
+    def _costs_words(self, piece: Piece, result: ChunkResult) -> bool:
+        """Whether a prompt may have led a model astray: so, or to no words, or none to rely on, for
+        a piece with voice in it."""
+        if self._is_misled(piece, result):
+            return True
+        text = "".join(segment.text for segment in result.segments)
+        loops = result.compression_ratio > self.options.fallback.max_compression_ratio
+        has_words = any(character.isalnum() for character in text)
+        return loops or not has_words or is_silence(result, self.options.fallback)
 
     def _settle(self, part: Part, result: ChunkResult) -> Next:
         """Keep a result, and go on with what it left undecoded."""
@@ -207,7 +244,8 @@ class Attempts:
         if part.lower is not None and ladder is not None:
             result = part.lower if ladder.options.prefers(part.lower, result) else result
         self._end_trials(part, helped=False)
-        part.tried, part.n_done, part.stays = [], part.n_done + 1, False
+        part.tried, part.attempt, part.n_blamed = [], None, 0
+        part.n_done, part.stays = part.n_done + 1, False
         part.above = part.lower = part.doubted = part.escalation = None
         if not is_silence(result, self.options.fallback):
             self._keep(part, result)

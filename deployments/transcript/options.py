@@ -1,5 +1,7 @@
 """What the state machine of a file is told: a caller's options, once the model is known."""
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from deployments.errors import OptionError
@@ -10,6 +12,11 @@ from deployments.transcript.fallback import FallbackOptions
 from engine import DecodingOptions, language_code
 
 _MAX_PROMPT_CHARACTERS = 8_000
+"""Of which the engine takes 223 tokens: it would read all of a longer one to find them, each chunk.
+"""
+_MAX_KEYWORD_CHARACTERS = 1_000
+"""Longer ones fit no prompt."""
+_KEYWORD_ENDS = re.compile(r"[,\n]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +72,20 @@ def transcription_options(asked: TranscribeOptions, info: TierInfo) -> Transcrip
     if asked.task == "translate" and not info.multilingual:
         raise OptionError(f"the model {asked.model!r} is English-only: no translation", "model")
     language = None if asked.language is None else _known(asked.language, info, "language")
-    languages = tuple(_known(name, info, "languages") for name in asked.languages)
+    languages = _all_known(asked.languages, info)
     if len(languages) == 1:
         language, languages = languages[0], ()
-    try:
-        decoding = DecodingOptions(
-            task=asked.task, language=language, languages=languages, prompt=_prompt(asked)
-        )
-    except ValueError as error:
-        raise OptionError(str(error), "prompt") from error
+    keywords = tuple(_first_keywords(asked.keywords))
+    for option, text in (("prompt", asked.prompt or ""), ("keywords", "".join(keywords))):
+        if not _is_unicode(text):
+            raise OptionError(f"{option} is not valid Unicode", option)
+    decoding = DecodingOptions(
+        task=asked.task,
+        language=language,
+        languages=languages,
+        keywords=keywords,
+        prompt=(asked.prompt or "")[-_MAX_PROMPT_CHARACTERS:] or None,
+    )
     ladder = FallbackOptions().temperatures
     return TranscriptionOptions(
         decoding=decoding,
@@ -85,16 +97,37 @@ def transcription_options(asked: TranscribeOptions, info: TierInfo) -> Transcrip
     )
 
 
-def _prompt(asked: TranscribeOptions) -> str | None:
-    words = ", ".join(word.strip() for word in asked.keywords)
-    prompt = " ".join(part for part in (words and words + ".", asked.prompt) if part)
-    # The engine takes the last 223 tokens, and would read all of it to find them, each chunk.
-    return prompt[-_MAX_PROMPT_CHARACTERS:] or None
+def _first_keywords(keywords: Iterable[str]) -> Iterable[str]:
+    """Each once, and no more of them than could matter. Commas and line breaks part them, as the
+    model's prompt does."""
+    seen: set[str] = set()
+    n_characters = 0
+    for word in (word for text in keywords for word in _KEYWORD_ENDS.split(text)):
+        keyword = " ".join(word.split())
+        if not keyword or keyword in seen or len(keyword) > _MAX_KEYWORD_CHARACTERS:
+            continue
+        seen.add(keyword)
+        n_characters += len(keyword)
+        if n_characters > _MAX_PROMPT_CHARACTERS:
+            return
+        yield keyword
 
 
-def _known(name: str, info: TierInfo, option: str) -> str:
+def _all_known(names: tuple[str, ...], info: TierInfo) -> tuple[str, ...]:
+    """Codes, each once; none where one of the names stands for any language."""
+    codes = [_known(name, info, "languages") for name in names]
+    known = [code for code in codes if code is not None]
+    return tuple(dict.fromkeys(known)) if len(known) == len(codes) else ()
+
+
+def _known(name: str, info: TierInfo, option: str) -> str | None:
     code = language_code(name)
-    if code not in info.languages:
+    if code is not None and code not in info.languages:
         known = " ".join(sorted(info.languages))
-        raise OptionError(f"unsupported language {name!r}; this model has: {known}", option)
+        raise OptionError(f"unsupported language {name[:80]!r}; this model has: {known}", option)
     return code
+
+
+def _is_unicode(text: str) -> bool:
+    """False for the lone surrogates that stand for undecodable bytes."""
+    return not re.search("[\ud800-\udfff]", text)

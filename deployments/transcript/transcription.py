@@ -175,7 +175,7 @@ class Transcription:
         """The file's text so far."""
         return Transcript(
             text="".join(segment.text for segment in self.segments).strip(),
-            language=self.language or "en",
+            language=self.language or "en" if self.segments else "",
             duration_s=self.duration_s,
             task=self.options.decoding.task,
             segments=tuple(self.segments),
@@ -242,13 +242,16 @@ class Transcription:
     def _chunk(self, part: Part) -> Chunk:
         attempt = self._attempts.next(part)
         place = f"{part.index}/{part.n_done}/{len(part.tried)}"
+        asked = self.options.decoding
         decoding = replace(
-            self.options.decoding,
+            asked,
+            keywords=asked.keywords if attempt.prompted else (),
+            prompt=asked.prompt if attempt.prompted else None,
             language=self.language,
             temperature=attempt.temperature,
             previous_tokens=attempt.context,
             # Of the place in the file alone: the same file gives the same text again.
-            seed=self.options.decoding.seed + zlib.crc32(place.encode()),
+            seed=asked.seed + zlib.crc32(place.encode()),
         )
         return self._submit(part, decoding, part.above)
 

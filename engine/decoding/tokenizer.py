@@ -12,6 +12,8 @@ from engine.request import DecodingOptions
 
 N_TIMESTAMPS = 1501
 """0 to 30 s in steps of 20 ms; they end the vocabulary."""
+_LONGEST_WORD = 16
+"""Tokens of a text without a blank from which on it is taken for one that writes none."""
 _LANGUAGE = re.compile(r"<\|([a-z]{2,3})\|>")
 
 
@@ -85,11 +87,13 @@ class Tokenizer:
         return tokens
 
     def prompt_tokens(self, options: DecodingOptions, limit: int) -> list[int]:
-        """The last `limit` tokens of prompt and previous tokens behind `<|startofprev|>`; nothing
-        where there are neither."""
-        prompt = (options.prompt or "").strip()
-        tokens = [*(self.encode(" " + prompt) if prompt else []), *options.previous_tokens]
-        return [self.sot_prev, *tokens[-limit:]] if tokens else []
+        """Behind `<|startofprev|>` at most `limit` tokens: as many of the keywords as fit in half
+        of them, and the end of prompt and previous tokens. Nothing where there are none."""
+        keywords = self._keyword_tokens(options.keywords, limit // 2)
+        room = limit - len(keywords)
+        before = self._last_words((options.prompt or "").strip(), room)
+        tokens = [*keywords, *[*before, *options.previous_tokens][-room:]]
+        return [self.sot_prev, *tokens] if tokens else []
 
     def encode(self, text: str) -> list[int]:
         """Ordinary text; special tokens in it are not read as such."""
@@ -106,6 +110,29 @@ class Tokenizer:
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of the ordinary tokens; special and timestamp tokens are left out."""
         return str(self._backend.decode([token for token in tokens if token < self.eot]))
+
+    def _keyword_tokens(self, keywords: Sequence[str], limit: int) -> list[int]:
+        """` one, two, three.`: the first keywords, each whole, for which there is room."""
+        tokens: list[int] = []
+        for keyword in keywords:
+            if len(tokens) >= limit - 2:
+                break
+            word = self.encode((", " if tokens else " ") + keyword)
+            if len(tokens) + len(word) < limit:  # the full stop, too
+                tokens += word
+        return [*tokens, *self.encode(".")] if tokens else []
+
+    def _last_words(self, text: str, limit: int) -> list[int]:
+        """The end of a text, from the beginning of a word on, or of a character in a script without
+        blanks."""
+        tokens = self.encode(" " + text) if text else []
+        if len(tokens) <= limit:
+            return tokens
+        tail = tokens[-limit:]
+        parts = [self.vocabulary[token] for token in tail[:_LONGEST_WORD]]
+        words = (n for n, part in enumerate(parts) if part.startswith(b" "))
+        characters = (n for n, part in enumerate(parts) if part and part[0] & 0xC0 != 0x80)
+        return tail[next(words, next(characters, 0)) :]
 
     def _may_stand_in_a_prompt(self, token: int) -> bool:
         return 0 <= token < self.eot or 0 <= token - self.timestamp_begin < N_TIMESTAMPS

@@ -17,8 +17,9 @@ MEDIA_TYPES: dict[ResponseFormat, str] = {
     "json": "application/json",
     "verbose_json": "application/json",
     "text": "text/plain",
-    "srt": "application/x-subrip",
-    "vtt": "text/vtt",
+    # Not their own media types: OpenAI answers so, and clients look for it.
+    "srt": "text/plain",
+    "vtt": "text/plain",
 }
 _POSITIONS_PER_S = SAMPLE_RATE / HOP_LENGTH / 2
 """What the encoder makes of a second of audio: the audio tokens of `usage`."""
@@ -69,7 +70,12 @@ def render_body(
         return to_lines(transcript, cast(LineFormat, response_format))
     usage = {"type": "duration", "seconds": round(transcript.duration_s, 3)}
     if response_format == "json":
-        body = {**to_json(transcript), "languages": _languages(transcript), "usage": usage}
+        body = {
+            **to_json(transcript),
+            "duration": round(transcript.duration_s, 3),
+            "languages": _languages(transcript),
+            "usage": usage,
+        }
         if names is not None:
             body["logprobs"] = names.logprobs(transcript.segments)
     else:
@@ -113,8 +119,9 @@ def warnings_object(transcript: Transcript) -> list[dict[str, Any]]:
 
 
 def audio_headers(transcript: Transcript) -> dict[str, str]:
-    """What every answer that is not streamed says of its audio, for formats that are text alone."""
-    headers = {}
+    """What every answer that is not streamed says of its audio, for formats that are text alone:
+    its seconds, by which gateways bill, what was missing of it, and what was listened to."""
+    headers = {"x-audio-seconds": f"{transcript.duration_s:.3f}"}
     if transcript.warnings:
         codes = dict.fromkeys(warning.code for warning in transcript.warnings)
         headers["x-murmur-warnings"] = ", ".join(codes)
@@ -159,6 +166,7 @@ class EventStream:
         event: dict[str, Any] = {
             "type": "transcript.text.done",
             "text": "".join(self._parts),
+            "duration": round(transcript.duration_s, 3),
             "languages": _languages(transcript),
             "usage": {
                 "type": "tokens",

@@ -26,8 +26,8 @@ from deployments.errors import (
 from engine import RequestError
 from serve.http.auth import UnauthorizedError
 from serve.http.fields import FieldError
+from serve.http.form import MalformedBodyError
 from serve.http.upload import (
-    MalformedBodyError,
     NotMultipartError,
     TooLargeError,
     UploadTimeoutError,
@@ -42,7 +42,8 @@ _RETRY_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class HttpError:
-    """A status and OpenAI's error object; `retry_after_s` is also what says that a retry helps."""
+    """A status and OpenAI's error object; `retry_after_s` is also what says that a retry helps, and
+    `allow` names the methods that a route has."""
 
     status: int
     message: str
@@ -50,6 +51,7 @@ class HttpError:
     param: str | None = None
     code: str | None = None
     retry_after_s: float | None = None
+    allow: str | None = None
 
     @property
     def body(self) -> dict[str, Any]:
@@ -63,6 +65,8 @@ class HttpError:
 
     @property
     def headers(self) -> dict[str, str]:
+        if self.allow is not None:
+            return {"allow": self.allow}
         if self.retry_after_s is not None:
             return {"retry-after": str(math.ceil(self.retry_after_s))}
         # OpenAI's clients retry every 5xx, and all of a long file again, unless told not to.
@@ -91,8 +95,8 @@ def to_http_error(error: BaseException) -> HttpError:
     """What a caller is told. Of a fault of ours only that there was one: details are in the log."""
     if isinstance(error, RayTaskError) and isinstance(error.cause, Exception):
         error = error.cause  # Ray's own has the replica's stack in its words
-    if isinstance(error, HTTPException):  # no such route, another method
-        return HttpError(error.status_code, error.detail, _BAD_REQUEST)
+    if isinstance(error, HTTPException):
+        return _no_route(error)
     if isinstance(error, UnauthorizedError):
         return HttpError(401, str(error), _BAD_REQUEST, code="invalid_api_key")
     if isinstance(error, FieldError):
@@ -108,6 +112,17 @@ def to_http_error(error: BaseException) -> HttpError:
     if isinstance(error, RequestError):
         return HttpError(400, str(error), _BAD_REQUEST)
     return HttpError(500, "internal error", _SERVER, code="internal_error")
+
+
+def _no_route(error: HTTPException) -> HttpError:
+    """No such route, or another method."""
+    if error.status_code == 404:
+        return HttpError(404, "there is no such route", _BAD_REQUEST, code="not_found")
+    if error.status_code == 405:
+        allow = (error.headers or {}).get("Allow", "")
+        message = f"this route has no such method, but {allow}"
+        return HttpError(405, message, _BAD_REQUEST, code="method_not_allowed", allow=allow)
+    return HttpError(error.status_code, error.detail, _BAD_REQUEST)
 
 
 def _deployment(error: DeploymentError) -> HttpError:

@@ -41,7 +41,8 @@ class VerboseSegment(TypedDict):
 
 
 class VerboseTranscription(TypedDict):
-    """OpenAI's `TranscriptionVerbose`; `duration` in seconds, `language` an English name."""
+    """OpenAI's `TranscriptionVerbose`; `duration` in seconds, `language` an English name, and empty
+    where nothing was heard: the type has no null, and a name would be made up."""
 
     task: str
     language: str

@@ -4,26 +4,24 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import IO
+from tempfile import SpooledTemporaryFile
+from typing import IO, BinaryIO, cast
 
 from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-_MAX_FIELDS = 64
-_MAX_FIELD_BYTES = 64 * 1024
+from serve.http.form import Form
+
 _STALL_S = 60.0
 """Longest wait for more of a body."""
-_OVERHEAD_BYTES = 1_000_000
-"""What fields and boundaries may add to the file."""
+_OVERHEAD_BYTES = 4_000_000
+"""What fields, headers and boundaries may add to the file."""
+_IN_MEMORY_BYTES = 1024 * 1024
+"""Files up to this size are not written to disk."""
 
 
 class NotMultipartError(Exception):
     """The body is no multipart form."""
-
-
-class MalformedBodyError(Exception):
-    """It says that it is one, and is not. The message is fit to be shown."""
 
 
 class UploadTimeoutError(Exception):
@@ -48,7 +46,7 @@ class Upload:
         """What was uploaded, for `read_audio`: in memory if it is small, else an open file."""
         assert self.file is not None
         spooled = self.file.file
-        if self.file.size is not None and self.file.size <= MultiPartParser.spool_max_size:
+        if self.file.size is not None and self.file.size <= _IN_MEMORY_BYTES:
             return spooled.read()
         return open(os.dup(spooled.fileno()), "rb", buffering=0)
 
@@ -62,6 +60,7 @@ async def read_upload(request: Request, max_bytes: int) -> Upload:
 
     Raises:
         NotMultipartError, MalformedBodyError, TooLargeError, UploadTimeoutError: see there.
+        FieldError: a field that is too long, not text, or a file; or two files.
         ClientDisconnect: the caller went away.
     """
     content_type = request.headers.get("content-type", "")
@@ -70,29 +69,21 @@ async def read_upload(request: Request, max_bytes: int) -> Upload:
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > max_bytes + _OVERHEAD_BYTES:
         raise TooLargeError(max_bytes)
-    parser = MultiPartParser(
-        request.headers,
-        _bounded(request, max_bytes + _OVERHEAD_BYTES, max_bytes),
-        max_files=1,
-        max_fields=_MAX_FIELDS,
-        max_part_size=_MAX_FIELD_BYTES,
-    )
+    file = UploadFile(cast(BinaryIO, SpooledTemporaryFile(_IN_MEMORY_BYTES)), size=0)
     try:
-        form = await parser.parse()
-    except MultiPartException as error:
-        raise MalformedBodyError(f"malformed multipart body: {error.message}") from error
-    except UnicodeError as error:
-        raise MalformedBodyError("malformed multipart body: unknown characters") from error
-    fields = [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
-    files = [(name, value) for name, value in form.multi_items() if isinstance(value, UploadFile)]
-    upload = Upload(fields, files[0][1] if files else None)
-    if files and files[0][0] != "file":
-        await upload.close()
-        raise MalformedBodyError(f"unexpected file in the field {files[0][0]!r}")
-    if upload.file is not None and (upload.file.size or 0) > max_bytes:
-        await upload.close()
-        raise TooLargeError(max_bytes)
-    return upload
+        form = Form(content_type, file)
+        async for data in _bounded(request, max_bytes + _OVERHEAD_BYTES, max_bytes):
+            await form.feed(data)
+            if (file.size or 0) > max_bytes:
+                raise TooLargeError(max_bytes)
+        form.finish()
+        await file.seek(0)
+    except BaseException:
+        await file.close()
+        raise
+    if not form.has_file:
+        await file.close()
+    return Upload(form.fields, file if form.has_file else None)
 
 
 async def _bounded(

@@ -21,11 +21,10 @@ def check_settings(settings: Settings) -> None:
         if (fault := _fault_of(tier)) is not None
     ]
     if not any(quality_of(tier) for tier in settings.tiers):
-        faults += [
-            f"aliases: {alias!r} stands for {AUTO!r}, but no tier takes part in it: set quality"
-            for alias, name in settings.aliases.items()
-            if name == AUTO
-        ]
+        names = ", ".join(alias for alias, name in settings.aliases.items() if name == AUTO)
+        if names:
+            what = f"stand for {AUTO!r}, but no tier takes part in it: set quality"
+            faults.append(f"aliases: {names} {what}")
     if faults:
         raise ConfigError("\n".join(faults))
 

@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from deployments.fleet import Quality
 from deployments.options import AUTO
@@ -86,8 +95,9 @@ class TierSettings(_Section):
     """ISO codes of the languages that it is to get from `auto`; by default all that its model's
     name lets expect."""
     translates: bool | None = None
-    """Whether `auto` may send it translations; by default not to English-only, turbo and distilled
-    models, which never learned it."""
+    """Whether it translates to English; by default not if its model is English-only, turbo or
+    distilled by its name, for these never learned it. Translations for a tier that does not are
+    refused, and `auto` sends it none."""
     spot: bool | None = None
     """true: only on spot machines, at their price; false: never on these. Which nodes are is told
     by Ray's label `ray.io/market-type`. By default on any, at the price of those on demand."""
@@ -278,9 +288,8 @@ def _demo_tiers() -> tuple[TierSettings, ...]:
     )
 
 
-def _whisper_1(values: dict[str, Any]) -> dict[str, str]:
-    tiers = values.get("tiers", ())  # none, if they are wrong themselves
-    return {"whisper-1": tiers[-1].name} if tiers else {}
+OPENAI_MODELS = ("whisper-1", "gpt-transcribe", "gpt-4o-transcribe", "gpt-4o-mini-transcribe")
+"""What programs written for OpenAI name for files."""
 
 
 class Settings(_Section):
@@ -290,9 +299,10 @@ class Settings(_Section):
         default_factory=_demo_tiers
     )
     """The models served."""
-    aliases: dict[str, str] = Field(default_factory=_whisper_1)
-    """Other names that requests may use -> names of tiers, or `auto`. By default `whisper-1`, the
-    name in most programs written for OpenAI, is the last tier."""
+    aliases: Annotated[dict[str, str], Field(validate_default=True)] = {}
+    """Other names that requests may use -> names of tiers, or `auto`. `whisper-1` is the last tier
+    unless it is given here, and `gpt-transcribe`, `gpt-4o-transcribe` and `gpt-4o-mini-transcribe`,
+    which newer programs for OpenAI name, are what `whisper-1` is."""
     ingress: IngressSettings = IngressSettings()
     """What decodes and cuts audio and answers requests."""
     limits: LimitSettings = LimitSettings()
@@ -307,6 +317,17 @@ class Settings(_Section):
     """How tiers grow and shrink."""
     http: HttpSettings = HttpSettings()
     """Where the cluster answers."""
+
+    @field_validator("aliases")
+    @classmethod
+    def _openai_models(cls, aliases: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        tiers = info.data.get("tiers", ())  # none, if they are wrong themselves
+        if not tiers:
+            return aliases
+        names = {tier.name for tier in tiers}
+        first, *_ = OPENAI_MODELS
+        target = first if first in names else aliases.get(first, tiers[-1].name)
+        return {name: target for name in OPENAI_MODELS if name not in names} | aliases
 
     @model_validator(mode="after")
     def _waits_are_within_the_deadline(self) -> "Settings":

@@ -78,7 +78,7 @@ def _default(name: str, field: FieldInfo) -> str:
     if name in {section.rpartition(".")[2] for section in _SECTIONS}:
         return "the demo models" if name == "tiers" else "see below"
     if name == "aliases":
-        return "`whisper-1`: the last tier"
+        return "OpenAI's names: the last tier"
     return f"`{json.dumps(_plain(field.default))}`"
 
 

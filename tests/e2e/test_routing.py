@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import httpx2
 import pytest
 
+from serve.settings.config import OPENAI_MODELS
 from tests.e2e.conftest import CLIP
 from tests.support.cluster import Cluster
 from tests.support.fleet import ask, cluster_state, models, tier_state, wait_for_replicas
@@ -76,4 +77,4 @@ def test_what_no_tier_can_do_is_refused(fleet: Cluster) -> None:
 
 def test_the_models_have_auto(fleet: Cluster) -> None:
     names = [model["id"] for model in httpx2.get(f"{fleet.url}/v1/models").json()["data"]]
-    assert names == ["tiny.en", "base", "auto", "whisper-1"]
+    assert names == ["tiny.en", "base", "auto", *OPENAI_MODELS]

@@ -14,6 +14,7 @@ import openai
 import pytest
 
 from serve.http.streaming import COMMENT
+from serve.settings.config import OPENAI_MODELS
 from tests.conftest import DATA
 from tests.e2e.conftest import CLIP, KEY, LONG_S
 from tests.support.cluster import ROOT, Cluster
@@ -253,7 +254,7 @@ def test_options_reach_the_model(client: openai.OpenAI) -> None:
 
 def test_models(client: openai.OpenAI) -> None:
     models = client.models.list().data
-    assert [model.id for model in models] == ["tiny.en", "base", "auto", "whisper-1"]
+    assert [m.id for m in models] == ["tiny.en", "base", "auto", *OPENAI_MODELS]
     assert all(model.object == "model" and model.owned_by == "murmur" for model in models)
     assert client.models.retrieve("whisper-1").id == "whisper-1"
     with pytest.raises(openai.NotFoundError):

@@ -192,6 +192,31 @@ def test_prompt_is_cut_to_its_end(tokenizer: Tokenizer) -> None:
         assert tokenizer.prompt_tokens(nothing, 3) == []
 
 
+def test_a_prompt_is_cut_between_words_and_characters(tokenizer: Tokenizer) -> None:
+    for text, blank in (
+        ("unbelievable hippopotamus orchestration " * 9, " "),
+        ("鸚鵡學舌的" * 40, ""),
+    ):
+        words = text.split() if blank else list(text)
+        for limit in range(8, 30):
+            got = tokenizer.decode(tokenizer.prompt_tokens(DecodingOptions(prompt=text), limit))
+            kept = got.split() if blank else list(got.strip())
+            assert kept == words[len(words) - len(kept) :] and len(kept) >= 1, (got, limit)
+
+
+def test_the_first_keywords_stay_whole_in_half_of_the_room(tokenizer: Tokenizer) -> None:
+    names = tuple(f"Dashwood{n}" for n in range(5000))
+    options = DecodingOptions(keywords=names, prompt="one two three", previous_tokens=(400,) * 300)
+    prompt = tokenizer.prompt_tokens(options, 223)
+    assert prompt[0] == tokenizer.sot_prev and len(prompt) == 224
+    keywords = tokenizer.decode([token for token in prompt if token != 400])
+    assert 10 < keywords.count(",") < 60 and len(tokenizer.encode(keywords)) <= 111
+    assert keywords == " " + ", ".join(names[: keywords.count(",") + 1]) + "."
+    few = DecodingOptions(keywords=("Norland", "x" * 3000, "Sussex"), prompt="In the park.")
+    assert tokenizer.decode(tokenizer.prompt_tokens(few, 223)) == " Norland, Sussex. In the park."
+    assert tokenizer.prompt_tokens(DecodingOptions(keywords=("x" * 3000,)), 223) == []
+
+
 def test_previous_tokens_stand_behind_the_prompt(tokenizer: Tokenizer) -> None:
     previous = tuple(timed(tokenizer, 0.0, " before.", 2.0))
     options = DecodingOptions(prompt="names", previous_tokens=previous)

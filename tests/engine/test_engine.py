@@ -90,7 +90,9 @@ def test_long_prompts_fit_every_length_of_slot(
     max_length: int, checkpoints: dict[str, Checkpoint], clips: dict[str, np.ndarray]
 ) -> None:
     engine = Engine(checkpoints["demo:tiny.en"], EngineConfig(max_slots=2, max_length=max_length))
-    options = DecodingOptions(prompt="and so it was said " * 100, max_new_tokens=400)
+    options = DecodingOptions(
+        keywords=("Dashwood",) * 50, prompt="and so it was said " * 100, max_new_tokens=400
+    )
     result = run_alone(engine, Request("r", clips[CLIP], options))
     prompt = max_length // 2 + 1  # the prompt's half, and the start of the transcript
     assert 1 <= len(result.tokens) <= max_length - prompt + 1

@@ -1,6 +1,7 @@
 """A file's state machine, fed with made-up results: order, languages, retries, tails."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,7 +73,8 @@ def test_a_second_result_of_a_chunk_is_ignored(speech: np.ndarray) -> None:
 def test_silence_is_an_empty_transcript() -> None:
     transcription, chunks = begin(np.zeros(3 * SAMPLE_RATE, np.int16), detect=True)
     assert chunks == [] and transcription.done
-    assert transcription.transcript().text == "" and transcription.transcript().segments == ()
+    transcript = transcription.transcript()
+    assert (transcript.text, transcript.segments, transcript.language) == ("", (), "")
 
 
 def test_the_first_speech_tells_the_language_of_all(speech: np.ndarray) -> None:
@@ -113,6 +115,57 @@ def test_a_wrong_looking_result_is_decoded_again_hotter(clips: dict[str, np.ndar
     assert seen == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
     progress = transcription.accept(result(chunk.key, (0.0, 2.0, " good")))
     assert [s.text for s in progress.segments] == [" good"] and transcription.done
+
+
+@pytest.mark.parametrize(
+    ("said", "more"),
+    [
+        ((), {}),
+        (((0.0, 2.8, " ..."),), {}),
+        (((0.0, 2.8, " a, b, a, b"),), {"compression_ratio": 9.0}),
+        (((0.0, 2.8, " Thanks"),), {"no_speech_prob": 0.9, "avg_logprob": -1.2}),
+        (((0.0, 1.1, " He"),), {"piece": "librivox-0920.wav"}),
+    ],
+)
+def test_where_a_prompt_costs_words_they_are_heard_without_it(
+    clips: dict[str, np.ndarray], said: tuple[Any, ...], more: dict[str, Any]
+) -> None:
+    pcm = clips[more.pop("piece", "librivox-0880.wav")]
+    decoding = DecodingOptions(keywords=("Dashwood",), prompt="In the park.")
+    transcription, (chunk,) = begin(pcm, decoding=decoding)
+    assert chunk.options.keywords == ("Dashwood",) and chunk.options.prompt == "In the park."
+    wrong = result(chunk.key, *said, **more)
+    (again,) = transcription.accept(wrong).chunks
+    assert again.options.keywords == () and again.options.prompt is None
+    assert again.options.temperature == 0.0
+    # However unlikely that is: what the prompt led to is no rival.
+    temperatures = [again.options.temperature]
+    while not transcription.done:
+        unlikely = result(again.key, (0.0, 9.0, " heard"), avg_logprob=-1.5)
+        for again in transcription.accept(unlikely).chunks:
+            assert again.options.prompt is None
+            temperatures.append(again.options.temperature)
+    assert transcription.transcript().text == "heard"
+    assert temperatures == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("unprompted", "text"), [(-0.5, "He is"), (-1.2, "He is"), (-2.0, "He was")]
+)
+def test_a_text_that_is_merely_unlikely_with_a_prompt_is_a_rival_of_those_without(
+    clips: dict[str, np.ndarray], unprompted: float, text: str
+) -> None:
+    transcription, (chunk,) = begin(
+        clips["librivox-0880.wav"],
+        decoding=DecodingOptions(language="en", prompt="In the park."),
+        fallback=FallbackOptions((0.0, 0.5)),
+    )
+    chunks = transcription.accept(result(chunk.key, (0.0, 9.0, " He was"), avg_logprob=-1.5)).chunks
+    assert [(c.options.temperature, c.options.prompt) for c in chunks] == [(0.0, None)]
+    while chunks:
+        said = result(chunks[0].key, (0.0, 9.0, " He is"), avg_logprob=unprompted)
+        chunks = transcription.accept(said).chunks
+    assert transcription.transcript().text == text
 
 
 def test_the_best_of_bad_results_is_kept(clips: dict[str, np.ndarray]) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from deployments.errors import OptionError
-from deployments.fleet import Priority
+from deployments.fleet import Priority, Quality
 from deployments.options import ChunkingOptions, TranscribeOptions, VadOptions
 from deployments.tier import TierInfo
 from deployments.transcript.options import transcription_options
@@ -51,7 +51,7 @@ def test_every_field_arrives() -> None:
     )
     wanted = transcription_options(options, MANY)
     assert wanted.decoding.languages == ("de", "fr") and wanted.decoding.language is None
-    assert wanted.decoding.prompt == "Dashwood. In the park."
+    assert wanted.decoding.keywords == ("Dashwood",) and wanted.decoding.prompt == "In the park."
     assert wanted.fallback.temperatures == (0.5,) and wanted.context_chunks == 4
     assert wanted.vad.threshold == 0.4 and wanted.vad.min_silence_s == 0.5
 
@@ -79,6 +79,97 @@ def test_the_clients_fields_are_the_same_options() -> None:
             _fields(lost)
 
 
+@pytest.mark.parametrize(
+    ("items", "languages"),
+    [
+        ([("languages", "en,de , fr")], ("en", "de", "fr")),
+        ([("languages[]", "en"), ("languages[]", "de")], ("en", "de")),
+        ([("languages", '["en", "de"]'), ("languages[]", "fr")], ("en", "de", "fr")),
+        ([("languages[0]", "en"), ("languages[1]", "de")], ("en", "de")),
+        ([("languages[]", ""), ("languages", " , ")], ()),
+        ([("languages", "[]")], ()),
+    ],
+)
+def test_lists_in_each_form_that_clients_write(
+    items: list[tuple[str, str]], languages: tuple[str, ...]
+) -> None:
+    assert parse(*items).options().languages == languages
+
+
+@pytest.mark.parametrize(
+    ("written", "keywords"),
+    [
+        (["Washington, D.C.", "Norland"], ("Washington", "D.C.", "Norland")),
+        (['["Norland", "Sussex"]', "[laughter]"], ("Norland", "Sussex", "[laughter]")),
+        (["a\nb, ,c", "b"], ("a", "b", "c")),
+        ([f"{n:010d}" for n in range(5000)], tuple(f"{n:010d}" for n in range(800))),
+        (["x" * 20_000, "Norland"], ("Norland",)),
+    ],
+)
+def test_keywords_are_parted_by_commas_and_the_first_are_kept(
+    written: list[str], keywords: tuple[str, ...]
+) -> None:
+    options = parse(*[("keywords[]", word) for word in written]).options()
+    assert transcription_options(options, MANY).decoding.keywords == keywords
+
+
+@pytest.mark.parametrize(
+    ("written", "vad", "pad_before_s"),
+    [
+        ("auto", VadOptions(), 0.2),
+        ("Server_VAD", VadOptions(), 0.2),
+        ('{"type": "server_vad", "threshold": 0.25}', VadOptions(0.25), 0.2),
+        (
+            '{"type": "server_vad", "silence_duration_ms": 500, "prefix_padding_ms": 300,'
+            ' "threshold": null}',
+            VadOptions(min_silence_s=0.5),
+            0.3,
+        ),
+    ],
+)
+def test_a_chunking_strategy_may_be_an_object_of_json(
+    written: str, vad: VadOptions, pad_before_s: float
+) -> None:
+    options = parse(("chunking_strategy", written)).options()
+    assert options.vad == vad and options.chunking == ChunkingOptions(pad_before_s=pad_before_s)
+
+
+@pytest.mark.parametrize("value", ["True", "true", "1", "yes", "on", "TRUE"])
+def test_yes_in_each_form(value: str) -> None:
+    assert parse(("stream", value)).stream
+
+
+def test_words_of_a_choice_in_any_case() -> None:
+    fields = parse(
+        ("response_format", "Verbose_JSON"),
+        ("timestamp_granularities[]", "Segment"),
+        ("quality", "BEST"),
+        ("priority", "Batch"),
+    )
+    assert fields.response_format == "verbose_json"
+    assert fields.timestamp_granularities == ["segment"]
+    assert (fields.quality, fields.priority) == (Quality.BEST, Priority.BATCH)
+
+
+@pytest.mark.parametrize(
+    ("language", "languages", "known"),
+    [
+        ("pt_BR", (), ("pt", ())),
+        ("auto", ("en-GB", "de", "en"), (None, ("en", "de"))),
+        (None, ("en-US", "English"), ("en", ())),
+        (None, ("en", "auto"), (None, ())),
+        ("none", (), (None, ())),
+    ],
+)
+def test_languages_as_locales_write_them(
+    language: str | None, languages: tuple[str, ...], known: tuple[str | None, tuple[str, ...]]
+) -> None:
+    info = TierInfo("m", "float32", ("en", "de", "pt"), True, 8)
+    asked = TranscribeOptions(language=language, languages=languages)
+    decoding = transcription_options(asked, info).decoding
+    assert (decoding.language, decoding.languages) == known
+
+
 def test_a_prompt_is_cut_to_what_can_matter() -> None:
     wanted = transcription_options(TranscribeOptions(prompt="a" * 50_000 + " the end"), MANY)
     prompt = wanted.decoding.prompt
@@ -97,6 +188,8 @@ def test_one_language_of_several_is_that_language() -> None:
         (TranscribeOptions(languages=("en", "xx")), "languages"),
         (TranscribeOptions(task="translate"), "model"),
         (TranscribeOptions(prompt="\ud800"), "prompt"),
+        (TranscribeOptions(keywords=("\ud800",)), "keywords"),
+        (TranscribeOptions(language="zh-TW"), "language"),
     ],
 )
 def test_what_the_model_does_not_have(options: TranscribeOptions, option: str) -> None:
@@ -113,7 +206,15 @@ def test_what_the_model_does_not_have(options: TranscribeOptions, option: str) -
         (("chunking_strategy[depth]", "1"), "chunking_strategy", "invalid_value"),
         (("known_speaker_names[]", "A"), "known_speaker_names", "unsupported"),
         (("response_format", "diarized_json"), "response_format", "unsupported"),
-        (("file", "x"), "file", "invalid_value"),
+        (("temperature", "nan"), "temperature", "invalid_value"),
+        (("deadline_s", "inf"), "deadline_s", "invalid_value"),
+        (
+            ("chunking_strategy", '{"type": "server_vad", "threshold": 2}'),
+            "chunking_strategy",
+            "invalid_value",
+        ),
+        (("chunking_strategy", "{" * 60_000), "chunking_strategy", "invalid_value"),
+        (("nope", ""), "nope", "unknown_parameter"),
     ],
 )
 def test_wrong_fields_are_named(item: tuple[str, str], param: str, code: str) -> None:

@@ -7,7 +7,7 @@ import yaml
 
 from serve.commands.cli import main
 from serve.settings import reference
-from serve.settings.config import ConfigError, load_settings
+from serve.settings.config import OPENAI_MODELS, ConfigError, load_settings
 
 ROOT = Path(__file__).parents[3]
 
@@ -21,7 +21,7 @@ def load(tmp_path: Path, text: str, **environment: str):  # type: ignore[no-unty
 def test_without_a_file_the_demo_models_are_served() -> None:
     settings = load_settings(None, {})
     assert [tier.model for tier in settings.tiers] == ["demo:tiny.en", "demo:base"]
-    assert settings.aliases == {"whisper-1": "base"}
+    assert settings.aliases == dict.fromkeys(OPENAI_MODELS, "base")
     assert all(tier.accelerator == "cpu" for tier in settings.tiers)
 
 
@@ -39,7 +39,32 @@ def test_a_list_may_come_from_the_environment() -> None:
     tiers = "[{name: small, model: m}, {name: large, model: n, batch_size: 3}]"
     settings = load_settings(None, {"MURMUR__TIERS": tiers})
     assert settings.tiers[1].batch_size == 3
-    assert settings.aliases == {"whisper-1": "large"}
+    assert settings.aliases == dict.fromkeys(OPENAI_MODELS, "large")
+
+
+@pytest.mark.parametrize(
+    ("aliases", "changed"),
+    [
+        ("{}", {}),
+        ("{mine: auto}", {"mine": "auto"}),
+        ("{gpt-transcribe: auto}", {"gpt-transcribe": "auto"}),
+        ("{whisper-1: auto}", dict.fromkeys(OPENAI_MODELS, "auto")),
+        (
+            "{whisper-1: auto, gpt-transcribe: base}",
+            dict.fromkeys(OPENAI_MODELS, "auto") | {"gpt-transcribe": "base"},
+        ),
+    ],
+)
+def test_openais_newer_names_follow_whisper_1(
+    tmp_path: Path, aliases: str, changed: dict[str, str]
+) -> None:
+    settings = load(tmp_path, f"aliases: {aliases}")
+    assert settings.aliases == dict.fromkeys(OPENAI_MODELS, "base") | changed
+
+
+def test_a_tier_may_have_one_of_openais_names(tmp_path: Path) -> None:
+    tiers = "tiers: [{name: whisper-1, model: demo:base}, {name: tiny.en, model: demo:tiny.en}]"
+    assert load(tmp_path, tiers).aliases == dict.fromkeys(OPENAI_MODELS[1:], "whisper-1")
 
 
 @pytest.mark.parametrize(
