@@ -5,6 +5,7 @@ and imports what it needs then, so that help and completion are quick.
 """
 
 import io
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, Literal
@@ -47,14 +48,10 @@ _Address = Annotated[
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code (`serve.commands.exit_codes`)."""
-    for stream in (sys.stdout, sys.stderr):
-        # A name or a text that the terminal's encoding lacks must not end the run.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    _make_streams_take_anything()
     try:
         code = _run(argv)
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
     except typer.TyperException as error:
         return _say(_usage(error), error.exit_code)
     except KeyboardInterrupt:
@@ -68,6 +65,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         named = f"{error.filename}: " if error.filename else ""
         return _say(f"{named}{error.strerror or error}", EXIT_FAILED)
     return code
+
+
+def _make_streams_take_anything() -> None:
+    """A name or a text that a terminal's encoding lacks must not end the run, nor a stream that the
+    caller has closed."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _run(argv: Sequence[str] | None) -> int:

@@ -28,7 +28,8 @@ class TierSettings(_Section):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,62}$")]
     """Its name in `model` of a request and in metrics: lower case letters, digits, `.` and `-`."""
     model: Annotated[str, Field(min_length=1)]
-    """Folder, hub id or demo model."""
+    """A published model by any of its names, such as `turbo` or `large-v3`; a folder, a hub id or a
+    demo model."""
     accelerator: str = CPU
     """`cpu`, or a GPU class by Ray's name, such as `L4` or `H100`."""
     precision: Precision | None = None

@@ -134,6 +134,13 @@ def test_a_reader_that_went_away_is_no_error() -> None:
     assert (process.returncode, said) == (0, b"")
 
 
+@pytest.mark.parametrize("argument", ["--version", "dance"])
+def test_closed_streams_are_no_error(argument: str) -> None:
+    command = f'"$@" {argument} >&- 2>&-'
+    done = subprocess.run(["sh", "-c", command, "sh", *PROGRAM], check=False)
+    assert done.returncode == (0 if argument == "--version" else 2)
+
+
 def test_help_and_version_load_nothing_large() -> None:
     code = """
 import sys
