@@ -12,13 +12,16 @@ import hashlib
 import importlib.resources
 import os
 import shutil
+import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.utils import disable_progress_bars
 
 from engine.errors import ModelNotFoundError, WeightsError
 from engine.weights.names import NAMES, PUBLISHED, by_likeness, published_name
@@ -122,7 +125,8 @@ def _unknown(name: str, folder: Path) -> str:
 
 def _download(name: str, hub_id: str) -> Path:
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=_HUB_FILES))
+        with _bars_on_terminals_alone():
+            return Path(snapshot_download(hub_id, allow_patterns=_HUB_FILES))
     except HFValidationError as error:
         raise ModelNotFoundError(f"unknown model {name!r}: not a valid hub id") from error
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
@@ -133,6 +137,12 @@ def _download(name: str, hub_id: str) -> Path:
             else f"{name!r} ({hub_id}) cannot be had from the hub"
         )
         raise ModelNotFoundError(f"model {cannot}: {reason}{_without_hub(hub_id)}") from error
+
+
+def _bars_on_terminals_alone() -> AbstractContextManager[object]:
+    """The hub's library draws its bars into logs and among JSON lines, too."""
+    is_terminal = sys.stderr is not None and sys.stderr.isatty()
+    return nullcontext() if is_terminal else disable_progress_bars()
 
 
 def _without_hub(hub_id: str) -> str:

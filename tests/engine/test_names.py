@@ -1,8 +1,10 @@
 """What models are called, and what is taken for a name."""
 
+import sys
 from pathlib import Path
 
 import pytest
+from huggingface_hub.utils import are_progress_bars_disabled
 
 from engine.errors import ModelNotFoundError
 from engine.model_sizes import known_sizes
@@ -46,6 +48,22 @@ def downloads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
 def test_as_everybody_writes_it(name: str, hub_id: str, downloads: list[str]) -> None:
     resolve_model(name)
     assert downloads == [hub_id]
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_bars_of_a_download_are_for_terminals(
+    is_terminal: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    drawn: list[bool] = []
+
+    def snapshot_download(hub_id: str, allow_patterns: list[str]) -> str:
+        drawn.append(not are_progress_bars_disabled())
+        return str(tmp_path)
+
+    monkeypatch.setattr(hub, "snapshot_download", snapshot_download)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
+    resolve_model("turbo")
+    assert drawn == [is_terminal] and not are_progress_bars_disabled()
 
 
 @pytest.mark.parametrize("name", ["tiny.en", "whisper-tiny.en", "demo:tiny.en"])
