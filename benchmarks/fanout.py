@@ -98,7 +98,7 @@ def _child(options: argparse.Namespace) -> None:
 
     from deployments.options import TranscribeOptions
     from serve.app import assemble
-    from serve.settings.config import load_settings
+    from serve.settings.loading import load_settings
 
     count = options.child
     tier = {

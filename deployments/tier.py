@@ -30,7 +30,7 @@ class TierSpec:
 
     Args:
         name: the tier's, in metrics and in results.
-        model: folder, hub id or demo model.
+        model: as `engine.resolve_model` takes it.
         device: a torch device.
         precision: None: the default of the device.
         max_slots: chunks decoded at once.

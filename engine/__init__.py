@@ -16,12 +16,12 @@ from engine.errors import EngineError, ModelNotFoundError, RequestError, Weights
 from engine.precision import CrossAttentionMode, Offload, Precision, default_precision
 from engine.request import DecodingOptions, Request, Result, Segment
 from engine.weights.checkpoint import Checkpoint, open_checkpoint
-from engine.weights.hub import DEMO_MODELS, HUB_MODELS, resolve_model
+from engine.weights.hub import DEMO_MODELS, resolve_model
+from engine.weights.names import PUBLISHED
 
 __all__ = [
     "ALL_LANGUAGES",
     "DEMO_MODELS",
-    "HUB_MODELS",
     "N_SAMPLES",
     "SAMPLE_RATE",
     "Checkpoint",
@@ -33,6 +33,7 @@ __all__ = [
     "ModelDimensions",
     "ModelNotFoundError",
     "Offload",
+    "PUBLISHED",
     "Precision",
     "Request",
     "RequestError",

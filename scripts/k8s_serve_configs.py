@@ -9,7 +9,8 @@ from pathlib import Path
 import yaml
 
 from serve.settings.check import check_settings
-from serve.settings.config import Settings, load_settings
+from serve.settings.config import Settings
+from serve.settings.loading import load_settings
 from serve.settings.serve_config import serve_config
 
 ROOT = Path(__file__).parents[1]

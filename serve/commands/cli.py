@@ -1,239 +1,308 @@
-"""The `murmur` command.
+"""The `murmur` command: what there is to call.
 
-Parses arguments and dispatches; the commands are imported when they run, so that help is quick.
+A command's function does no work. It returns what is to be done, which runs when parsing is over
+and imports what it needs then, so that help and completion are quick.
 """
 
-import argparse
 import io
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Annotated, Literal
 
-from serve.commands.exit_codes import EXIT_INTERRUPTED, EXIT_OK
+import typer
+from typer.main import get_command
 
-_FILE_HELP = "settings, YAML; default: the environment and defaults alone"
-FORMATS = ("txt", "json", "verbose_json", "srt", "vtt")
-# Those of `engine.precision`, which takes seconds to import.
-PRECISIONS = (
-    *("float32", "bfloat16", "float16", "int8", "int8-weight-only"),
-    *("int4-g32", "int4-g64", "int4-g128", "fp8"),
+from serve.commands.arguments import PlanArguments, TranscribeArguments
+from serve.commands.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
+
+Work = Callable[[], int]
+"""Returns an exit code."""
+
+app = typer.Typer(
+    rich_markup_mode=None,
+    help="Whisper speech recognition: of files on this machine, or as a server on Ray.",
+    epilog="Exit codes: 0 done, 1 failed, 2 bad usage or input, 3 done with warnings, "
+    "130 interrupted.",
+    context_settings={"help_option_names": ["--help", "-h"]},
 )
-CROSS_ATTENTION_MODES = ("cached", "cached-8bit", "absorbed")
-CLOUDS = ("aws", "gcp")
-OFFLOADS = ("none", "encoder", "all")
+
+_File = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="FILE",
+        help="Settings, YAML. Variables of the environment, such as MURMUR__HTTP__PORT=9000, go "
+        "before it.",
+        show_default="two small models",
+    ),
+]
+_Address = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Of a Ray cluster, host:port or auto.",
+        show_default="RAY_ADDRESS, else a cluster of this machine's own, which `up` starts",
+    ),
+]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0 all done, 2 bad usage or some input that failed."""
-    args = _parser().parse_args(argv)
-    for stream in (sys.stdout, sys.stderr):
-        # A name or a text that the terminal's encoding lacks must not end the run.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    """Run a command; returns the exit code (`serve.commands.exit_codes`)."""
+    _make_streams_take_anything()
     try:
-        if args.command == "models":
-            from serve.commands.models import list_models
-
-            return list_models()
-        if args.command == "check-config":
-            from serve.commands.check_config import check_config
-
-            return check_config(args.file, args.cluster)
-        if args.command == "transcribe":
-            from serve.commands.transcribe import transcribe
-
-            return transcribe(args)
-        if args.command == "plan":
-            from serve.commands.plan import plan_command
-
-            return plan_command(args)
-        if args.command in ("fetch", "watch-spot"):
-            return _run_node_command(args)
-        return _run_cluster_command(args)
+        code = _run(argv)
+        sys.stdout.flush()
+    except typer.TyperException as error:
+        return _say(_usage(error), error.exit_code)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader of our output went away, as `head` does: nothing left to say, not even at exit.
         sys.stdout = None
         return EXIT_OK
+    except OSError as error:
+        sys.stdout = None
+        named = f"{error.filename}: " if error.filename else ""
+        return _say(f"{named}{error.strerror or error}", EXIT_FAILED)
+    return code
 
 
-def _run_node_command(args: argparse.Namespace) -> int:
-    if args.command == "fetch":
-        from serve.commands.fetch import fetch
-
-        return fetch(args.file, args.labels)
-    from serve.commands.watch_spot import watch_spot
-
-    return watch_spot(args.cloud, args.address)
-
-
-def _run_cluster_command(args: argparse.Namespace) -> int:
-    from serve.commands import cluster as cluster_command
-
-    if args.command == "up":
-        return cluster_command.up(args.file, args.address, args.timeout)
-    if args.command == "down":
-        return cluster_command.down(args.address)
-    if args.command == "env":
-        return cluster_command.print_environment()
-    if args.command == "status":
-        return cluster_command.status(args.address, args.yaml, args.watch)
-    return cluster_command.build_config(args.file)
+def _make_streams_take_anything() -> None:
+    """A name or a text that a terminal's encoding lacks must not end the run, nor a stream that the
+    caller has closed."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="murmur", description="Whisper speech recognition, exact and batched."
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_transcribe(commands.add_parser("transcribe", help="transcribe files on this machine"))
-    commands.add_parser("models", help="list the models that can be loaded")
-    _add_plan(commands.add_parser("plan", help="which GPUs a model fits, how, and what it costs"))
-    check = commands.add_parser("check-config", help="check a cluster's settings and print them")
-    check.add_argument("file", nargs="?", help=_FILE_HELP)
-    check.add_argument(
-        "--cluster", metavar="FILE", help="for `ray up`: whether its node types can hold every tier"
-    )
-    _add_node_commands(commands)
-    _add_cluster_commands(commands)
-    return parser
+def _run(argv: Sequence[str] | None) -> int:
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    try:
+        work = get_command(app).main(arguments, prog_name="murmur", standalone_mode=False)
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # while it printed help
+            raise end.__context__ from None
+        raise
+    # Help and the like leave a code.
+    return int(work()) if callable(work) else int(work or EXIT_OK)
 
 
-def _add_cluster_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    start = commands.add_parser("up", help="serve: deploy on a Ray cluster, and print the address")
-    start.add_argument("file", nargs="?", help=_FILE_HELP)
-    start.add_argument(
-        "--timeout", type=float, default=1800.0, metavar="SECONDS", help="(%(default)g)"
-    )
-    stop = commands.add_parser("down", help="stop serving, and a cluster that `up` started")
-    status = commands.add_parser("status", help="print how the application and its tiers are")
-    status.add_argument("--yaml", action="store_true", help="what Ray Serve says, for programs")
-    status.add_argument(
-        *("--watch", "-w"),
-        type=float,
-        nargs="?",
-        const=2.0,
-        metavar="SECONDS",
-        help="again and again (default: every 2 s)",
-    )
-    for parser in (start, stop, status):
-        parser.add_argument(
-            "--address",
-            help="of a Ray cluster, host:port or auto; default: RAY_ADDRESS, else a cluster of "
-            "this machine's own, which `up` starts",
-        )
-    commands.add_parser("env", help="print what other Ray jobs need to join `up`'s own cluster")
-    build = commands.add_parser("build", help="print a config for `serve deploy`, KubeRay")
-    build.add_argument("file", nargs="?", help=_FILE_HELP)
+def _usage(error: typer.TyperException) -> str:
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "murmur"
+    words = " ".join(error.format_message().split()).replace("Value error, ", "").rstrip(".")
+    return f"{words}; see {command} --help"
 
 
-def _add_node_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    fetch = commands.add_parser("fetch", help="download the weights of a file's tiers")
-    fetch.add_argument("file", nargs="?", help=_FILE_HELP)
-    fetch.add_argument(
-        "--labels",
-        metavar="JSON",
-        help="of a node, an object of strings: only tiers that may run there",
-    )
-    watch = commands.add_parser(
-        "watch-spot", help="on a spot machine: drain its node when the cloud takes it away"
-    )
-    watch.add_argument("cloud", choices=CLOUDS)
-    watch.add_argument("--address", default="auto", help="of the Ray cluster (%(default)s)")
+def _say(words: str, code: int) -> int:
+    print(f"murmur: {words}", file=sys.stderr)
+    return code
 
 
-def _add_plan(parser: argparse.ArgumentParser) -> None:
-    parser.description = (
-        "Which GPUs a model fits, with which settings, how fast that can be at most, and what an "
-        "hour of audio costs. Arithmetic: it needs no GPU, nor a published model's files."
-    )
-    parser.add_argument("model", nargs="?", help="published model, folder, hub id or demo model")
-    parser.add_argument("--gpu", action="append", help="class, such as L4; repeatable; default all")
-    parser.add_argument("--batch", type=int, help="chunks decoded at once; default: the best")
-    parser.add_argument("--precision", choices=PRECISIONS, help="default: the GPU's 16-bit format")
-    _add_memory_modes(parser)
-    parser.add_argument("--max-length", type=int, help="positions of a text, prompt included (448)")
-    parser.add_argument("--tp", type=int, default=1, help="GPUs that share each layer (1)")
-    parser.add_argument("--pp", type=int, default=1, help="GPUs with consecutive layers (1)")
-    parser.add_argument(
-        "--tokens", type=float, default=100.0, help="of a chunk's text, on average (100)"
-    )
-    parser.add_argument(
-        "--strict", action="store_true", help="where it does not fit look for no other settings"
-    )
-    parser.add_argument("--matrix", action="store_true", help="every published model on every GPU")
-    parser.add_argument("--json", action="store_true", help="for programs")
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from serve.commands.welcome import version
+
+        print(version())
+        raise typer.Exit
 
 
-def _add_memory_modes(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--cross-attention",
-        choices=CROSS_ATTENTION_MODES,
-        help="what is kept of each chunk for the decoder: all layers' keys and values, those in 8 "
-        "bits, or the encoder's output alone, for little memory; default: cached, and cached-8bit "
-        "at int8 on a CPU",
-    )
-    parser.add_argument(
-        "--int8-self-attention",
-        action="store_true",
-        help="keep keys and values of the text so far in 8 bits",
-    )
-    parser.add_argument(
-        "--offload",
-        choices=OFFLOADS,
-        default="none",
-        help="layers that stay in the host's memory and come to the GPU two at a time (none)",
-    )
+@app.callback(invoke_without_command=True)
+def _without_a_command(
+    context: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print it and exit.", is_eager=True, callback=_show_version),
+    ] = False,
+) -> Work | None:
+    if context.invoked_subcommand is not None:
+        return None
+    from serve.commands.welcome import welcome
+
+    return welcome
 
 
-def _add_transcribe(parser: argparse.ArgumentParser) -> None:
-    parser.description = (
-        "Transcribe audio and video files. Text goes to the standard output as it becomes final, "
-        "or into --output-dir. Progress goes to the standard error: a bar on a terminal, "
-        "JSON lines otherwise. Exit code 2: some input failed; the other files are finished."
-    )
-    parser.add_argument("files", nargs="+", metavar="FILE", help="audio or video; - reads stdin")
-    parser.add_argument(
-        "--model", default="demo:tiny.en", help="folder, hub id or demo model (%(default)s)"
-    )
-    parser.add_argument("--language", help="ISO code or English name; default: detected per file")
-    parser.add_argument(
-        "--task", choices=("transcribe", "translate"), default="transcribe", help="%(default)s"
-    )
-    parser.add_argument("--format", choices=FORMATS, default="txt", help="%(default)s")
-    parser.add_argument("--output-dir", metavar="DIR", help="write one file per input there")
-    parser.add_argument("--prompt", help="text to continue: names, spelling, style")
-    parser.add_argument(
-        "--temperature",
-        type=float,
-        default=0.0,
-        help="0 (default): greedy, and higher only where the text looks wrong; else fixed",
-    )
-    parser.add_argument(
-        "--no-fallback", action="store_true", help="never decode again at a higher temperature"
-    )
-    parser.add_argument(
-        "--context",
-        type=int,
-        default=32,
-        metavar="N",
-        help="chunks in a row that are decoded one after another, each with the text of those "
-        "before it, which shares the room of the prompt (%(default)s: 16 minutes); rows run side "
-        "by side; 1: every chunk on its own, all at once, for speed",
-    )
-    parser.add_argument("--device", help="torch device; default: cuda if there is one, else cpu")
-    parser.add_argument(
-        "--precision",
-        choices=PRECISIONS,
-        help="default: on a CPU int8 where the native kernels run, else float32; on a GPU "
-        "bfloat16, else float16",
-    )
-    _add_memory_modes(parser)
-    parser.add_argument("--batch-size", type=int, default=24, help="chunks decoded at once (24)")
-    parser.add_argument("--threads", type=int, help="CPU threads; default: all cores")
-    parser.add_argument(
-        "--max-duration", type=float, metavar="SECONDS", help="refuse longer files (24 hours)"
-    )
+app.command("transcribe")(TranscribeArguments)
+app.command("plan")(PlanArguments)
+
+
+@app.command()
+def models(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> Work:
+    """List models by their names, and where they are."""
+
+    def work() -> int:
+        from serve.commands.models import list_models
+
+        return list_models(as_json)
+
+    return work
+
+
+@app.command()
+def up(
+    file: _File = None,
+    address: _Address = None,
+    timeout: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", help="How long to wait until all tiers serve."),
+    ] = 1800.0,
+) -> Work:
+    """Serve, on a Ray cluster or on this machine.
+
+    Waits until all tiers serve, and prints the server's address. Where no cluster is named, one is
+    started on this machine.
+    """
+
+    def work() -> int:
+        from serve.commands.cluster import up as run
+
+        return run(file, address, timeout)
+
+    return work
+
+
+@app.command()
+def down(address: _Address = None) -> Work:
+    """Stop serving, and a cluster that `up` started."""
+
+    def work() -> int:
+        from serve.commands.cluster import down as run
+
+        return run(address)
+
+    return work
+
+
+@app.command()
+def status(
+    address: _Address = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Again and again, until interrupted.")
+    ] = False,
+    every: Annotated[
+        float, typer.Option(min=0.1, metavar="SECONDS", help="Between two looks of --watch.")
+    ] = 2.0,
+    as_json: Annotated[bool, typer.Option("--json", help="What Ray Serve says, as JSON.")] = False,
+    as_yaml: Annotated[bool, typer.Option("--yaml", help="The same as YAML.")] = False,
+) -> Work:
+    """Print how the server and its tiers are.
+
+    The exit code is 0 if it serves, else 1.
+    """
+
+    def work() -> int:
+        from serve.commands.status import status as run
+
+        form: Literal["table", "json", "yaml"] = "table"
+        if as_json or as_yaml:
+            form = "json" if as_json else "yaml"
+        return run(address, form, every if watch else None)
+
+    return work
+
+
+@app.command()
+def env() -> Work:
+    """Print what other Ray jobs need to join `up`'s own cluster.
+
+    For a shell: eval "$(murmur env)".
+    """
+
+    def work() -> int:
+        from serve.commands.cluster import print_environment
+
+        return print_environment()
+
+    return work
+
+
+@app.command("check-config")
+def check_config(
+    file: _File = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="A file for `ray up`: check whether its node types can hold every tier.",
+        ),
+    ] = None,
+) -> Work:
+    """Check settings, and print them with all defaults."""
+
+    def work() -> int:
+        from serve.commands.check_config import check_config as run
+
+        return run(file, cluster)
+
+    return work
+
+
+@app.command()
+def build(file: _File = None) -> Work:
+    """Print settings as a config for `serve deploy` or KubeRay."""
+
+    def work() -> int:
+        from serve.commands.cluster import build_config
+
+        return build_config(file)
+
+    return work
+
+
+@app.command()
+def fetch(
+    file: _File = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            metavar="JSON",
+            help="Of a node, an object of strings: fetch only for tiers that may run there.",
+            show_default="for all tiers",
+        ),
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="MODEL",
+            help="Fetch this one instead, by any of its names; may be given again.",
+        ),
+    ] = None,
+) -> Work:
+    """Download the weights of a server's tiers.
+
+    Prints where they are.
+    """
+
+    def work() -> int:
+        from serve.commands.fetch import fetch as run
+
+        return run(file, labels, model or [])
+
+    return work
+
+
+@app.command("watch-spot")
+def watch_spot(
+    cloud: Annotated[Literal["aws", "gcp"], typer.Argument(metavar="CLOUD", help="aws or gcp.")],
+    address: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Of the Ray cluster, host:port or auto.")
+    ] = "auto",
+) -> Work:
+    """Drain this spot machine's node when the cloud takes it."""
+
+    def work() -> int:
+        from serve.commands.watch_spot import watch_spot as run
+
+        return run(cloud, address)
+
+    return work
 
 
 if __name__ == "__main__":

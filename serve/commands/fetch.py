@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +11,20 @@ from engine import resolve_model
 from engine.errors import EngineError
 from serve.commands.exit_codes import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_OK
 from serve.settings.check import check_settings
-from serve.settings.config import ConfigError, TierSettings, load_settings
+from serve.settings.config import ConfigError, TierSettings
+from serve.settings.loading import load_settings
 from serve.settings.tier_placement import tier_placement
 
 
-def fetch(path: str | None, labels: str | None) -> int:
+def fetch(path: str | None, labels: str | None, models: Sequence[str] = ()) -> int:
     """Print model and folder of each tier's weights, downloaded where they are not here yet.
 
     Args:
         labels: of a node, as JSON; tiers that cannot run there are left out.
+        models: fetch these instead.
     """
+    if models:
+        return _fetch_all(models)
     try:
         settings = load_settings(None if path is None else Path(path))
         check_settings(settings)
@@ -29,7 +33,11 @@ def fetch(path: str | None, labels: str | None) -> int:
         print(error, file=sys.stderr)
         return EXIT_BAD_INPUT
     wanted = [tier for tier in settings.tiers if node_labels is None or _runs(tier, node_labels)]
-    failed = [model for model in dict.fromkeys(tier.model for tier in wanted) if not _fetch(model)]
+    return _fetch_all([tier.model for tier in wanted])
+
+
+def _fetch_all(models: Sequence[str]) -> int:
+    failed = [model for model in dict.fromkeys(models) if not _fetch(model)]
     return EXIT_FAILED if failed else EXIT_OK
 
 

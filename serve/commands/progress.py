@@ -1,17 +1,35 @@
 """What a command tells while it works: a bar on a terminal, JSON lines otherwise."""
 
+import codecs
 import json
+import os
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Protocol, TextIO
 
-from tqdm import tqdm
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as RichProgress
 
 from deployments.messages import AudioWarning
 
 
+class Writer(Protocol):
+    """Where text goes, in whole lines."""
+
+    def write(self, text: str, /) -> object: ...
+
+    def flush(self) -> object: ...
+
+
 class Progress(Protocol):
-    """Told of files as they advance; `close` before the program ends."""
+    """Told of files as they advance, between `start` and `close`."""
+
+    def text(self) -> Writer:
+        """The standard output, for text that does not get into the way of what is told."""
+
+    def start(self) -> None: ...
 
     def advance(self, file: str, decoded_s: float) -> None:
         """`decoded_s` seconds of a file's audio were read so far."""
@@ -29,30 +47,66 @@ class Progress(Protocol):
 
 
 class BarProgress:
-    """A bar that counts files, with the seconds of audio read; errors as lines above it."""
+    """A bar that counts files, with the seconds of audio read; errors as lines above it.
 
-    def __init__(self, n_files: int, stream: TextIO) -> None:
-        self._stream = stream
+    Args:
+        console: of a terminal.
+        shares_terminal: the standard output is on the same one, so that text must go above the bar.
+    """
+
+    def __init__(self, n_files: int, console: Console, shares_terminal: bool) -> None:
+        self._console = console
+        self._shares_terminal = shares_terminal
         self._decoded_s: dict[str, float] = {}
-        self._bar = tqdm(total=n_files, unit="file", file=stream, dynamic_ncols=True)
+        self._bar = RichProgress(
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("files, {task.fields[audio]} of audio"),
+            TimeElapsedColumn(),
+            console=console,
+            redirect_stdout=False,
+        )
+        self._task = self._bar.add_task("", total=n_files, audio="0 s")
+
+    def text(self) -> Writer:
+        return _AboveBar(self._console) if self._shares_terminal else sys.stdout
+
+    def start(self) -> None:
+        self._bar.start()
 
     def advance(self, file: str, decoded_s: float) -> None:
         self._decoded_s[file] = decoded_s
-        self._bar.set_postfix_str(f"{sum(self._decoded_s.values()):.0f} s of audio")
+        self._bar.update(self._task, audio=f"{sum(self._decoded_s.values()):.0f} s")
 
     def warned(self, file: str, warning: AudioWarning) -> None:
-        tqdm.write(f"murmur: {file}: {warning.message}", file=self._stream)
+        self._say(f"murmur: {file}: {warning.message}\n")
 
     def done(self, file: str, duration_s: float, **details: Any) -> None:
         self.advance(file, duration_s)
-        self._bar.update()
+        self._bar.advance(self._task)
 
     def failed(self, file: str, reason: str) -> None:
-        tqdm.write(f"murmur: {file}: {reason}", file=self._stream)
-        self._bar.update()
+        self._say(f"murmur: {file}: {reason}\n")
+        self._bar.advance(self._task)
 
     def close(self) -> None:
-        self._bar.close()
+        self._bar.stop()
+
+    def _say(self, line: str) -> None:
+        _AboveBar(self._console).write(line)
+
+
+class _AboveBar:
+    """Writes to a console as it is, above a bar that it may have: no markup, no wrapping."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def write(self, text: str) -> None:
+        self._console.out(text, end="", highlight=False)
+
+    def flush(self) -> None:
+        """Nothing to do: a console keeps nothing back."""
 
 
 class JsonProgress:
@@ -61,6 +115,12 @@ class JsonProgress:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+
+    def text(self) -> Writer:
+        return sys.stdout
+
+    def start(self) -> None:
+        """Nothing to do."""
 
     def advance(self, file: str, decoded_s: float) -> None:
         self._write(event="progress", file=file, decoded_s=round(decoded_s, 3))
@@ -78,11 +138,25 @@ class JsonProgress:
         self._stream.flush()
 
     def _write(self, **event: Any) -> None:
-        print(json.dumps(event, ensure_ascii=False), file=self._stream, flush=True)
+        print(json_line(event, self._stream), file=self._stream, flush=True)
+
+
+def json_line(value: Mapping[str, Any], stream: object) -> str:
+    """JSON for a stream. What its encoding lacks is escaped here, for a stream's own way to write
+    that is none of JSON's."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return json.dumps(value, ensure_ascii=codecs.lookup(encoding).name != "utf-8")
 
 
 def open_progress(n_files: int) -> Progress:
     """Progress on the standard error, in the form that suits what it is."""
-    if sys.stderr.isatty():
-        return BarProgress(n_files, sys.stderr)
-    return JsonProgress(sys.stderr)
+    if not sys.stderr.isatty():
+        return JsonProgress(sys.stderr)
+    console = Console(file=sys.stderr, force_terminal=True, highlight=False)
+    return BarProgress(n_files, console, _on_one_terminal(sys.stdout, sys.stderr))
+
+
+def _on_one_terminal(one: TextIO | None, other: TextIO) -> bool:
+    if one is None or not one.isatty():
+        return False
+    return os.ttyname(one.fileno()) == os.ttyname(other.fileno())

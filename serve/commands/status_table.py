@@ -1,18 +1,22 @@
 """`murmur status` as a table: tiers, what waits for them, their price, and why they are so many."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from serve.commands.tables import columns
+
 _HEAD = ("tier", "on", "status", "replicas", "slots", "queued", "wait", "RTFx", "$/h", "$/audio h")
-_LEFT = 3
-"""Columns of words; the others are of numbers."""
+_NUMBERS = range(3, len(_HEAD))
 _N_DECISIONS = 5
 _NAN = "-"
 
 
 def status_table(
     address: str, application: Mapping[str, Any], cluster: Mapping[str, Any] | None
-) -> str:
+) -> RenderableType:
     """
     Args:
         application: its status and its deployments'.
@@ -25,16 +29,19 @@ def status_table(
     lines += [f"{name}: {d['message']}" for name, d in deployments.items() if d["message"]]
     if cluster is None:
         lines += [f"{name}: {d['status'].lower()}" for name, d in deployments.items()]
-        return "\n".join(lines)
-    lines += ["", *_aligned([_HEAD, *(_row(tier, deployments) for tier in cluster["tiers"])])]
-    lines.append("")
-    lines += [f"{tier['name']}: {tier['reason']}" for tier in cluster["tiers"] if tier["reason"]]
+        return Text("\n".join(lines))
+    table = columns(_HEAD, [_row(tier, deployments) for tier in cluster["tiers"]], _NUMBERS)
+    return Group(Text("\n".join(lines)), "", table, "", Text("\n".join(_notes(cluster))))
+
+
+def _notes(cluster: Mapping[str, Any]) -> list[str]:
+    lines = [f"{tier['name']}: {tier['reason']}" for tier in cluster["tiers"] if tier["reason"]]
     lines.append(f"{cluster['usd_per_hour']:.4g} $/h in all; ~ planned, not measured yet")
     if cluster["autoscaler_faults"]:
         lines.append(f"the autoscaler failed {cluster['autoscaler_faults']} times: see the log")
     if cluster["decisions"]:
         lines += ["", *(_decision(d) for d in cluster["decisions"][:_N_DECISIONS])]
-    return "\n".join(lines)
+    return lines
 
 
 def _row(tier: Mapping[str, Any], deployments: Mapping[str, Any]) -> tuple[str, ...]:
@@ -61,14 +68,3 @@ def _decision(change: Mapping[str, Any]) -> str:
         f"{change['at']} {change['tier']}: {change['before']} -> {change['replicas']} replicas: "
         f"{change['reason']}"
     )
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join(
-            cell.ljust(width) if column < _LEFT else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]

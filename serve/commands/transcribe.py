@@ -1,63 +1,72 @@
 """`murmur transcribe`: files to transcripts with one engine in this process."""
 
-import argparse
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 
 from deployments.audio.reading import AudioLimits
+from deployments.errors import OptionError
 from deployments.local import FileDone, FileFailed, Job, LocalTranscriber, SegmentsReady
+from deployments.options import TranscribeOptions, VadOptions
+from deployments.tier import TierInfo
 from deployments.transcript.fallback import FallbackOptions
-from deployments.transcript.options import TranscriptionOptions
+from deployments.transcript.options import transcription_options
 from engine import (
     CrossAttentionMode,
-    DecodingOptions,
     Engine,
     EngineConfig,
     EngineError,
     Offload,
     Precision,
     default_precision,
-    language_code,
 )
+from serve.commands.arguments import TranscribeArguments
 from serve.commands.exit_codes import EXIT_BAD_INPUT, EXIT_OK, EXIT_WARNED
 from serve.commands.outputs import OutputFolder, Outputs, StandardOutput
-from serve.commands.progress import Progress, open_progress
+from serve.commands.progress import Progress, Writer, open_progress
 
 
-def transcribe(args: argparse.Namespace) -> int:
+def transcribe(args: TranscribeArguments) -> int:
     """Run the command; returns the exit code."""
     files = list(dict.fromkeys(args.files))  # a file named twice is transcribed once
+    progress = open_progress(len(files))
     try:
-        options = _transcription_options(args)
+        asked, fallback = asked_options(args), _fallback(args)
         limits = AudioLimits() if args.max_duration is None else AudioLimits(args.max_duration)
         config = _engine_config(args)
-    except ValueError as error:
+    except (OptionError, ValueError) as error:
         return _refuse(str(error))
     try:
-        outputs = _open_outputs(files, args)
+        outputs = _open_outputs(files, args, progress.text())
     except OSError as error:
         return _refuse(f"{args.output_dir}: cannot write there: {error.strerror or error}")
     try:
         engine = Engine.load(args.model, config)
-        engine.tokenizer.check(options.decoding)
-    except EngineError as error:
+        options = replace(
+            transcription_options(asked, _info(args.model, engine)),
+            fallback=fallback,
+            context_chunks=args.context,
+        )
+    except (OptionError, EngineError) as error:
         return _refuse(str(error))
-    progress = open_progress(len(files))
+    progress.start()
     try:
         with _spooled_stdin(files) as sources:
             transcriber = LocalTranscriber(engine, limits)
             jobs = [Job(file, sources.get(file, file), options) for file in files]
             return _run(transcriber, jobs, outputs, progress)
     except EngineError as error:
+        progress.close()
         return _refuse(str(error))
     except BrokenPipeError:
         raise
     except OSError as error:
+        progress.close()
         return _refuse(f"cannot write the transcripts: {error.strerror or error}")
     finally:
         progress.close()
@@ -114,24 +123,52 @@ def _spooled_stdin(files: list[str]) -> Iterator[dict[str, str]]:
         yield {"-": spool.name}
 
 
-def _transcription_options(args: argparse.Namespace) -> TranscriptionOptions:
-    decoding = DecodingOptions(
+def asked_options(args: TranscribeArguments) -> TranscribeOptions:
+    """What is asked of each file, as a caller of a server would ask it.
+
+    Raises:
+        ValueError: a value that cannot be.
+    """
+    named = _split(args.language)
+    return TranscribeOptions(
+        model=args.model,
         task=args.task,
-        language=None if args.language is None else language_code(args.language),
+        languages=() if _is_open(named) else named,
         prompt=args.prompt,
-    )
-    ladder = FallbackOptions().temperatures
-    fixed = args.temperature > 0 or args.no_fallback
-    temperatures = (args.temperature,) if fixed else ladder
-    return TranscriptionOptions(
-        decoding, FallbackOptions(temperatures), context_chunks=args.context
+        keywords=_split(args.keywords),
+        vad=VadOptions(threshold=args.vad_threshold),
     )
 
 
-def _engine_config(args: argparse.Namespace) -> EngineConfig:
+def _is_open(languages: Sequence[str]) -> bool:
+    """Whether the language is to be detected among all."""
+    return any(name.lower() == "auto" for name in languages)
+
+
+def _split(values: Sequence[str] | None) -> tuple[str, ...]:
+    """`a,b` and `a`, `b` alike."""
+    parts = (part.strip() for value in values or () for part in value.split(","))
+    return tuple(dict.fromkeys(part for part in parts if part))
+
+
+def _fallback(args: TranscribeArguments) -> FallbackOptions:
+    if args.temperature > 0 or args.no_fallback:
+        return FallbackOptions((args.temperature,))
+    return FallbackOptions()
+
+
+def _info(model: str, engine: Engine) -> TierInfo:
+    return TierInfo(
+        model=model,
+        precision=engine.config.precision.value,
+        languages=tuple(engine.tokenizer.languages),
+        multilingual=engine.tokenizer.multilingual,
+        max_slots=engine.config.max_slots,
+    )
+
+
+def _engine_config(args: TranscribeArguments) -> EngineConfig:
     if args.threads is not None:
-        if args.threads < 1:
-            raise ValueError(f"--threads must be at least 1, got {args.threads}")
         torch.set_num_threads(args.threads)
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -139,21 +176,19 @@ def _engine_config(args: argparse.Namespace) -> EngineConfig:
     except (RuntimeError, AssertionError, ImportError, OSError) as error:
         raise ValueError(f"device {device!r} cannot be used: {_first_line(error)}") from error
     precision = args.precision or default_precision(torch.device(device))
-    if args.batch_size < 1:
-        raise ValueError(f"--batch-size must be at least 1, got {args.batch_size}")
     return EngineConfig(
         device,
         Precision(precision),
-        args.cross_attention and CrossAttentionMode(args.cross_attention),
+        None if args.cross_attention is None else CrossAttentionMode(args.cross_attention),
         args.int8_self_attention,
         max_slots=args.batch_size,
         offload=Offload(args.offload),
     )
 
 
-def _open_outputs(files: list[str], args: argparse.Namespace) -> Outputs:
+def _open_outputs(files: list[str], args: TranscribeArguments, text: Writer) -> Outputs:
     if args.output_dir is None:
-        return StandardOutput(files, args.format)
+        return StandardOutput(files, args.format, text)
     return OutputFolder(files, args.format, args.output_dir)
 
 

@@ -4,7 +4,7 @@ import sys
 import time
 
 from deployments.replicas.spot_notice import SERVICES, SpotNotice, wait_for_notice
-from serve.commands.cluster import ClusterError, connected
+from serve.commands.connection import ClusterError, connected
 from serve.commands.exit_codes import EXIT_FAILED, EXIT_OK
 
 _POLL_S = 2.0

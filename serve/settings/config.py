@@ -1,21 +1,15 @@
-"""Settings of the cluster: one YAML file, overridden by the environment, checked before all else.
+"""Settings of the cluster: what there is to set, and within which bounds.
 
 Every field has its meaning here; docs/configuration.md is rendered from it.
 """
 
-import copy
-import os
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
     SecretStr,
-    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -26,9 +20,6 @@ from deployments.options import AUTO
 from deployments.planning.accelerators import CPU, shared_arithmetic, shared_default_precision
 from engine import CrossAttentionMode, EngineConfig, Offload, Precision
 from engine.errors import PrecisionError
-
-ENVIRONMENT_PREFIX = "MURMUR__"
-"""`MURMUR__LIMITS__MAX_UPLOAD_MB=100` sets `limits.max_upload_mb`; values are YAML."""
 
 
 class ConfigError(Exception):
@@ -45,7 +36,8 @@ class TierSettings(_Section):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,62}$")]
     """Its name in `model` of a request and in metrics: lower case letters, digits, `.` and `-`."""
     model: Annotated[str, Field(min_length=1)]
-    """Folder, hub id or demo model."""
+    """A published model by any of its names, such as `turbo` or `large-v3`; a folder, a hub id or a
+    demo model."""
     accelerator: str = CPU
     """`cpu`, or a GPU class by Ray's name, such as `L4` or `H100`."""
     precision: Precision | None = None
@@ -352,85 +344,3 @@ class Settings(_Section):
             if name not in (*names, AUTO):
                 raise ValueError(f"alias {alias!r} stands for {name!r}, which is no tier")
         return self
-
-
-def load_settings(
-    path: Path | None = None,
-    environment: Mapping[str, str] | None = None,
-    values: Mapping[str, Any] | None = None,
-) -> Settings:
-    """Read a YAML file, if there is one, put what the environment says over it, and check it all.
-
-    Args:
-        environment: by default that of this process.
-        values: sections that go before those of the file.
-
-    Raises:
-        ConfigError: the file cannot be read, or a field is unknown, missing or out of bounds.
-    """
-    merged = ({} if path is None else _read(path)) | copy.deepcopy(dict(values or {}))
-    _override(merged, os.environ if environment is None else environment)
-    try:
-        return Settings.model_validate(merged)
-    except ValidationError as error:
-        raise ConfigError("\n".join(_lines(error))) from error
-
-
-def _lines(error: ValidationError) -> list[str]:
-    """A line for each fault, without those that only follow from another."""
-    faults = [fault for fault in error.errors() if fault["type"] != "default_factory_not_called"]
-    places = [fault["loc"] for fault in faults]
-    return [
-        f"{_name_of(fault['loc'])}: {_words_of(fault['type'], fault['msg'])}"
-        for fault in faults
-        if not any(_is_inside(place, fault["loc"]) for place in places)
-    ]
-
-
-def _is_inside(inner: tuple[int | str, ...], outer: tuple[int | str, ...]) -> bool:
-    return len(inner) > len(outer) and inner[: len(outer)] == outer
-
-
-def _words_of(kind: str, message: str) -> str:
-    words = {"extra_forbidden": "there is no such setting", "missing": "must be set"}
-    return words.get(kind, message.removeprefix("Value error, "))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: is not YAML: {_one_line(error)}") from error
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: must be a mapping of settings")
-    return values
-
-
-def _override(values: dict[str, Any], environment: Mapping[str, str]) -> None:
-    """Put `MURMUR__SECTION__FIELD` into the values; a whole section or list may be given too."""
-    for variable in sorted(environment):
-        if not variable.startswith(ENVIRONMENT_PREFIX):
-            continue
-        *sections, field = variable.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")
-        try:
-            value = yaml.safe_load(environment[variable])
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{variable}: is not YAML: {_one_line(error)}") from error
-        section = values
-        for name in sections:
-            section = section.setdefault(name, {})
-            if not isinstance(section, dict):
-                raise ConfigError(f"{variable}: {name} has no fields")
-        section[field] = value
-
-
-def _name_of(location: tuple[int | str, ...]) -> str:
-    return ".".join(map(str, location)) or "settings"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

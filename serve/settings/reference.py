@@ -10,7 +10,6 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from serve.settings.config import (
-    ENVIRONMENT_PREFIX,
     AuthSettings,
     AutoscalingSettings,
     CascadeSettings,
@@ -22,12 +21,15 @@ from serve.settings.config import (
     SloSettings,
     TierSettings,
 )
+from serve.settings.loading import ENVIRONMENT_PREFIX
 
 _HEAD = f"""# Configuration
 
 One YAML file; every field has a default. `murmur check-config FILE` says what is wrong with it, or
 prints what it means. A variable of the environment goes before the file:
-`{ENVIRONMENT_PREFIX}LIMITS__DEADLINE_S=60` sets `deadline_s` of `limits`, and values are YAML.
+`{ENVIRONMENT_PREFIX}LIMITS__DEADLINE_S=60` sets `deadline_s` of `limits`. A list, a section or a
+mapping is YAML or JSON, such as `{ENVIRONMENT_PREFIX}AUTH__API_KEYS='["sk-..."]'`; what a section
+leaves out stays as the file has it.
 
 ```yaml
 tiers:

@@ -8,8 +8,9 @@ from deployments.planning.planner import REACHED
 from deployments.replicas.gang_mesh import gang_config, make_mesh
 from deployments.tier import Sharding
 from engine.config import CHUNK_LENGTH_S
-from engine.model_sizes import known_sizes, short_name
+from engine.model_sizes import known_sizes
 from engine.parallel.cost import Workload, stage_costs
+from engine.weights.names import short_name
 from serve.settings.config import ConfigError, TierSettings
 from serve.settings.tier_placement import tier_placement
 from serve.settings.tier_spec import tier_spec
@@ -19,12 +20,17 @@ _QUALITIES = {
     "base": 2,
     "small": 3,
     "medium": 4,
+    "distil-small": 3,
+    "distil-medium": 4,
+    "distil-large-v2": 5,
+    "distil-large-v3": 5,
     "distil-large-v3.5": 5,
     "turbo": 5,
+    "large-v1": 6,
     "large-v2": 6,
     "large-v3": 6,
 }
-_ONE_LANGUAGE = ("distil-large-v3.5",)
+_ONE_LANGUAGE = ("distil-large-v2", "distil-large-v3", "distil-large-v3.5")
 _NEVER_TRANSLATE = ("turbo", *_ONE_LANGUAGE)
 _USD_PER_CORE_HOUR = 0.045
 """As `TierSettings.usd_per_hour` says: half of a c7i.large, which has two."""

@@ -16,7 +16,7 @@ from deployments.planning.gpu_catalogue import gpu_catalogue
 from deployments.replicas.placement import ACCELERATOR_LABEL, MARKET_LABEL
 from serve.commands.cli import main
 from serve.settings.check import check_settings
-from serve.settings.config import load_settings
+from serve.settings.loading import load_settings
 from tests.cluster_files.conftest import FILES, ROOT, read_cluster
 
 SCRIPTS = ROOT / "scripts"

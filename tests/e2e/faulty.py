@@ -10,7 +10,7 @@ from ray.serve import Application
 from deployments.messages import Chunk, ChunkResult
 from deployments.replicas.replica import Replica
 from serve.app import assemble
-from serve.settings.config import load_settings
+from serve.settings.loading import load_settings
 
 POISON = 32_767
 """A chunk with such a sample ends the replica's process while others are decoded there."""

@@ -10,7 +10,7 @@ from deployments.replicas.replica import Replica
 from deployments.tier import TierSpec
 from engine import Precision
 from serve.app import assemble
-from serve.settings.config import load_settings
+from serve.settings.loading import load_settings
 
 
 class CpuReplica(Replica):

@@ -126,11 +126,13 @@ def test_free_memory_is_what_the_system_and_the_container_leave(
 @pytest.mark.parametrize(
     ("name", "millions"),
     [("tiny", 39), ("base", 74), ("small", 244), ("medium", 769), ("large-v2", 1550)]
-    + [("large-v3", 1550), ("turbo", 809)],
+    + [("large-v3", 1550), ("turbo", 809), ("distil-small.en", 166), ("distil-medium.en", 394)]
+    + [("distil-large-v2", 756), ("distil-large-v3", 756)],
 )
 def test_sizes_are_those_of_openais_table(name: str, millions: int) -> None:
-    """https://github.com/openai/whisper, README, "Available models and languages"; it rounds, and
-    counts no fixed positions of the encoder."""
+    """https://github.com/openai/whisper, README, "Available models and languages", and
+    https://github.com/huggingface/distil-whisper, README; they round, and OpenAI's counts no fixed
+    positions of the encoder."""
     dims = MODEL_SIZES[name]
     assert n_values(dims) == pytest.approx(millions * 1e6, rel=0.035)
 

@@ -15,7 +15,7 @@ from ray.serve.schema import ServeDeploySchema
 
 from scripts.k8s_serve_configs import OVERLAYS, Overlay
 from serve.app import build
-from serve.settings.config import load_settings
+from serve.settings.loading import load_settings
 from tests.support.manifests import (
     ROOT,
     Manifest,

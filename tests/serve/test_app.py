@@ -13,8 +13,9 @@ from engine import CrossAttentionMode, EngineConfig, Offload, Precision
 from engine.errors import PrecisionError
 from engine.precision import Arithmetic
 from serve.app import assemble
-from serve.commands.cluster import _short
-from serve.settings.config import ConfigError, Settings, load_settings
+from serve.commands.deploying import short_reason
+from serve.settings.config import ConfigError, Settings
+from serve.settings.loading import load_settings
 
 
 def settings_of(**tier: Any) -> Settings:
@@ -143,4 +144,4 @@ def test_devices_that_share_a_quantised_model_compute_in_one_format() -> None:
     ],
 )
 def test_a_traceback_is_said_by_its_end(message: str, short: str | None) -> None:
-    assert _short(message) == (message if short is None else short)
+    assert short_reason(message) == (message if short is None else short)

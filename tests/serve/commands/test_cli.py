@@ -1,205 +1,197 @@
-"""The command line on real speech and on bad input, with real weights."""
+"""The `murmur` command itself: what it says of itself and of mistakes, and how it ends. No work is
+done: the commands have their own tests."""
 
+import errno
 import json
-import re
-import struct
 import subprocess
 import sys
-from dataclasses import replace
-from pathlib import Path
+from typing import get_args
 
-import imageio_ffmpeg
-import numpy as np
 import pytest
-import soundfile
 
-from engine.weights import hub
+from engine import CrossAttentionMode, Offload, Precision
+from engine.weights.hub import DEMO_MODELS
+from engine.weights.names import NAMES
+from serve.commands import arguments, models
+from serve.commands.cli import app, main
+from serve.commands.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
+
+PROGRAM = [sys.executable, "-m", "serve.commands.cli"]
+COMMANDS = [str(c.name or getattr(c.callback, "__name__", "")) for c in app.registered_commands]
+
+
+def test_lists_that_are_written_out_are_the_engines() -> None:
+    """They are written out where help must be quick."""
+    assert get_args(arguments.PrecisionName) == tuple(Precision)
+    assert get_args(arguments.CrossAttentionName) == tuple(CrossAttentionMode)
+    assert get_args(arguments.OffloadName) == tuple(Offload)
+    assert sorted(arguments.MODEL_NAMES) == sorted([*NAMES, *DEMO_MODELS])
+
+
+def test_alone_it_says_where_to_begin(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == EXIT_OK
+    out, err = capsys.readouterr()
+    assert err == "" and len(out.splitlines()) < 10
+    for words in ("murmur transcribe", "murmur up", "murmur plan", "murmur --help"):
+        assert words in out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == EXIT_OK
+    name, version, *_ = capsys.readouterr().out.split()
+    assert name == "murmur" and version[0].isdigit()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_fits_a_terminal_and_has_words_for_everything(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([command, "--help"]) == EXIT_OK
+    page = capsys.readouterr().out
+    assert page.startswith(f"Usage: murmur {command}")
+    assert all(len(line) <= 80 for line in page.splitlines())
+
+
+def test_a_command_is_explained_in_a_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["--help"]) == EXIT_OK
+    page = capsys.readouterr().out
+    assert all(f"\n  {command} " in page for command in COMMANDS)
+    assert "..." not in page.partition("Commands:")[2], "a line that is cut"
+
+
+def test_defaults_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["transcribe", "--help"])
+    page = " ".join(capsys.readouterr().out.split())
+    for words in ("[default: tiny.en]", "(auto: detected in each file)", "(all cores)"):
+        assert words in page
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["dance"], "No such command 'dance'; see murmur --help"),
+        (["transcrib"], "Did you mean 'transcribe'?"),
+        (["transcribe"], "Missing argument 'FILE'; see murmur transcribe --help"),
+        (
+            ["transcribe", "a", "--modle", "b"],
+            "--modle (Possible options: --model)",
+        ),
+        (["transcribe", "a", "--format", "pdf"], "'pdf' is not one of 'txt', 'json'"),
+        (["transcribe", "a", "--batch-size", "0"], "'--batch-size': Input should be greater"),
+        (["transcribe", "a", "--temperature", "9"], "'--temperature': Input should be less"),
+        (["transcribe", "a", "--context", "0"], "'--context': Input should be greater"),
+        (["transcribe", "a", "--threads", "two"], "'--threads': Input should be a valid integer"),
+        (["plan", "tiny", "--batch", "0"], "'--batch': Input should be greater"),
+        (["watch-spot", "azure"], "'azure' is not one of 'aws', 'gcp'"),
+        (["plan", "a", "b\nc"], "unexpected extra argument"),
+    ],
+)
+def test_a_wrong_call_is_one_line(
+    args: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(args) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("murmur: ") and said in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (KeyboardInterrupt(), EXIT_INTERRUPTED, ""),
+        (BrokenPipeError(), EXIT_OK, ""),
+        (OSError(errno.ENOSPC, "No space left on device"), EXIT_FAILED, "No space left on device"),
+        (PermissionError(errno.EACCES, "Permission denied", "/x"), EXIT_FAILED, "/x: Permission"),
+    ],
+)
+def test_how_a_command_ends(
+    error: BaseException,
+    code: int,
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(as_json: bool) -> int:
+        raise error
+
+    monkeypatch.setattr(models, "list_models", fail)
+    monkeypatch.setattr(sys, "stdout", sys.stdout)  # which it may give up
+    assert main(["models"]) == code
+    err = capsys.readouterr().err
+    assert said in err and err.count("\n") == (1 if said else 0)
+
+
+def test_a_reader_that_went_away_is_no_error() -> None:
+    with subprocess.Popen(
+        [*PROGRAM, "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        said = process.stderr.read()
+    assert (process.returncode, said) == (0, b"")
+
+
+@pytest.mark.parametrize("argument", ["--version", "dance"])
+def test_closed_streams_are_no_error(argument: str) -> None:
+    command = f'"$@" {argument} >&- 2>&-'
+    done = subprocess.run(["sh", "-c", command, "sh", *PROGRAM], check=False)
+    assert done.returncode == (0 if argument == "--version" else 2)
+
+
+def test_help_and_version_load_nothing_large() -> None:
+    code = """
+import sys
 from serve.commands.cli import main
-from tests.conftest import DATA
-
-CLIP = DATA / "librivox-0870.wav"
-SPOKEN = "then leisure to consider how much there might be prudently in his power"
-
-
-def run(capsys: pytest.CaptureFixture[str], *args: str | Path) -> tuple[int, str, list[dict]]:
-    """Run `murmur transcribe` in this process: exit code, standard output, events."""
-    code = main(["transcribe", *map(str, args)])
-    out, err = capsys.readouterr()
-    return code, out, [json.loads(line) for line in err.splitlines()]
+for args in ([], ["--version"], ["--help"], ["transcribe", "--help"], ["transcribe", "--nothing"]):
+    main(args)
+loaded = {"torch", "ray", "transformers", "numpy", "yaml", "pydantic_settings"} & set(sys.modules)
+print(sorted(loaded))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
-def refused(capsys: pytest.CaptureFixture[str], *args: str | Path) -> str:
-    """Run what must be refused before any work: the one line said."""
-    assert main(["transcribe", *map(str, args)]) == 2
-    out, err = capsys.readouterr()
-    assert out == "" and len(err.splitlines()) == 1, err
-    return err
-
-
-def words(text: str) -> str:
-    return re.sub(r"[^a-z ]", "", " ".join(text.lower().split()))
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of good and bad files, all made from one clip."""
-    folder = tmp_path_factory.mktemp("inputs")
-    pcm, rate = soundfile.read(CLIP, dtype="int16")
-    narrow = pcm[::2]
-    soundfile.write(folder / "8k-stereo.wav", np.stack([narrow, narrow], 1), 8_000)
-    soundfile.write(folder / "24-bit.wav", pcm.astype(np.int32) << 16, rate, subtype="PCM_24")
-    soundfile.write(folder / "tiny.wav", pcm[: rate // 20], rate)
-    (folder / "empty.wav").touch()
-    (folder / "text.mp3").write_text("This is no audio at all. " * 100)
-    whole = CLIP.read_bytes()
-    (folder / "truncated.wav").write_bytes(whole[: len(whole) // 2])
-    header = bytearray(whole[:1_000])
-    # 100 hours at 8 kHz and 8 bit fit the header's 32 bits; at 16 kHz and 16 bit they do not.
-    at = header.index(b"fmt ") + 8
-    header[at : at + 16] = struct.pack("<HHIIHH", 1, 1, 8_000, 8_000, 1, 8)
-    at = header.index(b"data") + 4
-    header[at : at + 4] = struct.pack("<I", 100 * 3_600 * 8_000)
-    (folder / "100-hours.wav").write_bytes(header)
-    (folder / "folder.wav").mkdir()
-    ffmpeg = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y"]
-    video = ["-f", "lavfi", "-i", "color=size=64x64:rate=5:duration=7"]
-    subprocess.run([*ffmpeg, *video, "-i", CLIP, "-shortest", folder / "video.mp4"], check=True)
-    return folder
-
-
-def test_every_bad_file_is_named_and_the_others_finish(
-    inputs: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("murmur tr", ["transcribe"]),
+        ("murmur transcribe --form", ["--format"]),
+        ("murmur transcribe a.wav --format v", ["verbose_json", "vtt"]),
+        ("murmur plan tur", ["turbo"]),
+        ("murmur transcribe a.wav --model demo", ["demo:tiny.en", "demo:base"]),
+        ("murmur transcribe talk", []),
+    ],
+)
+def test_completion(
+    line: str,
+    offered: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    bad = {
-        "empty.wav": "empty",
-        "text.mp3": "not audio",
-        "truncated.wav": "truncated",
-        "tiny.wav": "0.1",
-        "100-hours.wav": "truncated",
-        "folder.wav": "it is a folder",
-        "missing.wav": "No such file",
-    }
-    good = ["8k-stereo.wav", "24-bit.wav", "video.mp4"]
-    names = [*list(bad)[:4], *good, *list(bad)[4:]]
-    code, out, events = run(capsys, *(inputs / name for name in names), CLIP)
-    assert code == 2
-    errors = {Path(e["file"]).name: e["reason"] for e in events if e["event"] == "error"}
-    assert set(errors) == set(bad)
-    for name, reason in errors.items():
-        assert bad[name].lower() in reason.lower(), (name, reason)
-        assert "\n" not in reason and "Traceback" not in reason
-    done = {Path(e["file"]).name for e in events if e["event"] == "done"}
-    assert done == {*good, CLIP.name}
-    texts = dict(re.findall(r"==> .*/(\S+) <==\n((?:(?!==>).*\n)*)", out))
-    for name in (*good, CLIP.name):
-        assert SPOKEN in words(texts[name]), name
-    assert "leisure" in texts["truncated.wav"], "what is there of a truncated file is transcribed"
-    assert not {"empty.wav", "text.mp3", "missing.wav"} & set(texts)
-
-
-@pytest.mark.parametrize("output_format", ["txt", "json", "verbose_json", "srt", "vtt"])
-def test_formats_on_standard_output(output_format: str, capsys: pytest.CaptureFixture[str]) -> None:
-    # Where a precision cuts its segments is its own; float32's are known.
-    code, out, _ = run(capsys, CLIP, "--format", output_format, "--precision", "float32")
-    assert code == 0 and SPOKEN in words(out)
-    if output_format == "json":
-        assert set(json.loads(out)) == {"text"}
-    if output_format == "verbose_json":
-        verbose = json.loads(out)
-        assert verbose["language"] == "english" and verbose["duration"] == 7.1
-        assert verbose["segments"][0]["end"] == pytest.approx(7.0, abs=0.2)
-    if output_format == "srt":
-        assert out.startswith("1\n00:00:00,")
-    if output_format == "vtt":
-        assert out.startswith("WEBVTT\n\n00:00:00.")
-
-
-def test_output_folder(tmp_path: Path, inputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = tmp_path / "made" / "here"
-    same_stem = tmp_path / "librivox-0870.flac"
-    pcm, rate = soundfile.read(CLIP, dtype="int16")
-    soundfile.write(same_stem, pcm, rate)
-    files = [CLIP, inputs / "video.mp4", inputs / "empty.wav", same_stem]
-    exact = ("--precision", "float32")  # whose segments are known
-    code, out, _ = run(capsys, *files, "--output-dir", folder, "--format", "srt", *exact)
-    assert code == 2 and out == ""
-    assert {p.name for p in folder.iterdir()} == {
-        "librivox-0870.wav.srt",
-        "librivox-0870.flac.srt",
-        "video.srt",
-    }
-    assert SPOKEN in words((folder / "video.srt").read_text())
-
-
-def test_a_language_by_name_and_its_translation(capsys: pytest.CaptureFixture[str]) -> None:
-    args = ("--model", "demo:base", "--language", "English", "--task", "translate")
-    code, out, events = run(capsys, CLIP, *args)
-    assert code == 0 and SPOKEN in words(out)
-    assert events[-1]["language"] == "en"
-
-
-def test_language_is_detected(capsys: pytest.CaptureFixture[str]) -> None:
-    code, _, events = run(capsys, CLIP, "--model", "demo:base", "--precision", "bfloat16")
-    assert code == 0 and events[-1]["language"] == "en"
-
-
-def test_what_is_refused_before_any_work(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert "unknown model 'nothing'" in refused(capsys, CLIP, "--model", "nothing")
-    assert "unsupported language 'xx'" in refused(
-        capsys, CLIP, "--model", "demo:base", "--language", "xx"
-    )
-    assert "unsupported language 'es'" in refused(capsys, CLIP, "--language", "es")
-    assert "cannot translate" in refused(capsys, CLIP, "--task", "translate")
-    assert "--batch-size" in refused(capsys, CLIP, "--batch-size", "0")
-    assert "context_chunks" in refused(capsys, CLIP, "--context", "0")
-    assert "temperature" in refused(capsys, CLIP, "--temperature", "9")
-    assert "device 'cuda:77'" in refused(capsys, CLIP, "--device", "cuda:77")
-    assert "0.01 to 2" in refused(capsys, CLIP, "--temperature", "1e-40")
-    said = refused(capsys, CLIP, "--batch-size", "100000000")
-    assert "with 100000000 slots on a CPU needs" in said and "it fits with batch_size=" in said
-    assert "device 'meta'" in refused(capsys, CLIP, "--device", "meta")
-    assert "not valid Unicode" in refused(capsys, CLIP, "--prompt", "\udcff")
-    in_the_way = tmp_path / "file"
-    in_the_way.touch()
-    said = refused(capsys, CLIP, "--output-dir", in_the_way / "sub")
-    assert str(in_the_way) in said and "cannot write" in said
-    wrong = replace(hub.DEMO_MODELS["demo:tiny.en"], sha256="0" * 64)
-    monkeypatch.setitem(hub.DEMO_MODELS, "demo:tiny.en", wrong)
-    monkeypatch.setenv("MURMUR_CACHE", str(tmp_path / "cache"))
-    assert "demo:tiny.en: wrong hash" in refused(capsys, CLIP)
+    """As bash asks for it; nothing offered means files."""
+    monkeypatch.setenv("_MURMUR_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", line)
+    monkeypatch.setenv("COMP_CWORD", str(len(line.split()) - 1))
+    with pytest.raises(SystemExit) as ended:
+        main([])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.split() == offered
 
 
 def test_models_lists_what_can_be_loaded(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models"]) == 0
-    out = capsys.readouterr().out
-    assert re.search(r"demo:base +installed", out) and "openai/whisper-large-v3" in out
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["demo:base", "-", "installed"] in rows
+    assert ["base", "openai/whisper-base", "installed,", "as", "demo:base"] in rows
+    assert main(["models", "--json"]) == 0
+    listed = {row["name"]: row["hub_id"] for row in json.loads(capsys.readouterr().out)}
+    assert listed["turbo"] == "openai/whisper-large-v3-turbo"
 
 
-def test_as_a_program_with_standard_input() -> None:
-    """One real process: what a shell sees, errors as JSON lines, stdin as a file."""
-    command = [sys.executable, "-m", "serve.commands.cli", "transcribe", "-", "nowhere.wav"]
-    with CLIP.open("rb") as stdin:
-        done = subprocess.run(command, stdin=stdin, capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and SPOKEN in words(done.stdout)
-    events = [json.loads(line) for line in done.stderr.splitlines()]
-    assert [e["event"] for e in events if e["file"] == "nowhere.wav"] == ["error"]
-    assert [e["event"] for e in events if e["file"] == "-"] == ["progress", "done"]
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
-def test_a_full_disk_is_one_line() -> None:
-    command = [sys.executable, "-m", "serve.commands.cli", "transcribe", str(CLIP)]
-    with open("/dev/full", "w") as full:
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-    assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert "No space left on device" in done.stderr
-
-
-def test_usage_errors_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
-    for args in ([], ["transcribe"], ["transcribe", "a", "--format", "pdf"], ["dance"]):
-        with pytest.raises(SystemExit) as exit_info:
-            main(args)
-        assert exit_info.value.code == 2
-        assert "usage: murmur" in capsys.readouterr().err
+def test_fetch_takes_any_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fetch", "-m", "tiny.en", "-m", "lage-v3"]) == EXIT_FAILED
+    out, err = capsys.readouterr()
+    assert out.startswith("tiny.en  /") and "likest first: large-v3," in err

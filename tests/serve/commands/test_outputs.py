@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from deployments.messages import Transcript, TranscriptSegment
 from serve.commands.outputs import OutputFolder, StandardOutput
@@ -84,9 +85,41 @@ def test_progress_is_json_lines_away_from_a_terminal() -> None:
 @pytest.mark.parametrize("n_files", [2, 3])
 def test_progress_is_a_bar_on_a_terminal(n_files: int) -> None:
     stream = io.StringIO()
-    progress = BarProgress(n_files, stream)
+    progress = BarProgress(n_files, Console(file=stream, width=80), shares_terminal=False)
+    progress.start()
     progress.failed("b", "no such file")
     progress.done("a", 61.0)
     progress.close()
     shown = stream.getvalue()
     assert "murmur: b: no such file\n" in shown and f"2/{n_files}" in shown and "61 s" in shown
+
+
+def test_text_goes_above_the_bar_of_its_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """As it is, whole, though it looks like markup and is longer than a line."""
+    terminal = io.StringIO()
+    console = Console(file=terminal, width=40, force_terminal=True)
+    progress = BarProgress(1, console, shares_terminal=True)
+    text = "[bold]" + "long " * 20 + ":smile:\n"
+    progress.start()
+    StandardOutput(["a"], "txt", progress.text()).finished("a", transcript())
+    progress.text().write(text)
+    progress.close()
+    assert text in terminal.getvalue() and capsys.readouterr().out == ""
+    assert terminal.getvalue().rindex("0/1") > terminal.getvalue().index(text)
+
+
+def test_text_goes_elsewhere_if_that_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = BarProgress(1, Console(file=io.StringIO()), shares_terminal=False)
+    progress.text().write("text\n")
+    assert capsys.readouterr().out == "text\n"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_json_is_json_in_every_encoding(encoding: str) -> None:
+    written = io.BytesIO()
+    stream = io.TextIOWrapper(written, encoding=encoding, errors="backslashreplace")
+    JsonProgress(stream).failed("nö.wav", "日本")
+    StandardOutput(["a"], "json", stream).finished("a", transcript(" привет"))
+    stream.flush()
+    event, answer = [json.loads(line) for line in written.getvalue().decode(encoding).splitlines()]
+    assert (event["file"], event["reason"], answer["text"]) == ("nö.wav", "日本", "привет")

@@ -3,6 +3,7 @@
 from typing import Any
 
 from serve.commands.status_table import status_table
+from serve.commands.tables import plain
 
 APPLICATION: dict[str, Any] = {
     "status": "RUNNING",
@@ -60,7 +61,7 @@ CLUSTER: dict[str, Any] = {
 
 
 def test_a_row_for_each_tier_and_why() -> None:
-    text = status_table("10.0.0.1:6379", APPLICATION, CLUSTER)
+    text = plain(status_table("10.0.0.1:6379", APPLICATION, CLUSTER))
     assert text.splitlines() == [
         "murmur at 10.0.0.1:6379: RUNNING",
         "",
@@ -80,10 +81,10 @@ def test_a_row_for_each_tier_and_why() -> None:
 
 def test_faults_are_told() -> None:
     failing = {**CLUSTER, "autoscaler_faults": 3, "decisions": []}
-    assert "the autoscaler failed 3 times" in status_table("a", APPLICATION, failing)
+    assert "the autoscaler failed 3 times" in plain(status_table("a", APPLICATION, failing))
     deployments = {"large": {"status": "UNHEALTHY", "replicas": {}, "message": "no GPU"}}
     sick = {"status": "UNHEALTHY", "message": "", "deployments": deployments}
-    assert status_table("a", sick, None).splitlines() == [
+    assert plain(status_table("a", sick, None)).splitlines() == [
         "murmur at a: UNHEALTHY",
         "large: no GPU",
         "large: unhealthy",

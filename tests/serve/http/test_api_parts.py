@@ -15,7 +15,7 @@ from serve.http.answers import EventStream, TokenNames, render_body
 from serve.http.auth import Auth, UnauthorizedError
 from serve.http.errors import to_http_error
 from serve.settings.api_keys import hash_key, key_sums
-from serve.settings.config import load_settings
+from serve.settings.loading import load_settings
 from serve.settings.serve_config import serve_config
 
 TIMESTAMP = 50_364

@@ -9,7 +9,8 @@ import yaml
 from serve.app import build
 from serve.commands.cli import main
 from serve.settings.check import check_settings
-from serve.settings.config import ConfigError, load_settings
+from serve.settings.config import ConfigError
+from serve.settings.loading import load_settings
 
 LARGE = {"name": "large", "model": "openai/whisper-large-v3", "accelerator": "L4"}
 

@@ -7,7 +7,8 @@ import yaml
 
 from serve.commands.cli import main
 from serve.settings import reference
-from serve.settings.config import OPENAI_MODELS, ConfigError, load_settings
+from serve.settings.config import OPENAI_MODELS, ConfigError
+from serve.settings.loading import load_settings
 
 ROOT = Path(__file__).parents[3]
 
@@ -108,9 +109,57 @@ def test_every_mistake_is_named(tmp_path: Path) -> None:
     assert len(str(caught.value).splitlines()) == 2
 
 
+@pytest.mark.parametrize("value", ["[sk-a, sk-b]", '["sk-a", "sk-b"]', "- sk-a\n- sk-b"])
+def test_a_list_is_yaml_or_json(value: str) -> None:
+    keys = load_settings(None, {"MURMUR__AUTH__API_KEYS": value}).auth.api_keys
+    assert [key.get_secret_value() for key in keys] == ["sk-a", "sk-b"]
+
+
+def test_a_section_of_the_environment_leaves_the_rest(tmp_path: Path) -> None:
+    text = "limits: {deadline_s: 500, max_upload_mb: 7}\naliases: {a: base}"
+    variables = {
+        "MURMUR__LIMITS": "{deadline_s: 90}",
+        "MURMUR__LIMITS__MAX_REQUESTS": "3",
+        "MURMUR__ALIASES__B": "tiny.en",
+    }
+    settings = load(tmp_path, text, **variables)
+    limits = settings.limits
+    assert (limits.deadline_s, limits.max_upload_mb, limits.max_requests) == (90, 7, 3)
+    assert settings.aliases == {"a": "base", "b": "tiny.en"}
+
+
+def test_a_value_has_the_type_of_its_field() -> None:
+    """Not that which YAML would see in it."""
+    variables = {
+        "MURMUR__INGRESS__LABELS__ZONE": "1",
+        "MURMUR__HTTP__HOST": "::",
+        "MURMUR__ROUTING__CASCADE__ENABLED": "no",
+        "MURMUR__TIERS": "[{name: a, model: turbo, precision: null, accelerator: L4}]",
+    }
+    settings = load_settings(None, variables)
+    assert settings.ingress.labels == {"zone": "1"} and settings.http.host == "::"
+    assert not settings.routing.cascade.enabled and settings.tiers[0].precision is None
+
+
+def test_a_key_is_not_in_what_is_said_of_it() -> None:
+    with pytest.raises(ConfigError, match="MURMUR__AUTH__API_KEYS: is not YAML: line 1") as caught:
+        load_settings(None, {"MURMUR__AUTH__API_KEYS": "[sk-secret"})
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("variables", [("PORT", "PORT__X"), ("PORT__X", "PORT")])
+def test_one_variable_in_the_place_of_another(variables: tuple[str, str]) -> None:
+    with pytest.raises(ConfigError, match="MURMUR__HTTP__PORT__X: there is another value"):
+        load_settings(None, {f"MURMUR__HTTP__{name}": "1" for name in variables})
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "said"),
     [
+        ("MURMUR__LIMIT__DEADLINE_S", "1", "limit: there is no such setting"),
+        ("MURMUR__LIMITS__DEADLINES", "1", "limits.deadlines: there is no such setting"),
+        ("MURMUR__TIERS__0__MODEL", "turbo", "tiers: .* valid tuple"),
+        ("MURMUR__AUTH__API_KEYS", "sk-one", "auth.api_keys: .* valid tuple"),
         ("MURMUR__HTTP__PORT__NUMBER", "1", "http.port"),
         ("MURMUR__HTTP", "[", "is not YAML"),
         ("MURMUR__COLOUR", "red", "colour: there is no such setting"),

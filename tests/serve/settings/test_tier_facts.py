@@ -6,7 +6,7 @@ import pytest
 
 from deployments.planning.gpu_catalogue import gpu_catalogue
 from deployments.planning.planner import REACHED, Question, plan
-from engine import EngineConfig, Precision
+from engine import PUBLISHED, EngineConfig, Precision
 from engine.model_sizes import MODEL_SIZES
 from serve.settings.config import TierSettings
 from serve.settings.tier_facts import expected_rtfx, tier_facts
@@ -23,7 +23,10 @@ def tier(**settings: Any) -> TierSettings:
         ("demo:base", 2, None, True),
         ("openai/whisper-large-v3-turbo", 5, None, False),
         ("openai/whisper-large-v3", 6, None, True),
+        ("large-v3-turbo", 5, None, False),
         ("distil-whisper/distil-large-v3.5", 5, {"en"}, False),
+        ("distil-large-v2", 5, {"en"}, False),
+        ("distil-small.en", 3, {"en"}, False),
         ("/models/own", 0, None, True),
     ],
 )
@@ -33,6 +36,11 @@ def test_a_models_name_tells_what_it_can(
     facts = tier_facts(tier(model=model))
     assert (facts.quality, facts.translates) == (quality, translates)
     assert facts.languages == (None if languages is None else frozenset(languages))
+
+
+@pytest.mark.parametrize("model", PUBLISHED)
+def test_every_published_model_takes_part_in_auto(model: str) -> None:
+    assert tier_facts(tier(model=model)).quality > 0
 
 
 def test_settings_go_before_names() -> None:

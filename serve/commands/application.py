@@ -1,0 +1,41 @@
+"""How the application on the joined cluster is."""
+
+from typing import Any
+
+from serve.settings.serve_config import APP_NAME
+
+_BOARD_WAIT_S = 5.0
+
+
+def application_status() -> dict[str, Any]:
+    """The application's status, its deployments', and what they say."""
+    from ray import serve as ray_serve
+
+    found = ray_serve.status().applications.get(APP_NAME)
+    if found is None:
+        return {"status": "NOT_DEPLOYED", "message": "", "deployments": {}}
+    deployments = {
+        name: {
+            "status": deployment.status.value,
+            "replicas": {state.lower(): n for state, n in deployment.replica_states.items()},
+            "message": deployment.message,
+        }
+        for name, deployment in found.deployments.items()
+    }
+    return {"status": found.status.value, "message": found.message, "deployments": deployments}
+
+
+def board_state() -> dict[str, Any] | None:
+    """What the board knows; None where none answers."""
+    from ray import serve as ray_serve
+    from ray.exceptions import RayError
+    from ray.serve.exceptions import RayServeException
+
+    from serve.app import BOARD_NAME
+
+    try:
+        board: Any = ray_serve.get_deployment_handle(BOARD_NAME, APP_NAME)
+        found: dict[str, Any] = board.cluster.remote().result(timeout_s=_BOARD_WAIT_S)
+    except (RayError, RayServeException, TimeoutError):
+        return None
+    return found

@@ -1,0 +1,141 @@
+"""Settings -> a running application: is there room, deploy it, wait until it serves."""
+
+import re
+import time
+from contextlib import suppress
+from typing import Any
+
+from serve.commands.application import application_status
+from serve.commands.connection import ClusterError, say
+from serve.settings.config import Settings
+from serve.settings.serve_config import APP_NAME, serve_config
+from serve.settings.tier_placement import placements
+
+_POLL_S = 0.5
+_READY_WAIT_S = 5.0
+_EXCEPTION = re.compile(r"^[A-Za-z_][\w.]*(Error|Exception|Interrupt): ")
+"""How the last line of a traceback begins."""
+
+
+def check_room(settings: Settings) -> None:
+    """Ray would let a replica that fits nowhere wait for ever, without a word."""
+    from deployments.replicas.cluster_nodes import cluster_nodes, may_grow
+    from deployments.replicas.placement import shortage
+
+    faults = shortage(placements(settings), cluster_nodes())
+    if faults and not may_grow():
+        raise ClusterError("\n".join(faults))
+    for fault in faults:
+        say(f"{fault}; waiting for nodes to join")
+
+
+def deploy(settings: Settings, import_path: str) -> None:
+    """Hand the application to Serve.
+
+    Raises:
+        ClusterError: Serve runs elsewhere, or has other applications by config.
+    """
+    from ray import serve as ray_serve
+    from ray.serve.context import _get_global_client
+    from ray.serve.schema import ServeDeploySchema
+
+    config = serve_config(settings, import_path)
+    ray_serve.start(proxy_location=config["proxy_location"], http_options=config["http_options"])
+    client = _get_global_client()
+    assert client is not None, "Serve has just been started"
+    running = client.http_config
+    wanted = (settings.http.host, settings.http.port)
+    if (running.host, running.port) != wanted:
+        raise ClusterError(
+            f"Serve runs at {running.host}:{running.port} and cannot move to {wanted[0]}:"
+            f"{wanted[1]}: `murmur down` first"
+        )
+    others = [
+        name
+        for name, application in client.get_serve_details()["applications"].items()
+        if name != APP_NAME and application["source"] == "declarative"
+    ]
+    if others:  # a config is the whole of what is deployed by config
+        raise ClusterError(
+            f"deployed there by config, and would be taken away: {', '.join(others)}. Add what "
+            "`murmur build` prints to that config, and `serve deploy` it"
+        )
+    # What the controller does with the body of `serve deploy`; there is no other public way to it
+    # than the dashboard, which a small cluster does without.
+    client.deploy_apps(ServeDeploySchema.model_validate(config))
+
+
+def wait_until_running(deadline: float, timeout_s: float) -> None:
+    """
+    Args:
+        deadline: when to give up, by `time.monotonic`.
+        timeout_s: for the message.
+
+    Raises:
+        ClusterError: it does not serve, and why.
+    """
+    said = ""
+    while True:
+        application = application_status()
+        tiers = application["deployments"]
+        now = ", ".join(f"{name} {tier['status'].lower()}" for name, tier in tiers.items())
+        if now and now != said:
+            say(now)
+            said = now
+        if application["status"] == "RUNNING":
+            return
+        if application["status"] in ("DEPLOY_FAILED", "UNHEALTHY"):
+            raise ClusterError(_reason(application))
+        if time.monotonic() > deadline:
+            raise ClusterError(f"not serving after {timeout_s:g} s: {_reason(application)}")
+        time.sleep(_POLL_S)
+
+
+def wait_until_ready(deadline: float, timeout_s: float) -> None:
+    """Until `/readyz` says so at every ingress: the first chunk of a replica takes its time, and is
+    not to be that of whoever comes first.
+
+    Args:
+        deadline: when to give up, by `time.monotonic`.
+        timeout_s: for the message.
+
+    Raises:
+        ClusterError: no chunk was decoded until then.
+    """
+    from ray import serve as ray_serve
+    from ray.exceptions import RayError
+    from ray.serve.exceptions import RayServeException
+
+    from deployments.entrance.readiness import is_ready
+
+    ingresses = ray_serve.get_app_handle(APP_NAME)
+    while True:
+        states: list[dict[str, bool]] = []
+        with suppress(RayError, RayServeException, TimeoutError):  # one is lost: there will be more
+            states = ingresses.broadcast("ready").results(timeout_s=_READY_WAIT_S)
+        if states and all(is_ready(tiers) for tiers in states):
+            return
+        if time.monotonic() > deadline:
+            waiting = sorted({name for tiers in states for name, ok in tiers.items() if not ok})
+            raise ClusterError(f"no chunk decoded after {timeout_s:g} s by {', '.join(waiting)}")
+        time.sleep(_POLL_S)
+
+
+def _reason(application: dict[str, Any]) -> str:
+    tiers = application["deployments"].items()
+    messages = [
+        f"{name}: {short_reason(tier['message'])}" for name, tier in tiers if tier["message"]
+    ]
+    if not messages and application["message"]:
+        messages = [short_reason(application["message"])]
+    return "\n".join(messages) or application["status"]
+
+
+def short_reason(message: str) -> str:
+    """What a traceback ends with. All of it is in the logs."""
+    lines = message.splitlines()
+    ends = [i for i, line in enumerate(lines) if _EXCEPTION.match(line)]
+    if "Traceback" not in message or not ends:
+        return message
+    last = ends[-1]
+    return "\n".join([_EXCEPTION.sub("", lines[last]), *lines[last + 1 :]]).strip()

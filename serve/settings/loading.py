@@ -1,0 +1,143 @@
+"""One YAML file, and the environment over it -> settings, checked before all else."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+from pydantic_settings.sources.utils import parse_env_vars
+
+from serve.settings.config import ConfigError, Settings
+
+ENVIRONMENT_PREFIX = "MURMUR__"
+"""`MURMUR__LIMITS__MAX_UPLOAD_MB=100` sets `limits.max_upload_mb`. Lists, sections and mappings are
+YAML, which JSON is a part of."""
+_DELIMITER = "__"
+_NONE = "null"
+
+
+def load_settings(
+    path: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    values: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Read a YAML file, if there is one, put what the environment says over it, and check it all.
+
+    Args:
+        environment: by default that of this process.
+        values: sections that go before those of the file.
+
+    Raises:
+        ConfigError: the file cannot be read, or a field is unknown, missing or out of bounds.
+    """
+    written = ({} if path is None else _read(path)) | dict(values or {})
+    variables = _Environment(os.environ if environment is None else environment)
+    try:
+        return Settings.model_validate(_merged(written, variables()))
+    except ValidationError as error:
+        raise ConfigError("\n".join(_lines(error))) from error
+
+
+class _Fields(Settings, BaseSettings):
+    """What may be set, for the source below."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENVIRONMENT_PREFIX, env_nested_delimiter=_DELIMITER, env_parse_none_str=_NONE
+    )
+
+
+class _Environment(EnvSettingsSource):
+    """Variables -> nested values. What the library would pass over in silence is an error here:
+    an unknown section, and a field of what has none."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        super().__init__(_Fields)
+        ours = {k: v for k, v in environment.items() if k.startswith(ENVIRONMENT_PREFIX)}
+        self.env_vars = parse_env_vars(ours, parse_none_str=_NONE)
+
+    def __call__(self) -> dict[str, Any]:
+        values = super().__call__()
+        for variable, value in self.env_vars.items():
+            section, *fields = _path(variable)
+            values.setdefault(section, value)
+            if section in Settings.model_fields:
+                self._check_fields(variable, fields, values[section])
+        return values
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        try:
+            return yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            variable = next(name for name, text in self.env_vars.items() if text == value)
+            raise ConfigError(f"{variable.upper()}: is not YAML: {_fault(error)}") from error
+
+    def _check_fields(self, variable: str, fields: list[str], section: Any) -> None:
+        """What a variable names must be there: another one may have set a value in its place."""
+        for name in fields:
+            if not isinstance(section, dict) or name not in section:
+                raise ConfigError(f"{variable.upper()}: there is another value in its place")
+            section = section[name]
+
+
+def _path(variable: str) -> list[str]:
+    return variable.lower().removeprefix(ENVIRONMENT_PREFIX.lower()).split(_DELIMITER)
+
+
+def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Mappings are merged, all else replaced."""
+    both = {
+        name: _merged(under[name], value)
+        for name, value in over.items()
+        if isinstance(value, dict) and isinstance(under.get(name), dict)
+    }
+    return {**under, **over, **both}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: is not YAML: {_fault(error)}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: must be a mapping of settings")
+    return values
+
+
+def _lines(error: ValidationError) -> list[str]:
+    """A line for each fault, without those that only follow from another."""
+    faults = [fault for fault in error.errors() if fault["type"] != "default_factory_not_called"]
+    places = [fault["loc"] for fault in faults]
+    return [
+        f"{_name_of(fault['loc'])}: {_words_of(fault['type'], fault['msg'])}"
+        for fault in faults
+        if not any(_is_inside(place, fault["loc"]) for place in places)
+    ]
+
+
+def _is_inside(inner: tuple[int | str, ...], outer: tuple[int | str, ...]) -> bool:
+    return len(inner) > len(outer) and inner[: len(outer)] == outer
+
+
+def _words_of(kind: str, message: str) -> str:
+    words = {"extra_forbidden": "there is no such setting", "missing": "must be set"}
+    return words.get(kind, message.removeprefix("Value error, "))
+
+
+def _name_of(location: tuple[int | str, ...]) -> str:
+    return ".".join(map(str, location)) or "settings"
+
+
+def _fault(error: yaml.YAMLError) -> str:
+    """Where and what, without the text itself: it may be a key."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
+    return str(error).splitlines()[0]
