@@ -6,7 +6,7 @@
     │   ├── NotAudioError            no audio in it, or a format that is not accepted
     │   ├── EmptyAudioError          0 bytes
     │   ├── AudioTooShortError       less audio than the limits ask for
-    │   ├── TruncatedAudioError      its header promises more than there is (raised last)
+    │   ├── TruncatedAudioError      cut before anything that can be decoded
     │   ├── AudioTooLongError        more audio, or more bytes, than the limits allow
     │   └── AudioDecodeTimeoutError  decoding stood still, or took too long in all
     ├── OptionError                  an option that cannot be, or that the model does not have
@@ -54,22 +54,8 @@ class AudioTooShortError(AudioError):
 
 
 class TruncatedAudioError(AudioError):
-    """The audio stops before the end that its header promises.
-
-    Raised after all that is there has been yielded. `declared_s` is None where the header gives
-    no length that can be put in seconds.
-    """
-
-    def __init__(self, reason: str, declared_s: float | None, decoded_s: float) -> None:
-        super().__init__(reason)
-        self.declared_s = declared_s
-        self.decoded_s = decoded_s
-
-    def __reduce__(
-        self,
-    ) -> tuple[Callable[..., "TruncatedAudioError"], tuple[str, float | None, float]]:
-        # BaseException would rebuild it from the message alone, and fail at the receiver.
-        return type(self), (self.reason, self.declared_s, self.decoded_s)
+    """The file was cut before anything that can be decoded. Where there is something, it is read,
+    and a warning says what is missing."""
 
 
 class AudioTooLongError(AudioError):

@@ -8,20 +8,38 @@ its own file to be refused, or its cut to be overlooked.
 import re
 from collections import deque
 
+from deployments.audio.priming import StreamFacts
+
 _MAX_LINE_BYTES = 4_096
 _MAX_REASON_CHARS = 200
+_MAX_STREAMS = 1_000
 
 # ffmpeg rounds `Duration` to 10 ms, and sample rates, frame sizes and a clock drift of a few
 # hundred ppm move an honest one: less than 0.25 s + 0.5 %. Whoever cuts a file loses more.
 _TOLERANCE_S = 0.25
 _TOLERANCE_SHARE = 0.005
+# Bits a second of the whole file below which its length is the work of a wild timestamp.
+_MIN_BIT_RATE = 1_000
+_HAS_NO_TIMESTAMPS = frozenset(["flac", "mp3", "wav", "w64", "aiff", "au", "caf", "wv", "tta"])
+_COUNTS_FROM_0 = frozenset(["matroska", "ogg", "asf"])
 
 _INPUT = re.compile(r"^\[info\] Input #0, (\S+), from ")
 _DURATION = re.compile(
     r"^\[info\]   Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)(?:, start: (-?\d+\.\d+))?"
 )
-_VIDEO = re.compile(r"^\[info\]   Stream #0:\S+ Video: (?!.*\(attached pic\))")
+_STREAM = re.compile(r"^\[info\]   Stream #0:\d+\S* (Audio|Video): (\w+)(.*)$")
+_STREAM_START = re.compile(r", start (-?\d+\.\d+)")
+_READING = re.compile(r"^\[info\] Stream mapping:")
 _COMPLAINT = re.compile(r"^(?:\[[^\]]+\] )*?\[(?:error|fatal|panic)\] (.+)$")
+# Of the demuxer, and of packets that a decoder could not use. What decoders say beside those is
+# often harmless.
+_DAMAGE = re.compile(
+    r"^\[in#0/[^\]]+\] \[error\]|\] Error submitting packet to decoder|\] Decoding error"
+    r"|\] corrupt decoded frame"
+)
+# Said of tags between joined MP3s, too; where frames of an MP3 are lost `frame_clock` knows.
+_NO_FRAME = re.compile(r"^\[mp3\w* @ .*\] Header missing")
+_EARLY_DAMAGE = re.compile(r"^\[in#0[^\]]*\] \[error\]")
 _ESTIMATE = re.compile(r"\[warning\] Estimating duration from bitrate")
 _ENDS_EARLY = re.compile(r"File ended prematurely|partial file")
 _BROKE_OFF = "Error during demuxing"
@@ -29,18 +47,32 @@ _SAYS_NOTHING = re.compile(r"^Error opening (input|output) files?|^Error while|^
 
 
 class FfmpegLog:
-    """Takes stderr as it arrives and keeps only what the questions below need."""
+    """Takes stderr as it arrives and keeps only what the questions below need.
 
-    def __init__(self) -> None:
+    Args:
+        track: number of the audio stream that is read, from 0.
+    """
+
+    def __init__(self, track: int = 0) -> None:
+        self._track = track
         self._line = bytearray()
         self._complaints: deque[str] = deque(maxlen=20)
         self._container = ""
-        self._duration_s: float | None = None
+        self._start_s = 0.0
+        self._end_s: float | None = None
         self._is_estimate = False
+        self._audio_codecs: list[str] = []
+        self._video_start_s: float | None = None
         self._has_video = False
         self._ends_early = False
+        self._is_reading = self._is_no_frame = False
         self.broke_off = False
         """ffmpeg could not read on. Its exit status may be 0 all the same."""
+        self.complained_early = False
+        """While it looked for streams, which it may not do again when it reads on from there. Often
+        harmless, but it explains a gap."""
+        self.n_damages = 0
+        """Complaints so far about packets, after the file was opened."""
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of stderr."""
@@ -51,27 +83,59 @@ class FfmpegLog:
             self._line.clear()
         self._extend_line(rest)
 
-    @property
-    def exact_duration_s(self) -> float | None:
+    def exact_duration_s(self, n_bytes: int) -> float | None:
         """The length of the audio where the file states it, not ffmpeg's guess from a bit rate.
 
-        None too where there is video, whose length it may be.
+        None too where there is video, whose length it may be, and where it is absurd for a file of
+        `n_bytes`: one wild timestamp may have made it.
         """
-        return None if self._is_estimate or self._has_video else self._duration_s
+        duration_s = self._duration_s
+        if duration_s is None or self._has_video:
+            return None
+        is_absurd = 8 * n_bytes < _MIN_BIT_RATE * duration_s
+        return None if is_absurd and self._container not in _HAS_NO_TIMESTAMPS else duration_s
 
-    def missing_s(self, decoded_s: float) -> float:
-        """How far `decoded_s` clearly falls short of the stated length, 0 if it does not.
+    def missing_s(self, reached_s: float) -> float:
+        """How far the sound clearly falls short of the stated length, 0 if it does not.
 
-        Video may outlast its sound and a Matroska file may pause (silence that was never sent),
-        so for both ffmpeg must also have noticed that the file itself breaks off.
+        Video may outlast its sound and a Matroska file may end in a pause (silence that was never
+        sent), so for both ffmpeg must also have noticed that the file itself breaks off.
+
+        Args:
+            reached_s: where the sound ends, on the file's clock, from that clock's beginning.
         """
-        if self._duration_s is None or self._is_estimate:
+        duration_s = self._duration_s
+        if duration_s is None:
             return 0.0
-        needs_notice = self._has_video or "matroska" in self._container
+        needs_notice = self._has_video or self._container == "matroska"
         if needs_notice and not self._ends_early:
             return 0.0
-        short_s = self._duration_s - decoded_s
-        return short_s if short_s > _TOLERANCE_S + _TOLERANCE_SHARE * self._duration_s else 0.0
+        short_s = duration_s - reached_s
+        return short_s if short_s > _TOLERANCE_S + _TOLERANCE_SHARE * duration_s else 0.0
+
+    def facts(self, trims_delay: bool) -> StreamFacts:
+        """What was said of the file and the stream that is read; see `StreamFacts`."""
+        codecs = self._audio_codecs
+        codec = codecs[self._track] if self._track < len(codecs) else ""
+        clock_start_s = self._start_s if len(codecs) > 1 else None
+        if self._has_video:
+            clock_start_s = self._video_start_s
+        return StreamFacts(self._container, codec, clock_start_s, trims_delay)
+
+    @property
+    def container(self) -> str:
+        """The first name of its demuxer."""
+        return self._container
+
+    @property
+    def start_s(self) -> float:
+        """When the file's clock begins."""
+        return self._start_s
+
+    @property
+    def ends_early(self) -> bool:
+        """Whether ffmpeg noticed that the file itself breaks off."""
+        return self._ends_early
 
     @property
     def reason(self) -> str:
@@ -89,24 +153,52 @@ class FfmpegLog:
         """Whether one of the last complaints contains `text`."""
         return any(text in line for line in self._complaints)
 
+    @property
+    def _duration_s(self) -> float | None:
+        """As stated. The length of an AVI that was written to a pipe is made up."""
+        if self._end_s is None or self._is_estimate or self._container == "avi":
+            return None
+        # These count the length from 0, also where the first sound comes later; in Ogg Vorbis
+        # ffmpeg has then subtracted it already.
+        is_end = self._container in _COUNTS_FROM_0 and self._end_s >= self._start_s > 0
+        return self._end_s - self._start_s if is_end else self._end_s
+
     def _extend_line(self, data: bytes) -> None:
         self._line += data[: _MAX_LINE_BYTES - len(self._line)]
 
     def _take(self, line: str) -> None:
-        if match := _INPUT.match(line):
-            self._container = match[1]
+        if self._is_reading:
+            self._take_damage(line)
+        elif _EARLY_DAMAGE.match(line):
+            self.complained_early = True
+        elif match := _INPUT.match(line):
+            self._container = match[1].partition(",")[0]
         elif match := _DURATION.match(line):
             hours, minutes, seconds, start_s = match.groups()
-            end_s = 3600 * int(hours) + 60 * int(minutes) + float(seconds)
-            # Matroska counts the length from 0, also where the first sound comes later. The length
-            # of an AVI that was written to a pipe is made up.
-            if self._container != "avi":
-                self._duration_s = end_s - max(0.0, float(start_s or 0))
-        elif _VIDEO.match(line):
-            self._has_video = True
-        elif match := _COMPLAINT.match(line):
+            self._end_s = 3600 * int(hours) + 60 * int(minutes) + float(seconds)
+            self._start_s = float(start_s or 0)
+        elif match := _STREAM.match(line):
+            self._take_stream(*match.groups())
+        elif _READING.match(line):
+            self._is_reading = True
+        if match := _COMPLAINT.match(line):
             self._complaints.append(match[1])
             self._ends_early |= _ENDS_EARLY.search(match[1]) is not None
             self.broke_off |= match[1].startswith(_BROKE_OFF)
         elif _ESTIMATE.search(line):
             self._is_estimate = True
+
+    def _take_damage(self, line: str) -> None:
+        if self._container == "mp3" and _NO_FRAME.search(line):
+            self._is_no_frame = True
+        elif _DAMAGE.search(line):
+            self.n_damages += not self._is_no_frame
+            self._is_no_frame = False
+
+    def _take_stream(self, kind: str, codec: str, details: str) -> None:
+        if kind == "Audio" and len(self._audio_codecs) < _MAX_STREAMS:
+            self._audio_codecs.append(codec)
+        if kind == "Video" and "(attached pic)" not in details and not self._has_video:
+            self._has_video = True
+            start = _STREAM_START.search(details)
+            self._video_start_s = float(start[1]) if start else self._start_s

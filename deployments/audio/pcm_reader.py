@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from deployments.errors import NotAudioError, TruncatedAudioError
+from deployments.audio.truncation import Truncation
+from deployments.errors import NotAudioError
 
 _TOLERANCE_S = 0.05
 _EXACT_SUBTYPES = frozenset(
@@ -41,14 +42,14 @@ class PcmReader:
             raise NotAudioError(f"cannot be decoded: {error.error_string}") from error
         return frames
 
-    def truncation(self, decoded_s: float) -> TruncatedAudioError | None:
+    def truncation(self, decoded_s: float) -> Truncation | None:
         """What is missing if the file became shorter while it was read. Of headers that promised
         too much libsndfile knows nothing: it repairs their lengths on opening."""
         assert self.expected_s is not None, "a PCM file's length is known"
         if self.expected_s - decoded_s <= _TOLERANCE_S:
             return None
         reason = f"truncated: the file ended at {decoded_s:.2f} of {self.expected_s:.2f} s"
-        return TruncatedAudioError(reason, self.expected_s, decoded_s)
+        return Truncation(reason, self.expected_s)
 
     def close(self) -> None:
         self._sound.close()

@@ -24,6 +24,7 @@ from deployments.audio.mono_resampler import MonoResampler
 from deployments.audio.pcm_reader import open_pcm
 from deployments.audio.report import AudioReport
 from deployments.audio.sample_reader import SampleReader, Samples
+from deployments.audio.truncation import Truncation, promised
 from deployments.errors import (
     AudioNotFoundError,
     AudioTooLongError,
@@ -59,6 +60,8 @@ class AudioLimits:
         decode_timeout_s: longest wait for ffmpeg in all, not counting the time that the consumer
             takes between blocks.
         stall_timeout_s: longest wait for ffmpeg's next samples.
+        decoder_threads: of ffmpeg's decoder, a file. An ingress reads many files at once, each
+            hundreds of times as fast as it is spoken on one thread.
     """
 
     max_duration_s: float = 24 * 3600.0
@@ -66,6 +69,7 @@ class AudioLimits:
     max_bytes: int = 32 * 1024**3
     decode_timeout_s: float = 3600.0
     stall_timeout_s: float = 60.0
+    decoder_threads: int = 1
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -89,7 +93,7 @@ class _Reader(Protocol):
     expected_s: float | None
 
     def read(self, n_frames: int) -> npt.NDArray[np.float32]: ...
-    def truncation(self, decoded_s: float) -> TruncatedAudioError | None: ...
+    def truncation(self, decoded_s: float) -> Truncation | None: ...
     def close(self) -> None: ...
 
 
@@ -112,43 +116,37 @@ def read_audio(
         block_s: length of a block.
         on_open: told the length in seconds, None where only decoding can tell it, before the first
             block. What it raises ends the reading.
-        report: takes what is found beside the samples.
+        report: takes what is found beside the samples: warnings of a file that was cut, or is
+            damaged in the middle, come with the last block.
 
     Yields:
         int16 arrays of shape (n_samples,), at 16 kHz. All hold `block_s` seconds but the last.
 
     Raises:
         ValueError: `block_s` is shorter than a sample.
-        AudioError: one of its kinds. TruncatedAudioError comes after the last block, so that the
-            caller has all there is. AudioTooLongError and AudioDecodeTimeoutError may come after
+        AudioError: one of its kinds. AudioTooLongError and AudioDecodeTimeoutError may come after
             some blocks, all others come before the first.
         DeploymentError: ffmpeg is missing, or was killed.
     """
     block_samples = round(block_s * SAMPLE_RATE)
     if block_samples < 1:
         raise ValueError(f"block_s={block_s}: shorter than one sample")
+    report = report or AudioReport()
     with contextlib.ExitStack() as stack:
-        reader, chunk = _open(source, limits, stack)
+        reader, chunk = _open(source, limits, stack, report)
         stack.callback(reader.close)
         _check_format(reader, limits)
         if on_open is not None:
             on_open(reader.expected_s)
         blocks = _Blocks(block_samples)
         yield from blocks.cut(_decode(reader, limits))
-        decoded_s = blocks.n_samples / SAMPLE_RATE
-        truncation = _truncation(reader, chunk, decoded_s)
-        if truncation is None and decoded_s < limits.min_duration_s:
-            raise AudioTooShortError(
-                f"the audio lasts {decoded_s:.3f} s, at least {limits.min_duration_s:g} s needed"
-            )
+        _conclude(reader, chunk, blocks.n_samples / SAMPLE_RATE, limits, report)
         if len(rest := blocks.rest()):
             yield rest
-        if truncation is not None:
-            raise truncation
 
 
 def _open(
-    source: Source, limits: AudioLimits, stack: contextlib.ExitStack
+    source: Source, limits: AudioLimits, stack: contextlib.ExitStack, report: AudioReport
 ) -> tuple[_Reader, DataChunk | None]:
     """A reader for the source, and where a file's samples lie if it says so."""
     if isinstance(source, Samples):
@@ -157,7 +155,7 @@ def _open(
     _check_size(file, limits)
     chunk = find_data_chunk(file)
     reader: _Reader | None = open_pcm(file) if chunk is not None else None
-    return reader or _open_ffmpeg(file, limits, stack), chunk
+    return reader or _open_ffmpeg(file, limits, stack, report), chunk
 
 
 def _open_source(
@@ -189,13 +187,17 @@ def _check_size(file: IO[bytes], limits: AudioLimits) -> None:
         raise AudioTooLongError(f"the audio has {n_bytes} bytes, {limits.max_bytes} allowed")
 
 
-def _open_ffmpeg(file: IO[bytes], limits: AudioLimits, stack: contextlib.ExitStack) -> FfmpegReader:
+def _open_ffmpeg(
+    file: IO[bytes], limits: AudioLimits, stack: contextlib.ExitStack, report: AudioReport
+) -> FfmpegReader:
     if isinstance(file, io.BytesIO):
         spooled = stack.enter_context(tempfile.TemporaryFile())  # has no name that could be left
         spooled.write(file.getvalue())  # no copy, unlike getbuffer
         spooled.flush()
         file = spooled
-    return FfmpegReader(file, limits.stall_timeout_s, limits.decode_timeout_s)
+    return FfmpegReader(
+        file, report, limits.stall_timeout_s, limits.decode_timeout_s, limits.decoder_threads
+    )
 
 
 def _check_format(reader: _Reader, limits: AudioLimits) -> None:
@@ -224,22 +226,35 @@ def _too_long(duration_s: float, limits: AudioLimits) -> AudioTooLongError:
     )
 
 
-def _truncation(
-    reader: _Reader, chunk: DataChunk | None, decoded_s: float
-) -> TruncatedAudioError | None:
+def _conclude(
+    reader: _Reader,
+    chunk: DataChunk | None,
+    decoded_s: float,
+    limits: AudioLimits,
+    report: AudioReport,
+) -> None:
+    """Behind the last sample: warn of what is missing, refuse what is nothing or next to it."""
+    truncation = _truncation(reader, chunk, decoded_s)
+    if truncation is None:
+        if decoded_s < limits.min_duration_s:
+            raise AudioTooShortError(
+                f"the audio lasts {decoded_s:.3f} s, at least {limits.min_duration_s:g} s needed"
+            )
+        return
+    if decoded_s == 0:
+        raise TruncatedAudioError(truncation.reason)
+    report.warn("truncated", truncation.reason, decoded_s, truncation.declared_s)
+
+
+def _truncation(reader: _Reader, chunk: DataChunk | None, decoded_s: float) -> Truncation | None:
     """What is missing after the last sample, by the header's sizes or else by the decoder."""
     if chunk is None or not chunk.is_cut or chunk.declared_bytes is None:
         return reader.truncation(decoded_s)
     if chunk.held_bytes == 0:
-        return TruncatedAudioError("truncated: the audio stops after its header", None, decoded_s)
+        return Truncation("truncated: the audio stops after its header")
     declared_s = decoded_s * chunk.declared_bytes / chunk.held_bytes
-    if declared_s - decoded_s <= _CUT_TOLERANCE_S:
-        return None
-    return TruncatedAudioError(
-        f"truncated: the audio stops at {decoded_s:.2f} s, its header promises {declared_s:.2f} s",
-        declared_s,
-        decoded_s,
-    )
+    is_cut = declared_s - decoded_s > _CUT_TOLERANCE_S
+    return promised(decoded_s, declared_s) if is_cut else None
 
 
 class _Blocks:

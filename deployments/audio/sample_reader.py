@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from deployments.errors import EmptyAudioError, NotAudioError, TruncatedAudioError
+from deployments.audio.truncation import Truncation
+from deployments.errors import EmptyAudioError, NotAudioError
 
 _INT16_SCALE = np.float32(32_768)
 
@@ -56,7 +57,7 @@ class SampleReader:
             return frames.astype(np.float32) / _INT16_SCALE
         return frames.astype(np.float32)
 
-    def truncation(self, decoded_s: float) -> TruncatedAudioError | None:
+    def truncation(self, decoded_s: float) -> Truncation | None:
         """Nothing can be missing."""
         return None
 

@@ -80,14 +80,13 @@ def test_every_bad_file_is_named_and_the_others_finish(
     bad = {
         "empty.wav": "empty",
         "text.mp3": "not audio",
-        "truncated.wav": "truncated",
         "tiny.wav": "0.1",
-        "100-hours.wav": "truncated",
         "folder.wav": "it is a folder",
         "missing.wav": "No such file",
     }
     good = ["8k-stereo.wav", "24-bit.wav", "video.mp4"]
-    names = [*list(bad)[:4], *good, *list(bad)[4:]]
+    cut = ["truncated.wav", "100-hours.wav"]
+    names = [*list(bad)[:3], *good, *cut, *list(bad)[3:]]
     code, out, events = run(capsys, *(inputs / name for name in names), CLIP)
     assert code == 2
     errors = {Path(e["file"]).name: e["reason"] for e in events if e["event"] == "error"}
@@ -96,7 +95,7 @@ def test_every_bad_file_is_named_and_the_others_finish(
         assert bad[name].lower() in reason.lower(), (name, reason)
         assert "\n" not in reason and "Traceback" not in reason
     done = {Path(e["file"]).name for e in events if e["event"] == "done"}
-    assert done == {*good, CLIP.name}
+    assert done == {*good, *cut, CLIP.name}
     texts = dict(re.findall(r"==> .*/(\S+) <==\n((?:(?!==>).*\n)*)", out))
     for name in (*good, CLIP.name):
         assert SPOKEN in words(texts[name]), name

@@ -67,7 +67,7 @@ def test_segments_are_null_where_only_words_are_asked_for() -> None:
     [
         (errors.NotAudioError("not audio: x"), 400, "invalid_audio", "file"),
         (errors.AudioTooLongError("long"), 413, "audio_too_long", "file"),
-        (errors.TruncatedAudioError("cut", 2.0, 1.0), 422, "audio_truncated", "file"),
+        (errors.TruncatedAudioError("cut"), 422, "audio_truncated", "file"),
         (errors.AudioDecodeTimeoutError("slow"), 422, "audio_decode_timeout", "file"),
         (errors.UnknownModelError("x"), 404, "model_not_found", "model"),
         (errors.OptionError("no", "language"), 400, "invalid_value", "language"),

@@ -1,0 +1,52 @@
+"""Which stretches of a file could not be decoded, as few warnings."""
+
+from deployments.audio.report import AudioReport
+
+_MERGE_S = 1.0  # one blow often breaks several frames, with good ones between
+_NEAR_S = 3.0  # ffmpeg's threads and pipes run ahead of each other
+_MAX_WARNINGS = 16  # they travel in an HTTP header too
+
+
+class DamageList:
+    """Takes gaps and complaints in file order."""
+
+    def __init__(self) -> None:
+        self._stretches: list[tuple[float, float]] = []
+        self._unplaced_s: float | None = None
+
+    def add_gap(self, start_s: float, end_s: float) -> None:
+        """A gap that the decoder had complained about before: sound was there, and is lost."""
+        self._unplaced_s = None
+        last = self._stretches[-1] if self._stretches else None
+        is_near = last is not None and start_s - last[1] < _MERGE_S
+        if last is not None and (is_near or len(self._stretches) == _MAX_WARNINGS):
+            self._stretches[-1] = (last[0], end_s)
+        else:
+            self._stretches.append((start_s, end_s))
+
+    def add_complaint(self, near_s: float) -> None:
+        """The decoder complained; a gap may follow and explain it."""
+        if self._unplaced_s is None:
+            self._unplaced_s = near_s
+
+    @property
+    def is_unexplained(self) -> bool:
+        """Whether no gap followed the last complaint yet."""
+        return self._unplaced_s is not None
+
+    def take_complaint_near(self, end_s: float) -> bool:
+        """Whether the decoder complained near `end_s` without a gap, which is then explained."""
+        near_s = self._unplaced_s
+        if near_s is None or near_s < end_s - _NEAR_S:
+            return False
+        self._unplaced_s = None
+        return True
+
+    def tell(self, report: AudioReport) -> None:
+        """Warn of all."""
+        for start_s, stop_s in self._stretches:
+            text = f"damaged: {stop_s - start_s:.2f} s from {start_s:.2f} s on cannot be decoded"
+            report.warn("damaged", text, start_s, stop_s)
+        if self._unplaced_s is not None:
+            text = f"damaged: some of the sound near {self._unplaced_s:.0f} s cannot be decoded"
+            report.warn("damaged", text)

@@ -1,0 +1,204 @@
+"""The ffmpeg subprocess: how it is started, and its three pipes of samples, stamps and complaints.
+
+ffmpeg gets the file as an open descriptor on its standard input (`fd:`, which can seek, unlike
+`pipe:`) and may use no other protocol. So no path can be mistaken for an option or a URL, none
+shows up in a message, and no playlist, however it is named, leads to another file or host; the
+demuxers that follow references are refused on top of that.
+
+Its output is an AU stream of float32 at the file's own rate and channels, so that mixing down and
+resampling are the same code for every format. Beside it comes a line for each frame, with its
+timestamp and its number of samples, as they went into the encoder of that output: before any muxer
+could refuse or repair a clock that jumps.
+"""
+
+import os
+import selectors
+import signal
+import subprocess
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import IO
+
+import ffmpeg
+import imageio_ffmpeg
+
+from deployments.audio.ffmpeg_log import FfmpegLog
+from deployments.errors import AudioDecodeTimeoutError, DeploymentError
+
+# Self-contained media only: not hls, dash, concat, sdp, imf, image sequences or raw formats.
+_DEMUXERS = (
+    "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,eac3,flac,flv,gsm,ircam,loas,matroska,mov,"
+    "mp3,mpc,mpc8,mpeg,mpegts,nistsphere,ogg,qcp,tak,tta,voc,w64,wav,wv"
+)
+_MAX_ALLOCATION_BYTES = 256 * 1024 * 1024  # of a single block inside ffmpeg
+_PIPE_READ_BYTES = 65_536
+_MAX_STAMP_BYTES = 64
+# A decoder that crashes does so on this file everywhere, so it is the file that is refused.
+_CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
+
+
+class FfmpegProcess:
+    """Decodes one audio stream of a file, as fast as its pipes are emptied.
+
+    The total time counts only while the caller waits in here, since a slow consumer of a long
+    file is no fault of the file's.
+
+    Args:
+        file: a real file, not read by anyone else meanwhile: ffmpeg shares its position.
+        track: number of the audio stream, from 0.
+        n_threads: of the decoder. ffmpeg has five more, which mostly wait for each other.
+        stall_timeout_s: longest wait for the next samples.
+        total_timeout_s: longest wait in all.
+
+    Attributes:
+        samples: bytes of the AU stream that were read and not taken yet.
+        stamps: (timestamp in samples, number of samples) of frames, not taken yet. They are read
+            ahead of the samples. The timestamp is None where ffmpeg has none.
+        log: what it said.
+    """
+
+    def __init__(
+        self,
+        file: IO[bytes],
+        track: int,
+        n_threads: int,
+        stall_timeout_s: float,
+        total_timeout_s: float,
+    ) -> None:
+        self._stall_timeout_s = stall_timeout_s
+        self._left_s = total_timeout_s
+        self._total_timeout_s = total_timeout_s
+        self._stamp_line = b""
+        self.samples = bytearray()
+        self.stamps: deque[tuple[int | None, int]] = deque()
+        self.log = FfmpegLog(track)
+        self._process, stamp_pipe = _start(file, track, n_threads)
+        self._stamp_pipe = os.fdopen(stamp_pipe, "rb", buffering=0)
+        self._pipes = selectors.DefaultSelector()
+        assert self._process.stdout is not None and self._process.stderr is not None
+        self._pipes.register(self._process.stdout, selectors.EVENT_READ, self.samples.extend)
+        self._pipes.register(self._process.stderr, selectors.EVENT_READ, self.log.feed)
+        self._pipes.register(self._stamp_pipe, selectors.EVENT_READ, self._take_stamps)
+
+    def fill(self, is_enough: Callable[[], bool]) -> bool:
+        """Read pipes until `is_enough`; returns whether there may be more.
+
+        Raises:
+            AudioDecodeTimeoutError: one of the two waits is over.
+        """
+        idle_since = time.monotonic()
+        while not is_enough() and self._pipes.get_map():
+            began, had = time.monotonic(), len(self.samples)
+            wait_s = min(self._left_s, self._stall_timeout_s - (began - idle_since))
+            self._read_pipes(max(0.0, wait_s))
+            now = time.monotonic()
+            self._left_s -= now - began
+            if len(self.samples) > had:
+                idle_since = now
+            self._check_time(now - idle_since)
+        return bool(self._pipes.get_map())
+
+    def wait(self) -> int:
+        """Exit status of ffmpeg, which ends by itself as soon as it has closed its pipes.
+
+        Raises:
+            DeploymentError: it was killed from outside.
+        """
+        try:
+            status = self._process.wait(self._stall_timeout_s)
+        except subprocess.TimeoutExpired as error:
+            raise AudioDecodeTimeoutError("the decoder did not end") from error
+        if status < 0 and -status not in _CRASHES:
+            raise DeploymentError(f"ffmpeg was killed by signal {-status}")
+        return status
+
+    def close(self) -> None:
+        """Stop ffmpeg. May be called at any time, and again."""
+        self._process.kill()  # does nothing to one that has been waited for
+        self._process.wait()
+        for pipe in (self._process.stdout, self._process.stderr, self._stamp_pipe):
+            assert pipe is not None
+            pipe.close()
+        self._pipes.close()
+
+    def _read_pipes(self, wait_s: float) -> None:
+        for key, _ in self._pipes.select(wait_s):
+            data = os.read(key.fd, _PIPE_READ_BYTES)
+            if data:
+                key.data(data)
+            else:
+                self._pipes.unregister(key.fileobj)
+
+    def _take_stamps(self, data: bytes) -> None:
+        *lines, rest = (self._stamp_line + data).split(b"\n")
+        self._stamp_line = rest[:_MAX_STAMP_BYTES]
+        for line in lines:
+            stamp, _, n_samples = line.partition(b" ")
+            known = stamp.lstrip(b"-").isdigit()
+            self.stamps.append((int(stamp) if known else None, int(n_samples)))
+
+    def _check_time(self, idle_s: float) -> None:
+        if self._left_s <= 0:
+            raise AudioDecodeTimeoutError(f"decoding took more than {self._total_timeout_s:g} s")
+        if idle_s >= self._stall_timeout_s:
+            raise AudioDecodeTimeoutError(f"decoding stood still for {self._stall_timeout_s:g} s")
+
+
+def _start(file: IO[bytes], track: int, n_threads: int) -> tuple[subprocess.Popen[bytes], int]:
+    """The process, and the end of the pipe that its stamps come from."""
+    file.seek(0)
+    stamp_pipe, stamp_sink = os.pipe()
+    try:
+        process = subprocess.Popen(
+            _command(track, n_threads, stamp_sink),
+            stdin=file,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            pass_fds=[stamp_sink],
+        )
+    except BaseException as error:
+        os.close(stamp_pipe)
+        if isinstance(error, OSError):
+            raise DeploymentError(f"ffmpeg cannot be run: {error.strerror}") from error
+        raise
+    finally:
+        os.close(stamp_sink)
+    return process, stamp_pipe
+
+
+def _command(track: int, n_threads: int, stamp_sink: int) -> list[str]:
+    try:
+        exe = imageio_ffmpeg.get_ffmpeg_exe()
+    except RuntimeError as error:
+        raise DeploymentError("ffmpeg is missing: imageio-ffmpeg brings no binary here") from error
+    source = ffmpeg.input(
+        "fd:",
+        hide_banner=None,
+        nostats=None,
+        nostdin=None,
+        loglevel="level+info",
+        max_alloc=_MAX_ALLOCATION_BYTES,
+        protocol_whitelist="fd",
+        format_whitelist=_DEMUXERS,
+        copyts=None,
+        threads=n_threads,
+        filter_threads=1,
+        vn=None,
+        sn=None,
+        dn=None,
+    )
+    sink = source[f"a:{track}"].output(
+        "pipe:",
+        format="au",
+        acodec="pcm_f32be",
+        threads=1,
+        map_metadata=-1,
+        stats_enc_pre=f"pipe:{stamp_sink}",
+        stats_enc_pre_fmt="{pts} {samp}",
+        # The muxer would drop samples whose clock jumps back.
+        **{"bsf:a": "setts=ts=N"},
+    )
+    command: list[str] = ffmpeg.compile(sink, cmd=exe)
+    return command
