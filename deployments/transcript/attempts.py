@@ -12,7 +12,7 @@ from deployments.messages import ChunkResult, Escalation, TranscriptSegment
 from deployments.transcript.cascade import LANGUAGE, PROBABILITY
 from deployments.transcript.context import with_text
 from deployments.transcript.coverage import MIN_SPLIT_S, Review, letters, review
-from deployments.transcript.echo import without_echo
+from deployments.transcript.echo import outruns_speech, without_echo
 from deployments.transcript.fallback import best_result, is_doubtful, is_silence, looks_wrong
 from deployments.transcript.options import TranscriptionOptions
 from deployments.transcript.piece import Piece
@@ -234,8 +234,11 @@ class Attempts:
         """Put what is kept of a result, and what is to be decoded again, before the part's rest."""
         fallback, piece = self.options.fallback, part.piece
         result = replace(result, segments=without_echo(piece, result, self._prompt(part)))
-        # What a first look did not hear is not to be made up by a second one.
-        doubt = is_silence if part.first is None else is_doubtful
+        # What a first look did not hear is not to be made up by a second one, and what voice
+        # detection hardly heard is not to be made up at all.
+        hardly_speech = outruns_speech(result.segments, piece.voiced_s(0, len(piece.pcm)))
+        strict = hardly_speech or part.first is not None
+        doubt = is_doubtful if strict else is_silence
         if not result.segments or doubt(result, fallback):
             self._listen_again(part)
             return

@@ -1,10 +1,11 @@
-"""A prompt that comes back as text where next to nothing was said.
+"""Text where next to nothing was said: more letters than the clear speech there has room for.
 
 Over clicks and breath a model that is given a prompt writes it down, or the keywords in it. Who
 really says the prompt's words takes the time that they need.
 """
 
 import re
+from collections.abc import Sequence
 
 from deployments.messages import ChunkResult
 from deployments.transcript.coverage import letters
@@ -18,6 +19,12 @@ _MIN_SHARE = 0.8
 _MARGIN = round(0.5 * SAMPLE_RATE)
 
 
+def outruns_speech(segments: Sequence[Segment], voiced_s: float) -> bool:
+    """Whether nobody could say as much in so many seconds of clear speech."""
+    n_letters = sum(letters(segment.text) for segment in segments)
+    return n_letters > _MAX_LETTERS_PER_S * voiced_s
+
+
 def without_echo(piece: Piece, result: ChunkResult, prompt: str | None) -> tuple[Segment, ...]:
     """A result's segments without those that repeat the prompt over what is hardly speech."""
     if not prompt:
@@ -29,8 +36,7 @@ def _is_echo(piece: Piece, segment: Segment, prompt: str) -> bool:
     start = round(segment.start_s * SAMPLE_RATE) - _MARGIN
     stop = len(piece.pcm) if segment.end_s is None else round(segment.end_s * SAMPLE_RATE)
     voiced_s = piece.voiced_s(start, stop + _MARGIN)
-    too_fast = letters(segment.text) > _MAX_LETTERS_PER_S * voiced_s
-    return too_fast and _repeats(segment.text, prompt)
+    return outruns_speech([segment], voiced_s) and _repeats(segment.text, prompt)
 
 
 def _repeats(text: str, prompt: str) -> bool:
