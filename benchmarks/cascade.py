@@ -34,9 +34,9 @@ from deployments.audio.reading import read_audio
 from deployments.fleet import TierFacts
 from deployments.messages import Pcm
 from deployments.transcript.cascade import CascadeOptions, Ladder
-from deployments.transcript.chunking import Piece
 from deployments.transcript.fallback import FallbackOptions
 from deployments.transcript.options import TranscriptionOptions
+from deployments.transcript.piece import Piece
 from deployments.transcript.transcription import Transcription
 from engine import SAMPLE_RATE, DecodingOptions, EngineConfig, Precision
 

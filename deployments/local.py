@@ -18,8 +18,8 @@ from deployments.messages import (
     to_chunk_result,
     to_request,
 )
-from deployments.transcript.chunking import Piece
 from deployments.transcript.options import TranscriptionOptions
+from deployments.transcript.piece import Piece
 from deployments.transcript.transcription import Transcription
 from engine import Engine
 

@@ -20,7 +20,7 @@ from deployments.audio.reading import AudioLimits, Source, read_audio
 from deployments.errors import AudioError, ChunkFailedError, NoTierError, TierUnavailableError
 from deployments.messages import Chunk, TranscriptSegment, key_of_chunk
 from deployments.replicas.tier_client import ChunkLostError, Decoded
-from deployments.transcript.chunking import Piece
+from deployments.transcript.piece import Piece
 from deployments.transcript.transcription import Transcription
 from engine import SAMPLE_RATE
 

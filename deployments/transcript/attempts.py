@@ -4,30 +4,29 @@
 the file's order, of what chunks wait for, or of how a chunk travels: that is `transcription.py`'s.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
 from deployments.messages import ChunkResult, Escalation, TranscriptSegment
 from deployments.transcript.cascade import LANGUAGE, PROBABILITY
-from deployments.transcript.chunking import Piece
 from deployments.transcript.context import with_text
+from deployments.transcript.coverage import MIN_SPLIT_S, Review, letters, review
+from deployments.transcript.echo import outruns_speech, without_echo
 from deployments.transcript.fallback import (
     FallbackOptions,
     best_result,
+    is_doubtful,
     is_silence,
     looks_wrong,
 )
 from deployments.transcript.options import TranscriptionOptions
-from deployments.transcript.stitching import (
-    is_cut_short,
-    place_segments,
-    repeats_itself,
-    undecoded_from,
-)
+from deployments.transcript.piece import Piece
+from deployments.transcript.stitching import place_segment, repeats_itself
 from deployments.transcript.trials import Trial, Trials
 
-MIN_SPLIT_S = 4.0
-"""A piece whose text does not fit the token limit is halved, down to this length."""
+_MIN_GAIN = 1.1
+"""A second look is kept where it found so many times the letters of the first."""
 
 
 @dataclass(eq=False)
@@ -37,8 +36,10 @@ class Part:
     Attributes:
         index: its place in the file's order.
         piece: what is being decoded.
-        rest: what is to be decoded after that.
+        rest: what is to be decoded after that, and text between those pieces.
         segments: the final text so far.
+        first: the text of a first look that is being looked at again; None: there is none.
+        is_bare: whether it is decoded without the prompt, which may have silenced it.
         context: tokens of the text before the part.
         tried: results for `piece` of the tier that it has come to.
         attempt: how it is decoded now; None: as at first.
@@ -54,8 +55,10 @@ class Part:
 
     index: int
     piece: Piece
-    rest: list[Piece] = field(default_factory=list)
+    rest: list[Piece | TranscriptSegment] = field(default_factory=list)
     segments: list[TranscriptSegment] = field(default_factory=list)
+    first: list[TranscriptSegment] | None = None
+    is_bare: bool = False
     context: tuple[int, ...] = ()
     tried: list[ChunkResult] = field(default_factory=list)
     attempt: "Attempt | None" = None
@@ -75,7 +78,8 @@ class Part:
     @property
     def duration_s(self) -> float:
         """Of the audio that is not decoded yet."""
-        return self.piece.duration_s + sum(piece.duration_s for piece in self.rest)
+        rest = [item.duration_s for item in self.rest if isinstance(item, Piece)]
+        return self.piece.duration_s + sum(rest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,8 +210,7 @@ class Attempts:
     def _first(self, part: Part) -> Attempt:
         has_context = self.options.context_chunks > 1
         context = with_text(part.context, part.segments) if has_context else ()
-        decoding = self.options.decoding
-        prompted = bool(decoding.keywords or decoding.prompt)
+        prompted = self._prompt(part) is not None
         return Attempt(self.options.fallback.temperatures[0], context, prompted)
 
     def _then(self, part: Part, attempt: Attempt, result: ChunkResult) -> Attempt | None:
@@ -225,8 +228,9 @@ class Attempts:
     def _is_misled(self, piece: Piece, result: ChunkResult) -> bool:
         """Whether the text before it may have led a model astray: into a loop, or past a sentence,
         which shows in text that ends early. What is really so shows again without that text."""
-        left_out = undecoded_from(piece, result, 2 * self.options.tail_s) is not None
-        return left_out or repeats_itself(result)
+        silent = not result.segments and self._is_speech(piece)
+        seen = self._review(piece, result, 2 * self.options.tail_s, may_replace=True)
+        return silent or bool(seen.pieces) or repeats_itself(result)
 
     def _costs_words(self, piece: Piece, result: ChunkResult) -> bool:
         """Whether a prompt may have led a model astray: so, or to no words, or none to rely on, for
@@ -247,26 +251,81 @@ class Attempts:
         part.tried, part.attempt, part.n_blamed = [], None, 0
         part.n_done, part.stays = part.n_done + 1, False
         part.above = part.lower = part.doubted = part.escalation = None
-        if not is_silence(result, self.options.fallback):
-            self._keep(part, result)
-        if not part.rest:
-            return Next.EMIT
-        part.piece = part.rest.pop(0)
-        return Next.DECODE
+        self._keep(part, result)
+        return self._next_piece(part)
+
+    def _next_piece(self, part: Part) -> Next:
+        while part.rest:
+            item = part.rest.pop(0)
+            if isinstance(item, Piece):
+                part.piece = item
+                return Next.DECODE
+            part.segments.append(item)
+        if part.first is not None and _n_letters(part.segments) < _MIN_GAIN * _n_letters(
+            part.first
+        ):
+            part.segments = part.first
+        return Next.EMIT
 
     def _keep(self, part: Part, result: ChunkResult) -> None:
-        """Add a result's segments to its part, and what it left undecoded to the part's rest."""
-        segments = place_segments(part.piece, result)
-        start = undecoded_from(part.piece, result, self.options.tail_s)
-        if start is not None:
-            part.rest.insert(0, part.piece.tail(start))
-            # A segment that the token limit cut off is decoded again with the rest.
-            segments = segments if result.segments[-1].end_s is not None else segments[:-1]
-        elif is_cut_short(result) and self._may_split(part.piece):
-            part.rest[:0] = part.piece.halves()
-            segments = []
-        part.segments += segments
+        """Put what is kept of a result, and what is to be decoded again, before the part's rest."""
+        fallback, piece = self.options.fallback, part.piece
+        result = replace(result, segments=without_echo(piece, result, self._prompt(part)))
+        # What a first look did not hear is not to be made up by a second one, and what voice
+        # detection hardly heard is not to be made up at all.
+        hardly_speech = outruns_speech(result.segments, piece.voiced_s(0, len(piece.pcm)))
+        strict = hardly_speech or part.first is not None
+        doubt = is_doubtful if strict else is_silence
+        if not result.segments or doubt(result, fallback):
+            self._listen_again(part)
+            return
+        seen = self._review(piece, result, self.options.tail_s, self._may_replace(part))
+        if seen.replaces and part.first is None:
+            placed = (place_segment(piece, result, segment) for segment in result.segments)
+            part.first = [*part.segments, *placed]
+        part.rest[:0] = self._placed_items(piece, result, seen)
 
-    def _may_split(self, piece: Piece) -> bool:
-        limited_by_caller = self.options.decoding.max_new_tokens is not None
-        return not limited_by_caller and piece.duration_s >= MIN_SPLIT_S
+    def _listen_again(self, part: Part) -> None:
+        """Decode a piece that is left without text again if it is clearly speech and has a
+        pause: in two, and without the prompt."""
+        piece = part.piece
+        if part.first is not None or not self._is_speech(piece):
+            return
+        if piece.duration_s < MIN_SPLIT_S or len(piece.speech) < 2:
+            return
+        part.first, part.is_bare = [*part.segments], True
+        part.rest[:0] = piece.halves()
+
+    def _review(
+        self, piece: Piece, result: ChunkResult, tail_s: float, may_replace: bool
+    ) -> Review:
+        # A caller's own token limit is kept.
+        may_halve = self.options.decoding.max_new_tokens is None
+        return review(
+            piece, result, tail_s, self.options.coverage, may_replace and may_halve, may_halve
+        )
+
+    def _placed_items(
+        self, piece: Piece, result: ChunkResult, seen: Review
+    ) -> list[Piece | TranscriptSegment]:
+        return [
+            item if isinstance(item, Piece) else place_segment(piece, result, item)
+            for item in seen.items
+        ]
+
+    def _prompt(self, part: Part) -> str | None:
+        """What the caller has the model read first, unless the part is decoded without it."""
+        decoding = self.options.decoding
+        words = " ".join([*decoding.keywords, decoding.prompt or ""]).strip()
+        return None if part.is_bare else words or None
+
+    def _may_replace(self, part: Part) -> bool:
+        """A second look is followed by a third where it found more than the first."""
+        return part.first is None or _n_letters(part.segments) > _n_letters(part.first)
+
+    def _is_speech(self, piece: Piece) -> bool:
+        return piece.voiced_s(0, len(piece.pcm)) >= self.options.coverage.min_voiced_s
+
+
+def _n_letters(segments: Sequence[TranscriptSegment]) -> int:
+    return sum(letters(segment.text) for segment in segments)

@@ -6,14 +6,14 @@ is a row of spans of the file; its clock maps its own seconds back to the file's
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from deployments.options import ChunkingOptions, VadOptions
+from deployments.transcript.loudness import FRAME_SAMPLES
+from deployments.transcript.piece import Piece
 from deployments.transcript.vad import (
-    FRAME_SAMPLES,
     ProbabilityStream,
     Region,
     RegionDetector,
@@ -21,81 +21,8 @@ from deployments.transcript.vad import (
 )
 from engine import N_SAMPLES, SAMPLE_RATE
 
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A chunk's audio, and where in the file it comes from.
-
-    Attributes:
-        pcm: int16 mono, shape (n_samples,).
-        spans: the regions of the file that make it up, in order, without overlap.
-        speech: the regions of speech in it, in the file's samples.
-    """
-
-    pcm: npt.NDArray[np.int16]
-    spans: tuple[Region, ...]
-    speech: tuple[Region, ...]
-
-    @property
-    def duration_s(self) -> float:
-        return len(self.pcm) / SAMPLE_RATE
-
-    def file_time_s(self, time_s: float, is_end: bool = False) -> float:
-        """A time of the chunk on the file's clock.
-
-        At a joint of two spans a start belongs to the later span, an end to the earlier one. Times
-        beyond the chunk are clamped to it.
-        """
-        offset = round(time_s * SAMPLE_RATE)
-        for span in self.spans:
-            if offset < span.length or (is_end and offset == span.length):
-                return (span.start + max(offset, 0)) / SAMPLE_RATE
-            offset -= span.length
-        return self.spans[-1].end / SAMPLE_RATE
-
-    def chunk_sample(self, file_sample: int) -> int:
-        """The chunk's sample of a file's sample, or of the next one kept if it was cut out."""
-        passed = 0
-        for span in self.spans:
-            if file_sample < span.end:
-                return passed + max(0, file_sample - span.start)
-            passed += span.length
-        return passed
-
-    def head(self, stop: int) -> "Piece":
-        """The piece up to its own sample `stop`."""
-        spans, passed = [], 0
-        for span in self.spans:
-            taken = min(stop - passed, span.length)
-            if taken > 0:
-                spans.append(Region(span.start, span.start + taken))
-            passed += span.length
-        last = spans[-1].end
-        speech = [Region(r.start, min(r.end, last)) for r in self.speech if r.start < last]
-        return Piece(self.pcm[:stop], tuple(spans), tuple(speech))
-
-    def halves(self) -> list["Piece"]:
-        """The piece in two, cut in the pause nearest its middle, or there if it has none. A half
-        without speech is left out."""
-        middle = len(self.pcm) // 2
-        pauses = [
-            self.chunk_sample((end.end + start.start) // 2)
-            for end, start in zip(self.speech, self.speech[1:], strict=False)
-        ]
-        at = min(pauses, key=lambda pause: abs(pause - middle), default=middle)
-        return [half for half in (self.head(at), self.tail(at)) if half.speech]
-
-    def tail(self, start: int) -> "Piece":
-        """The rest of the piece from its own sample `start` on."""
-        spans, passed = [], 0
-        for span in self.spans:
-            skipped = min(max(start - passed, 0), span.length)
-            if skipped < span.length:
-                spans.append(Region(span.start + skipped, span.end))
-            passed += span.length
-        first = spans[0].start
-        speech = [Region(max(r.start, first), r.end) for r in self.speech if r.end > first]
-        return Piece(self.pcm[start:], tuple(spans), tuple(speech))
+CLEAR_PROBABILITY = 0.5
+"""Silero's own threshold: what a lower one of the caller lets in may be anything."""
 
 
 class Chunker:
@@ -132,17 +59,21 @@ class Chunker:
         """Take the next samples of the file; yields the chunks that they complete."""
         probabilities = self._probabilities.push(pcm)
         self._buffer.append(pcm, probabilities)
+        yield from self._advance(probabilities)
+        self._buffer.drop_before(self._needed_from())
+
+    def _advance(self, probabilities: npt.NDArray[np.float32]) -> Iterator[Piece]:
         # Frame by frame, so that the cuts do not depend on the size of the blocks.
         for frame in range(len(probabilities)):
             yield from self._take(self._detector.push(probabilities[frame : frame + 1]))
             yield from self._split_long_speech()
             yield from self._end_at_silence()
-        self._buffer.drop_before(self._needed_from())
 
     def finish(self) -> Iterator[Piece]:
         """The end of the file; yields what is left."""
         probabilities = self._probabilities.finish()
-        yield from self._take(self._detector.push(probabilities))
+        self._buffer.append(np.zeros(0, np.int16), probabilities)
+        yield from self._advance(probabilities)
         yield from self._take(self._detector.finish(self.n_samples))
         if self._regions:
             yield self._cut(len(self._regions), self.n_samples)
@@ -182,7 +113,9 @@ class Chunker:
         """Make a piece of the first `count` regions, padded to the sample `end` at most."""
         regions, rest = self._regions[:count], self._regions[count:]
         spans = self._spans(regions, self._last_cut, end)
-        piece = Piece(self._buffer.read(spans), tuple(spans), tuple(regions))
+        voiced = [run for region in regions for run in self._buffer.voiced(region)]
+        piece = Piece(self._buffer.read(spans), tuple(spans), tuple(regions), tuple(voiced))
+        piece = piece.raised()
         self._regions = rest
         self._last_cut = spans[-1].end
         return piece
@@ -255,6 +188,17 @@ class _Buffer:
         assert spans[0].start >= self._start, "the buffer dropped audio that was needed"
         parts = [self._pcm[s.start - self._start : s.end - self._start] for s in spans]
         return np.concatenate(parts)
+
+    def voiced(self, region: Region) -> Iterator[Region]:
+        """The runs of a region's frames that are clearly speech, whatever made it a region."""
+        first = region.start // FRAME_SAMPLES
+        last = -(-region.end // FRAME_SAMPLES)
+        clear = self._probabilities[first - self._first_frame : last - self._first_frame]
+        edges = np.flatnonzero(np.diff(np.r_[False, clear >= CLEAR_PROBABILITY, False]))
+        for start, stop in (first + edges.reshape(-1, 2)) * FRAME_SAMPLES:
+            run = Region(max(int(start), region.start), min(int(stop), region.end))
+            if run.length > 0:
+                yield run
 
     def quietest(self, first: int, last: int) -> int:
         """The sample in [first, last) around which a quarter second sounds least like speech."""

@@ -43,6 +43,11 @@ def is_silence(result: ChunkResult, options: FallbackOptions) -> bool:
     )
 
 
+def is_doubtful(result: ChunkResult, options: FallbackOptions) -> bool:
+    """Whether any of the signs speaks against a text: too much for one that a second look found."""
+    return result.no_speech_prob > options.max_no_speech_prob or looks_wrong(result, options)
+
+
 def looks_wrong(result: ChunkResult, options: FallbackOptions) -> bool:
     """Whether another temperature should be tried."""
     if is_silence(result, options):

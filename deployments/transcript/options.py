@@ -8,6 +8,7 @@ from deployments.errors import OptionError
 from deployments.options import ChunkingOptions, TranscribeOptions, VadOptions
 from deployments.tier import TierInfo
 from deployments.transcript.cascade import Ladder
+from deployments.transcript.coverage import CoverageOptions
 from deployments.transcript.fallback import FallbackOptions
 from engine import DecodingOptions, language_code
 
@@ -31,6 +32,7 @@ class TranscriptionOptions:
         detections: chunks that may be asked for the language, one after another, until one is
             sure of it (a probability of one half).
         tail_s: speech that a chunk leaves without text is decoded again if it is longer than this.
+        coverage: when a text has too few words for its speech, and is decoded again, too.
         ladder: None: all chunks go to one tier. It needs `context_chunks` 1: a tier's tokens mean
             something else to another one.
         context_chunks: length of a row of chunks that are decoded one after another, each with the
@@ -44,6 +46,7 @@ class TranscriptionOptions:
     vad: VadOptions = field(default_factory=VadOptions)
     detections: int = 3
     tail_s: float = 1.0
+    coverage: CoverageOptions = field(default_factory=CoverageOptions)
     context_chunks: int = 1
     priority: int = 0
     ladder: Ladder | None = None

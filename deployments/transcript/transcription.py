@@ -22,10 +22,11 @@ from deployments.messages import (
     key_of_chunk,
 )
 from deployments.transcript.attempts import Attempts, Next, Part
-from deployments.transcript.chunking import Chunker, Piece
+from deployments.transcript.chunking import Chunker
 from deployments.transcript.context import RowContext
 from deployments.transcript.language import LanguageVote
 from deployments.transcript.options import TranscriptionOptions
+from deployments.transcript.piece import Piece
 from deployments.transcript.stitching import ReorderBuffer
 from engine import SAMPLE_RATE, DecodingOptions
 

@@ -16,10 +16,9 @@ import numpy.typing as npt
 import onnxruntime
 
 from deployments.options import VadOptions
+from deployments.transcript.loudness import FRAME_SAMPLES, Leveller
 from engine import SAMPLE_RATE
 
-FRAME_SAMPLES = 512
-"""Samples per probability: 32 ms at 16 kHz."""
 _CONTEXT_SAMPLES = 64
 _MAX_FRAMES = 512
 _STATE_SHAPE = (1, 1, 128)
@@ -47,35 +46,36 @@ class ProbabilityStream(Protocol):
     """Probabilities of speech, one per whole frame of a stream."""
 
     def push(self, pcm: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
-        """Take the stream's next samples; returns the probabilities of the frames now whole."""
+        """Take the stream's next samples; returns the probabilities that are known now."""
 
     def finish(self) -> npt.NDArray[np.float32]:
-        """The last frame, filled up with silence; none if the stream ended with a frame."""
+        """Those that are left; the last frame, if it is not whole, is filled up with silence."""
 
 
 class SpeechProbabilities:
-    """Probabilities of speech per frame of a stream, as Silero's streaming model gives them."""
+    """Probabilities of speech per frame of a stream, as Silero's streaming model gives them; quiet
+    speech is raised before (`loudness.py`), so they come half a second late."""
 
     def __init__(self) -> None:
         self._hidden = np.zeros(_STATE_SHAPE, np.float32)
         self._cell = np.zeros(_STATE_SHAPE, np.float32)
         self._context = np.zeros(_CONTEXT_SAMPLES, np.float32)
         self._rest = np.zeros(0, np.int16)
+        self._leveller = Leveller()
 
     def push(self, pcm: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
         pcm = np.concatenate((self._rest, pcm))
         n_frames = len(pcm) // FRAME_SAMPLES
         self._rest = pcm[n_frames * FRAME_SAMPLES :]
-        return self._run(pcm[: n_frames * FRAME_SAMPLES])
+        return self._run(self._leveller.push(_frames(pcm[: n_frames * FRAME_SAMPLES])))
 
     def finish(self) -> npt.NDArray[np.float32]:
         rest, self._rest = self._rest, self._rest[:0]
-        if not len(rest):
-            return np.zeros(0, np.float32)
-        return self._run(np.pad(rest, (0, FRAME_SAMPLES - len(rest))))
+        last = _frames(np.pad(rest, (0, -len(rest) % FRAME_SAMPLES)))
+        frames = np.concatenate((self._leveller.push(last), self._leveller.finish()))
+        return self._run(frames)
 
-    def _run(self, pcm: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
-        frames = (pcm.astype(np.float32) / 32_768.0).reshape(-1, FRAME_SAMPLES)
+    def _run(self, frames: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         blocks = [
             self._run_block(frames[start : start + _MAX_FRAMES])
             for start in range(0, len(frames), _MAX_FRAMES)
@@ -94,6 +94,11 @@ class SpeechProbabilities:
             },
         )
         return np.asarray(probabilities, np.float32).reshape(-1)
+
+
+def _frames(pcm: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
+    """Samples of whole frames -> (n, 512) of +-1."""
+    return (pcm.astype(np.float32) / 32_768.0).reshape(-1, FRAME_SAMPLES)
 
 
 @dataclass(frozen=True, slots=True)

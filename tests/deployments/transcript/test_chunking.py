@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deployments.options import ChunkingOptions, VadOptions
-from deployments.transcript.chunking import Chunker, Piece
-from deployments.transcript.vad import FRAME_SAMPLES, Region
+from deployments.transcript.chunking import Chunker
+from deployments.transcript.loudness import FRAME_SAMPLES
+from deployments.transcript.piece import Piece
+from deployments.transcript.vad import Region
 from engine import SAMPLE_RATE
 
 
@@ -34,9 +36,9 @@ class LoudnessProbabilities:
 
 
 def audio(spans: Sequence[tuple[bool, int]]) -> np.ndarray:
-    """Frames of speech (a ramp that never repeats within a minute) and of silence."""
+    """Frames of speech (loud; it does not repeat within a second) and of silence."""
     total = sum(n for _, n in spans) * FRAME_SAMPLES
-    ramp = (np.arange(total) % 32_000 + 1).astype(np.int16)
+    ramp = (np.arange(total) % 24_001 + 8_000) * np.where(np.arange(total) % 2, 1, -1)
     speech = np.repeat([is_speech for is_speech, _ in spans], [n * FRAME_SAMPLES for _, n in spans])
     return np.where(speech, ramp, 0).astype(np.int16)
 

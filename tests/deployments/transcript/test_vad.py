@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from deployments.options import VadOptions
+from deployments.transcript.loudness import FRAME_SAMPLES, Leveller
 from deployments.transcript.vad import (
-    FRAME_SAMPLES,
     Region,
     RegionDetector,
     SpeechProbabilities,
@@ -27,7 +27,10 @@ def test_a_stream_gives_the_probabilities_of_the_whole(
 
     torch.set_num_threads(n_threads)
     model = SileroVADSequence(str(_model_file()))
-    expected = model.audio_forward(pcm.astype(np.float32) / 32_768.0)
+    frames = np.pad(pcm, (0, -len(pcm) % FRAME_SAMPLES)).reshape(-1, FRAME_SAMPLES)
+    leveller = Leveller()
+    raised = [leveller.push(frames.astype(np.float32) / 32_768.0), leveller.finish()]
+    expected = model.audio_forward(np.concatenate(raised).reshape(-1))
     stream = SpeechProbabilities()
     parts = [stream.push(pcm[start : start + block]) for start in range(0, len(pcm), block)]
     probabilities = np.concatenate([*parts, stream.finish()])

@@ -1,0 +1,223 @@
+"""Speech whose words are not in a chunk's text: what of the text is kept, what is decoded again.
+
+The model tells where its text ends, and is not always right: it may give no end, an end far
+behind the words, or jump over a sentence. Voice detection knows where speech is, so a text is held
+against that: letters for each second of it.
+"""
+
+from dataclasses import dataclass, replace
+
+from deployments.messages import ChunkResult
+from deployments.transcript.piece import Piece
+from engine import SAMPLE_RATE, Segment
+
+MIN_PROGRESS_S = 1.0
+"""Of a chunk, before the rest of it is decoded again: bounds how often that can happen."""
+MIN_SPLIT_S = 4.0
+"""A piece is not halved below this length."""
+_SNAP_S = 1.0
+"""A sentence that is said to end this little behind a pause ended before it."""
+_SENTENCE_ENDS = tuple(".?!\u2026\u3002\uff1f\uff01\u0964")
+_AT_EDGE = round(0.3 * SAMPLE_RATE)
+"""Timestamps are no more exact than this."""
+_LETTERS_OF_DIGIT = 4
+
+
+@dataclass(frozen=True, slots=True)
+class CoverageOptions:
+    """When speech counts as left without its words.
+
+    Args:
+        min_letters_per_s: text with fewer letters (bytes of UTF-8) for each second of clear speech
+            leaves words out.
+        letters_per_s: what is usual: tells how much speech a text may stand for.
+        min_missing_s: speech that a text leaves over by that measure, before it is decoded again.
+        min_voiced_s: clear speech without any text, before it is decoded again.
+    """
+
+    min_letters_per_s: float = 8.0
+    letters_per_s: float = 12.0
+    min_missing_s: float = 2.0
+    min_voiced_s: float = 2.0
+
+    def is_thin(self, text: str, voiced_s: float) -> bool:
+        """Whether a text has too few letters for the speech that it is said to cover."""
+        n_letters = letters(text)
+        missing_s = voiced_s - n_letters / self.letters_per_s
+        return n_letters < self.min_letters_per_s * voiced_s and missing_s >= self.min_missing_s
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """What is kept of a chunk's text, and pieces to decode again, in order of time.
+
+    `replaces`: text was left out, because the pieces are to give it and more.
+    """
+
+    items: tuple[Segment | Piece, ...]
+    replaces: bool = False
+
+    @property
+    def pieces(self) -> list[Piece]:
+        return [item for item in self.items if isinstance(item, Piece)]
+
+
+def review(
+    piece: Piece,
+    result: ChunkResult,
+    tail_s: float,
+    options: CoverageOptions,
+    may_replace: bool,
+    may_halve: bool,
+) -> Review:
+    """Hold a chunk's text against its speech.
+
+    Args:
+        tail_s: speech between two segments, or behind the last, that is decoded again if it is
+            longer than this.
+        may_replace: whether what has too little text, or got nowhere, may be decoded again in two.
+        may_halve: whether what the token limit cut off may, with no timestamp to tell where.
+    """
+    if not result.segments:
+        return Review(())
+    items: list[Segment | Piece] = []
+    replaces = False
+    position = 0
+    for index, segment in enumerate(result.segments):
+        start = _sample(segment.start_s)
+        if index and (gap := _gap(piece, position, start, tail_s)) is not None:
+            items.append(gap)
+        stop = _stop(piece, result, index)
+        cut_off = segment.end_s is None and result.finish_reason == "length"
+        look = may_replace and not cut_off
+        halves = _halves_if_thin(piece, segment, start, stop, options) if look else []
+        items += halves or [segment]
+        replaces = replaces or bool(halves)
+        position = stop
+    last, done = items[-1], Review(tuple(items), replaces)
+    if isinstance(last, Piece):
+        return done
+    tail = _tail(piece, result, tail_s)
+    if tail is not None:
+        # A segment that the token limit cut off is decoded again with the rest.
+        cut_off = last.end_s is None
+        ended = [] if cut_off else [_ended_by(piece, last, tail)]
+        return Review((*items[:-1], *ended, tail), replaces)
+    if piece.duration_s >= MIN_SPLIT_S and last.start_s < MIN_PROGRESS_S:
+        if last.end_s is None and result.finish_reason == "length":
+            return Review((*items[:-1], *piece.halves()), replaces) if may_halve else done
+        if may_replace and _got_nowhere(piece, last, tail_s):
+            return Review((*items[:-1], *piece.halves()), True)
+    return done
+
+
+def undecoded_from(piece: Piece, result: ChunkResult, tail_s: float) -> int | None:
+    """The sample of a piece from which speech is left behind the last segment; None: there is none,
+    or nothing tells where.
+
+    The last timestamp precedes the last speech by more than `tail_s`, or the token limit cut the
+    text off, in which case its open segment is decoded again from its start. Where a sentence is
+    said to end just behind a pause, it is from that pause on.
+    """
+    last = result.segments[-1]
+    if last.end_s is None and result.finish_reason != "length":
+        return None
+    start_s = last.start_s if last.end_s is None else last.end_s
+    start = _sample(start_s)
+    if start_s < MIN_PROGRESS_S or _speech_end(piece) - start <= tail_s * SAMPLE_RATE:
+        return None
+    if last.end_s is None or not last.text.rstrip().endswith(_SENTENCE_ENDS):
+        return start
+    return _snapped(piece, start, _sample(last.start_s))
+
+
+def letters(text: str) -> int:
+    """The length of a text as it is spoken: bytes of its letters, so that one of Chinese counts for
+    the syllable that it is, and four for a digit."""
+    return sum(
+        _LETTERS_OF_DIGIT if letter.isdigit() else len(letter.encode())
+        for letter in text
+        if letter.isalnum()
+    )
+
+
+def _tail(piece: Piece, result: ChunkResult, tail_s: float) -> Piece | None:
+    start = undecoded_from(piece, result, tail_s)
+    return None if start is None else piece.tail(start)
+
+
+def _got_nowhere(piece: Piece, last: Segment, tail_s: float) -> bool:
+    """Whether all of a text lies before `MIN_PROGRESS_S`, and speech goes on."""
+    if last.end_s is None or last.end_s >= MIN_PROGRESS_S:
+        return False
+    return _speech_end(piece) - _sample(last.end_s) > tail_s * SAMPLE_RATE
+
+
+def _gap(piece: Piece, start: int, stop: int, tail_s: float) -> Piece | None:
+    """Whole regions of speech between two segments."""
+    between = [
+        (begin, end)
+        for begin, end in piece.speech_at()
+        if begin >= start - _AT_EDGE and end <= stop + _AT_EDGE
+    ]
+    if sum(end - begin for begin, end in between) <= tail_s * SAMPLE_RATE:
+        return None
+    return piece.between(min(start, between[0][0]), max(stop, between[-1][1]))
+
+
+def _halves_if_thin(
+    piece: Piece, segment: Segment, start: int, stop: int, options: CoverageOptions
+) -> list[Piece]:
+    """What a segment with too little text covers, in two: where its words may have ended."""
+    # Of a segment that begins with the chunk, the silence before it is a part.
+    start = 0 if segment.start_s < MIN_PROGRESS_S else start
+    stop = min(stop, len(piece.pcm))
+    if stop - start < MIN_SPLIT_S * SAMPLE_RATE:
+        return []
+    if not options.is_thin(segment.text, piece.voiced_s(start, stop)):
+        return []
+    stretch = piece.between(start, stop)
+    if not stretch.speech:
+        return []
+    spoken_s = letters(segment.text) / options.letters_per_s
+    return stretch.halves(_sample_of_voiced(stretch, spoken_s))
+
+
+def _sample_of_voiced(piece: Piece, spoken_s: float) -> int:
+    """The sample of a piece by which this much of it was clear speech."""
+    left = _sample(spoken_s)
+    for run in piece.voiced:
+        if left <= run.length:
+            return piece.chunk_sample(run.start + left)
+        left -= run.length
+    return len(piece.pcm) // 2
+
+
+def _stop(piece: Piece, result: ChunkResult, index: int) -> int:
+    """Where a segment ends: one without an end, with the speech."""
+    end_s = result.segments[index].end_s
+    return max(_speech_end(piece), 1) if end_s is None else _sample(end_s)
+
+
+def _snapped(piece: Piece, start: int, earliest: int) -> int:
+    """The end of the pause just before a sample inside a region of speech, or the sample."""
+    regions = piece.speech_at()
+    for (_, end), (begin, _) in zip(regions, regions[1:], strict=False):
+        if end > earliest and begin < start <= begin + _SNAP_S * SAMPLE_RATE:
+            return max((end + begin) // 2, begin - _AT_EDGE)
+    return start
+
+
+def _ended_by(piece: Piece, segment: Segment, tail: Piece) -> Segment:
+    """A segment that ends where the tail behind it begins, at the latest."""
+    latest_s = (len(piece.pcm) - len(tail.pcm)) / SAMPLE_RATE
+    assert segment.end_s is not None, "it was cut off otherwise"
+    return replace(segment, end_s=min(segment.end_s, latest_s))
+
+
+def _speech_end(piece: Piece) -> int:
+    return piece.chunk_sample(piece.speech[-1].end)
+
+
+def _sample(time_s: float) -> int:
+    return round(time_s * SAMPLE_RATE)
