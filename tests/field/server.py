@@ -1,0 +1,89 @@
+"""A server of our own: `murmur up` at a port and in a folder of its own."""
+
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import psutil
+
+_UP_TIMEOUT_S = 300.0
+
+
+class ServerError(Exception):
+    """It does not start."""
+
+
+class Server:
+    """Started when made; `stop` ends it.
+
+    Attributes:
+        ready: status and body of `/readyz` right behind `up`.
+    """
+
+    def __init__(self, murmur: Path) -> None:
+        self._murmur = murmur
+        self.folder = Path(tempfile.mkdtemp(prefix="mf-"))  # short, for paths of sockets
+        self.port = _free_port()
+        settings = self.folder / "field.yaml"
+        settings.write_text(f"http: {{port: {self.port}}}\n", encoding="utf-8")
+        self.environment = {
+            **{k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MURMUR"))},
+            "MURMUR_CLUSTER_DIR": str(self.folder),
+        }
+        done = self._run("up", str(settings), timeout_s=_UP_TIMEOUT_S)
+        if done.returncode != 0:
+            self.stop()
+            raise ServerError(done.stderr)
+        self.url = done.stdout.split()[-1]
+        answer = httpx2.get(f"{self.url}/readyz", timeout=30)
+        self.ready = (answer.status_code, answer.text)
+        self._wait_until_ready()
+
+    def joined(self) -> dict[str, str]:
+        """The environment of a Ray job of the cluster."""
+        lines = self._run("env").stdout.splitlines()
+        pairs = (shlex.split(line.removeprefix("export "))[0].split("=", 1) for line in lines)
+        return {**self.environment, **dict(pairs)}
+
+    def processes(self) -> list[psutil.Process]:
+        """All of the cluster."""
+        try:
+            root = psutil.Process(int((self.folder / "pid").read_text()))
+            return list(root.children(recursive=True))
+        except (psutil.NoSuchProcess, FileNotFoundError, ValueError):
+            return []
+
+    def stop(self) -> None:
+        self._run("down")
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _run(self, *arguments: str, timeout_s: float = 120.0) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [str(self._murmur), *arguments],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+        )
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + 60
+        while True:
+            tiers: dict[str, Any] = httpx2.get(f"{self.url}/readyz", timeout=30).json()["tiers"]
+            if tiers and all(tiers.values()):
+                return
+            if time.monotonic() > deadline:
+                raise ServerError(f"not ready: {tiers}")
+            time.sleep(0.3)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
