@@ -125,7 +125,7 @@ def test_a_section_of_the_environment_leaves_the_rest(tmp_path: Path) -> None:
     settings = load(tmp_path, text, **variables)
     limits = settings.limits
     assert (limits.deadline_s, limits.max_upload_mb, limits.max_requests) == (90, 7, 3)
-    assert settings.aliases == {"a": "base", "b": "tiny.en"}
+    assert settings.aliases.items() >= {"a": "base", "b": "tiny.en"}.items()
 
 
 def test_a_value_has_the_type_of_its_field() -> None:
