@@ -184,7 +184,8 @@ def test_what_is_asked_of_every_chunk() -> None:
     options = transcription_options(
         asked_options(given), TierInfo("m", "float32", ("en",), False, 8)
     )
-    assert options.decoding.prompt == "Norland, Dashwood. A novel."
+    assert options.decoding.prompt == "A novel."
+    assert options.decoding.keywords == ("Norland", "Dashwood")
     assert options.vad.threshold == 0.3
 
 
