@@ -19,7 +19,7 @@ _OVERLAP_S = 0.7
 """A cue that covers so much of a clip's voice must have a word of it."""
 _FOREIGN = re.compile(
     r"moov atom|Invalid data found|Error (opening|while|submitting|splitting)|pipe:|/proc/|/dev/|"
-    r"/tmp/|av_|\[\w+ @ |Conversion failed|Output file|Stream map|Stream #|does not contain any|"
+    r"/tmp/|av_|\[[\w,]+ @ |Conversion failed|Output file|Stream map|Stream #|does not contain any|"
     r"misdetection|Failed to|Header missing|ffmpeg|libav|Traceback|0x[0-9a-f]{6}|demuxe|"
     r"monoton|\.py\b",
     re.IGNORECASE,
