@@ -6,7 +6,7 @@ CLIP := tests/data/librivox-0870.wav
 KERNELS := $(wildcard engine/kernels/csrc/*.[ch])
 LONG := speech or gpu or chaos or sharded or cluster
 
-.PHONY: run stop test test-more test-chaos test-cluster test-sharded test-speech k8s check format clean
+.PHONY: run stop test test-more test-field test-chaos test-cluster test-sharded test-speech k8s check format clean
 
 run: .venv/.run  ## serve the demo models on this machine, and transcribe a clip over HTTP
 	@url=$$($(BIN)/murmur up) && $(BIN)/python examples/transcribe_http.py $$url $(CLIP) \
@@ -23,6 +23,9 @@ test: .venv/.dev  ## the tests that need nothing but this repository
 test-more: .venv/.dev  ## the same proofs on more models, precisions and clips, and slow ones of their own
 	$(BIN)/python -m pytest tests/e2e -m "more and not ($(LONG))"
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/e2e -m "more and not ($(LONG))"
+
+test-field: .venv/.dev  ## what real clients send and what should come out, as a table; ARGS="--murmur PATH --compare FILE"
+	$(BIN)/python -m tests.field $(ARGS)
 
 test-chaos: .venv/.dev  ## replicas, ranks and nodes that die, chunks that kill, overload; an hour
 	MURMUR_TEST_KILLS=20 $(BIN)/python -m pytest -m chaos

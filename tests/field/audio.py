@@ -85,14 +85,19 @@ def noise(duration_s: float, seed: int = 1) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(round(duration_s * RATE))
 
 
-def breath(duration_s: float) -> np.ndarray:
-    """Clicks, and noise that swells and fades as breath does; nobody speaks."""
+def breath(duration_s: float, low_hz: float, high_hz: float, every_s: float) -> np.ndarray:
+    """Clicks, and noise of a band that swells and fades as breath does; nobody speaks."""
     n = round(duration_s * RATE)
-    swell = np.clip(np.sin(2 * np.pi * np.arange(n) / (3.5 * RATE)), 0, 1) ** 2
-    soft = np.convolve(noise(duration_s), np.hanning(12) / 6, "same")
+    spectrum = np.fft.rfft(noise(duration_s))
+    frequencies = np.fft.rfftfreq(n, 1 / RATE)
+    spectrum[(frequencies < low_hz) | (frequencies > high_hz)] = 0
+    band = np.fft.irfft(spectrum, n)
+    phase = np.arange(n) / RATE % every_s / (0.4 * every_s)
+    swell = np.sin(np.pi * np.clip(phase, 0, 1)) ** 2
     clicks = np.zeros(n)
     clicks[:: RATE * 7 // 5] = 0.8
-    return np.clip(0.03 * swell * soft + np.convolve(clicks, [1.0, -0.6, 0.3], "same"), -1, 1)
+    clicks = np.convolve(clicks, [1.0, -0.6, 0.3], "same")
+    return np.clip(0.02 * swell * band / band.std() + clicks, -1, 1)
 
 
 @cache

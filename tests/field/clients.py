@@ -137,7 +137,7 @@ def _of_command(file: str, bodies: Mapping[str, Any], exit_code: int | None, std
     )
     errors = [e for e in events if e.get("event") == "error"]
     failed = errors or file not in bodies or exit_code not in (None, 0, 3)
-    words = " ".join(str(e.get("error") or e.get("message") or e) for e in errors)
+    words = " ".join(str(e.get("reason", e)) for e in errors)
     return Answer(
         422 if failed else 200,
         json.dumps(bodies.get(file, {})),

@@ -19,13 +19,14 @@ from tests.field.media import FFMPEG, encode, write
 _SCRIPTS = Path(__file__).parents[1] / "scripts"
 _STOP_S = 10.0
 _BUSY_TIMEOUT_S = 90.0
-_LONG_TIMES = 40
-"""Of half a minute each."""
+_HALF_MINUTES = 30
+_HALF_MINUTES_OF_JOB = 240
+"""Work for minutes: it must not end by itself in the time that is measured."""
 _PYTHONS_OWN = {"ValueError", "RuntimeError", "TimeoutError"}
 
 
-def _long(folder: Path, suffix: str) -> Path:
-    samples = np.tile(np.append(five().samples, np.zeros(16_000)), _LONG_TIMES)
+def _long(folder: Path, suffix: str, times: int) -> Path:
+    samples = np.tile(np.append(five().samples, np.zeros(16_000)), times)
     path = folder / f"long.{suffix}"
     return write(path, samples) if suffix == "wav" else encode(path, samples)
 
@@ -61,7 +62,7 @@ def _plain_job(world: World) -> Seen:
 
 def _killed_job(world: World) -> Seen:
     server, http = world.own_server(), world.served()
-    path = _long(world.folder, "wav")
+    path = _long(world.folder, "wav", _HALF_MINUTES_OF_JOB)
     job = subprocess.Popen(
         [world.command_line.python, _SCRIPTS / "long_job.py", path, "base"],
         env=server.joined(),
@@ -112,7 +113,7 @@ def _threads_by_hand(path: Path) -> int:
 
 
 def _ffmpeg_threads(world: World) -> Seen:
-    path = _long(world.folder, "flac")
+    path = _long(world.folder, "flac", _HALF_MINUTES)
     bound = _threads_by_hand(path)
     with _started(world, path) as process:
         most = _most_threads(process)
