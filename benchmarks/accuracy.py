@@ -28,7 +28,7 @@ PRECISIONS = "float32,int8"
 
 @dataclass(frozen=True)
 class Recording:
-    """One audio file and what is said in it."""
+    """An audio file and what is said in it."""
 
     path: Path
     language: str
@@ -129,7 +129,7 @@ def evaluate(
     wall_s: float,
     cpu_s: float,
 ) -> Result:
-    """Score what `system` made of `recording`."""
+    """Score the text of `system` for `recording`."""
     language = recording.language
     reference = " ".join(s.text for s in recording.segments)
     hypothesis = " ".join(s.text for s in segments)
@@ -211,7 +211,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def selection_parser(description: str, systems: str) -> argparse.ArgumentParser:
-    """Options that choose what is run on what; `systems` is the default list of names."""
+    """Options that select systems, models and files; `systems` is the default list of names."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--audio", type=Path, required=True, help="folder of LANG.wav, LANG.json")
     parser.add_argument("--systems", type=_names, default=systems)
@@ -224,7 +224,7 @@ def selection_parser(description: str, systems: str) -> argparse.ArgumentParser:
 def parse_selection(
     parser: argparse.ArgumentParser, arguments: Sequence[str] | None
 ) -> argparse.Namespace:
-    """Parse, refusing systems that there are not."""
+    """Parse, refusing unknown systems."""
     options = parser.parse_args(arguments)
     unknown = set(options.systems) - set(FACTORIES)
     if unknown:

@@ -1,20 +1,20 @@
-"""What a cascade gains: words and price of a small model, a large one, and the small one with the
-large one behind it, by the threshold at which a chunk goes up.
+"""What a cascade gains: word errors and price of a small model, a large one, and the small one with
+the large one behind it, for each threshold at which a chunk goes up.
 
     python -m benchmarks.cascade --audio DIR [--small ...] [--large ...] [--noises ...]
                                  [--hopeless ...] [--keep KEPT] [--plot STEM]
 
-DIR as for `benchmarks.accuracy`, with English and, for babble, other languages. The English
-recording is transcribed as it is and with noise in it: white, babble (the other languages, all at
-once) or music (Debian's asterisk-moh-opsound-wav), at each signal-to-noise ratio, in dB. Every
-chunk is decoded once by each model, with the options of the cluster's own tiers, and
-`Transcription` is then played through for each threshold and each limit of the hopeless, so that
-what is compared differs in the choice alone. KEPT, of one commit and one machine, holds what was
-decoded: a run that was ended goes on from there, and processes may share it, each with some of the
-noises. Prices are those of the time that each model used, at the same price an hour.
+DIR is as for `benchmarks.accuracy`, with English and, for babble, other languages. The English
+recording is transcribed clean and with noise: white, babble (the other languages, all at once) or
+music (Debian's asterisk-moh-opsound-wav), at each signal-to-noise ratio, in dB. Each model decodes
+every chunk once, with the options of the cluster's own tiers. Then `Transcription` is replayed for
+each threshold and each limit of the hopeless, so that the results differ in the choice alone. KEPT,
+for one commit and one machine, stores the decoded chunks: an interrupted run continues from there,
+and processes may share it, each with some of the noises. Prices are the time that each model used,
+at the same price per hour.
 
 `closed` is the share of the difference in errors between small and large that is gone. `random` is
-what as many chunks, drawn by lot, would close on average: their share.
+what as many chunks, drawn at random, would close on average: their share of all chunks.
 """
 
 import argparse
@@ -50,7 +50,7 @@ MUSIC = Path("/usr/share/asterisk/moh")
 
 @dataclass(frozen=True)
 class File:
-    """A recording, with some noise in it."""
+    """A recording, clean or with noise."""
 
     name: str
     reference: str
@@ -59,7 +59,7 @@ class File:
 
 @dataclass(frozen=True)
 class Row:
-    """One way over all files. `escalated` counts chunks, `device_s` seconds of an engine."""
+    """One setup over all files. `escalated` counts chunks, `device_s` seconds of an engine."""
 
     way: str
     min_token_prob: float | None
@@ -77,7 +77,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Played:
-    """A file's text by one way, and what it took."""
+    """A file's text in one setup, and what it took."""
 
     text: str
     n_chunks: int
@@ -196,7 +196,7 @@ def _mixed(
     clean: Pcm, noise: Noise, snr_db: float,
     recording: Recording,
 ) -> Pcm:  # fmt: skip
-    """With noise whose power is that of the speech, pauses left out, less the ratio."""
+    """Add noise at the ratio below the power of the speech, which is measured without pauses."""
     speech = np.concatenate(
         [
             clean[round(s.start_s * SAMPLE_RATE) : round(s.end_s * SAMPLE_RATE)]
@@ -205,7 +205,7 @@ def _mixed(
     ).astype(np.float64)
     gain = np.sqrt(np.mean(speech**2) / np.mean(noise**2)) * 10 ** (-snr_db / 20)
     mixed = clean + gain * noise
-    # Turned down rather than clipped.
+    # Turn the volume down rather than clip.
     mixed *= min(1.0, 32_000 / np.abs(mixed).max())
     return mixed.round().astype(np.int16)
 
@@ -215,7 +215,7 @@ def _white(audio: Path, n: int, rng: np.random.Generator) -> Noise:
 
 
 def _babble(audio: Path, n: int, rng: np.random.Generator) -> Noise:
-    """Other languages, each from somewhere else, twice, so that pauses are filled."""
+    """Other languages, each twice from different places, so that pauses are filled."""
     voices = [soundfile.read(p)[0] for p in sorted(audio.glob("*.wav")) if p.stem != "en"]
     if not voices:
         raise SystemExit(f"babble needs recordings of other languages in {audio}")

@@ -1,4 +1,4 @@
-"""A Ray cluster of a benchmark's own, on this machine, with Murmur on it."""
+"""A benchmark's own Ray cluster on this machine, running Murmur."""
 
 import io
 import os
@@ -22,11 +22,11 @@ SAMPLE_RATE = 16_000
 
 @contextmanager
 def serving(settings: dict[str, Any], address: str | None = None) -> Iterator[str]:
-    """Serve; gives the URL. All of it ends with the block.
+    """Serve and give the URL. Everything ends with the block.
 
     Args:
-        settings: of the settings file, less the port.
-        address: of a cluster that runs; by default one is started.
+        settings: as in the settings file, without the port.
+        address: of a running cluster; by default one is started.
     """
     with tempfile.TemporaryDirectory(prefix="mb-") as folder:
         port = free_port()
@@ -62,7 +62,7 @@ def wav(pcm: npt.NDArray[np.int16]) -> bytes:
 
 
 def speech(duration_s: float) -> npt.NDArray[np.int16]:
-    """The committed clips over and over, with pauses of a second, int16 at 16 kHz."""
+    """The committed clips, repeated with pauses of a second, int16 at 16 kHz."""
     pause = np.zeros(SAMPLE_RATE, np.int16)
     parts = []
     for clip in sorted(CLIPS.glob("librivox-*.wav")):

@@ -2,8 +2,8 @@
 
     python -m benchmarks.cpu_kernels [--models ...] [--batches 1,8,24] [--threads 1] [--rounds 15]
 
-Engines with and without the native kernels take turns, and the medians count. A step has its
-sequences at their 60th position. Prints a table, then one JSON line; times are milliseconds.
+Engines with and without the native kernels take turns, and the medians count. In a step, all
+sequences are at their 60th position. Prints a table, then one JSON line; times are milliseconds.
 """
 
 import argparse
@@ -33,7 +33,7 @@ WAYS: dict[str, tuple[Precision, Callable[[], AbstractContextManager[None]]]] = 
 
 @dataclass(frozen=True)
 class Row:
-    """A model in one way: medians in milliseconds, of steps by the number of sequences."""
+    """A model in one setup: medians in milliseconds; steps by the number of sequences."""
 
     model: str
     way: str

@@ -1,4 +1,4 @@
-"""Models that decode a chunk once, however often it is asked for."""
+"""Models that decode each chunk once, however often its result is requested."""
 
 import hashlib
 import os
@@ -16,8 +16,8 @@ class Decoders:
 
     Args:
         models: from the smallest to the largest.
-        keep: a folder of results; those in it, by whichever process, are not computed again, so it
-            is for one commit and one machine. It is read with `pickle`, so it must be one's own.
+        keep: a folder of results, which may come from any process and are not computed again, so
+            use it for one commit and one machine. `pickle` reads it, so it must be your own.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class Decoders:
             keep.mkdir(parents=True, exist_ok=True)
 
     def decode(self, chunks: Iterable[Chunk], at_least: int) -> list[ChunkResult]:
-        """Each by the first model above the quality that it has been at; no lower than
+        """Decode each chunk with the first model above the quality that it has tried, but at least
         `at_least`."""
         wanted = []
         for chunk in chunks:
@@ -46,7 +46,7 @@ class Decoders:
         ]
 
     def _name(self, chunk: Chunk, quality: int) -> str:
-        """Of a result: what it depends on, hashed."""
+        """The name of a result: a hash of everything that it depends on."""
         told = repr((self._models[quality - 1], self._config, chunk.options))
         return hashlib.sha256(told.encode() + chunk.pcm.tobytes()).hexdigest()
 
@@ -67,7 +67,7 @@ class Decoders:
     def _add(self, name: str, result: ChunkResult) -> None:
         self._known[name] = result
         if self._keep is not None:
-            # Whole or not at all, for a run may be ended at any time.
+            # Written whole or not at all, because a run may be stopped at any time.
             part = self._keep / f".{os.getpid()}"
             part.write_bytes(pickle.dumps(result))
             part.rename(self._keep / name)

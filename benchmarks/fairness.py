@@ -2,9 +2,9 @@
 
     python -m benchmarks.fairness [--model demo:tiny.en] [--files 10] [--minutes 10] [--clips 10]
 
-A clip of 3 s is sent to a real cluster with nothing else to do, then while ten files of ten
-minutes, sent before it, are being transcribed. Beside that: how long one full batch takes alone,
-which is what a newcomer may have to wait for until a slot is free. Prints a table, then one JSON
+A clip of 3 s is sent to a real cluster that is idle, and then to one that is transcribing ten files
+of ten minutes sent before it. For comparison, it measures how long one full batch takes alone,
+because a newcomer may have to wait that long for a free slot. Prints a table, then one JSON
 line.
 """
 

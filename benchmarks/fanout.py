@@ -1,11 +1,11 @@
-"""One long file over more and more replicas: how much faster, and what is lost on the way.
+"""One long file over more and more replicas: how much faster, and how much is lost.
 
     python -m benchmarks.fanout [--minutes 30] [--model demo:tiny.en] [--replicas 1,2,4]
 
-Each replica computes with one thread and lies on a logical node of its own, so that audio crosses
-from node to node. The file goes through a handle as bytes, the answer comes back whole. Replica
-counts take turns, round after round. The share lost is 1 - speed-up / replicas. Above the machine's
-cores speed means nothing, and only the text is compared: it must be the same for every count.
+Each replica computes with one thread on a logical node of its own, so that audio crosses from node
+to node. The file goes through a handle as bytes, and the answer comes back whole. Replica counts
+take turns, round after round. The share lost is 1 - speed-up / replicas. With more replicas than
+cores, speed means nothing and only the text is compared: it must be the same for every count.
 Prints a table, then one JSON line.
 """
 
@@ -24,7 +24,7 @@ from benchmarks.clusters import speech, wav
 
 @dataclass(frozen=True)
 class Row:
-    """Medians over the rounds; `speed_up` and `lost` are of one replica's, None above the cores."""
+    """Medians of the rounds; `speed_up` and `lost` against one replica, None above the cores."""
 
     replicas: int
     seconds: float
@@ -91,7 +91,7 @@ def _measure(options: argparse.Namespace, count: int) -> tuple[float, str]:
 
 
 def _child(options: argparse.Namespace) -> None:
-    """One cluster: a head for the ingress, and a node a replica."""
+    """One cluster: a head for the ingress, and a node for each replica."""
     import ray
     from ray import serve as ray_serve
     from ray.cluster_utils import Cluster

@@ -1,15 +1,15 @@
-"""What a served request costs beside the engine: latency at rising load, and where the time goes.
+"""What serving costs on top of the engine: latency at rising load, and where the time goes.
 
     python -m benchmarks.http [--model demo:tiny.en] [--threads 1] [--proxies python,haproxy]
 
-A real cluster on this machine answers clips of ten seconds. First one request after the other, then
-an open loop: requests arrive at random at a share of what the cluster can do, whether or not others
-are finished. What it can do is measured by keeping it full; beside that, in turns, the engine alone
-gets the same chunks in a process without Ray. Prints tables, then one JSON line.
+A real cluster on this machine answers clips of ten seconds. Requests first come one by one, then in
+an open loop: they arrive at random at a share of the cluster's capacity, whether or not
+others are finished. Capacity is measured by keeping the cluster full; in turns with that, the
+engine alone gets the same chunks in a process without Ray. Prints tables, then one JSON line.
 
-`hops` is all of a request's time that is neither reading audio, nor voice activity, nor the engine:
-upload, proxy, ingress, the way to the replica and back, and the answer. The client shares the
-machine, so its own work counts, too.
+`hops` is a request's time without reading audio, voice activity and the engine: upload, proxy,
+ingress, the way to the replica and back, and the answer. The client shares the machine, so its own
+work counts, too.
 """
 
 import argparse
@@ -35,7 +35,7 @@ N_IDLE = 40
 
 @dataclass(frozen=True)
 class Sample:
-    """One request: seconds that the client waited, and the seconds that the server names."""
+    """One request: seconds that the client waited, and seconds that the server reports."""
 
     latency_s: float
     stages_s: dict[str, float]
@@ -107,8 +107,8 @@ async def _one_by_one(url: str, proxy: str) -> Row:
 
 
 async def _closed(url: str, proxy: str, concurrency: int, seconds: float) -> Row:
-    """Keep as many requests going as given. Counted is what ends in the time, from when all slots
-    are in use to when no new ones begin."""
+    """Keep so many requests running. Counts requests that end between the time when all slots are
+    in use and the time when no new ones begin."""
     bodies = _bodies()
     samples: list[Sample | None] = []
     ends: list[float] = []
@@ -156,7 +156,7 @@ def _bodies() -> list[bytes]:
 
 
 async def _request(client: httpx2.AsyncClient, body: bytes) -> Sample | None:
-    """None if it was refused for overload."""
+    """Send a request; None if it was refused for overload."""
     began = time.perf_counter()
     answer = await client.post(
         "/v1/audio/transcriptions",
@@ -208,7 +208,7 @@ def _measure_engine(options: argparse.Namespace) -> float:
 
 
 def _engine_alone(model: str, threads: int, seconds: float) -> float:
-    """RTFx of the engine, kept full of the chunks that the served requests become."""
+    """RTFx of the engine when kept full with the chunks of the served requests."""
     import torch
 
     from deployments.messages import to_request

@@ -4,7 +4,7 @@
 
 Writes OUT/LANG.wav (16 kHz mono) and OUT/LANG.json: {"language", "text", "segments": [{"start",
 "end", "text"}]}, in seconds. Needs the packages asterisk-core-sounds-{en,es,fr,it,ru} and their
--wav companions (real voices, CC-BY-SA; what is made of them is not to be committed here).
+-wav companions (real voices, CC-BY-SA; do not commit recordings made from them).
 """
 
 import argparse

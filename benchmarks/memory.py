@@ -2,8 +2,8 @@
 
     python -m benchmarks.memory FILE [--repeat N] [--plot OUT.png] [-- ARGUMENTS OF TRANSCRIBE]
 
-With --repeat the file is first written N times over into one FLAC file: a few minutes of speech
-become hours. Memory is that of the process and of the ffmpeg that it runs, sampled every second.
+With --repeat the file is first written N times into one FLAC file: a few minutes of speech become
+hours. Memory is that of the process and its ffmpeg, sampled every second.
 Prints a table by tenths of the run, then one JSON line.
 """
 
@@ -54,7 +54,7 @@ def _repeat(source: Path, count: int, target: Path) -> None:
 
 
 def _run(arguments: Sequence[str]) -> tuple[list[Sample], int]:
-    """Run the command to its end; its progress lines tell how far the audio was read."""
+    """Run the command to its end; its progress lines say how much audio was read."""
     command = [sys.executable, "-m", "serve.commands.cli", "transcribe", *arguments]
     with tempfile.TemporaryFile("w+") as out, tempfile.NamedTemporaryFile("r") as err:
         start = time.perf_counter()

@@ -1,9 +1,9 @@
-"""Where the bytes of a model go, and what each setting takes off: arithmetic, drawn.
+"""Draws where the bytes of a model go, and what each setting saves: arithmetic only.
 
     python -m benchmarks.memory_picture STEM [--model large-v3] [--batch 16]
 
-Draws STEM.png and STEM.svg and prints the same as a table, of a GPU that has every number format.
-Nothing is measured; `benchmarks.planned_memory` holds the arithmetic against a machine.
+Draws STEM.png and STEM.svg and prints the same as a table, for a GPU with every number format.
+Nothing is measured; `benchmarks.planned_memory` compares the arithmetic with a machine.
 """
 
 import argparse
@@ -41,7 +41,7 @@ STEPS: dict[str, dict[str, Any]] = {
     "encoder's layers in the host": {"offload": Offload.ENCODER},
     "all layers in the host": {"offload": Offload.ALL},
 }
-"""Each on top of those before it."""
+"""Each step adds to those before it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def steps_of(dims: ModelDimensions, batch: int) -> dict[str, MemoryUse]:
-    """Of each step, without the runtime of the device."""
+    """The memory of each step, without the device's runtime."""
     config = EngineConfig(device="cuda", max_slots=batch)
     uses = {}
     for name, changes in STEPS.items():

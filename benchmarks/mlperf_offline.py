@@ -3,13 +3,14 @@
     python -m benchmarks.mlperf_offline [--model large-v3] [--device cuda] [--batches 64,128,256] \
         [--graphs on,off] [--overlap on,off]
 
-Windows of 30 s that count as 24.05 s of audio (the mean of MLPerf's 1,633 samples), 75 tokens each,
-greedy, without timestamps; random weights, so the texts mean nothing. Compare samples/s and RTFx
-only with figures of that shape. The share of the roofline is that of 790 TFLOP/s and 4.8 TB/s, one
-H200 in 16 bit, encoder and decoder one after the other: it can exceed 1 where they overlap.
+Windows are 30 s long and count as 24.05 s of audio (the mean of MLPerf's 1,633 samples), with 75
+tokens each, greedy, without timestamps. Weights are random, so the texts mean nothing. Compare
+samples/s and RTFx only with figures of that shape. The roofline assumes 790 TFLOP/s and 4.8 TB/s,
+one H200 in 16 bit, with encoder and decoder one after the other: its share can exceed 1 when they
+overlap.
 
-Phases are measured apart from the run, each alone: all windows encoded, all tokens decoded.
-Prints a row as each configuration ends, then one JSON line.
+Phases are measured separately, each alone: all windows encoded, all tokens decoded. Prints a row as
+each configuration ends, then one JSON line.
 """
 
 import argparse
@@ -74,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             precision,
             max_slots=batch,
             encode_batch=options.encode_batch,
-            # A prompt of 4 tokens and the text, in whole steps of attention's length.
+            # A prompt of 4 tokens and the text, rounded up to whole steps of attention's length.
             max_length=-(-(4 + options.tokens) // 32) * 32,
             overlap_encoding=overlap,
             cuda_graphs=graphs,
@@ -85,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def measure(checkpoint: Checkpoint, config: EngineConfig, n_samples: int, n_tokens: int) -> Row:
-    """Run `n_samples` windows through an engine, once to warm up and once on the clock."""
+    """Run `n_samples` windows through an engine, once to warm up and once timed."""
     device = torch.device(config.device)
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -131,9 +132,9 @@ def run(engine: Engine, windows: Sequence[np.ndarray], n_samples: int, n_tokens:
 def roofline(dims: ModelDimensions, batch: int, n_tokens: int) -> float:
     """Samples per second at `FLOPS` and `BYTES_PER_S` in 16 bit, encoder and decoder in turn.
 
-    The encoder is bound by arithmetic: its layers, convolutions and the keys and values of
-    cross-attention. The decoder is bound by memory: per token its weights, shared by the batch, and
-    the keys and values of a sequence.
+    Arithmetic limits the encoder: its layers, convolutions and the keys and values of
+    cross-attention. Memory limits the decoder: per token its weights, shared by the batch, and the
+    keys and values of a sequence.
     """
     n, width, layers = dims.n_audio_ctx, dims.n_audio_state, dims.n_text_layer
     linear = 24 * n * width**2 * dims.n_audio_layer
@@ -148,7 +149,7 @@ def roofline(dims: ModelDimensions, batch: int, n_tokens: int) -> float:
 
 
 def timed(device: torch.device, work: Callable[[], object]) -> float:
-    """Seconds until the device has done it."""
+    """Seconds until the device has finished."""
     _wait(device)
     start = time.perf_counter()
     work()
@@ -181,7 +182,7 @@ def _phases(
 
 
 def _windows(n: int) -> list[np.ndarray]:
-    """Noise: different windows, so that nothing can be reused."""
+    """Windows of noise, all different, so that nothing can be reused."""
     random = np.random.default_rng(0)
     shape = min(n, 16), N_SAMPLES
     return list(random.normal(0.0, 3000.0, shape).clip(-32_768, 32_767).astype(np.int16))

@@ -2,10 +2,10 @@
 
     python -m benchmarks.offline --audio DIR [--systems ...] [--models ...] [--languages ...]
 
-DIR holds what `benchmarks.make_speech` writes. Each run is a process of its own that loads a
-system, then times it on every file. Machines are noisy, so the systems take turns, round after
-round, and the medians count. Prints a table, then one JSON line; RTFx is audio seconds per wall
-second, loading left out; `peak_rss_mb` is the whole process's.
+DIR holds what `benchmarks.make_speech` writes. Each run is a separate process that loads a system
+and then times it on every file. Machines are noisy, so the systems take turns, round after round,
+and the medians count. Prints a table, then one JSON line. RTFx is audio seconds per wall second
+without loading; `peak_rss_mb` is the peak of the whole process.
 """
 
 import argparse
@@ -90,7 +90,7 @@ def _runs(options: argparse.Namespace) -> list[Run]:
 
 
 def _measure(audio: Path, run: Run) -> list[tuple[Result, float]]:
-    """Run a system in a process of its own; what went wrong there ends the benchmark."""
+    """Run a system in a separate process; an error there ends the benchmark."""
     values = [run.system, run.model, run.precision, run.languages]
     command = [sys.executable, "-m", "benchmarks.offline", "--audio", str(audio)]
     done = subprocess.run(

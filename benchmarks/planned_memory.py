@@ -1,11 +1,11 @@
-"""The planner beside the machine: bytes that were computed, and those that a process really took.
+"""Compares the planner with the machine: bytes as computed, and as a process really took them.
 
     python -m benchmarks.planned_memory [--models ...] [--ways ...] [--batches 1,16] [--device cpu]
 
-Each case runs in a process of its own: it loads the model, fills all slots twice with windows of
-noise whose texts are as long as there is room for, and reports what the process took at most above
-what it had before, resident memory on a CPU, torch's allocator on a GPU (and the driver's figure
-there). Models are the demo ones, or sizes with random weights (large-v3, turbo, ...). A way is
+Each case runs in its own process. It loads the model, fills all slots twice with windows of noise
+whose texts are as long as there is room for, and reports the most that the process took beyond what
+it had before: resident memory on a CPU, torch's allocator (and the driver's figure) on a GPU.
+Models are the demo ones, or sizes with random weights (large-v3, turbo, ...). A way is
 PRECISION[/CROSS-ATTENTION[/8-bit]]. Prints a table, then one JSON line.
 """
 
@@ -39,16 +39,16 @@ from engine.precision import Arithmetic
 WAYS = "float32,float32/absorbed,bfloat16,bfloat16/absorbed/8-bit,int8,int8-weight-only/absorbed"
 MODELS = "demo:tiny.en,demo:base,large-v3"
 _LENGTH = 64
-"""Positions of a slot: enough that all of them are used in a short time."""
+"""Positions of a slot: few, so that all of them are soon in use."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """Bytes; `peak_bytes` without what the process had before the model.
+    """Bytes; `peak_bytes` excludes what the process had before the model.
 
     Attributes:
-        counted_bytes: of weights and slots, as their tensors say.
-        driver_bytes: of the whole process, on a GPU.
+        counted_bytes: weights and slots, by the sizes of their tensors.
+        driver_bytes: the whole process, on a GPU.
     """
 
     model: str
@@ -63,7 +63,7 @@ class Row:
 
     @property
     def ratio(self) -> float:
-        """Of what was planned."""
+        """Peak divided by plan."""
         return self.peak_bytes / self.planned_bytes
 
 
@@ -139,7 +139,7 @@ def _fill_slots(engine: Engine, n_windows: int) -> None:
 
 
 def _warm_up(device: str) -> None:
-    """Threads and libraries are not the model's."""
+    """Start threads and load libraries, whose memory is not the model's."""
     x = torch.ones(512, 512, device=device)
     for dtype in (torch.float32, torch.bfloat16):
         torch.softmax(x.to(dtype) @ x.to(dtype), dim=-1)

@@ -1,11 +1,12 @@
-"""What less memory costs: words, speed and bytes of every precision and way to keep windows.
+"""What less memory costs: word errors, speed and bytes of every precision and way to store windows.
 
     python -m benchmarks.precision --audio DIR [--models ...] [--ways ...] [--plot STEM]
 
-DIR as for `benchmarks.accuracy`. Each way runs in a process of its own, chunks on their own, no
-context, no fallback. A way is PRECISION[/CROSS-ATTENTION[/8-bit]], such as int8/absorbed/8-bit, or
-faster-whisper/COMPUTE-TYPE. Weights and slots are counted as they are kept; peak is the process's
-resident memory above what it was before the model, audio and voice detection included. Prints a row
+DIR is as for `benchmarks.accuracy`. Each way runs in a separate process, with chunks on their own,
+no context and no fallback. A way is PRECISION[/CROSS-ATTENTION[/8-bit]], such as
+int8/absorbed/8-bit, or faster-whisper/COMPUTE-TYPE. Weights and slots count as they are stored.
+Peak is the process's resident memory above that before the model, audio and voice detection
+included. Prints a row
 for each way and language, a summary, then one JSON line; --plot draws STEM.png and STEM.svg.
 """
 
@@ -88,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def summarise(rows: Sequence[Row], model: str) -> list[Summary]:
-    """Each way beside the first one of the model."""
+    """Compare each way with the first one of the model."""
     by_way: dict[str, list[Row]] = {}
     for row in rows:
         if row.model == model:
@@ -129,10 +130,10 @@ def _in_a_process(options: argparse.Namespace, model: str, way: str) -> list[Row
 
 
 def config_of(way: str) -> EngineConfig:
-    """The engine of PRECISION[/CROSS-ATTENTION[/8-bit]].
+    """The engine configuration of PRECISION[/CROSS-ATTENTION[/8-bit]].
 
     Raises:
-        ValueError: it is none.
+        ValueError: there is no such way.
     """
     precision, cross, own, *rest = (*way.split("/"), "", "")
     if own not in ("", "8-bit") or any(rest):
@@ -220,7 +221,7 @@ def _print_summaries(summaries: Sequence[Summary]) -> None:
 
 
 def _plot(summaries: Sequence[Summary], stem: Path) -> None:
-    """Word error rate against weights and slots, a panel a model."""
+    """Plot word error rate against weights and slots, one panel per model."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -233,7 +234,7 @@ def _plot(summaries: Sequence[Summary], stem: Path) -> None:
         for number, s in enumerate((s for s in summaries if s.model == model), 1):
             if s.weight_mb is None or s.slot_mb is None:
                 continue
-            # By number: names would lie over each other where words cost nothing.
+            # Points are numbered: names would overlap where the word error rates are alike.
             x, y = s.weight_mb + s.slot_mb, 100 * s.wer
             panel.plot(x, y, "o", label=f"{number} {s.way}")
             above = 5 if number % 2 else -11

@@ -1,4 +1,4 @@
-"""Models of known sizes with random weights, which need no files: for speed and memory alone."""
+"""Models of known sizes with random weights, which need no files: only for speed and memory."""
 
 from tokenizers import Tokenizer as Backend
 from tokenizers.models import WordLevel
@@ -19,7 +19,7 @@ _TASKS = (
 
 
 def random_checkpoint(name: str, dims: ModelDimensions) -> Checkpoint:
-    """A model whose texts never end by themselves, so that all are as long as is asked for."""
+    """A model whose texts never end by themselves, so that all are as long as requested."""
     tokenizer = Tokenizer(_backend(dims.n_vocab), multilingual=True)
     return Checkpoint(name, dims, RandomSource(dims), tokenizer, (tokenizer.eot,), ())
 

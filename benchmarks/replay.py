@@ -1,16 +1,17 @@
-"""The simulator beside a cluster: the same ten minutes of requests, on this machine and simulated.
+"""Compares the simulator with a cluster: the same ten minutes of requests, real and simulated.
 
     python -m benchmarks.replay [--minutes 10] [--load 0.5] [--seeds 1,2]
 
-One tier of tiny.en, of one replica or two with a core and a slot each, under bursts that one cannot
-keep up with. Compared is how long chunks wait for a slot, from their arrival in the ingress on
-(`held` and `waiting` of the server's own timing). The simulator is given when requests came, how
-long each was in its slot, for the speed of this machine changes with what else runs on it, what the
-board took a replica's speed for, and, measured before the trace, how long a replica takes to come
-and how long a slot is empty between two chunks although others wait.
-All else it has to find out itself, with the cluster's own router and autoscaler: which chunk goes
-where and when, and when there are how many replicas. Prints a row for each seed, then one JSON
-line.
+The cluster has one tier of tiny.en, with one or two replicas of one core and slot, under bursts
+that one replica cannot keep up with. The comparison is how long chunks wait for a slot after their
+arrival in the ingress (`held` and `waiting` of the server's own timing).
+
+The simulator is given: when requests came; how long each was in its slot, because this machine's
+speed depends on what else it runs; the speed that the board assumed for a replica; and, measured
+before the trace, how long a replica takes to start and how long a slot is empty between two chunks
+while others wait. Everything else it has to find out with the cluster's own router and autoscaler:
+which chunk goes where and when, and how many replicas there are when. Prints a row for each seed,
+then one JSON line.
 """
 
 import argparse
@@ -48,9 +49,9 @@ class Machine:
     """What was measured of the cluster.
 
     Attributes:
-        rtfx: of one of two full replicas.
-        cold_start_s: from the decision for a second replica to its first report.
-        between_s: that a slot of a full replica is empty from one chunk to the next.
+        rtfx: speed of one of two full replicas.
+        cold_start_s: time from the decision for a second replica to its first report.
+        between_s: time that a slot of a full replica is empty from one chunk to the next.
     """
 
     rtfx: float
@@ -60,8 +61,8 @@ class Machine:
 
 @dataclass(frozen=True)
 class Waits:
-    """Seconds that chunks waited, replicas on average, and each change of how many are wanted, as
-    (seconds, replicas)."""
+    """Seconds that chunks waited, the mean number of replicas, and each change of the number
+    wanted, as (seconds, replicas)."""
 
     n: int
     mean_s: float
@@ -73,7 +74,7 @@ class Waits:
 
 @dataclass(frozen=True)
 class Row:
-    """A trace on the cluster, and simulated."""
+    """A trace on the cluster and in the simulator."""
 
     seed: int
     cluster: Waits
@@ -160,7 +161,7 @@ async def _measure(client: httpx2.AsyncClient) -> Machine:
 
 
 def _trace(seed: int, machine: Machine, options: argparse.Namespace) -> list[Arrival]:
-    """Clips of one length, so that what a chunk costs is known, as a Poisson process."""
+    """A Poisson process of clips of one length, so that the cost of a chunk is known."""
     rng = np.random.default_rng(seed)
     rate = options.load * 2 * machine.rtfx / CLIP_S
     quiet = rate / (1 + 2 * BURST_S / PERIOD_S)
@@ -239,7 +240,7 @@ def _simulate(
     run = Run([tier], policy, 0, 0.0, 60.0 * options.minutes, node_linger_s=0.0)
     outcome = run.play(trace)
     changes = [(at_s, n) for at_s, _, n in run.changes]
-    # Those that are there: a machine that starts is paid for, but does nothing.
+    # Counts running replicas: a machine that is starting costs money but does nothing.
     ready_s = outcome.device_hours["cpu"] * 3600 - sum(
         machine.cold_start_s for (_, before), (_, n) in pairwise(changes) if n > before
     )
@@ -263,7 +264,7 @@ def _clip() -> bytes:
 
 
 async def _post(client: httpx2.AsyncClient, clip: bytes) -> tuple[float, float]:
-    """Seconds that its chunk waited for a slot, and those that it was in one."""
+    """Seconds that its chunk waited for a slot, and seconds that it was in one."""
     answer = await client.post(
         "/v1/audio/transcriptions",
         data={"model": "auto", "language": "en", "quality": "fast"},

@@ -1,11 +1,11 @@
-"""A model split over processes: what a step costs, what crosses the wires, who waits for whom.
+"""A model split over processes: the cost of a step, the traffic, and who waits for whom.
 
     python -m benchmarks.sharded [--model demo:tiny.en] [--mesh 1x1 --mesh 2x1 --mesh 1x2 ...]
     torchrun --nproc-per-node 5 -m benchmarks.sharded --mesh 2x2
 
-A mesh is TENSORxPIPELINE, its cut chosen by the cost model with what a rank alone was measured to
-do; `1x2:natural` cuts between encoder and decoder, `1x2:5,3` as it says. Under torchrun the first
-process leads and computes nothing. Prints a table for each mesh, then one JSON line.
+A mesh is TENSORxPIPELINE. The cost model chooses its cut from the measured speed of a single rank;
+`1x2:natural` cuts between encoder and decoder, `1x2:5,3` after so many layers. Under torchrun the
+first process leads and computes nothing. Prints a table for each mesh, then one JSON line.
 """
 
 import argparse
@@ -63,7 +63,7 @@ MESHES = ["1x1", "2x1", "1x2", "1x2:natural", "2x2"]
 
 @dataclass(frozen=True)
 class RankRow:
-    """A rank's part, measured beside what arithmetic says. Bytes and calls are of one step."""
+    """A rank's part, measured and computed. Bytes and calls are per step."""
 
     rank: int
     layers: str
@@ -82,7 +82,7 @@ class RankRow:
 
 @dataclass(frozen=True)
 class MeshRow:
-    """A mesh. A step is a token in every slot; `windows_per_s` is at saturation."""
+    """Results of a mesh. A step is a token in every slot; `windows_per_s` is at saturation."""
 
     mesh: str
     cut: str
@@ -97,7 +97,7 @@ class MeshRow:
 
 @dataclass(frozen=True)
 class Saturation:
-    """What a gang does when there is always more to do."""
+    """What a gang achieves when there is always more work."""
 
     windows_per_s: float
     tokens_per_window: float
@@ -209,8 +209,8 @@ def _mesh(
 def _calibrated(
     row: MeshRow, dims: ModelDimensions, stage: Stage, config: EngineConfig
 ) -> DeviceModel:
-    """The arithmetic and bandwidth at which the cost model gives what one rank was measured to
-    take: encoding is bound by the one, decoding by the other."""
+    """The arithmetic and bandwidth with which the cost model yields the measured times of one rank:
+    arithmetic limits encoding, bandwidth limits decoding."""
     formats = config.formats
     load = Workload(config.max_slots, row.tokens_per_window)
     args = (config.positions(dims), config.encode_limit)
@@ -259,7 +259,7 @@ def _measure(
 
 
 def _encode_ms(gang: Gang, windows: Sequence[npt.NDArray[np.int16]], n: int) -> float:
-    """Of a window, from samples to keys and values in its slot, one after another."""
+    """Milliseconds per window, from samples to keys and values in its slot, one by one."""
     began = time.perf_counter()
     n_submitted = n_done = 0
     while n_done < n:
@@ -273,7 +273,7 @@ def _encode_ms(gang: Gang, windows: Sequence[npt.NDArray[np.int16]], n: int) -> 
 
 
 def _steps(gang: Gang, n_slots: int, n_steps: int) -> tuple[float, list[RankReport]]:
-    """Milliseconds of a token in every slot, each group a step ahead; and what was sent."""
+    """Milliseconds for a token in every slot, with each group a step ahead; and what was sent."""
     sizes = group_sizes(gang.mesh.stages, n_slots)
 
     def launch(group: int, step: int) -> Pending:
@@ -296,8 +296,7 @@ def _steps(gang: Gang, n_slots: int, n_steps: int) -> tuple[float, list[RankRepo
 def _saturate(
     engine: Engine, windows: Sequence[npt.NDArray[np.int16]], n: int, max_new_tokens: int | None
 ) -> Saturation:
-    """Decode windows; measured between the time when all slots are in use and when the last window
-    got one."""
+    """Decode windows; measures from when all slots are in use to when the last window gets one."""
     gang, slots = engine.executor, engine.config.max_slots
     assert isinstance(gang, Gang)
     options = DecodingOptions(language="en", max_new_tokens=max_new_tokens)

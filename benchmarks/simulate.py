@@ -1,12 +1,12 @@
-"""A day of a fleet in minutes: Murmur's router and autoscaler against simpler ways, by traces.
+"""Simulates a day of a fleet in minutes: Murmur's router and autoscaler against simpler policies.
 
     python -m benchmarks.simulate [--traces ...] [--contenders ...] [--rate 100] [--hours 24]
                                   [--reserve ...] [--jobs 2] [--plot STEM]
 
 Tiers are Whisper models on spot machines of `gpu_catalogue`, at half of the planner's roofline; 100
-requests a second are 1 % of 10,000. Each way is tried at several reserves, the cheapest first, in
-the trace's hardest hour, and the first one that keeps the objective there (99 % of chunks start
-within 5 s) is then run over the whole day; if it does not keep it then, the next. Half an hour
+requests a second are 1 % of 10,000. Each policy is tried at several reserves, the cheapest first,
+in the trace's hardest hour. The first reserve that meets the objective there (99 % of chunks start
+within 5 s) is run over the whole day; if it does not meet it then, the next one is. Half an hour
 before each run is not counted. Prints a table, then one JSON line; --plot draws STEM.png and
 STEM.svg.
 """
@@ -36,7 +36,7 @@ HARDEST_H = {"diurnal": 15.5, "bursty": 15.5, "flash-crowd": 11.75, "overnight":
 """Hours of the day."""
 _COLD_START_S = 150.0
 _LOST_PER_HOUR = 0.05
-"""Interruptions of spot machines: a machine's life is 20 hours on average."""
+"""Interruptions of spot machines: a machine lives 20 hours on average."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class TierKind:
     """A model on a class of GPU.
 
     `wer` is that of LibriSpeech test-clean in Radford et al. 2022, appendix D.1 (turbo's and
-    large-v3's are large-v2's). `doubted`, the share of its chunks that look wrong, is assumed: of
-    clean speech next to none is, of noisy speech more (docs/scaling.md).
+    large-v3's are large-v2's). `doubted`, the share of its chunks that look wrong, is an
+    assumption: next to none in clean speech, more in noisy speech (docs/scaling.md).
     """
 
     name: str
@@ -67,10 +67,10 @@ KINDS = (
 
 @dataclass(frozen=True)
 class Contender:
-    """A policy, its tiers, and the reserves that it is tried with, the cheapest first.
+    """A policy, its tiers, and the reserves to try, the cheapest first.
 
     Attributes:
-        only: its tiers; none: all.
+        only: names of its tiers; empty: all.
     """
 
     name: str
@@ -132,7 +132,7 @@ def _murmur(
 
 
 def _ray(*, reserve: float) -> Policy:
-    """A replica's target is that share of its slots."""
+    """Ray's policy, with that share of a replica's slots as its target."""
     slots = next(tier.facts.slots for tier in tiers_of(1) if tier.facts.name == "large")
     return RayDefault("large", slots * reserve)
 
@@ -160,8 +160,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _best(name: str, trace: str, options: argparse.Namespace) -> tuple[float, Outcome]:
-    """A run at the cheapest reserve that keeps the objective, else at the one with the fewest late
-    chunks; or at the one that was asked for."""
+    """A run at the cheapest reserve that meets the objective, else at the one with the fewest late
+    chunks; or at the requested reserve."""
     contender = next(c for c in contenders() if c.name == name)
     start_s, hours = options.start * 3600, options.hours
     if options.reserve is not None:

@@ -27,7 +27,7 @@ CONTEXT_CHUNKS = 32  # the command line's default
 
 
 class System(Protocol):
-    """What is compared: loads when made, so that `transcribe` can be timed alone."""
+    """A system to compare. It loads when created, so that `transcribe` can be timed alone."""
 
     name: str
     model: str
@@ -43,7 +43,7 @@ Factory = Callable[[str, str], System]
 
 
 class FasterWhisper:
-    """faster-whisper's sequential way: each 30 s window starts where the last one's text ended."""
+    """faster-whisper's sequential mode: each 30 s window starts where the last one's text ended."""
 
     def __init__(self, model: str, precision: str, *, vad: bool) -> None:
         self.name = "faster-whisper" if vad else "faster-whisper-no-vad"
@@ -60,7 +60,7 @@ class FasterWhisper:
 
 
 class FasterWhisperBatched:
-    """faster-whisper's batched way: speech regions packed into chunks that are decoded together.
+    """faster-whisper's batched mode: speech regions packed into chunks that are decoded together.
 
     Without timestamps, its default, a chunk is one segment, whose start says little.
     """
@@ -91,7 +91,7 @@ def _load(model: str, precision: str) -> WhisperModel:
 
 
 class Transformers:
-    """transformers' pipeline in its chunked, batched way, in float32."""
+    """transformers' pipeline in its chunked, batched mode, in float32."""
 
     name = "transformers"
 
@@ -168,7 +168,7 @@ FACTORIES: dict[str, Factory] = {
 
 
 def precisions_of(name: str) -> tuple[str, ...]:
-    """What a system of that name can run at."""
+    """The precisions of a system of that name."""
     if name == "transformers":
         return ("float32",)
     return tuple(Precision) if name.startswith("murmur") else ("float32", "int8")

@@ -1,4 +1,4 @@
-"""A checkpoint's weights in transformers' own modules, to compare with."""
+"""A checkpoint's weights in transformers' own modules, for comparison."""
 
 from transformers import (
     GenerationConfig,

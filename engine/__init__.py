@@ -1,7 +1,7 @@
 """Whisper on torch: audio features, model, decoding and continuous batching.
 
-Knows nothing of Ray, HTTP or files of audio: int16 chunks of at most 30 s come in, timed text goes
-out, in times of the chunk.
+It knows nothing of Ray, HTTP or audio files: int16 chunks of at most 30 s come in, and text goes
+out with times relative to the chunk.
 """
 
 from engine.config import (

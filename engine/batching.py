@@ -2,23 +2,23 @@
 
 Measured on AVX-512 CPUs with torch 2.13 (MKL), float32, all of Whisper's layer shapes: a row of a
 linear layer has the same bits at 4, 8 and 12 rows, and the same bits at every multiple of 4 from 16
-up, but not the same in both ranges; at other row counts it may differ again. So an engine stays
-within one range, and idle rows compute along. In bfloat16 (oneDNN) every multiple of 4 agrees; a
-single row is computed by another kernel, and 7 rows are at some widths.
+up, but the two ranges differ from each other, and other row counts may differ again. So an engine
+stays within one range, and idle rows are computed too. In bfloat16 (oneDNN) every multiple of 4
+agrees; another kernel computes a single row, and at some widths 7 rows.
 """
 
 _STEP = 4
 _SMALL_RANGE_END = 12
 LENGTH_STEP = 32
-"""Self-attention reads positions in steps of this many; the length read does not change the bits,
-because masked positions add exact zeros."""
+"""The length that self-attention reads is rounded up to a multiple of this. It does not change the
+bits, because masked positions add exact zeros."""
 
 
 def batch_rows(n_rows: int, max_rows: int, float32: bool) -> int:
     """Rows to compute for `n_rows` of a batch that may grow to `max_rows`.
 
     Args:
-        float32: products are in float32, whose ranges of rows differ from each other.
+        float32: whether products are float32, whose two ranges of rows differ from each other.
     """
     rounded = _round_up(n_rows, _STEP)
     if max_rows <= _SMALL_RANGE_END or not float32:

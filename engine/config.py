@@ -57,26 +57,26 @@ class EngineConfig:
     Args:
         device: a torch device, `"cpu"` or `"cuda:0"`.
         precision: number format of weights and activations; `engine.precision.default_precision`
-            names the fastest one that a device has without losing words.
-        cross_attention: what is kept of a window for the decoder; None: 8-bit keys and values where
-            native kernels serve an int8 model, else those in the precision's format.
-        int8_self_attention: keep keys and values of tokens in 8 bits.
+            names the fastest one on a device that loses no words.
+        cross_attention: what is stored of a window for the decoder; None: 8-bit keys and values if
+            native kernels run an int8 model, else keys and values in the precision's format.
+        int8_self_attention: store keys and values of tokens in 8 bits.
         half: the 16-bit format of a quantised model; None: the device's own. Devices that share a
-            model must have the same.
+            model must use the same one.
         max_slots: sequences decoded at once; each holds a fixed self- and cross-attention slot.
-        encode_batch: chunks encoded as one batch when admitted, hence what a newcomer waits for
-            at most. None: 1 on a CPU, where the encoder is bound by arithmetic, 8 elsewhere, or
-            what there is memory for.
+        encode_batch: chunks encoded as one batch when admitted; a newcomer waits for one such batch
+            at most. None: 1 on a CPU, where arithmetic limits the encoder; elsewhere 8, or as many
+            as fit into memory.
         offload: layers that stay in the host's memory, for a device that is too small for them.
-        memory_bytes: the most that weights, slots and activations may take of the device's memory.
-            None: what is free when the model is loaded.
-        max_length: positions of a self-attention slot, prompt included; a multiple of 4, half of
-            it at most for the prompt. None: the model's 448.
-        overlap_encoding: encode windows beside the decoding of others, on a CUDA stream or on half
-            of the CPU's threads; False: in between.
-        lag_steps: steps between a token's sampling and the host's reading of it; what is sampled
-            behind a text's end meanwhile is dropped. None: 2 on a GPU, which else waits for the
-            host at each token, and 0 on a CPU.
+        memory_bytes: limit of the device's memory for weights, slots and activations. None: what is
+            free when the model is loaded.
+        max_length: positions of a self-attention slot, prompt included; a multiple of 4. The prompt
+            gets half of it at most. None: the model's 448.
+        overlap_encoding: encode windows while others are decoded, on a CUDA stream or on half of
+            the CPU's threads; False: between decoder steps.
+        lag_steps: steps between the sampling of a token and the host's reading of it; tokens
+            sampled meanwhile after a text's end are dropped. None: 2 on a GPU, which would
+            otherwise wait for the host at each token, and 0 on a CPU.
         cuda_graphs: replay decoder steps as graphs; on a GPU only.
         aging_s: a group of requests gains one step of priority each time it gets no slot for this
             many seconds.
@@ -113,7 +113,7 @@ class EngineConfig:
 
     @property
     def formats(self) -> NumberFormats:
-        """What the precision is on the device.
+        """The number formats of the precision on the device.
 
         Raises:
             PrecisionError: the device does not have it.
@@ -121,7 +121,7 @@ class EngineConfig:
         return self.formats_on(Arithmetic.of(torch.device(self.device)))
 
     def formats_on(self, arithmetic: Arithmetic) -> NumberFormats:
-        """As `formats`, on a device that need not be here."""
+        """As `formats`, for a device that need not be present."""
         return self.precision.formats(
             arithmetic, self.cross_attention, self.int8_self_attention, self.half
         )
@@ -140,11 +140,11 @@ class EngineConfig:
 
     @property
     def encode_limit(self) -> int:
-        """Windows encoded at once; never more than there are slots."""
+        """The most windows encoded at once; never more than there are slots."""
         return min(self.encode_batch or (1 if self.on_cpu else 8), self.max_slots)
 
     @property
     def prompt_limit(self) -> int:
-        """Prompts run at once. One on a CPU, where the number of rows would change the bits;
-        elsewhere no more than memory is planned for."""
+        """The most prompts run at once. One on a CPU, where the number of rows would change the
+        bits; elsewhere no more than memory was planned for."""
         return 1 if self.on_cpu else self.encode_limit

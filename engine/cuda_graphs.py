@@ -1,6 +1,6 @@
 """Decoder steps as CUDA graphs: one launch a token instead of hundreds.
 
-A graph is captured for each size of batch and length of self-attention when it is first needed.
+A graph is captured for each bucket of batch size and self-attention length, when first needed.
 Everything that a step reads and writes lives as long as the runner, so a graph can be replayed.
 """
 
@@ -18,7 +18,7 @@ _LENGTHS = (32, 64, 96, 128, 192, 256, 320, 384, 448)
 
 
 def bucket(value: int, sizes: Sequence[int], limit: int) -> int:
-    """The smallest size that holds `value`; never more than `limit`, which holds every value."""
+    """The smallest bucket that holds `value`; never more than `limit`, which holds every value."""
     return min(next((size for size in sizes if size >= value), limit), limit)
 
 
@@ -26,8 +26,8 @@ class DecodeGraphs:
     """Replays a step, captured once per bucket.
 
     Args:
-        step: what to capture.
-        state: tensors that a step changes; the runs that precede a capture must leave no trace.
+        step: the function to capture.
+        state: tensors that a step changes; they are restored after the runs that precede a capture.
         max_rows, max_length: the largest batch and length.
     """
 
@@ -57,7 +57,7 @@ class DecodeGraphs:
 
     def _capture(self, rows: int, length: int) -> tuple[torch.cuda.CUDAGraph, Sampled]:
         before = [tensor.clone() for tensor in self._state]
-        # Libraries allocate their workspaces in the first run, which a capture may not.
+        # Libraries allocate workspaces in their first run, which a capture does not allow.
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):

@@ -1,4 +1,4 @@
-"""How much memory a device has left, and how much of the host's this process has."""
+"""How much memory a device has left, and how much of the host's memory this process uses."""
 
 import resource
 from pathlib import Path
@@ -8,18 +8,18 @@ import torch
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
 _RECLAIMABLE = ("inactive_file", "active_file", "slab_reclaimable")
-"""What a container's memory counts until it is needed."""
+"""Kinds of memory that count towards a container's use, but are freed when memory is needed."""
 _GPU_RESERVE_BYTES = 2**29
-"""Of a GPU's free memory, for libraries' workspaces, graphs and what the allocator rounds up to: an
-allowance, not a measurement."""
+"""Part of a GPU's free memory reserved for libraries' workspaces, graphs and the allocator's
+rounding: an allowance, not a measurement."""
 
 
 def free_bytes(device: torch.device) -> float:
-    """What this process may still take of a device's memory; infinite where nothing tells.
+    """How much of a device's memory this process may still take; infinite if unknown.
 
-    On a GPU what the driver has free, and what torch's allocator holds without using it, but for
-    an allowance. On a CPU
-    the smaller of what the system can give and what the container's limit leaves.
+    On a GPU this is the driver's free memory plus what torch's allocator holds without using it,
+    less an allowance. On a CPU it is the smaller of what the system can give and what the
+    container's limit leaves.
     """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
@@ -29,7 +29,7 @@ def free_bytes(device: torch.device) -> float:
 
 
 def usable_bytes(device: torch.device, limit: float | None) -> float:
-    """As `free_bytes`, and no more than a limit."""
+    """`free_bytes`, but no more than a limit."""
     return min(free_bytes(device), float("inf") if limit is None else limit)
 
 
@@ -39,7 +39,7 @@ def resident_bytes() -> int:
 
 
 def peak_resident_bytes() -> int:
-    """The most that it has been."""
+    """The largest resident memory of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
@@ -51,7 +51,8 @@ def _system_bytes() -> float:
 
 
 def _container_bytes() -> float:
-    """Of a control group (version 2), in which files that were read count until they are needed."""
+    """What the limit of a control group (version 2) leaves. Its usage includes cached files, which
+    are freed when memory is needed."""
     limit, used = _read(_CGROUP / "memory.max"), _read(_CGROUP / "memory.current")
     if not limit.isdigit() or not used.isdigit():
         return float("inf")

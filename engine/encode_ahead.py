@@ -1,7 +1,8 @@
-"""Encoding of admitted windows beside the decoding of others.
+"""Encodes admitted windows while others are decoded.
 
-A decoder step waits for memory and an encoder for arithmetic, so each hides the other's cost. Which
-windows are encoded, and in which order they join, is decided by the engine; this is only where.
+A decoder step waits for memory and an encoder for arithmetic, so each hides the other's cost. The
+engine decides which windows are encoded and in which order they join; this module only decides
+where they are encoded.
 """
 
 from collections import deque
@@ -30,21 +31,21 @@ class Encoding(Protocol):
     def submit(self, sequences: Sequence[Running]) -> None: ...
 
     def collect(self, n_decoding: int) -> list[Running]:
-        """Sequences whose windows are in their slots; waits for one if nothing is decoded.
+        """Sequences whose windows are in their slots; waits for one if nothing is decoding.
 
         Args:
-            n_decoding: sequences that the caller decodes meanwhile.
+            n_decoding: sequences that the caller is decoding meanwhile.
         """
 
     def beside(self) -> AbstractContextManager[None]:
-        """What the caller does in here shares the device with the encoding."""
+        """A context in which the caller's work shares the device with the encoding."""
 
 
 class InlineEncoding:
-    """Encodes when asked for, on the calling thread.
+    """Encodes on the calling thread, when results are collected.
 
     Args:
-        batch: sequences encoded at once, hence what a newcomer waits for at most.
+        batch: sequences encoded at once; a newcomer waits for one such batch at most.
     """
 
     def __init__(self, encode: Encode, batch: int) -> None:
@@ -114,9 +115,9 @@ class StreamEncoding:
 class ThreadEncoding:
     """Encodes on a thread of its own with half of the CPU's threads, window by window.
 
-    While less than a third of the slots are decoded, the calling thread encodes as well, because a
-    step costs little more for more of them; the other slots hold windows that are ready. A lone
-    window, with nothing else to do, gets all threads.
+    While less than a third of the slots are decoding, the calling thread encodes as well, because a
+    decoder step costs little more for more sequences. A lone window, with nothing else to do, gets
+    all threads.
 
     Args:
         n_slots: sequences that can be decoded at once.
@@ -157,7 +158,7 @@ class ThreadEncoding:
 
     @contextmanager
     def beside(self) -> Iterator[None]:
-        """Leave the encoding thread its half of the CPU, where it has something to do."""
+        """Leave the encoding thread its half of the CPU while it is busy."""
         total = torch.get_num_threads()
         busy = any(not future.done() for future in self._futures)
         torch.set_num_threads(total - _half() if busy and total > 1 else total)
@@ -167,7 +168,7 @@ class ThreadEncoding:
             torch.set_num_threads(total)
 
     def _help(self) -> None:
-        """Encode a window that the thread has not begun."""
+        """Encode a window that the thread has not started."""
         for future, sequence in reversed(self._futures.items()):
             if future.cancel():
                 with self.beside():
@@ -184,7 +185,7 @@ class ThreadEncoding:
 
 
 def make_encoding(encode: Encode, config: EngineConfig) -> Encoding:
-    """The way that suits device and number format."""
+    """The encoding that suits device and number format."""
     if config.overlap_encoding and not config.on_cpu:
         return StreamEncoding(encode, config.encode_limit, torch.device(config.device))
     if encodes_on_two_threads(config):
@@ -193,10 +194,10 @@ def make_encoding(encode: Encode, config: EngineConfig) -> Encoding:
 
 
 def encodes_on_two_threads(config: EngineConfig) -> bool:
-    """Whether a thread of its own encodes on a CPU, and the calling one helps.
+    """Whether a CPU encodes on a separate thread, with the calling thread helping.
 
-    Not in float32, whose products may depend on the number of threads, nor where layers are
-    streamed: two threads must not use their place on the device at once.
+    Not in float32, whose products may depend on the number of threads, and not with streamed
+    layers: two threads must not use their place on the device at once.
     """
     is_float32 = config.precision is Precision.FLOAT32
     is_resident = config.offload is Offload.NONE

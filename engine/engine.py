@@ -1,9 +1,10 @@
 """The engine: chunks in, results out, one step at a time.
 
-Synchronous, for one thread; a replica runs it in a thread of its own and resolves futures. Each
-step admits waiting chunks into free slots, then decodes one token in every slot, so chunks join
-while others decode and a finished chunk frees its slot at once. Windows are encoded beside that,
-and on a GPU the host reads tokens some steps after it had them sampled, so that neither waits.
+The engine is synchronous and used by one thread; a replica gives it a thread of its own and
+resolves futures. Each step admits waiting chunks into free slots, then decodes one token in every
+slot. So chunks join while others decode, and a finished chunk frees its slot at once. Windows are
+encoded at the same time, and on a GPU the host reads tokens some steps after they were sampled, so
+neither waits for the other.
 """
 
 import time
@@ -30,7 +31,7 @@ from engine.weights.checkpoint import Checkpoint, open_checkpoint
 @dataclass(frozen=True, slots=True)
 class _Launched:
     """Values that were asked for: by which operation, in which round of their group's decoding, and
-    of which sequence each row is."""
+    to which sequence each row belongs."""
 
     kind: Literal["detect", "begin", "decode"]
     group: int
@@ -44,9 +45,9 @@ class Engine:
 
     Args:
         checkpoint: an opened model.
-        config: device, precision and batch; what does not fit the device's memory is refused.
-        executor: what does the operations; by default this process, with the whole model.
-        clock: seconds, rising.
+        config: device, precision and batch; refused if it does not fit the device's memory.
+        executor: runs the operations; by default this process, with the whole model.
+        clock: monotonic, in seconds.
     """
 
     def __init__(
@@ -78,17 +79,17 @@ class Engine:
         self._arrived: list[Request] = []
         self._aborted: list[int] = []
         self._in_step = False
-        # What a sequence that is always here has used of the engine's time until this step began.
+        # The engine time that a sequence in a slot from the start would have used before this step.
         self._share_s = 0.0
         self._step_began_s = 0.0
         self._n_sharing = 1
 
     @classmethod
     def load(cls, model: str, config: EngineConfig | None = None) -> "Engine":
-        """Open a model by name and load it; without a config on the CPU, at its default precision.
+        """Open a model by name and load it; without a config, on the CPU at its default precision.
 
         Raises:
-            ModelNotFoundError, WeightsError: the model cannot be had or used.
+            ModelNotFoundError, WeightsError: the model cannot be found or used.
         """
         if config is None:
             config = EngineConfig(precision=default_precision(torch.device("cpu")))
@@ -100,7 +101,7 @@ class Engine:
 
     @property
     def n_running(self) -> int:
-        """Sequences in slots: decoded, or being encoded."""
+        """Sequences in slots: being encoded or decoded."""
         return self._scheduler.n_running
 
     @property
@@ -111,7 +112,7 @@ class Engine:
         """Queue a chunk.
 
         Raises:
-            RequestError: the model cannot do what it asks, or its id is in use.
+            RequestError: the model cannot do what the request asks, or its id is in use.
         """
         self.tokenizer.check(request.options)
         if request.request_id in self._ids:
@@ -120,7 +121,7 @@ class Engine:
         self._arrived.append(request)
 
     def abort(self, request_id: str) -> bool:
-        """Drop a request; False if it is not here (any more). Its result never comes."""
+        """Drop a request, which then has no result; False if it is unknown or already finished."""
         if request_id not in self._ids:
             return False
         self._ids.discard(request_id)
@@ -155,7 +156,7 @@ class Engine:
         return finished
 
     def check(self) -> None:
-        """See that the engine can go on; callable from any thread.
+        """Check that the engine can continue; callable from any thread.
 
         Raises:
             GangError: a rank of a gang failed, died or hangs.
@@ -163,7 +164,7 @@ class Engine:
         self.executor.check()
 
     def close(self) -> None:
-        """End what was started for the engine."""
+        """Stop whatever was started for the engine."""
         self.executor.close()
 
     def _begin_step(self) -> None:
@@ -174,7 +175,7 @@ class Engine:
         for slot in aborted:
             if slot in self._running:
                 self._release(self._running[slot])
-            else:  # its slot is being written; it is dropped when that is done
+            else:  # its slot is still being written; it is dropped after that
                 self._on_their_way[slot].aborted = True
         for request in arrived:
             self._scheduler.add(request, now_s)
@@ -189,7 +190,7 @@ class Engine:
         self._encoding.submit(new)
 
     def _advance(self, joining: Sequence[Running]) -> list[Result]:
-        """Take in encoded windows, and bring every slot a token further."""
+        """Take in encoded windows, and advance every slot by a token."""
         self._join(joining)
         self._read_what_is_there()
         self._begin_ready()
@@ -221,7 +222,7 @@ class Engine:
                 self._know_language(sequence)
 
     def _know_language(self, sequence: Running) -> None:
-        """Go on with a sequence whose language was detected."""
+        """Continue with a sequence whose language is known."""
         if sequence.aborted:
             self._scheduler.free(sequence.slot)
         elif sequence.request.options.task == "detect_language":
@@ -259,7 +260,7 @@ class Engine:
         self._keep("begin", group, list(sequences), values)
 
     def _may_decode(self, group: int) -> bool:
-        """Whether a group has sequences, and is not waiting for what they said before."""
+        """Whether a group has sequences, and no earlier step of it has to be read first."""
         return any(self._group(sequence) == group for sequence in self._running.values()) and not (
             any(
                 launched.kind == "decode" and launched.group == group and self._is_due(launched)
@@ -290,12 +291,12 @@ class Engine:
         self._launched.append(_Launched(kind, group, self._rounds[group] - 1, rows, values))
 
     def _is_due(self, launched: _Launched) -> bool:
-        """Whether enough has been launched behind it that it should be read."""
+        """Whether enough steps were launched after it that it should be read."""
         newest = self._rounds[launched.group] - max(self.config.lag, 1)
         return launched.kind == "detect" or launched.round <= newest
 
     def _read_what_is_there(self) -> None:
-        """Read what is due and has come back, in order."""
+        """Read the values that are due and have arrived, in order."""
         for launched in list(self._launched):
             if self._is_due(launched):
                 if not launched.values.ready:
@@ -303,7 +304,7 @@ class Engine:
                 self._read(launched)
 
     def _wait(self) -> None:
-        """Wait for the first of what is due."""
+        """Wait for the first values that are due."""
         due = next((item for item in self._launched if self._is_due(item)), None)
         if due is not None:
             self._read(due)
@@ -354,7 +355,7 @@ class Engine:
 
     @property
     def _on_their_way(self) -> dict[int, Running]:
-        """Sequences in slots that are not decoded yet."""
+        """Sequences in slots whose decoding has not begun."""
         return self._being_encoded | self._being_detected | self._ready
 
     def _group(self, sequence: Running) -> int:
@@ -372,7 +373,7 @@ class Engine:
 
 
 def _among(probabilities: dict[str, float], languages: Sequence[str]) -> dict[str, float]:
-    """Probabilities of some languages, given that it is one of them."""
+    """Probabilities of some languages, given that the language is one of them."""
     total = sum(probabilities[language] for language in languages)
     return {
         language: probabilities[language] / total if total else 1 / len(languages)

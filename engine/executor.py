@@ -1,4 +1,4 @@
-"""What does an engine's operations: the model in this process, or a gang of ranks elsewhere."""
+"""Runs an engine's operations: with the model in this process, or on a gang of ranks elsewhere."""
 
 from collections.abc import Sequence as Seq
 from typing import Protocol
@@ -14,8 +14,8 @@ from engine.weights.checkpoint import Checkpoint
 
 
 class Executor(Protocol):
-    """Operations on slots, done in the order in which they are asked for. None waits for its end:
-    what it gives comes later."""
+    """Operations on slots, done in the order of the calls. No call waits for its operation: the
+    values arrive later."""
 
     n_groups: int
     """Slot groups, each decoded as one batch: slot `s` is number `s // n_groups` of group
@@ -23,10 +23,10 @@ class Executor(Protocol):
 
     @property
     def encoding(self) -> Encoding:
-        """Brings windows into slots."""
+        """Encodes windows into slots."""
 
     def detect_language(self, slot: int) -> Pending:
-        """(n_languages,) the probability of each, in the order of the tokenizer's languages."""
+        """(n_languages,) probabilities, in the order of the tokenizer's languages."""
 
     def begin(
         self,
@@ -35,29 +35,29 @@ class Executor(Protocol):
         options: Seq[DecodingOptions],
         noise: Seq[Noise | None],
     ) -> Pending:
-        """Run the prompts of new sequences of one group: (n,) each, the first sampled tokens, their
-        log-probabilities, and the probabilities of no speech."""
+        """Run the prompts of new sequences of one group. Gives the first sampled tokens, their
+        log-probabilities and the probabilities of no speech, (n,) each."""
 
     def decode(self, group: int, n: int, n_positions: int, noise: Seq[Noise | None]) -> Pending:
-        """One more token in each of a group's first `n` slots: (n,) each, tokens and their
-        log-probabilities.
+        """Sample one more token in each of a group's first `n` slots. Gives the tokens and their
+        log-probabilities, (n,) each.
 
         Args:
-            n_positions: positions in use in the fullest slot, that token's included.
+            n_positions: positions in use in the fullest slot, including that token's.
         """
 
     def release(self, slot: int) -> None:
         """A slot's sequence has ended."""
 
     def check(self) -> None:
-        """See that it can go on; callable from any thread.
+        """Check that the executor can continue; callable from any thread.
 
         Raises:
             GangError: a rank failed, died or hangs.
         """
 
     def close(self) -> None:
-        """End what was started for it."""
+        """Stop whatever was started for it."""
 
 
 class LocalExecutor:

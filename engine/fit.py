@@ -1,6 +1,6 @@
-"""Whether a model fits a device's memory, found out before anything is allocated.
+"""Checks whether a model fits a device's memory, before anything is allocated.
 
-What does not fit is refused with what it needs by kind, and the settings with which it would fit.
+If it does not fit, the error says what it needs by kind, and with which settings it would fit.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,9 +26,9 @@ _KINDS = {
     "runtime": ("runtime",),
 }
 _SHORTER = 228
-"""Positions of a slot that hold any window's text, 224 tokens at most, without a prompt."""
+"""Enough positions of a slot for any window's text, 224 tokens at most, without a prompt."""
 _NAMES = {"max_slots": "batch_size"}
-"""As settings and command line call it."""
+"""Names in the settings and on the command line, where they differ."""
 
 
 def rank_memory(
@@ -40,7 +40,7 @@ def rank_memory(
     tensor_parallel: int = 1,
     runtime: int = 0,
 ) -> MemoryUse:
-    """What the first rank of a stage needs.
+    """The memory that the first rank of a stage needs.
 
     Raises:
         PrecisionError: the device does not have the precision.
@@ -65,13 +65,13 @@ def rank_memory(
 def fitted(
     dims: ModelDimensions, config: EngineConfig, arithmetic: Arithmetic, available: float
 ) -> EngineConfig:
-    """The config, with as many windows encoded at once as there is room for, if it names no number.
+    """The config; if it has no `encode_batch`, with as many windows encoded at once as fit.
 
     Args:
         available: bytes.
 
     Raises:
-        EngineError: not even one fits, or a CPU's layers are to be kept in the host's memory.
+        EngineError: not even one window fits, or layers are to be offloaded from a CPU.
     """
     if arithmetic.is_cpu and config.offload is not Offload.NONE:
         raise EngineError(f"offload={config.offload} is for GPUs: a CPU's memory is the host's")
@@ -89,7 +89,7 @@ def fitted(
 
 
 def fitted_to_device(dims: ModelDimensions, config: EngineConfig) -> EngineConfig:
-    """As `fitted`, to the config's own device and limit."""
+    """As `fitted`, for the config's own device and limit."""
     device = torch.device(config.device)
     available = usable_bytes(device, config.memory_bytes)
     return fitted(dims, config, Arithmetic.of(device), available)
@@ -104,8 +104,8 @@ def check_rank(
 ) -> None:
     """
     Raises:
-        EngineError: a rank's part does not fit its device, by the config's limit or as it is now.
-            What ranks beside it on the same device have not taken yet is not seen.
+        EngineError: a rank's part does not fit its device, by the config's limit or by what is free
+            now. Memory that other ranks on the same device have yet to take is not considered.
     """
     device = torch.device(config.device)
     arithmetic, available = Arithmetic.of(device), usable_bytes(device, config.memory_bytes)
@@ -122,8 +122,8 @@ def check_rank(
 def ways_down(config: EngineConfig) -> Iterator[dict[str, Any]]:
     """Settings that need less and less memory, the least costly first.
 
-    8-bit keys and values are none of them: the encoder's output is less than those, and no more is
-    read of it.
+    8-bit keys and values are not among them: the encoder's output takes less memory, and no more
+    of it is read.
     """
     changes: dict[str, Any] = {}
     if config.encode_limit > 1 and config.encode_batch is not None:
@@ -175,7 +175,7 @@ def _halved(n: int) -> list[int]:
 
 
 def _smaller(precision: Precision) -> list[Precision]:
-    """Those with smaller weights that any device has, the most exact first."""
+    """Precisions with smaller weights that every device supports, the most exact first."""
     if precision is Precision.FLOAT32:
         return [Precision.FLOAT16, Precision.INT8_WEIGHT_ONLY, Precision.INT4_G64]
     if precision in (Precision.INT8_WEIGHT_ONLY, Precision.FP8):

@@ -1,7 +1,7 @@
-"""What a model needs of a device's memory, by kind: arithmetic on its sizes, without a tensor.
+"""How much of a device's memory a model needs, by kind: arithmetic on its sizes, without tensors.
 
-All is that of the first rank of a stage, whose share is the largest. Activations are those that are
-alive at once at the most; allocators add what they round up to.
+All figures are for the first rank of a stage, whose share is the largest. Activations are the most
+that are alive at once; the rounding of allocators comes on top.
 """
 
 import math
@@ -22,12 +22,12 @@ from engine.parallel.shares import (
 from engine.precision import CrossAttentionMode, WeightFormat
 
 _LOG_MEL_BYTES = 30_000_000
-"""Of a window's waveform, its overlapping frames, their spectrum and power, and the Fourier
-transform's own; measured on a CPU."""
+"""A window's waveform, its overlapping frames, their spectrum and power, and the buffers of the
+Fourier transform; measured on a CPU."""
 _FP8_HIDDEN_BYTES = 12
-"""Of each hidden unit in 8-bit floating point: 16 bits, a copy, float32, scaled, and 8 bits."""
+"""Per hidden unit in 8-bit floating point: 16 bits, a copy, float32, scaled, and 8 bits."""
 _INT8_HIDDEN_BYTES = 14
-"""Of each hidden unit that torch quantises: bfloat16, and float32 as it was, scaled and shifted."""
+"""Per hidden unit that torch quantises: bfloat16, and float32 as it was, scaled and shifted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +35,13 @@ class Load:
     """What a rank works on at once.
 
     Attributes:
-        n_slots: sequences, of all groups.
+        n_slots: sequences in all groups together.
         n_groups: batches that take turns.
         max_length: positions of a self-attention slot.
         encode_batch: windows encoded, or prompts run, as one batch.
-        n_encoders: such batches at once.
-        prompt_length: positions of each prompt, at most (`longest_prompt`).
-        loads_here: weights are read into the device's own memory, which is the host's.
+        n_encoders: how many such batches run at once.
+        prompt_length: the most positions of a prompt (`longest_prompt`).
+        loads_here: loading uses the device's own memory, because it is the host's.
     """
 
     n_slots: int
@@ -60,16 +60,16 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class MemoryUse:
-    """Bytes of a rank's device.
+    """Bytes that a rank uses on its device.
 
     Attributes:
-        encoder_weights, decoder_weights: as loaded; embeddings and logits are the decoder's.
+        encoder_weights, decoder_weights: as loaded; embeddings and logits count as decoder.
         cross: keys and values of windows in all slots, or the encoder's output in their place.
         own: keys and values of tokens in all slots.
-        activations: at most, encoding and decoding at once, or what loading needs beyond what
+        activations: the peak of encoding and decoding at once, or what loading needs beyond what
             stays.
-        runtime: of the device's libraries before a model is loaded: a CUDA context, or on a CPU the
-            process itself.
+        runtime: what the device's libraries use before a model is loaded: a CUDA context, or on a
+            CPU the process itself.
     """
 
     encoder_weights: int
@@ -98,7 +98,7 @@ class MemoryUse:
 
 
 def longest_prompt(max_length: int) -> int:
-    """Positions of a prompt with its text before: half of a slot, and the start sequence."""
+    """Positions of the longest prompt: previous text in half of a slot, and the start sequence."""
     return max_length // 2 + 4
 
 
@@ -127,16 +127,16 @@ def _activation_bytes(share: RankShare, load: Load) -> int:
     encoder = _encoder_peak_bytes(share, load) if share.stage.encoder else 0.0
     decoder = _decoder_peak_bytes(share, load) if share.stage.decoder else 0.0
     states = _frames(share, load) * share.dims.n_audio_state * share.formats.dtype.itemsize
-    # The thread that decodes is the one that encodes a second batch: never both.
+    # The thread that encodes a second batch is the one that decodes: it never does both at once.
     beside = max(decoder, encoder) if load.n_encoders > 1 else decoder
     running = encoder + beside + (0 if share.is_whole else 2 * states)
     return math.ceil(max(running, _loading_bytes(share, load) if load.loads_here else 0))
 
 
 def _loading_bytes(share: RankShare, load: Load) -> int:
-    """Of the vocabulary's layer, the largest and a decoder's first: as it is in the file, in 16
-    bits, or while it is quantised before it is packed. What is loaded or allocated after it does
-    not exist yet."""
+    """What loading the vocabulary's layer needs. It is the largest layer and a decoder's first. It
+    takes most as read from the file, in 16 bits, or quantised but not packed yet. What is loaded
+    or allocated after it does not exist yet, and is subtracted."""
     if not (share.embeds or share.gives_logits):
         return 0
     output = share.output
@@ -147,15 +147,15 @@ def _loading_bytes(share: RankShare, load: Load) -> int:
 
 
 def _frames(share: RankShare, load: Load) -> int:
-    """Of a batch of windows."""
+    """Frames of a batch of windows."""
     return load.encode_batch * share.dims.n_audio_ctx
 
 
 def _encoder_peak_bytes(share: RankShare, load: Load) -> float:
-    """A layer's, whose scores are blocked and count nothing, and what sums over ranks are received
-    in; where encoding begins also log-mel, and the convolutions' 3000 frames before and after the
-    GELU. All of these, not the greatest: an allocator keeps what the one has freed in sizes that
-    the next does not ask for."""
+    """Activations of a layer (its scores are computed in blocks and count as nothing) and the
+    buffers that receive sums over ranks. Where encoding begins, also log-mel, and the convolutions'
+    3000 frames before and after the GELU. These are added up, because the allocator keeps freed
+    blocks in sizes that the next operation does not ask for."""
     frames = _frames(share, load)
     width = share.dims.n_audio_state
     peak = _layer_peak_bytes(share.encoder, frames, 0, many_rows=True)
@@ -167,16 +167,16 @@ def _encoder_peak_bytes(share: RankShare, load: Load) -> float:
         dtype = convolution_dtype(product, is_bfloat16_on_cpu(share.formats))
         mel = 2 * share.dims.n_mels * (torch.float32.itemsize + dtype.itemsize)
         peak += frames * (mel + 4 * width * dtype.itemsize) + load.encode_batch * _LOG_MEL_BYTES
-        if dtype != product:  # frames in both, and the larger one's weights as oneDNN orders them
+        if dtype != product:  # frames in both formats, and the weights again in oneDNN's layout
             peak += frames * width * (dtype.itemsize + 3 * product.itemsize)
             peak += 2 * 3 * width * width * dtype.itemsize
     return peak
 
 
 def _decoder_peak_bytes(share: RankShare, load: Load) -> float:
-    """Filling the cross-attention takes the encoder's output, and keys and values with a copy; a
-    step or a prompt a layer's activations, and logits: as computed, and in float32 as given, with
-    noise, and twice in passing."""
+    """The largest of three. Filling the cross-attention takes the encoder's output, and keys and
+    values with a copy. A step or a prompt takes a layer's activations; a step also takes logits: as
+    computed, and in float32 as returned, with noise, and two temporaries."""
     decoder, product = share.decoder, share.formats.product.itemsize
     fill = _frames(share, load) * decoder.width * share.formats.dtype.itemsize
     if not decoder.is_absorbed:
@@ -193,7 +193,7 @@ def _decoder_peak_bytes(share: RankShare, load: Load) -> float:
 
 
 def _cache_copies(share: RankShare, load: Load) -> float:
-    """Of 8-bit keys and values that torch multiplies: those of one layer in 16 bits."""
+    """The 16-bit copies of one layer's 8-bit keys and values that torch multiplies."""
     position = 2 * share.decoder.columns
     n_bytes = 0.0
     if share.formats.cross is CrossAttentionMode.CACHED_8BIT and not share.has_native_cross:
@@ -204,11 +204,11 @@ def _cache_copies(share: RankShare, load: Load) -> float:
 
 
 def _layer_peak_bytes(share: LayerShare, rows: float, length: int, many_rows: bool) -> float:
-    """Of a layer's activations: its input, that normalised, and what is added to it, with the
+    """A layer's activations: its input, the normalised input and what is added to it, plus the
     larger of two parts. Attention has q, k and v, a scaled q, the result before and after its heads
-    are joined, and scores of `length` keys twice; absorbed, queries and results as wide as the
-    model for each head. The MLP has the hidden units before and after the GELU, or while they are
-    quantised."""
+    are joined, and scores of `length` keys twice. Absorbed, it also has queries and results as wide
+    as the model for each head. The MLP has the hidden units before and after the GELU, or while
+    they are quantised."""
     formats = share.formats
     product = formats.product.itemsize
     attention = (6 * share.columns + 2 * share.heads * length) * product

@@ -1,4 +1,4 @@
-"""Number formats: what a name such as `int8` means on each device, and which ones it can do."""
+"""Number formats: what a name such as `int8` means on each device, and which ones a device has."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,12 +10,12 @@ from engine.kernels import native
 
 
 class WeightFormat(StrEnum):
-    """How linear layers of attention and MLPs keep their weights.
+    """How linear layers of attention and MLPs store their weights.
 
-    `INT8_DYNAMIC` is that of the MLPs alone, with activations in 8 bits as well, a scale a row. The
-    others hold all of these layers: `INT8` with a scale an output, `INT4` with a scale and a zero
-    point a group of inputs, both multiplied by activations as they are; `FP8` (e4m3) with a scale
-    an output, by activations in the same format with a scale a row.
+    `INT8_DYNAMIC` applies to the MLPs only; their activations are 8-bit too, with one scale per
+    row. The others apply to all of these layers. `INT8` has a scale per output, `INT4` a scale and
+    a zero point per group of inputs; activations are not quantised. `FP8` (e4m3) has a scale per
+    output, and activations in the same format with a scale per row.
     """
 
     PLAIN = "plain"
@@ -26,13 +26,13 @@ class WeightFormat(StrEnum):
 
 
 class CrossAttentionMode(StrEnum):
-    """What is kept of a window for the decoder's cross-attention.
+    """What is stored of a window for the decoder's cross-attention.
 
-    `CACHED`: keys and values of each layer; `CACHED_8BIT`: those in 8 bits, a scale for each head
-    of each frame. `ABSORBED`: the encoder's output alone, once for all layers, with the projections
-    of keys and values taken into the query and the result: scores = (q W_k) e, and
-    output = W_v (p e) + b_v. Exact, because keys have no bias and the weights p sum to one;
-    1 / (2 layers) of the memory for more arithmetic a token.
+    `CACHED`: keys and values of each layer. `CACHED_8BIT`: the same in 8 bits, with a scale for
+    each head of each frame. `ABSORBED`: only the encoder's output, once for all layers; the
+    projections of keys and values move into the query and the result: scores = (q W_k) e, and
+    output = W_v (p e) + b_v. This is exact, because keys have no bias and the weights p sum to one.
+    It takes 1 / (2 layers) of the memory and more arithmetic per token.
     """
 
     CACHED = "cached"
@@ -42,7 +42,7 @@ class CrossAttentionMode(StrEnum):
 
 class Offload(StrEnum):
     """Which layers stay in the host's memory and come to the device when it is their turn, two at a
-    time: none, the encoder's, or all. A link to the host carries them again and again."""
+    time: none, the encoder's, or all. They cross the link to the host again and again."""
 
     NONE = "none"
     ENCODER = "encoder"
@@ -54,14 +54,14 @@ class NumberFormats:
     """Which number format each part of the model computes in.
 
     Attributes:
-        dtype: what layers pass on to each other, and their norms.
-        product: linear layers, attention, and what is kept of keys and values.
-        weights: how linear layers keep theirs. At `INT8_DYNAMIC` native kernels also compute logits
-            that do not decide in 8 bits.
-        group_size: inputs of an output that share a scale, at `INT4`.
-        cross: what is kept for cross-attention.
-        int8_self: keys and values of tokens are kept in 8 bits, a scale for each head of each
-            position.
+        dtype: format of the values that layers pass to each other, and of norms.
+        product: format of linear layers, attention, and stored keys and values.
+        weights: how linear layers store their weights. With `INT8_DYNAMIC`, native kernels also
+            compute in 8 bits those logits that do not decide.
+        group_size: inputs of an output that share a scale, with `INT4`.
+        cross: what is stored for cross-attention.
+        int8_self: keys and values of tokens are stored in 8 bits, with a scale for each head of
+            each position.
     """
 
     dtype: torch.dtype
@@ -74,10 +74,10 @@ class NumberFormats:
 
 @dataclass(frozen=True, slots=True)
 class Arithmetic:
-    """What a device multiplies.
+    """Which number formats a device can multiply.
 
     Attributes:
-        native: CPU kernels of this package serve it.
+        native: the CPU kernels of this package run on it.
     """
 
     name: str
@@ -89,7 +89,7 @@ class Arithmetic:
 
     @classmethod
     def of(cls, device: torch.device) -> "Arithmetic":
-        """Of a device that is here; a CUDA device is asked for its compute capability."""
+        """For a device that is present; a CUDA device is asked for its compute capability."""
         if device.type != "cuda":
             return cls("a CPU", True, bfloat16=True, fp8=False, native=native.serves(device))
         capability = torch.cuda.get_device_capability(device)
@@ -123,14 +123,15 @@ class Arithmetic:
 class Precision(StrEnum):
     """Number format of weights and activations.
 
-    `INT8` is that of the MLPs, two thirds of a layer's weights in the encoder: weights have a scale
-    an output, activations a scale a row. Native kernels also keep cross-attention's keys and values
-    in 8 bits, and logits where they do not decide. The rest of such a model is in 16 bits.
+    `INT8` applies to the MLPs, which hold two thirds of an encoder layer's weights: weights have a
+    scale per output, activations a scale per row. Native kernels also use 8 bits for
+    cross-attention's keys and values, and for logits that do not decide. The rest of such a model
+    is in 16 bits.
 
-    The formats named `weight-only` keep the weights of all linear layers in 8 or 4 bits and compute
-    in 16, 4-bit ones with a scale and a zero point a group of 32, 64 or 128 inputs. `FP8` computes
-    all linear layers in 8-bit floating point, on GPUs that have it. Embeddings, logits and norms
-    stay in 16 bits.
+    `INT8_WEIGHT_ONLY` and the `INT4` formats store the weights of all linear layers in 8 or 4 bits
+    and compute in 16; 4-bit weights have a scale and a zero point per group of 32, 64 or 128
+    inputs. `FP8` computes all linear layers in 8-bit floating point, on GPUs that support it.
+    Embeddings, logits and norms stay in 16 bits.
     """
 
     FLOAT32 = "float32"
@@ -158,10 +159,10 @@ class Precision(StrEnum):
         int8_self: bool = False,
         half: torch.dtype | None = None,
     ) -> NumberFormats:
-        """What it is on a device.
+        """The number formats of this precision on a device.
 
         Args:
-            cross: None: `CACHED_8BIT` where native kernels serve an `INT8` model, else `CACHED`.
+            cross: None: `CACHED_8BIT` if native kernels run an `INT8` model, else `CACHED`.
             half: the 16-bit format of quantised models; None: the device's own.
 
         Raises:

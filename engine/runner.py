@@ -1,7 +1,8 @@
 """Runs a rank's layers on batches: windows into slots, prompts, and one token for every slot.
 
-Knows tensors and slots; nothing of queues, texts or finished sequences. A rank that holds the whole
-model does all of each operation; in a pipeline each stage does its part of it and hands on.
+The runner knows tensors and slots, but no queues, texts or finished sequences. A rank that holds
+the whole model does each operation completely; in a pipeline each stage does its part and passes
+the result on.
 """
 
 from collections import deque
@@ -45,12 +46,12 @@ class _Coming:
 class ModelRunner:
     """A rank's layers with their slots, on one device.
 
-    Slots lie in groups, one for each stage that decodes, so that each has something to do: slot `s`
-    is number `s // n_groups` of group `s % n_groups`. Each operation is about slots of one group.
-    Ranks of a gang must be given the same operations in the same order.
+    Slots form groups, one for each stage that decodes, so that every stage has work: slot `s` is
+    number `s // n_groups` of group `s % n_groups`. Each operation concerns slots of one group.
+    Ranks of a gang must get the same operations in the same order.
 
     Args:
-        place: of the rank; by default it holds the whole model.
+        place: the rank's place in the gang; by default it holds the whole model.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class ModelRunner:
         self._on_cpu = config.on_cpu
         self._graphs: DecodeGraphs | None = None
         is_alone = len(self.place.stages) * group.size == 1
-        # What is streamed arrives on another stream than a graph is captured on.
+        # Streamed layers arrive on another stream than the one that a graph is captured on.
         is_resident = config.offload is not Offload.ALL
         if not config.on_cpu and config.cuda_graphs and is_alone and is_resident:
             self._graphs = self._make_graphs()
@@ -94,11 +95,11 @@ class ModelRunner:
     def encode_part(
         self, x: torch.Tensor | Seq[npt.NDArray[np.int16]], layers: range
     ) -> torch.Tensor:
-        """Bring windows through some of the stage's encoder layers.
+        """Run windows through some of the stage's encoder layers.
 
         Args:
             x: the windows' samples, where encoding begins; else (batch, n_audio_ctx, n_audio_state)
-                from the layer before. It is overwritten.
+                from the previous layer. It is overwritten.
             layers: counted from the stage's first one.
         """
         states: torch.Tensor = self.encoder(
@@ -119,8 +120,8 @@ class ModelRunner:
 
     @torch.inference_mode()
     def detect_language(self, slot: int) -> torch.Tensor | None:
-        """Run the start token alone; (n_languages,) probabilities in the order of the tokenizer's
-        languages, where decoding ends."""
+        """Run the start token alone. Where decoding ends, returns (n_languages,) probabilities in
+        the order of the tokenizer's languages."""
         hidden = self._prefill([[self.tokenizer.sot]], [slot])
         if hidden is None:
             return None
@@ -138,7 +139,7 @@ class ModelRunner:
         """Run the prompts of new sequences of one group and sample their first tokens.
 
         Returns:
-            The sampled tokens, and (n,) the probability of no speech, where decoding ends.
+            Where decoding ends: the sampled tokens, and (n,) the probability of no speech.
         """
         bank, where = self._bank(slots[0]), self._where(slots)
         hidden = self._prefill(prompts, slots)
@@ -164,10 +165,10 @@ class ModelRunner:
         """Feed each of a group's first `n` slots its last token and sample the next.
 
         Args:
-            n_positions: positions in use in the fullest slot, that token's included.
+            n_positions: positions in use in the fullest slot, including that token's.
 
         Returns:
-            The sampled tokens, where decoding ends.
+            Where decoding ends: the sampled tokens.
         """
         if self._graphs is not None and all(item is None for item in noise):
             return self._graphs(n, n_positions)
@@ -180,7 +181,7 @@ class ModelRunner:
 
     @property
     def n_bytes(self) -> int:
-        """Of weights and slots on the device."""
+        """Bytes of weights and slots on the device."""
         return self._model.n_bytes + sum(bank.cache.n_bytes for bank in self.banks)
 
     @property
@@ -201,7 +202,7 @@ class ModelRunner:
     def _decode(
         self, group: int, n: int, rows: int, length: int, noise: Seq[Noise | None]
     ) -> Sampled | None:
-        """A step of the first `n` slots in `rows` rows; reads nothing back to the host."""
+        """Decode a step of the first `n` slots in `rows` rows; reads nothing back to the host."""
         bank, where = self.banks[group], slice(0, n)
         self._take_tokens(group)
         if self.place.begins_decoding:
@@ -218,8 +219,8 @@ class ModelRunner:
         return self._sample(bank, where, logits, noise)
 
     def _prefill(self, prompts: Seq[list[int]], slots: Seq[int]) -> torch.Tensor | None:
-        """Prompts, padded at the end, -> (n, padded length, n_text_state) where decoding ends. What
-        lies behind a prompt's end is overwritten token by token before anything reads it."""
+        """Prompts, padded at the end, -> (n, padded length, n_text_state) where decoding ends. The
+        padding's keys and values are overwritten token by token before anything reads them."""
         length = padded_prompt(max(map(len, prompts)))
         if self.place.begins_decoding:
             eot = self.tokenizer.eot
@@ -257,13 +258,13 @@ class ModelRunner:
             self._coming.append(_Coming(group, where, tokens))
 
     def _take_tokens(self, group: int) -> None:
-        """Wait for the tokens of a group that were sampled in the last stage."""
+        """Wait for a group's tokens that the last stage has sampled."""
         while any(coming.group == group for coming in self._coming):
             coming = self._coming.popleft()
             self.banks[coming.group].tokens[coming.where] = coming.tokens.get()
 
     def _rows(self, n: int, max_rows: int) -> int:
-        """Rows to compute for `n`: on a CPU their number may change the bits."""
+        """Rows to compute for `n` sequences: on a CPU their number may change the bits."""
         if not self._on_cpu:
             return n
         return batch_rows(n, max_rows, self.formats.product == torch.float32)
@@ -278,7 +279,7 @@ class ModelRunner:
         return self.banks[slot % self.n_groups]
 
     def _where(self, slots: Seq[int]) -> Slots:
-        """Where slots lie in their group; a view where they are contiguous, so that nothing is
+        """The places of slots in their group; a slice if they are contiguous, so that nothing is
         copied."""
         indices = [slot // self.n_groups for slot in slots]
         first = indices[0]

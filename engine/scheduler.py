@@ -1,10 +1,9 @@
 """Which waiting request gets the next free slot. No tensors, no model, no clock of its own.
 
-One queue: by priority, then by fair share of audio seconds between groups, then by arrival. The
-priority of a group's next request rises while none of the group gets a slot, so that none starves.
-Fair share is start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996): the group that was
-given the least goes first, and a group that comes late starts level with the others instead of
-ahead of them.
+One queue, ordered by priority, then by fair share of audio seconds between groups, then by arrival.
+While a group gets no slot, the priority of its next request rises, so that no group starves. Fair
+share is start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996): the group that got the least
+goes first, and a group that comes late starts level with the others instead of ahead of them.
 """
 
 import heapq
@@ -25,8 +24,8 @@ class Waiting:
 
 @dataclass(slots=True)
 class _Group:
-    """A file's waiting requests, the audio seconds that the group was given (virtual time), and
-    when it was last given some."""
+    """A file's waiting requests, the audio seconds that the group has got (virtual time), and when
+    it last got some."""
 
     virtual_s: float
     served_s: float = float("-inf")
@@ -39,7 +38,8 @@ class Scheduler:
 
     Args:
         n_slots: sequences that may run at once.
-        aging_s: seconds without a slot that raise the priority of a group's next request by a step.
+        aging_s: each time a group gets no slot for so many seconds, the priority of its next
+            request rises by a step.
     """
 
     def __init__(self, n_slots: int, aging_s: float) -> None:
@@ -67,7 +67,7 @@ class Scheduler:
         self._arrivals += 1
 
     def remove(self, request_id: str) -> bool:
-        """Take a waiting request out of the queue; False if it does not wait."""
+        """Take a waiting request out of the queue; False if it is not in it."""
         for name, group in self._groups.items():
             kept = [item for item in group.waiting if item.request.request_id != request_id]
             if len(kept) < len(group.waiting):
@@ -111,8 +111,8 @@ class Scheduler:
 
         def key(item: tuple[str, _Group]) -> tuple[int, float, int]:
             head = item[1].waiting[0]
-            # Not the age of the request: a long file's backlog would go before every newcomer. And
-            # not without age: newcomers without end would keep out whoever has had his share.
+            # The group's age counts. With the request's, a long file's backlog would go before any
+            # newcomer; without any, endless newcomers would keep out a group that had its share.
             unserved_s = now_s - max(head.arrived_s, item[1].served_s)
             aged = head.priority - int(unserved_s / self.aging_s)
             return aged, item[1].virtual_s, head.arrival

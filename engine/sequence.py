@@ -12,9 +12,10 @@ from engine.request import FinishReason, Request, Result
 class Sequence:
     """A request in a slot.
 
-    `n_sampled` counts the tokens that the device was told to sample; `tokens` are those that came
-    back, which may be some steps later. `sum_logprob` counts every one of them, the end token too.
-    `began_share_s` is what a sequence would have used of the engine's time had it always been here.
+    `n_sampled` counts the tokens that the device was told to sample; `tokens` are those that have
+    come back, maybe some steps later. `sum_logprob` is their sum, end token included.
+    `began_share_s` is the engine time that a sequence would have used, had it been here from the
+    start until this one was admitted.
     """
 
     request: Request
@@ -37,12 +38,12 @@ class Sequence:
 
     @property
     def position(self) -> int:
-        """Where the last sampled token will be written in the slot."""
+        """The position in the slot to which the last sampled token will be written."""
         return len(self.prompt) + self.n_sampled - 1
 
     def append(self, token: int, logprob: float, eot: int) -> None:
-        """Record a sampled token; sets `finish_reason` when it is the last one. What was sampled
-        behind that before it came back is dropped."""
+        """Record a sampled token; sets `finish_reason` if it is the last one. Tokens after the last
+        one, sampled before it came back, are dropped."""
         if self.finish_reason is not None:
             return
         self.sum_logprob += logprob
@@ -55,7 +56,7 @@ class Sequence:
             self.finish_reason = "length"
 
     def noise(self) -> Noise | None:
-        """The noise for the next token; None where the likeliest token is taken."""
+        """The noise for the next token; None if the likeliest token is taken."""
         options = self.request.options
         if options.temperature == 0.0:
             return None

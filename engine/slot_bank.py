@@ -14,13 +14,13 @@ from engine.precision import NumberFormats
 
 
 class SlotBank:
-    """What a stage keeps of each slot.
+    """What a stage stores per slot.
 
     Attributes:
         cache: keys and values of the stage's layers.
-        tokens: the last token sampled, shape (n_slots,) int64; where decoding begins.
-        positions: where it goes, shape (n_slots,) int64.
-        rule_state: of the token rules; where decoding ends.
+        tokens: the last token sampled, shape (n_slots,) int64; only where decoding begins.
+        positions: the position of that token, shape (n_slots,) int64.
+        rule_state: state of the token rules; only where decoding ends.
     """
 
     def __init__(
@@ -50,26 +50,26 @@ class SlotBank:
         self.rule_state = RuleState.empty(n_slots, device)
 
     def batch(self, n: int, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Tokens and positions of the first `n` slots, (rows, 1) each, with rows of padding."""
+        """Tokens and positions of the first `n` slots, (rows, 1) each, including padding rows."""
         padding = (0, rows - n)
         tokens = F.pad(self.tokens[:n], padding)[:, None]
         return tokens, F.pad(self.positions[:n], padding)[:, None]
 
     def place_prompts(self, where: Slots, lengths: torch.Tensor) -> None:
-        """The first sampled token goes behind the prompt."""
+        """Set positions so that the first sampled token follows the prompt."""
         self.positions[where] = lengths
 
     def advance(self, where: Slots) -> None:
-        """A token was written. An idle slot's position must not run past the cache; it is never
-        read."""
+        """Move on after a token was written. An idle slot's position must not run past the cache;
+        it is never read."""
         self.positions[where] = (self.positions[where] + 1).clamp_(max=self.max_length - 1)
 
     def record(self, where: Slots, sampled: Sampled, timestamp_begin: int) -> None:
-        """A token was sampled in each of these slots."""
+        """Record a token sampled in each of these slots."""
         self.tokens[where] = sampled.tokens
         self.rule_state.advance(where, sampled.tokens, timestamp_begin)
 
     def release(self, slot: int) -> None:
-        """Keep an idle slot's row computing at a harmless place."""
+        """Let an idle slot's row, which is still computed, write to a harmless place."""
         self.tokens[slot] = 0
         self.positions[slot] = 0

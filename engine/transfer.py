@@ -1,4 +1,4 @@
-"""Values on their way between host and device, without making either wait for the other."""
+"""Copies values between host and device without making either wait for the other."""
 
 from typing import Protocol
 
@@ -17,8 +17,8 @@ class Pending(Protocol):
 
 
 def upload(values: list[int] | list[list[int]], device: torch.device) -> torch.Tensor:
-    """Whole numbers as int64 on the device. From pinned memory: from any other, CUDA waits for all
-    that was launched before."""
+    """Integers as int64 on the device. They are copied from pinned memory: from any other memory,
+    CUDA first waits for everything launched before."""
     tensor = torch.tensor(values, dtype=torch.int64)
     if device.type != "cuda":
         return tensor
@@ -26,9 +26,9 @@ def upload(values: list[int] | list[list[int]], device: torch.device) -> torch.T
 
 
 class Download:
-    """Copies tensors to the host; `get` waits for no more than these copies.
+    """Copies tensors to the host; `get` waits for these copies only.
 
-    The tensors may be overwritten by whatever is launched after this.
+    Work launched after this may overwrite the tensors.
     """
 
     def __init__(self, *tensors: torch.Tensor) -> None:

@@ -1,9 +1,9 @@
-"""Tiers, replicas and chunks as discrete events: what the cluster would do, without computing it.
+"""Tiers, replicas and chunks as discrete events: what the cluster would do, without decoding.
 
-A replica decodes as many chunks at once as it has slots. How fast each gets on depends on how many
-there are: not at all where a step waits for memory, as on a GPU (`flat` 1), in proportion where it
-waits for arithmetic, as on a CPU (`flat` 0). Chunks that find no slot wait in their tier's queue,
-by priority, first come first served.
+A replica decodes as many chunks at once as it has slots. If a step waits for memory, as on a GPU,
+the speed of each chunk does not depend on their number (`flat` 1). If it waits for arithmetic, as
+on a CPU, the chunks share the speed (`flat` 0). Chunks that find no slot wait in their tier's
+queue, by priority, first come first served.
 """
 
 import heapq
@@ -25,14 +25,14 @@ class SimTier:
     """A tier's machine, in numbers.
 
     Attributes:
-        rtfx: of a replica with all slots in use.
+        rtfx: speed of a replica with all slots in use.
         flat: how little a step's time depends on the number of chunks, 0 to 1.
-        wer: of the text that it gives.
+        wer: word error rate of its text.
         doubted: share of its chunks that look wrong.
-        lost_per_hour: of each replica: how often spot capacity is taken back.
-        stock: devices of its class that can be had at a time; None: as many as are wanted.
-        starts_after_s: what a replica takes to come; None: what the policy expects.
-        told_rtfx: what the policy takes a replica's speed for; None: what it is.
+        lost_per_hour: how often each replica's spot machine is taken back.
+        stock: devices of its class available at a time; None: as many as are wanted.
+        starts_after_s: how long a replica takes to start; None: what the policy expects.
+        told_rtfx: the speed that the policy assumes for a replica; None: the real one.
     """
 
     facts: TierFacts
@@ -52,13 +52,13 @@ class SimTier:
 
 
 class SimChunk:
-    """Audio on its way.
+    """A chunk of audio on its way.
 
     Attributes:
-        came_s: when it joined the queue that it is in, or was last sent to one.
-        waited_s: in queues that it was in before.
-        above: quality that a tier must have more of.
-        work_s: audio that takes as long as it does.
+        came_s: when it joined its current queue, or was last sent to one.
+        waited_s: time spent in earlier queues.
+        above: a tier's quality must be higher than this.
+        work_s: seconds of ordinary audio that would take as long.
     """
 
     __slots__ = ("above", "audio_s", "came_s", "language", "priority", "waited_s", "work_s")
@@ -74,9 +74,9 @@ class SimChunk:
 
 @dataclass(eq=False, slots=True)
 class _Replica:
-    """`running` has the chunks in its slots by number; the rest is for those whose speed depends on
-    how many there are: seconds of audio that each slot has got done since it began, `progress`, and
-    a heap of where in these each chunk ends."""
+    """`running` holds the chunks in its slots by number. The rest is for replicas whose speed
+    depends on the number of chunks: `progress`, the seconds of audio that each slot has completed
+    since the start, and a heap of the progress at which each chunk ends."""
 
     tier: "TierNow"
     began_s: float
@@ -91,7 +91,7 @@ class _Replica:
 
 
 class _Free:
-    """Replicas with a free slot; two are drawn and the emptier one is taken, as Serve does it."""
+    """Replicas with a free slot; of two drawn at random the emptier one is taken, as in Serve."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self._all: list[_Replica] = []
@@ -128,9 +128,9 @@ class TierNow:
     """A tier while time passes.
 
     Attributes:
-        replica_s: paid for by replicas that have gone.
-        audio_s: done.
-        n_chunks: that wait or run.
+        replica_s: paid seconds of replicas that have gone.
+        audio_s: seconds of audio that are done.
+        n_chunks: chunks that wait or run.
     """
 
     def __init__(self, spec: SimTier, rng: np.random.Generator) -> None:
@@ -158,7 +158,7 @@ class TierNow:
         return TierState(self.spec.facts, self.rtfx, queued_s, batch_s, self.ready, self.denied)
 
     def speed(self, n: int) -> float:
-        """Seconds of audio a second of each of n chunks in a replica."""
+        """Seconds of audio per second for each of n chunks in a replica."""
         flat = self.spec.flat
         return self.slot_speed / (flat + (1 - flat) * n / self.slots)
 
@@ -168,12 +168,12 @@ class TierNow:
             self.batch_s += sign * chunk.audio_s
         else:
             self.queued_s += sign * chunk.audio_s
-        if not self.n_chunks:  # what millions of sums were rounded by
+        if not self.n_chunks:  # removes the rounding errors of millions of sums
             self.queued_s = self.batch_s = 0.0
 
 
 class Finished(NamedTuple):
-    """A chunk whose tier has given its text."""
+    """A chunk whose tier has returned its text."""
 
     chunk: SimChunk
     tier: TierNow
@@ -183,14 +183,14 @@ _READY, _LOST, _DONE = range(3)
 
 
 class SimCluster:
-    """The machines. Time is given by who drives it, and only rises.
+    """The machines. The caller gives the time, which only rises.
 
     Args:
-        node_linger_s: that a node is paid for after its replica has gone.
-        hears_s: how often an ingress hears of replicas: a new one gets chunks from then on.
+        node_linger_s: how long a node is paid for after its replica has gone.
+        hears_s: how often an ingress hears of replicas; a new one gets chunks only after that.
 
     Attributes:
-        waits: seconds that each chunk waited for its slot, each time that it got one.
+        waits: seconds that each chunk waited for a slot, each time that it got one.
     """
 
     def __init__(
@@ -207,7 +207,7 @@ class SimCluster:
 
     @property
     def next_s(self) -> float:
-        """When something happens next."""
+        """The time of the next event."""
         return self._events[0][0] if self._events else float("inf")
 
     def add(self, chunk: SimChunk, tier: str, now: float) -> None:
@@ -223,7 +223,7 @@ class SimCluster:
         there.n_waiting += 1
 
     def take_back(self, tier: str) -> Iterator[SimChunk]:
-        """Remove waiting chunks from a tier's queues, the last first, of the least urgent first."""
+        """Remove waiting chunks from a tier's queues, the least urgent and last ones first."""
         there = self.tiers[tier]
         for priority in reversed(PRIORITIES):
             while there.queues[priority]:
@@ -234,7 +234,7 @@ class SimCluster:
                 yield chunk
 
     def scale(self, tier: str, target: int, now: float) -> None:
-        """Ask for a number of replicas; those that start or stop take their time."""
+        """Ask for a number of replicas; starting and stopping take time."""
         self.now = now
         there = self.tiers[tier]
         there.target = target
@@ -246,13 +246,13 @@ class SimCluster:
             there.replicas[replica] = None
             heard_s = self._hears_s * self._rng.random()
             self._push(now + there.spec.start_s + heard_s, _READY, replica)
-        # Those that are not there yet first, then the idlest.
+        # First those that have not started yet, then the idlest.
         staying.sort(key=lambda r: (r.is_ready, len(r.running)))
         for replica in staying[: max(0, len(staying) - target)]:
             self._leave(replica)
 
     def begin(self, tier: str, n: int, now: float) -> None:
-        """Have replicas that are there from the beginning."""
+        """Start with replicas that are there from the beginning."""
         there = self.tiers[tier]
         there.target = n
         for _ in range(n):
@@ -261,7 +261,7 @@ class SimCluster:
             self._push(now, _READY, replica)
 
     def step(self) -> Finished | None:
-        """Let the next thing happen."""
+        """Process the next event."""
         self.now, number, kind, replica = heapq.heappop(self._events)
         if kind == _DONE:
             if replica.tier.is_flat:
@@ -302,7 +302,7 @@ class SimCluster:
         self._fill(tier)
 
     def _lose(self, replica: _Replica) -> None:
-        """Its chunks begin anew, before all others; Serve asks for another replica at once."""
+        """Lose a replica. Its chunks start again, before all others; Serve asks for another."""
         tier = replica.tier
         if replica not in tier.replicas:
             return
@@ -375,13 +375,13 @@ class SimCluster:
         return Finished(chunk, tier)
 
     def _advance(self, replica: _Replica) -> None:
-        """Bring a replica's chunks to the present."""
+        """Advance a replica's chunks to the present."""
         if n := len(replica.running):
             replica.progress += (self.now - replica.updated_s) * replica.tier.speed(n)
         replica.updated_s = self.now
 
     def _schedule(self, replica: _Replica) -> None:
-        """When its next chunk will be done, as things are now."""
+        """Schedule the end of its next chunk, as things are now."""
         replica.next_event = -1
         if replica.running:
             left_s = max(0.0, replica.heap[0][0] - replica.progress)

@@ -1,6 +1,6 @@
-"""Requests that arrive over a day, made up with a seed.
+"""Requests that arrive over a day, generated from a seed.
 
-Rates are of requests a second. A trace is an iterator in order of time, so that a day of millions
+Rates are in requests per second. A trace is an iterator in order of time, so that a day of millions
 needs no memory.
 """
 
@@ -17,7 +17,7 @@ from deployments.fleet import Priority
 
 DAY_S = 86_400.0
 _BLOCK_S = 60.0
-"""Drawn at once: one by one, random numbers cost more than all else."""
+"""Random numbers drawn at once: one by one they cost more than everything else."""
 Seconds = npt.NDArray[np.float64]
 Rate = Callable[[Seconds], Seconds]
 
@@ -28,7 +28,7 @@ class Arrival(NamedTuple):
     Attributes:
         audio_s: its length.
         language: ISO code.
-        work_s: audio that takes as long as it does, where that is known; None: its own.
+        work_s: seconds of ordinary audio that would take as long, if known; None: `audio_s`.
     """
 
     at_s: float
@@ -43,8 +43,8 @@ class Stream:
     """Requests of one kind.
 
     Attributes:
-        rate: at each second; never above `peak`.
-        median_s: of their lengths, which are log-normal.
+        rate: the rate at each second; never above `peak`.
+        median_s: median of their lengths, which are log-normal.
         spread: standard deviation of the lengths' logarithms.
     """
 
@@ -57,7 +57,7 @@ class Stream:
     longest_s: float = 4 * 3600.0
 
     def arrivals(self, start_s: float, end_s: float, rng: np.random.Generator) -> Iterator[Arrival]:
-        """A Poisson process of a changing rate, by thinning one of the greatest."""
+        """A Poisson process with a changing rate, by thinning one with the peak rate."""
         begins_s = start_s
         while begins_s < end_s:
             ends_s = min(begins_s + _BLOCK_S, end_s)
@@ -75,7 +75,7 @@ class Stream:
 def merged(
     streams: tuple[Stream, ...], start_s: float, end_s: float, seed: int
 ) -> Iterator[Arrival]:
-    """All streams, in order of time; each has random numbers of its own."""
+    """All streams merged in order of time; each has its own random numbers."""
     parts = [
         stream.arrivals(start_s, end_s, np.random.default_rng([seed, index]))
         for index, stream in enumerate(streams)
@@ -84,7 +84,7 @@ def merged(
 
 
 def diurnal(mean: float) -> tuple[Stream, ...]:
-    """A day with its night: three times as many by day as at four in the morning."""
+    """A day and a night: three times as many by day as at four in the morning."""
 
     def rate(now: Seconds) -> Seconds:
         return mean * (1 - 0.5 * np.cos(2 * math.pi * (now - 4 * 3600) / DAY_S))
@@ -93,7 +93,7 @@ def diurnal(mean: float) -> tuple[Stream, ...]:
 
 
 def bursty(mean: float) -> tuple[Stream, ...]:
-    """Two of ten minutes with three times the mean, the others with half of it."""
+    """In every ten minutes, two with three times the mean and the others with half of it."""
 
     def rate(now: Seconds) -> Seconds:
         return mean * np.where(now % 600 < 120, 3.0, 0.5)
@@ -113,7 +113,7 @@ def flash_crowd(mean: float) -> tuple[Stream, ...]:
 
 
 def long_files_overnight(mean: float) -> tuple[Stream, ...]:
-    """A diurnal day, and recordings of an hour that come at night with time until the morning."""
+    """A diurnal day, and one-hour recordings that come at night and may wait until morning."""
 
     def night(now: Seconds) -> Seconds:
         return np.where(now % DAY_S < 6 * 3600, mean / 200, 0.0)

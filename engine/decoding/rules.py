@@ -17,7 +17,7 @@ class TokenRules:
     """Masks logits of the token ids in `vocab`.
 
     Args:
-        vocab: the ids that this rank's logits stand for.
+        vocab: the token ids of this rank's logits.
         suppress: ids never sampled.
         begin_suppress: ids not sampled as the first token.
         eot, timestamp_begin: ids of the end token and of `<|0.00|>`.
@@ -43,13 +43,13 @@ class TokenRules:
         )
 
     def split(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(n, local ids) -> words, the special tokens from the end token on, and timestamps, as
-        views."""
+        """(n, local ids) -> views of the words, of the special tokens from the end token on, and of
+        the timestamps."""
         words, special = logits[:, : self._eot], logits[:, self._eot : self._split]
         return words, special, logits[:, self._split :]
 
     def apply(self, logits: torch.Tensor, state: RuleState) -> tuple[torch.Tensor, torch.Tensor]:
-        """Set forbidden tokens to -inf, in place, but for those that are forbidden as a whole.
+        """Set forbidden tokens to -inf, in place, except for kinds that are forbidden as a whole.
 
         Args:
             logits: (n, local ids) float32.
@@ -57,7 +57,7 @@ class TokenRules:
 
         Returns:
             (n,) bool each: rows in which all words, and all special tokens, are forbidden. Filling
-            those would be a pass over all logits for a few rows.
+            those ranges would be a pass over all logits for the sake of a few rows.
         """
         logits.index_fill_(1, self._suppress, float("-inf"))
         is_first = state.n_sampled == 0
@@ -70,7 +70,7 @@ class TokenRules:
         pair_is_whole = state.penultimate_was_timestamp | (state.n_sampled < 2)
         needs_text = on & state.last_was_timestamp & pair_is_whole
         needs_pair = on & state.last_was_timestamp & ~pair_is_whole
-        # Only the second of a pair may repeat a time; else time moves on, once there is one.
+        # Only a pair's second timestamp may repeat a time; else time moves on, once there is one.
         lowest = state.min_timestamp + ((state.n_sampled > 0) & ~needs_pair).long()
 
         forbidden = self._timestamps < lowest[:, None]

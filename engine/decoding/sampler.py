@@ -1,8 +1,8 @@
 """The next token of each slot from logits that are split over ranks.
 
-Full logits are never gathered. Each rank reduces its token ids to a few numbers, for text tokens
+Full logits are never gathered. Each rank reduces its logits to a few numbers each for text tokens
 and for timestamps: the best score and its id, its logit, the greatest logit, and the log-sum-exp.
-Ranks exchange those and all come to the same choice. Ties go to the lowest id.
+Ranks exchange these numbers and reach the same choice. Ties go to the lowest id.
 """
 
 from collections.abc import Sequence
@@ -27,8 +27,8 @@ class Sampled:
 
 @dataclass(frozen=True)
 class _Best:
-    """Of some token ids, shape (n,) each, float64: the best score, the id that has it, its logit,
-    the greatest logit, and the log-sum-exp of the logits."""
+    """The summary of some token ids, shape (n,) each, float64: the best score, the id that has it,
+    its logit, the greatest logit, and the log-sum-exp of the logits."""
 
     score: torch.Tensor
     token: torch.Tensor
@@ -40,7 +40,7 @@ class _Best:
         return self.score, self.token, self.logit, self.max_logit, self.lse
 
     def without(self, rows: torch.Tensor) -> "_Best":
-        """As if all these ids were forbidden in some rows."""
+        """The same, but with all these ids forbidden in some rows."""
 
         def masked(values: torch.Tensor) -> torch.Tensor:
             return values.masked_fill(rows, float("-inf"))
@@ -54,7 +54,7 @@ class Sampler:
     """Chooses tokens, greedily or by temperature.
 
     Args:
-        n_vocab: size of the whole vocabulary, over which sampling noise is drawn.
+        n_vocab: size of the whole vocabulary, for which sampling noise is drawn.
     """
 
     def __init__(self, rules: TokenRules, n_vocab: int, group: Group) -> None:
@@ -96,7 +96,7 @@ class Sampler:
         return Sampled(chosen.long(), logprobs.float())
 
     def probability(self, logits: torch.Tensor, token: int) -> torch.Tensor:
-        """(n, local ids) unmasked logits -> (n,) the probability of one token."""
+        """(n, local ids) unmasked logits -> (n,) probabilities of one token."""
         local = torch.stack([_row_logsumexp(logits.double()), self._columns(logits, [token])[:, 0]])
         lse, logit = self.group.all_gather(local).unbind(1)
         return torch.exp(logit.amax(0) - lse.logsumexp(0)).float()
@@ -136,7 +136,7 @@ class Sampler:
 
 @dataclass(frozen=True, slots=True)
 class Noise:
-    """Gumbel noise that depends on nothing but seed, step and token id (arXiv:1611.01144, eq. 1):
+    """Gumbel noise that depends only on seed, step and token id (arXiv:1611.01144, eq. 1), so it is
     the same for every sharding and batch. CPU and CUDA draw different numbers."""
 
     temperature: float
@@ -200,7 +200,7 @@ def _reduce_rows(values: torch.Tensor) -> Sequence[torch.Tensor]:
 
 
 def _either(low: _Best, high: _Best) -> _Best:
-    """Of two ranges of ids as of one; the lower ids win where scores are equal."""
+    """Merge the summaries of two ranges of ids; the lower ids win if scores are equal."""
     is_high = high.score > low.score
     return _Best(
         torch.maximum(low.score, high.score),
@@ -212,8 +212,8 @@ def _either(low: _Best, high: _Best) -> _Best:
 
 
 def _row_logsumexp(logits: torch.Tensor) -> torch.Tensor:
-    """(n, ids) -> (n,). Of a single row torch would split the sum over its threads, and the last
-    bits would differ from those of the same row in a batch."""
+    """(n, ids) -> (n,). A single row is computed with a copy: alone, torch would split its sum over
+    threads, and the last bits would differ from those of the same row in a batch."""
     if len(logits) == 1:
         return torch.logsumexp(logits.expand(2, -1), 1)[:1]
     return torch.logsumexp(logits, 1)

@@ -34,7 +34,7 @@ def split_segments(
         time_s = _seconds(token, tokenizer)
         if has_text:
             close(time_s, index + 1)
-        # The end of a segment is no part of the next one, its start is.
+        # A segment's end timestamp does not belong to the next segment; a start timestamp does.
         first, start_s, has_text = index + has_text, time_s, False
     if has_text:
         close(None, len(tokens))

@@ -15,7 +15,7 @@ class RuleState:
 
     Attributes:
         n_sampled: tokens sampled so far.
-        last_was_timestamp, penultimate_was_timestamp: of the sampled tokens.
+        last_was_timestamp, penultimate_was_timestamp: whether these sampled tokens were timestamps.
         min_timestamp: the smallest timestamp id not below the last one sampled.
         with_timestamps: whether the timestamp rules apply.
         max_initial_timestamp: the largest token id allowed as the first one.
@@ -49,7 +49,7 @@ class RuleState:
         self.max_initial_timestamp[slot] = NO_LIMIT if limit is None else timestamp_begin + limit
 
     def tensors(self) -> list[torch.Tensor]:
-        """All of them, whole."""
+        """All tensors, with all slots."""
         return [getattr(self, field.name) for field in fields(self)]
 
     def select(self, slots: slice | torch.Tensor) -> "RuleState":

@@ -1,6 +1,6 @@
-"""One model over several processes: a leader that decides, and ranks that do as they are told.
+"""One model over several processes: a leader that decides, and ranks that execute.
 
 The leader runs the engine's scheduler and holds no weights. Each rank holds its slice of its
-stage's layers and executes the orders of the leader as they come, one after another; tensors go
-from rank to rank. Starting the processes is the business of whoever uses this.
+stage's layers and executes the leader's orders one after another; tensors go from rank to rank. The
+caller starts the processes.
 """

@@ -1,6 +1,6 @@
-"""A line between the leader and a rank: frames of pickled messages over TCP.
+"""A line between the leader and a rank: pickled messages in frames over TCP.
 
-Both ends show that they know the gang's key before anything is unpickled.
+Both ends prove that they know the gang's key before anything is unpickled.
 """
 
 import hmac
@@ -22,20 +22,20 @@ _HANDSHAKE_S = 5.0
 
 
 class HandshakeError(Exception):
-    """Who called does not know the key."""
+    """The other end does not know the key."""
 
 
 class Connection:
-    """One end of a line. Any thread may send, one may receive."""
+    """One end of a line. Any thread may send; only one may receive."""
 
     def __init__(self, connected: socket.socket) -> None:
-        # A message is answered by another one: neither may wait to be sent with more.
+        # Messages answer each other, so none may wait in a buffer for more to send.
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connected.settimeout(None)
         self._socket = connected
         self._lock = threading.Lock()
         self.heard_s = time.monotonic()
-        """When something last came, even if it was part of a message."""
+        """When data last arrived, even part of a message."""
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -45,12 +45,12 @@ class Connection:
         self.send_frame(pack(message))
 
     def send_frame(self, frame: bytes) -> None:
-        """Send what `pack` made, which may go to several."""
+        """Send a frame from `pack`; one frame may be sent on several lines."""
         with self._lock:
             self._socket.sendall(frame)
 
     def send_if_free(self, frame: bytes) -> None:
-        """Send a small frame, unless that would have to wait.
+        """Send a small frame, unless that would block.
 
         Raises:
             OSError: the line is closed.
@@ -85,8 +85,8 @@ class Connection:
         return pickle.loads(_read(self._socket, length, self._heard))
 
     def limit_receive(self, seconds: float) -> None:
-        """Have `receive` fail where nothing comes for so long (socket(7), SO_RCVTIMEO); sending is
-        not limited."""
+        """Make `receive` fail if nothing comes for so long (socket(7), SO_RCVTIMEO); sending has no
+        limit."""
         value = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
 
@@ -109,10 +109,10 @@ def pack(message: object) -> bytes:
 
 
 class Listener:
-    """Where ranks call the leader, at a port that the system chooses.
+    """Accepts the ranks' calls to the leader, at a port that the system chooses.
 
     Args:
-        host: address of this machine that the ranks reach.
+        host: address of this machine that the ranks can reach.
     """
 
     def __init__(self, host: str) -> None:
@@ -124,8 +124,8 @@ class Listener:
         """The next rank that calls.
 
         Raises:
-            TimeoutError: none called.
-            HandshakeError: something else did.
+            TimeoutError: no rank called.
+            HandshakeError: something else called.
         """
         self._socket.settimeout(max(timeout_s, 0.001))
         accepted, _ = self._socket.accept()
@@ -144,7 +144,7 @@ def call(address: tuple[str, int], key: bytes, rank: int, timeout_s: float) -> C
 
     Raises:
         OSError: it cannot be reached.
-        HandshakeError: who answers does not know the key.
+        HandshakeError: whatever answers does not know the key.
     """
     connected = socket.create_connection(address, timeout=timeout_s)
     nonce = secrets.token_bytes(32)
@@ -181,10 +181,10 @@ def _mac(key: bytes, role: bytes, nonce: bytes | bytearray, rank: int) -> bytes:
 def _read(
     source: socket.socket, n_bytes: int, on_some: Callable[[], None] = lambda: None
 ) -> bytearray:
-    """So many bytes.
+    """Read so many bytes.
 
     Args:
-        on_some: called whenever some have come.
+        on_some: called whenever some have arrived.
     """
     content = bytearray(n_bytes)
     view = memoryview(content)

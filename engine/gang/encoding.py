@@ -1,4 +1,4 @@
-"""The way of windows through a gang's encoder stages, as the leader directs it."""
+"""How the leader directs windows through a gang's encoder stages."""
 
 import math
 from collections import deque
@@ -15,20 +15,20 @@ from engine.parallel.distributed import Mesh
 from engine.sequence import Sequence as Running
 
 _AHEAD = 2
-"""Batches that may wait behind the encoder stages: one under way and one that is ready."""
+"""Batches that may be past the encoder stages: one under way and one that is ready."""
 _WINDOW_TOKENS = 30
-"""Fewer than most windows have: what is encoded beside their decoding is then enough."""
+"""Fewer tokens than most windows have, so that encoding keeps up with decoding."""
 
 
 class Director(Protocol):
-    """What gives orders to stages."""
+    """Gives orders to stages."""
 
     mesh: Mesh
 
     def order(self, stage: int, order: Order) -> None: ...
 
     def take_answers(self, wait: bool = False) -> None:
-        """Take in what stages have answered; at least one answer if it is waited for."""
+        """Take in the stages' answers; with `wait`, at least one."""
 
 
 @dataclass
@@ -44,10 +44,10 @@ class _Batch:
 class GangEncoding:
     """Encodes in stages.
 
-    Stages that only encode go on by themselves, as fast as they can, until so many batches are
-    ahead of decoding. A stage that also decodes gets its part of the encoding from the leader
-    between decoder steps: all of it at once, or, where other stages decode behind it and would
-    stand still, a few layers at a time.
+    Stages that only encode continue by themselves, as fast as they can, until they are a number of
+    batches ahead of decoding. A stage that also decodes gets its part of the encoding from the
+    leader between decoder steps: all of it at once, or a few layers at a time if other stages
+    decode after it and would otherwise stand still.
 
     Args:
         batch: windows encoded at once.
@@ -104,7 +104,7 @@ class GangEncoding:
         return nullcontext()
 
     def on_encoded(self, number: int, stage: int) -> None:
-        """A stage is through with its order for a batch."""
+        """A stage has completed its order for a batch."""
         if stage == self._shared and self._is_slicing:
             self._is_slicing = False
             batch = self._under_way[0]
@@ -117,7 +117,7 @@ class GangEncoding:
                 self._finish(batch)
 
     def _go_on(self, n_decoding: int) -> None:
-        """Give the stage that also decodes its next part of the encoding, if it has none."""
+        """Give the stage that also decodes its next part of the encoding, unless it has one."""
         if self._shared is None or self._is_slicing or not self._under_way:
             return
         batch = self._under_way[0]
@@ -131,11 +131,11 @@ class GangEncoding:
         batch.n_done = stop
         if self._has_others_behind:
             self._is_slicing = True
-        else:  # what it is told next waits for this anyway
+        else:  # its next orders wait for this one anyway
             self._finish(batch)
 
     def _finish(self, batch: _Batch) -> None:
-        """A batch's states are at the stages that decode, or on their way."""
+        """Finish a batch whose states are at the stages that decode, or on their way."""
         self._under_way.remove(batch)
         fill = Fill(batch.number, tuple(sequence.slot for sequence in batch.sequences))
         for stage in self._decoders:

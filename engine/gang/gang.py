@@ -1,4 +1,4 @@
-"""The leader of a gang: does an engine's operations by giving orders to ranks."""
+"""The leader of a gang: runs an engine's operations by giving orders to ranks."""
 
 from collections import deque
 from collections.abc import Callable
@@ -30,7 +30,7 @@ from engine.request import DecodingOptions
 
 
 class _Awaited:
-    """Values that the last stage has been asked for."""
+    """Values that the last stage is to send."""
 
     def __init__(self, take_answers: Callable[[bool], None]) -> None:
         self._take_answers = take_answers
@@ -54,12 +54,12 @@ class _Awaited:
 class Gang:
     """The ranks of a mesh as an engine's executor.
 
-    Orders go to the ranks that they concern, in one order everywhere; values come back from the
-    last stage in the order in which they were asked for.
+    Orders go to the ranks that they concern, in the same order everywhere. The last stage returns
+    values in the order in which they were asked for.
 
     Args:
-        store: where the ranks found each other, which has to outlive them.
-        members: what else has to live as long as the gang.
+        store: where the ranks found each other; it has to outlive them.
+        members: whatever else has to live as long as the gang.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Gang:
         self._lines.send(self.mesh.ranks_of(stage), order)
 
     def take_answers(self, wait: bool = False) -> None:
-        """Take in what ranks have answered; waits for an answer if asked to.
+        """Take in the ranks' answers; with `wait`, at least one.
 
         Raises:
             GangError: a rank failed, died or hangs.
@@ -113,7 +113,7 @@ class Gang:
                 self._reports.append(answer)
 
     def report(self) -> list[RankReport]:
-        """How each rank fared since the last report, by rank. Comes when all orders are done."""
+        """Each rank's report since the last one, by rank. Returns when all orders are done."""
         self._reports = []
         self._lines.send(range(self.mesh.size), Report())
         while len(self._reports) < self.mesh.size:

@@ -1,7 +1,7 @@
-"""The leader's lines to all ranks: orders out, answers in, and a watch over who still answers.
+"""The leader's lines to all ranks: orders out, answers in, and a watch on which ranks still answer.
 
-A rank that dies is noticed at once, because its line closes; one that hangs or is cut off, because
-it does not answer pings. So a gang may idle for hours without a collective being under way.
+The leader notices a dead rank at once, because its line closes, and one that hangs or is cut off
+because it answers no pings. So a gang may idle for hours with no collective under way.
 """
 
 import queue
@@ -18,15 +18,15 @@ from engine.gang.orders import Answer, Close, Failed, Ping, Pong
 
 @dataclass(frozen=True, slots=True)
 class GangLimits:
-    """How long a gang's members wait for each other.
+    """How long a gang's members wait for each other, in seconds.
 
     Args:
-        ping_s: seconds between pings, which ranks answer whatever else they do.
-        silent_s: a rank that has answered no ping for so long hangs; a rank that got none for so
-            long has lost its leader.
-        work_s: an operation that takes longer hangs. The slowest real one is the encoding of a
+        ping_s: time between pings, which ranks answer whatever else they do.
+        silent_s: a rank that has answered no ping for so long counts as hung; a rank that got no
+            ping for so long has lost its leader.
+        work_s: an operation that takes longer counts as hung. The slowest real one is encoding a
             batch with a large model on a slow CPU.
-        load_s: for all ranks to be there with their weights.
+        load_s: limit for all ranks to arrive and load their weights.
     """
 
     ping_s: float = 1.0
@@ -48,7 +48,7 @@ class Lines:
     def __init__(self, connections: list[Connection], limits: GangLimits) -> None:
         self._connections = connections
         self._limits = limits
-        for connection in connections:  # half a message from a node that died
+        for connection in connections:  # a node may die in the middle of a message
             connection.limit_receive(limits.silent_s)
         self._answers: queue.SimpleQueue[tuple[int, Answer] | None] = queue.SimpleQueue()
         self._error: EngineError | None = None
@@ -59,12 +59,12 @@ class Lines:
         self._watch.start()
 
     def begin_to_judge(self) -> None:
-        """From now on a rank that is silent hangs. Before, it may be busy with its imports."""
+        """From now on a silent rank counts as hung. Before, it may be busy with its imports."""
         self._heard_s = [time.monotonic()] * len(self._connections)
         self._judges = True
 
     def send(self, ranks: Iterable[int], order: object) -> None:
-        """Give an order to some ranks, or their part in the beginning; does not wait.
+        """Send an order to some ranks, or at the start their part; does not wait.
 
         Raises:
             GangError: the gang has failed.
@@ -79,10 +79,10 @@ class Lines:
                 self.check()
 
     def answer(self, wait: bool, limit_s: float | None = None) -> tuple[int, Answer] | None:
-        """The next answer and whose it is; None if there is none and it is not waited for.
+        """The next answer and its rank; None if there is none and `wait` is False.
 
         Args:
-            limit_s: for which it is waited; by default as long as work may take.
+            limit_s: how long to wait; by default as long as work may take.
 
         Raises:
             GangError: the gang has failed, or nobody answered for too long.
@@ -107,7 +107,7 @@ class Lines:
             raise GangError("the gang was closed")
 
     def close(self) -> None:
-        """Have all ranks end; what hangs is let go."""
+        """Make all ranks end; ranks that hang are left alone."""
         self._closed = True
         self._answers.put(None)  # wakes who waits for one
         frame = pack(Close())
@@ -123,7 +123,7 @@ class Lines:
         self._watch.join()
 
     def _fail(self, error: EngineError) -> None:
-        """Note why the gang ends, and let its ranks go: they end when their lines close."""
+        """Record why the gang ends and close the lines, which ends the ranks."""
         if self._error is None and not self._closed:
             self._error = error
             self._answers.put(None)
@@ -133,7 +133,7 @@ class Lines:
     def _run(self) -> None:
         try:
             self._watch_over()
-        except Exception as error:  # the border of the thread: nobody would be watched any more
+        except Exception as error:  # the border of the thread: otherwise nobody would watch
             self._fail(GangError(f"its watch has failed: {error!r}"))
 
     def _watch_over(self) -> None:
@@ -147,7 +147,7 @@ class Lines:
                     self._take_in(key.data, selector)
                 now_s = time.monotonic()
                 if now_s - before_s > self._limits.silent_s / 2:
-                    # It is this process that stood still: nobody could be heard.
+                    # This process itself stood still and could hear nobody.
                     self._heard_s = [now_s] * len(self._connections)
                 before_s = now_s
                 if now_s >= next_ping_s and not self._closed:

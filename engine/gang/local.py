@@ -30,16 +30,16 @@ def local_gang(
     devices: Sequence[str] | None = None,
     backend: str | None = None,
 ) -> Iterator[Engine]:
-    """An engine whose model is split over processes of this machine. They end with the block.
+    """An engine whose model is split over processes of this machine, which end with the block.
 
     Args:
-        model: name of a model, or what opens it in each process.
+        model: name of a model, or a function that opens it in each process.
         threads: CPU threads of each rank.
-        devices: of each rank; by default all have the configuration's.
+        devices: the device of each rank; by default the configuration's for all.
         backend: `gloo` or `nccl`; by default the one that suits the device.
 
     Raises:
-        ShardingError: the model cannot be split so.
+        ShardingError: the model cannot be split this way.
         EngineError: the model cannot be loaded.
         GangError: a rank died.
     """
@@ -70,7 +70,7 @@ def local_gang(
 
 
 def _start(listener: Listener, size: int, devices: Sequence[str] | None) -> list[BaseProcess]:
-    # Not forked: a child of a process with threads inherits their locks, but not them.
+    # Spawned, not forked: a forked child inherits the locks of other threads, but not the threads.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["engine.gang.setup"])
     processes: list[BaseProcess] = []
@@ -85,11 +85,11 @@ def _start(listener: Listener, size: int, devices: Sequence[str] | None) -> list
 
 
 def _rank(address: tuple[str, int], key: bytes, rank: int, device: str | None) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # its leader ends it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the leader ends this process
     try:
         run_rank(address, key, rank, device)
     except EngineError:
-        os._exit(1)  # the leader knows
+        os._exit(1)  # the leader has been told
 
 
 def _check(processes: Sequence[BaseProcess]) -> None:

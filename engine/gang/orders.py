@@ -1,7 +1,7 @@
-"""What the leader tells ranks to do, and what they answer. Small, but for a window's samples.
+"""The leader's orders to ranks, and their answers. All are small, except for a window's samples.
 
-Every rank of a stage gets the same orders in the same order. Tensor rank 0 of a stage
-answers orders for it; reports, life signs and failures are every rank's own.
+Every rank of a stage gets the same orders in the same sequence. Tensor rank 0 of a stage answers
+orders for the stage; every rank sends its own reports, signs of life and failures.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from engine.request import DecodingOptions
 
 @dataclass(frozen=True, slots=True)
 class Expect:
-    """Make ready for a batch of `n` windows from another stage."""
+    """Prepare to receive a batch of `n` windows from another stage."""
 
     batch: int
     n: int
@@ -24,7 +24,7 @@ class Expect:
 
 @dataclass(frozen=True, slots=True)
 class Encode:
-    """Bring a batch of windows through encoder layers of the stage.
+    """Run a batch of windows through encoder layers of the stage.
 
     Attributes:
         start, stop: the layers, counted from the stage's first.
@@ -47,7 +47,7 @@ class Fill:
 
 @dataclass(frozen=True, slots=True)
 class Detect:
-    """Find the language of a slot's window."""
+    """Detect the language of a slot's window."""
 
     slot: int
 
@@ -64,7 +64,7 @@ class Begin:
 
 @dataclass(frozen=True, slots=True)
 class Decode:
-    """One more token in the first `n` slots of a group."""
+    """Decode one more token in the first `n` slots of a group."""
 
     group: int
     n: int
@@ -86,7 +86,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """Answer at once, whatever else is being done."""
+    """Answer at once, whatever else is under way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,24 +111,24 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class Values:
-    """What a Detect, Begin or Decode order gave, as `engine.executor` describes it."""
+    """The result of a Detect, Begin or Decode order, as `engine.executor` describes it."""
 
     columns: tuple[npt.NDArray[np.generic], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class RankReport:
-    """How a rank fared since the last report.
+    """What a rank did since the last report.
 
     Attributes:
-        elapsed_s: since then.
-        idle_s: without an order, or waiting for a tensor of another stage.
-        collective_s: in collectives of its tensor-parallel group. Over NCCL, which only launches
-            them, neither counts what the GPU waits for.
+        elapsed_s: time since then.
+        idle_s: time without an order, or waiting for a tensor from another stage.
+        collective_s: time in collectives of its tensor-parallel group. Over NCCL, which only
+            launches them, neither time includes what the GPU waits for.
         calls, sent_bytes: by kind, as `engine.parallel.traffic` counts them.
         device_bytes: weights and slots on the device.
         bare_rss_bytes, rss_bytes, peak_rss_bytes: the process's resident memory before it had
-            weights, now, and at its greatest.
+            weights, now, and at its peak.
     """
 
     rank: int
@@ -149,7 +149,7 @@ class Failed:
 
     reason: str
     is_input: bool = False
-    """The fault is in what was asked for, such as the model or the sharding."""
+    """The fault lies in what was asked for, such as the model or the sharding."""
 
 
 @dataclass(frozen=True, slots=True)

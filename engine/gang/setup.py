@@ -1,4 +1,4 @@
-"""How a gang comes together: ranks call the leader, learn their part, meet each other, and load."""
+"""Starts a gang: ranks call the leader, get their part, connect to each other, and load."""
 
 import fcntl
 import os
@@ -30,17 +30,17 @@ from engine.weights.checkpoint import Checkpoint
 
 OpenCheckpoint = Callable[[], Checkpoint]
 _CALL_S = 60.0
-"""For a rank to reach its leader, and the other ranks after that."""
+"""Time for a rank to reach its leader, and after that the other ranks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What a rank is to be.
+    """A rank's part in the gang.
 
     Attributes:
         open_checkpoint: opens the model, in the rank's process.
         backend: `gloo` or `nccl`.
-        store: host and port where ranks find each other.
+        store: host and port of the store where ranks find each other.
         threads: CPU threads to compute with.
     """
 
@@ -68,18 +68,18 @@ def assemble_gang(
     """Wait for all ranks of a mesh to call, tell each its part, and wait until they have loaded.
 
     Args:
-        listener: that the ranks call; closed afterwards.
-        checkpoint: as the leader has it, which ranks are compared with.
+        listener: the listener that ranks call; closed afterwards.
+        checkpoint: the leader's checkpoint, with which those of the ranks are compared.
         open_checkpoint: opens it in a rank's process; pickled.
         config: its device is every rank's, by number in its own process.
         backend: `gloo` or `nccl`; by default the one that suits the device.
         threads: CPU threads of each rank.
-        check: called while ranks are waited for; raises if one of them cannot come.
-        members: what has to live as long as the gang.
+        check: called while waiting for ranks; raises if one of them cannot come.
+        members: whatever has to live as long as the gang.
 
     Raises:
-        ShardingError: the model cannot be split so.
-        EngineError: a rank cannot load the model, or has another one.
+        ShardingError: the model cannot be split this way.
+        EngineError: a rank cannot load the model, or has a different one.
         GangError: a rank did not come, or died.
     """
     limits = limits or GangLimits()
@@ -105,7 +105,7 @@ def assemble_gang(
 
 
 def check_mesh(checkpoint: Checkpoint, mesh: Mesh) -> None:
-    """Raises ShardingError if the model cannot be split so."""
+    """Raises ShardingError if the model cannot be split this way."""
     check_tensor_parallel(checkpoint.dims, mesh.tensor_parallel)
     check_stages(checkpoint.dims, mesh.stages)
 
@@ -116,17 +116,17 @@ def run_rank(
     rank: int,
     device: str | None = None,
 ) -> None:
-    """Be a rank of the gang whose leader listens at an address, until it ends.
+    """Run as a rank of the gang whose leader listens at an address, until the gang ends.
 
     The process ends at once, with exit code 1, if the leader is lost or another rank fails.
 
     Args:
         key: the listener's.
-        device: instead of the one that the leader names.
+        device: replaces the one that the leader names.
 
     Raises:
-        OSError, HandshakeError: the leader cannot be reached, or is another one.
-        EngineError: the model cannot be loaded. The leader knows.
+        OSError, HandshakeError: the leader cannot be reached, or is another gang's.
+        EngineError: the model cannot be loaded. The leader has been told.
     """
     connection = call(address, key, rank, _CALL_S)
     try:
@@ -171,7 +171,7 @@ def _become(
 def _await_calls(
     listener: Listener, n_ranks: int, deadline: float, check: Callable[[], None]
 ) -> list[Connection]:
-    """The lines of all ranks, in order."""
+    """The lines of all ranks, in the order of ranks."""
     called: dict[int, Connection] = {}
     try:
         _accept(listener, n_ranks, deadline, check, called)
@@ -230,8 +230,8 @@ def _await_loaded(lines: Lines, checkpoint: Checkpoint, n_ranks: int, deadline: 
 
 
 def _prefer_interface(host: str) -> None:
-    """Have torch's backends use the interface that reaches the leader. They would look up the
-    machine's name, which may stand for the loopback."""
+    """Make torch's backends use the interface that reaches the leader. By default they look up the
+    machine's name, which may resolve to the loopback."""
     for _, name in socket.if_nameindex():
         if _address_of(name) == host:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", name)

@@ -1,8 +1,8 @@
-"""A rank: does what the leader orders, with its slice of its stage's layers.
+"""A rank: executes the leader's orders with its slice of its stage's layers.
 
-Its line to the leader is read on a thread of its own, which answers pings. When the line closes,
-the leader is gone or has given up the gang, and the process ends: a rank may be waiting for ever in
-a collective for another one that died.
+A separate thread reads the line to the leader and answers pings. If the line closes, the leader is
+gone or has given up the gang. Then the process ends, because the rank may be waiting forever in a
+collective for another rank that died.
 """
 
 import os
@@ -83,22 +83,22 @@ class OrderReader:
             self._on_lost(f"the leader is gone: {error}")
 
     def _watch(self) -> None:
-        """A leader that stopped, or whose machine is cut off, does not close the line."""
+        """Notice a leader that stopped or is cut off, which does not close the line."""
         before_s = time.monotonic()
         while True:
             time.sleep(self._silent_s / 4)
             now_s = time.monotonic()
             if now_s - before_s > self._silent_s / 2:
-                self._heard_s = now_s  # it is this process that stood still
+                self._heard_s = now_s  # this process itself stood still
             before_s = now_s
-            # A large frame may take its time, and no ping comes before its end.
+            # A large frame may take long, and no ping comes before it ends.
             silent_s = now_s - max(self._heard_s, self._connection.heard_s)
             if silent_s > self._silent_s:
                 self._on_lost(f"the leader has been silent for {silent_s:.1f} s")
 
 
 class Answers:
-    """Answers when the device is that far, in order, without making orders wait."""
+    """Sends answers in order, when the device has got so far, without making orders wait."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -106,15 +106,15 @@ class Answers:
         self._thread: threading.Thread | None = None
 
     def values(self, *tensors: torch.Tensor) -> None:
-        """Answer with what an order gave."""
+        """Answer with the result of an order."""
         self.when_ready(Download(*tensors), None)
 
     def encoded(self, batch: int, states: torch.Tensor) -> None:
-        """Answer that a batch has got as far as these states."""
+        """Answer that a batch is encoded, once these states are computed."""
         self.when_ready(Download(states.flatten()[:1]), Encoded(batch))
 
     def when_ready(self, values: Pending, answer: Encoded | None) -> None:
-        """Answer, by default with the values themselves, when these have come."""
+        """Answer when these values have arrived, by default with the values themselves."""
         if self._thread is None and values.ready:
             self._send(values, answer)
             return
@@ -127,7 +127,7 @@ class Answers:
         try:
             while True:
                 self._send(*self._waiting.get())
-        except BaseException as error:  # the border of the thread: a fault of the device shows here
+        except BaseException as error:  # the border of the thread: device faults surface here
             say_why(self._connection, error)
             end_process(str(error))
 
@@ -165,7 +165,7 @@ class Shard:
         self._reported_s = time.perf_counter()
 
     def run(self) -> None:
-        """Do all that is ordered, until the order to end."""
+        """Execute orders until the order to end."""
         while not isinstance(order := self._reader.next(), Close):
             self.do(order)
 
@@ -207,7 +207,7 @@ class Shard:
         self._inbound[batch] = place.wires.windows.expect(shape, dtype, source)
 
     def _take_windows(self, batch: int) -> torch.Tensor:
-        """A batch as far as it is encoded: from this stage, or from another one."""
+        """A batch in its current state of encoding: from this stage, or from another one."""
         if batch in self._windows:
             return self._windows.pop(batch)
         return self._inbound.pop(batch).get()
@@ -224,7 +224,7 @@ class Shard:
             self._answers.encoded(order.batch, states)
 
     def _hand_on(self, batch: int, states: torch.Tensor) -> None:
-        """Send what this stage encoded to who needs it: the next encoder stage, or all that
+        """Send what this stage encoded to the next encoder stage, or else to all stages that
         decode."""
         place = self._place
         is_last = place.index == place.encoders[-1]
@@ -257,7 +257,7 @@ class Shard:
 
 
 def end_process(reason: str) -> None:
-    """End at once: whatever the process waits for would not come."""
+    """End at once, because whatever the process waits for will not come."""
     os._exit(1)
 
 

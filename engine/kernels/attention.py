@@ -1,4 +1,4 @@
-"""Attention, by the fastest way of each device and number format.
+"""Attention, in the fastest way for each device and number format.
 
 Shapes: B batch, H heads, T queries, L keys, D width of a head.
 """
@@ -19,8 +19,8 @@ def attend(
 ) -> torch.Tensor:
     """(B, H, T, D) x (B, H, L, D) -> (B, H, T, D) for few queries.
 
-    On a CPU two batched products: a fused one-query kernel is slower there, and its result depends
-    on the batch; these give each row the same bits at any batch.
+    On a CPU this is two batched products, which give each row the same bits in any batch. A fused
+    one-query kernel is slower there, and its result depends on the batch.
 
     Args:
         mask: broadcastable to (B, H, T, L), True where a query must not look.
@@ -28,12 +28,12 @@ def attend(
     if q.is_cuda:
         return F.scaled_dot_product_attention(q, k, v, None if mask is None else ~mask)
     shape = q.shape
-    # Flat views where torch's product of four dimensions would copy a slice of the cache.
+    # Flat views, because torch's four-dimensional product would copy a slice of the cache.
     q, k, v = ((x.flatten(0, 1)) for x in (q * shape[-1] ** -0.5, k, v))
     scores = torch.bmm(q, k.transpose(1, 2))
     if mask is not None:
         scores = scores.view(*shape[:-1], -1).masked_fill_(mask, float("-inf")).view_as(scores)
-    # Of 16-bit scores too the sums are in float32.
+    # 16-bit scores are summed in float32, too.
     return torch.bmm(torch.softmax(scores, dim=-1), v).view(shape)
 
 
@@ -61,9 +61,9 @@ def merge_heads(x: torch.Tensor) -> torch.Tensor:
 
 
 def _attend_in_blocks(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """(B, H, T, D) each -> the same, by two products and a softmax over blocks that fit the cache:
-    0.6 times as long as torch's fused kernel takes in bfloat16 (docs/benchmarks.md), where oneDNN
-    multiplies it."""
+    """(B, H, T, D) each -> the same, by two products and a softmax over blocks that fit the cache.
+    In bfloat16, if oneDNN multiplies it, this takes 0.6 times as long as torch's fused kernel
+    (docs/benchmarks.md)."""
     out = torch.empty(
         q.shape[0], q.shape[2], q.shape[1], q.shape[3], dtype=q.dtype, device=q.device
     ).transpose(1, 2)

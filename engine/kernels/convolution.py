@@ -7,8 +7,8 @@ from engine.kernels.onednn import has_onednn_bfloat16
 
 
 def convolution_dtype(product: torch.dtype, is_cpu: bool) -> torch.dtype:
-    """What `convolve` multiplies in: on a CPU for which oneDNN has no bfloat16 (before AVX-512)
-    float32, of which torch's own bfloat16 takes forty times as long."""
+    """The number format that `convolve` multiplies in. On a CPU for which oneDNN has no bfloat16
+    (before AVX-512) it is float32, because torch's own bfloat16 takes forty times as long."""
     is_plain = is_cpu and product == torch.bfloat16 and not has_onednn_bfloat16()
     return torch.float32 if is_plain else product
 
@@ -16,7 +16,7 @@ def convolution_dtype(product: torch.dtype, is_cpu: bool) -> torch.dtype:
 def convolve(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, stride: int = 1
 ) -> torch.Tensor:
-    """(B, in, frames) -> (B, out, frames / stride), with a frame of zeros at each end.
+    """(B, in, frames) -> (B, out, frames / stride), padded with a frame of zeros at each end.
 
     Args:
         weight: (out, in, 3), in the input's and the output's number format.

@@ -1,7 +1,7 @@
 """y = x W^T + b in each number format, behind one call.
 
-Which kernel a layer gets is chosen once, when it is loaded. On a CPU all give a row the same bits
-whatever the other rows are, if their number is one of those that `engine.batching` chooses.
+A layer's kernel is chosen once, when the layer is loaded. On a CPU every kernel gives a row the
+same bits whatever the other rows are, if `engine.batching` chose the number of rows.
 """
 
 from collections.abc import Iterable, Sequence
@@ -24,7 +24,7 @@ class LinearKernel(nn.Module):
         raise NotImplementedError
 
     def hidden_tensors(self) -> Iterable[torch.Tensor]:
-        """What it keeps beside its parameters and buffers."""
+        """Tensors that it keeps in addition to its parameters and buffers."""
         return ()
 
 
@@ -50,7 +50,7 @@ class PackedLinear(LinearKernel):
     Half the time of a plain product at the few rows of a decoder (docs/benchmarks.md).
 
     Args:
-        dtype: of the output; the product itself is rounded to bfloat16.
+        dtype: format of the output; the product itself is rounded to bfloat16.
     """
 
     bias: torch.Tensor | None
@@ -74,13 +74,13 @@ class PackedLinear(LinearKernel):
 
 
 class PlainBfloat16Linear(LinearKernel):
-    """bfloat16 on a CPU for which oneDNN has none (before AVX-512), in torch's own product. That
-    takes eight times as long as float32's for the rows of a window, which is therefore multiplied
-    in float32, as its layer's weights are for the moment.
+    """bfloat16 in torch's own product, on a CPU for which oneDNN has none (before AVX-512). For the
+    rows of a window that takes eight times as long as float32. A window is therefore multiplied in
+    float32, with a temporary float32 copy of the weights.
 
     Args:
-        dtype: of the output; it is rounded to bfloat16.
-        many_rows: those of a window pass through it, not those of tokens.
+        dtype: format of the output; it is rounded to bfloat16.
+        many_rows: the rows of windows pass through it, not those of tokens.
     """
 
     weight: torch.Tensor
@@ -107,11 +107,11 @@ class PlainBfloat16Linear(LinearKernel):
 
 
 class NativeBfloat16Linear(LinearKernel):
-    """bfloat16 in our own kernel, which has a row's bits whatever their number, and a tenth of
-    oneDNN's overhead on the few rows of a decoder.
+    """bfloat16 in our own kernel. A row has the same bits whatever the number of rows, and the few
+    rows of a decoder cost a tenth of oneDNN's overhead.
 
     Args:
-        dtype: of the output; sums and bias are float32.
+        dtype: format of the output; sums and bias are float32.
     """
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype) -> None:
@@ -127,11 +127,11 @@ class NativeBfloat16Linear(LinearKernel):
 
 
 class Int8Linear(LinearKernel):
-    """8-bit weights, and activations quantised row by row, in torch's integer product on a GPU, and
-    in float32's on a CPU without instructions for integers.
+    """8-bit weights, and activations quantised row by row. A GPU multiplies them in torch's integer
+    product, a CPU without instructions for integers in its float32 product.
 
     Args:
-        dtype: of the output.
+        dtype: format of the output.
         of_gelu: the activations come from a GELU, and are quantised as such.
     """
 
@@ -185,10 +185,10 @@ class Int8Linear(LinearKernel):
 
 
 class OneDnnInt8Linear(Int8Linear):
-    """The same in oneDNN, which scales the integers while they are in registers."""
+    """`Int8Linear` in oneDNN, which scales the integers while they are in registers."""
 
     _SHIFT = 128
-    """oneDNN has fast kernels for unsigned activations only; they are shifted by this."""
+    """Activations are shifted by this: oneDNN has fast kernels for unsigned ones only."""
 
     zeros: torch.Tensor
 
@@ -210,7 +210,7 @@ class OneDnnInt8Linear(Int8Linear):
 
 
 class NativeInt8Linear(LinearKernel):
-    """The same in our own kernels, which quantise rows, multiply and apply the GELU in one pass."""
+    """`Int8Linear` in our own kernels: they quantise, multiply and apply the GELU in one pass."""
 
     def __init__(
         self,
@@ -234,12 +234,13 @@ class NativeInt8Linear(LinearKernel):
 class NativeOutputLinear(LinearKernel):
     """An output layer over token ids: 8-bit logits, and bfloat16 ones where they decide.
 
-    Half the bytes of a bfloat16 layer, and its greedy choice: the special tokens and timestamps,
-    whose sum counts, and the words that may be the likeliest are computed again.
+    It reads half the bytes of a bfloat16 layer and makes the same greedy choice: the special tokens
+    and timestamps, whose sum counts, and the words that may be the likeliest are computed again in
+    bfloat16.
 
     Args:
-        weight: (ids, in) bfloat16, which is kept as it is.
-        tail: ids from here on are always bfloat16's.
+        weight: (ids, in) bfloat16, kept as it is.
+        tail: ids from here on are always computed in bfloat16.
     """
 
     weight: torch.Tensor
@@ -253,7 +254,7 @@ class NativeOutputLinear(LinearKernel):
         self.never_choose(())
 
     def never_choose(self, ids: Sequence[int]) -> None:
-        """Ids that are suppressed whatever their logits; the likeliest is sought without them."""
+        """Declare ids that are suppressed whatever their logits; none of them is the likeliest."""
         words = [token for token in ids if 0 <= token < self.tail]
         self._output = native.OutputWeight(self.weight, self._scale, self.tail, words)
 
@@ -268,7 +269,7 @@ class NativeOutputLinear(LinearKernel):
 
 
 _MANY_ROWS = 48
-"""What the fused MLP gives to one thread at once, at the most."""
+"""The most rows that the fused MLP gives to one thread at once."""
 
 
 def mlp(first: LinearKernel, second: LinearKernel, x: torch.Tensor) -> torch.Tensor:
@@ -282,7 +283,7 @@ def mlp(first: LinearKernel, second: LinearKernel, x: torch.Tensor) -> torch.Ten
 
 @cache
 def has_fast_int8() -> bool:
-    """Whether this CPU multiplies 8-bit integers into 32-bit ones in one instruction. On others
+    """Whether this CPU multiplies 8-bit integers into 32-bit sums in one instruction. On others,
     oneDNN's sums may overflow."""
     return has_onednn() and torch.cpu._is_vnni_supported()
 
@@ -312,7 +313,7 @@ def float_linear(
 
 
 _EXACT_TAIL = 2048
-"""More than a Whisper vocabulary's special tokens and timestamps, which are its last."""
+"""More than the special tokens and timestamps, which end a Whisper vocabulary."""
 
 
 def output_linear(

@@ -1,10 +1,10 @@
 """The native kernels of `csrc`, for CPUs with AVX-512's 8-bit and bfloat16 products, and for those
-with AVX2 and no AVX-512. (Between the two torch's kernels have wider registers; which would be
+with AVX2 and no AVX-512. (On CPUs between the two, torch's kernels have wider registers; which are
 faster there has not been measured.)
 
-They are compiled when the package is installed, if there is a C compiler; without them everything
-runs on torch's kernels. Tensors are on the CPU, and rows never share their sums, so a row has the
-same bits whatever the others are and however many threads there are.
+The kernels are compiled when the package is installed, if there is a C compiler; without them
+everything runs on torch's kernels. Tensors are on the CPU. Rows share no sums, so a row has the
+same bits whatever the other rows and however many threads.
 """
 
 import ctypes
@@ -18,9 +18,9 @@ import torch
 from torch.nn import functional as F
 
 HEAD_DIM = 64
-"""Of every Whisper model, and the only one that the attention kernels know."""
+"""Width of a head in every Whisper model, and the only one that the attention kernels support."""
 MAX_LENGTH = 1536
-"""Keys that they can attend to."""
+"""The most keys that the attention kernels can attend to."""
 _ABI = 1
 _LANES = 16
 _COLUMNS = 32
@@ -28,19 +28,19 @@ _CROSS_STEP = 64
 _BLOCK_ROWS = 4096
 
 INSTRUCTIONS = ("avx512", "avx2")
-"""Sets of instructions that they were written for."""
+"""The instruction sets that the kernels are written for."""
 _chosen: str | None = "avx512" if torch.cpu._is_avx512_supported() else "avx2"
 
 
 def serves(device: torch.device) -> bool:
-    """Whether the kernels were compiled and can run there."""
+    """Whether the kernels were compiled and can run on the device."""
     return device.type == "cpu" and _library() is not None
 
 
 @contextmanager
 def limited_to(instructions: str | None) -> Iterator[None]:
-    """With those of `INSTRUCTIONS` that are named, or with none where they cannot run, for models
-    loaded and run in here."""
+    """A context for models loaded and run in it: uses the named kernels of `INSTRUCTIONS`, or none
+    if those cannot run."""
     global _chosen
     before, _chosen = _chosen, instructions
     try:
@@ -50,12 +50,12 @@ def limited_to(instructions: str | None) -> Iterator[None]:
 
 
 def disabled() -> AbstractContextManager[None]:
-    """As where the kernels were not compiled: to compare."""
+    """A context without the kernels, as if they had not been compiled: to compare."""
     return limited_to(None)
 
 
 def tile_itemsize() -> int:
-    """Bytes of a bfloat16 of the activations while it is multiplied: on AVX2 it is a float32."""
+    """Bytes of a bfloat16 activation while it is multiplied: with AVX2 it is a float32."""
     return 4 if _chosen == "avx2" else 2
 
 
@@ -71,7 +71,7 @@ def _loaded(instructions: str) -> ctypes.CDLL | None:
     try:
         library = ctypes.CDLL(str(path))
         return _declared(library) if library.murmur_abi() == _ABI else None
-    except (OSError, AttributeError):  # a library that it needs is missing, or it is an older one
+    except (OSError, AttributeError):  # a library that it needs is missing, or it is outdated
         return None
 
 
@@ -79,7 +79,7 @@ def _has(instructions: str) -> bool:
     cpu = torch.cpu
     if instructions == "avx512":
         return cpu._is_vnni_supported() and cpu._is_avx512_bf16_supported()
-    # Unlike torch.cpu's own answer this one is of FMA too.
+    # Unlike torch.cpu's own check, this one includes FMA.
     return torch.backends.cpu.get_cpu_capability().startswith("AVX")
 
 
@@ -137,7 +137,7 @@ class _Bfloat16Layer(ctypes.Structure):
 def _packed(weight: torch.Tensor, dtype: torch.dtype, group: int) -> torch.Tensor:
     """(out, in) -> (out / 16, in / group, 16, group), `out` rounded up to a multiple of 32.
 
-    In blocks of rows, so that a vocabulary's layer is not there a third time.
+    Packs in blocks of rows, so that a vocabulary's layer is never in memory a third time.
     """
     width, depth = weight.shape
     n_tiles = (width + -width % _COLUMNS) // _LANES
@@ -162,7 +162,7 @@ class Bfloat16Weight:
         self.width, self.depth = weight.shape
         padding = -self.width % _COLUMNS
         bias = weight.new_zeros(self.width) if bias is None else bias
-        # Referred to by address, so they must live as long as this does.
+        # Passed by address, so they must live as long as this object.
         self.tensors = (_packed(weight, torch.bfloat16, 2), F.pad(bias.float(), (0, padding)))
         addresses = [tensor.data_ptr() for tensor in self.tensors]
         self._layer = _Bfloat16Layer(*addresses, self.depth, self.width)
@@ -175,8 +175,7 @@ class Bfloat16Weight:
 def linear_bfloat16(
     x: torch.Tensor, weight: Bfloat16Weight, dtype: torch.dtype, gelu: bool
 ) -> torch.Tensor:
-    """(..., in) float32 or bfloat16 -> (..., out) of `dtype`, one of the two, through a GELU if
-    asked to."""
+    """(..., in) -> (..., out) of `dtype`, each float32 or bfloat16; applies a GELU if asked to."""
     assert {x.dtype, dtype} <= {torch.float32, torch.bfloat16} and x.shape[-1] == weight.depth
     x = x.contiguous()
     out = x.new_empty(*x.shape[:-1], weight.width, dtype=dtype)
@@ -199,7 +198,7 @@ class Int8Weight:
         self.width, self.depth = quantized.shape
         padding = -self.width % _COLUMNS
         bias = torch.zeros_like(scale) if bias is None else bias.float()
-        # Referred to by address, so they must live as long as this does.
+        # Passed by address, so they must live as long as this object.
         self.tensors = (
             _packed(quantized, torch.int8, 4),
             F.pad(scale, (0, padding)),
@@ -215,13 +214,13 @@ class Int8Weight:
 
 
 def _row_sums(quantized: torch.Tensor) -> torch.Tensor:
-    """In blocks, because torch converts all that it sums."""
+    """Sums in blocks, because torch converts everything that it sums."""
     parts = [part.sum(1, dtype=torch.int32) for part in torch.split(quantized, _BLOCK_ROWS)]
     return torch.cat(parts)
 
 
 def linear_int8(x: torch.Tensor, weight: Int8Weight, gelu: bool, of_gelu: bool) -> torch.Tensor:
-    """(..., in) float32 -> (..., out) float32, through a GELU if asked to; rows are quantised one
+    """(..., in) float32 -> (..., out) float32; applies a GELU if asked to. Rows are quantised one
     by one.
 
     Args:
@@ -235,8 +234,8 @@ def linear_int8(x: torch.Tensor, weight: Int8Weight, gelu: bool, of_gelu: bool) 
 
 
 def mlp_int8(x: torch.Tensor, first: Int8Weight, second: Int8Weight) -> torch.Tensor:
-    """What two calls of `linear_int8` around a GELU give, to the bit, without the hidden units ever
-    leaving a core's cache: (..., in) float32 -> (..., out) float32."""
+    """(..., in) float32 -> (..., out) float32: the same bits as two calls of `linear_int8` around a
+    GELU, but the hidden units never leave a core's cache."""
     assert x.dtype == torch.float32 and x.shape[-1] == first.depth
     assert first.width == second.depth
     x = x.contiguous()
@@ -246,7 +245,7 @@ def mlp_int8(x: torch.Tensor, first: Int8Weight, second: Int8Weight) -> torch.Te
 
 
 def encoder_attention(qkv: torch.Tensor) -> torch.Tensor:
-    """(B, T, q, k and v of H heads of 64) bfloat16 -> (B, T, H * 64) bfloat16, every row looking at
+    """(B, T, q, k and v of H heads of 64) bfloat16 -> (B, T, H * 64) bfloat16. Every row attends to
     all rows; T is at most 1536."""
     assert qkv.dtype == torch.bfloat16 and qkv.shape[1] <= MAX_LENGTH
     qkv = qkv.contiguous()
@@ -264,8 +263,8 @@ class _CrossCache(ctypes.Structure):
 
 
 class Int8CrossCache:
-    """One layer's cross-attention keys and values in slots, in 8 bits with a scale for each row of
-    64, zeroed at the start."""
+    """One layer's cross-attention keys and values in slots, in 8 bits with a scale per row of 64.
+    All are zero at the start."""
 
     def __init__(self, n_slots: int, n_heads: int, length: int) -> None:
         assert length <= MAX_LENGTH
@@ -291,7 +290,7 @@ class Int8CrossCache:
         _call("fill_cross", kv.contiguous(), len(kv), slots, pointer)
 
     def attend(self, queries: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
-        """(n, H * 64) float32 -> (n, H * 64) float32, row by row to slots (n,) int64."""
+        """(n, H * 64) float32 -> (n, H * 64) float32; row i attends to slot `slots[i]`, int64."""
         assert queries.dtype == torch.float32 and len(queries) == len(slots)
         queries = queries.contiguous()
         out = torch.empty_like(queries)
@@ -306,7 +305,7 @@ def self_attention(
     """One token in each of the first n slots: (n, q, k and v of H heads of 64) -> (n, H * 64).
 
     Args:
-        positions: (n,) int64, where each token is written; it looks at all up to itself.
+        positions: (n,) int64, where each token is written; it attends to all up to itself.
         keys, values: (slots, H, positions, 64) contiguous; all float32.
     """
     qkv, positions = qkv.contiguous(), positions.contiguous()
@@ -327,12 +326,13 @@ class _Output(ctypes.Structure):
 
 
 class OutputWeight:
-    """What tells where 8-bit logits have to be computed again.
+    """Tells which 8-bit logits have to be computed again.
 
     Args:
         weight: (ids, in) bfloat16 contiguous, the output layer; `in` is a multiple of 32.
-        scale: (ids,) float32, the steps that it was quantised in.
-        tail: all ids from this one on count; before it, those that may be the greatest.
+        scale: (ids,) float32, the steps in which it was quantised.
+        tail: all ids from this one on are computed again; before it, those that may be the
+            greatest.
         excluded: ids before the tail that are never chosen.
     """
 
@@ -342,10 +342,10 @@ class OutputWeight:
         assert weight.dtype == torch.bfloat16 and weight.is_contiguous()
         assert all(0 <= token < tail for token in excluded)
         width, depth = weight.shape
-        # Referred to by address, so they must live as long as this does.
+        # Passed by address, so they must live as long as this object.
         self._tensors = (weight, torch.tensor(excluded, dtype=torch.int64))
         addresses = [tensor.data_ptr() for tensor in self._tensors]
-        # In blocks: the float32 copy of a whole vocabulary's layer is twice what stays of it.
+        # In blocks: a float32 copy of a vocabulary's layer is twice the size of what stays.
         norm = max(
             float(part.float().norm(dim=1).amax()) for part in torch.split(weight, _BLOCK_ROWS)
         )
@@ -358,11 +358,11 @@ class OutputWeight:
 
 
 def refine_logits(logits: torch.Tensor, x: torch.Tensor, weight: OutputWeight) -> None:
-    """Compute again in bfloat16, in place, those 8-bit logits that decide.
+    """Recompute the deciding 8-bit logits in bfloat16, in place.
 
     Args:
         logits: (n, ids) float32 contiguous.
-        x: (n, in), the rows that they were computed from.
+        x: (n, in), the rows from which they were computed.
     """
     x = x.to(torch.bfloat16).contiguous()
     assert logits.is_contiguous()
@@ -370,8 +370,8 @@ def refine_logits(logits: torch.Tensor, x: torch.Tensor, weight: OutputWeight) -
 
 
 def reduce_logits(logits: torch.Tensor) -> Sequence[torch.Tensor]:
-    """(n, ids) float32, each row contiguous -> (n,) each: the greatest, the first index that has
-    it, and the log-sum-exp."""
+    """(n, ids) float32, each row contiguous -> the greatest, the first index that has it, and the
+    log-sum-exp, (n,) each."""
     n, width = logits.shape
     assert logits.dtype == torch.float32 and (width == 1 or logits.stride(1) == 1)
     greatest, log_sum = logits.new_empty(2, n)

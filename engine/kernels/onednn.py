@@ -1,4 +1,4 @@
-"""What oneDNN, torch's library of CPU kernels, does on this machine."""
+"""What oneDNN, torch's library of CPU kernels, supports on this machine."""
 
 from functools import cache
 
@@ -11,5 +11,5 @@ def has_onednn() -> bool:
 
 @cache
 def has_onednn_bfloat16() -> bool:
-    """Whether it multiplies bfloat16, be it natively or by way of float32: with AVX-512 it does."""
+    """Whether it multiplies bfloat16, natively or via float32: with AVX-512 it does."""
     return has_onednn() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

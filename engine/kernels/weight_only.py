@@ -1,7 +1,7 @@
-"""Linear layers whose weights are kept in 8 or 4 bits and multiplied by activations as they are.
+"""Linear layers with 8-bit or 4-bit weights and activations that are not quantised.
 
-They save memory, and of a decoder's few rows the time to read it. Where many rows meet a layer its
-weights are brought back to 16 bits for the product: a temporary tensor of one layer.
+They save memory, and for a decoder's few rows the time to read it. For many rows, the weights are
+first converted back to 16 bits: a temporary tensor of one layer.
 """
 
 import torch
@@ -13,11 +13,11 @@ from engine.kernels.quantize import dequantize_groups, quantize_groups, quantize
 
 
 class WeightOnlyLinear(LinearKernel):
-    """What they share.
+    """The common part of weight-only layers.
 
     Args:
-        dtype: of the output.
-        product: of the activations, and of the weights while they are multiplied.
+        dtype: format of the output.
+        product: format of the activations, and of the weights while they are multiplied.
     """
 
     bias: torch.Tensor | None
@@ -39,7 +39,7 @@ class WeightOnlyLinear(LinearKernel):
 
 
 class Int8WeightLinear(WeightOnlyLinear):
-    """8-bit weights with a scale an output."""
+    """8-bit weights with a scale per output."""
 
     weight: torch.Tensor
     scale: torch.Tensor
@@ -57,8 +57,8 @@ class Int8WeightLinear(WeightOnlyLinear):
         self.register_buffer("scale", scale.to(product))
 
     def _multiply(self, x: torch.Tensor) -> torch.Tensor:
-        """The scales belong to outputs: they can follow the product, but for float16, in which a
-        product of whole numbers exceeds what it holds."""
+        """Scales belong to outputs, so they can be applied after the product. In float16 they come
+        before, because a product of whole numbers would overflow."""
         weight = self.weight.to(self.product)
         if self.product == torch.float16:
             return F.linear(x, weight.mul_(self.scale[:, None]))
@@ -66,7 +66,7 @@ class Int8WeightLinear(WeightOnlyLinear):
 
 
 class CpuInt8WeightLinear(Int8WeightLinear):
-    """The same for few rows on a CPU, where torch converts the weights in registers."""
+    """`Int8WeightLinear` for few rows on a CPU, where torch converts the weights in registers."""
 
     def _multiply(self, x: torch.Tensor) -> torch.Tensor:
         y: torch.Tensor = torch._weight_int8pack_mm(x.contiguous(), self.weight, self.scale)
@@ -74,8 +74,8 @@ class CpuInt8WeightLinear(Int8WeightLinear):
 
 
 class Int4Linear(WeightOnlyLinear):
-    """4-bit weights with a scale and a zero point a group of inputs. The inputs are padded to whole
-    groups with zeros, so that any slice of a layer can be kept."""
+    """4-bit weights with a scale and a zero point per group of inputs. The inputs are padded with
+    zeros to whole groups, so that any slice of a layer can be stored."""
 
     def __init__(
         self,
@@ -93,12 +93,12 @@ class Int4Linear(WeightOnlyLinear):
         self._keep(*quantize_groups(padded, group_size, product))
 
     def _keep(self, quantized: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor) -> None:
-        """(out, in) of 0 to 15, and (out, groups) each."""
+        """Store weights (out, in) of 0 to 15, and scales and zero points, (out, groups) each."""
         raise NotImplementedError
 
 
 class Int4WeightLinear(Int4Linear):
-    """Two weights a byte, brought back to 16 bits for the product."""
+    """Two weights per byte, converted back to 16 bits for the product."""
 
     packed: torch.Tensor
     scale_and_zero: torch.Tensor
@@ -115,7 +115,7 @@ class Int4WeightLinear(Int4Linear):
 
 
 class CpuInt4WeightLinear(Int4Linear):
-    """The same for few rows on a CPU, in the layout of torch's product."""
+    """`Int4WeightLinear` for few rows on a CPU, in the layout of torch's product."""
 
     packed: torch.Tensor
     scale_and_zero: torch.Tensor
@@ -123,7 +123,7 @@ class CpuInt4WeightLinear(Int4Linear):
     def _keep(self, quantized: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor) -> None:
         convert = torch.ops.aten._convert_weight_to_int4pack_for_cpu
         self.register_buffer("packed", convert(quantized.int(), 1))
-        # Groups come before outputs there.
+        # In that layout, groups come before outputs.
         by_group = torch.stack([scale, zero], -1).transpose(0, 1).contiguous()
         self.register_buffer("scale_and_zero", by_group)
 
@@ -136,11 +136,11 @@ class CpuInt4WeightLinear(Int4Linear):
 
 
 class Fp8Linear(LinearKernel):
-    """8-bit floating point (e4m3): weights with a scale an output, activations with a scale a row,
-    on GPUs that multiply them.
+    """8-bit floating point (e4m3) on GPUs that multiply it: weights have a scale per output,
+    activations a scale per row.
 
     Args:
-        dtype: of the output.
+        dtype: format of the output.
     """
 
     weight: torch.Tensor
@@ -152,7 +152,7 @@ class Fp8Linear(LinearKernel):
         self.dtype = dtype
         if not weight.isfinite().all():
             raise WeightsError("the weights hold values that are not finite")
-        # The product wants both sides in multiples of 16; a slice of a layer may have others.
+        # The product needs both sides in multiples of 16; a slice of a layer may differ.
         self.shape = weight.shape
         padded = F.pad(weight, (0, -weight.shape[1] % 16, 0, -weight.shape[0] % 16))
         quantized, scale = to_fp8(padded)
@@ -172,7 +172,7 @@ class Fp8Linear(LinearKernel):
 
 
 def to_fp8(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(n, k) -> (n, k) e4m3 and (n, 1) float32, whose product is the input within rounding."""
+    """(n, k) -> (n, k) e4m3 and (n, 1) float32 scales; their product is the input, rounded."""
     greatest = torch.finfo(torch.float8_e4m3fn).max
     scale = x.float().abs().amax(1, keepdim=True).clamp_(min=1e-12) / greatest
     return (x.float() / scale).to(torch.float8_e4m3fn), scale
@@ -185,7 +185,7 @@ def int8_weight_linear(
     product: torch.dtype,
     many_rows: bool,
 ) -> LinearKernel:
-    """8-bit weights in the kernel that serves."""
+    """8-bit weights in the kernel that suits the device and the number of rows."""
     few_on_cpu = weight.device.type == "cpu" and not many_rows
     kind = CpuInt8WeightLinear if few_on_cpu else Int8WeightLinear
     return kind(weight, bias, dtype, product)
@@ -199,7 +199,7 @@ def int4_weight_linear(
     group_size: int,
     many_rows: bool,
 ) -> LinearKernel:
-    """4-bit weights in the kernel that serves; torch's takes outputs by 16."""
+    """4-bit weights in the kernel that suits; torch's own needs a multiple of 16 outputs."""
     few_on_cpu = weight.device.type == "cpu" and not many_rows and len(weight) % 16 == 0
     kind = CpuInt4WeightLinear if few_on_cpu else Int4WeightLinear
     return kind(weight, bias, dtype, product, group_size)

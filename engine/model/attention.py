@@ -1,6 +1,6 @@
 """Self-attention of encoder and decoder.
 
-Heads are this rank's: columns of q, k and v, rows of the output.
+Each rank has its own heads: columns of q, k and v, rows of the output.
 
 Shapes: B batch, T new tokens, H local heads, D width of a head, L cached length.
 """
@@ -30,11 +30,11 @@ def pad_rows(x: torch.Tensor, batch: int) -> torch.Tensor:
 
 
 class SelfAttention(nn.Module):
-    """The layers of self-attention, with q, k and v in one product.
+    """The linear layers of self-attention, with q, k and v in one product.
 
     Args:
-        dtype: of q, k and v.
-        many_rows: of a window, not of a token.
+        dtype: format of q, k and v.
+        many_rows: rows of windows pass through it, not those of tokens.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class SelfAttention(nn.Module):
 
 
 class EncoderSelfAttention(SelfAttention):
-    """All 1500 frames of a window look at each other."""
+    """All 1500 frames of a window attend to each other."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, n_audio_ctx, n_state) -> the same."""
@@ -70,7 +70,7 @@ class EncoderSelfAttention(SelfAttention):
 
 
 class DecoderSelfAttention(SelfAttention):
-    """Tokens look at the earlier tokens of their own slot."""
+    """Tokens attend to the earlier tokens of their own slot."""
 
     def prefill(
         self, x: torch.Tensor, cache: SelfCache, slots: Slots, mask: torch.Tensor

@@ -1,6 +1,6 @@
-"""Attention of tokens to the encoder's output.
+"""Cross-attention: tokens attend to the encoder's output.
 
-Heads are this rank's: columns of q, k and v, rows of the output.
+Each rank has its own heads: columns of q, k and v, rows of the output.
 
 Shapes: B batch, T tokens, H local heads, D width of a head, C width of the model.
 """
@@ -20,13 +20,13 @@ from engine.weights.source import LoadContext
 
 
 class CrossAttention(Protocol):
-    """A layer of it, in one of `engine.precision.CrossAttentionMode`."""
+    """A cross-attention layer, in one of the modes of `engine.precision.CrossAttentionMode`."""
 
     def fill(self, states: torch.Tensor, cache: CrossCache, slots: Slots) -> None:
-        """Keep in the slots what it needs of the encoder's output (B, n_audio_ctx, C)."""
+        """Store what it needs of the encoder's output (B, n_audio_ctx, C) in the slots."""
 
     def __call__(self, x: torch.Tensor, cache: CrossCache, slots: Slots) -> torch.Tensor:
-        """(B, T, C) -> the same, each row looking at its slot; rows beyond are padding."""
+        """(B, T, C) -> the same. Each row attends to its slot; further rows are padding."""
 
 
 class CachedCrossAttention(nn.Module):
@@ -53,11 +53,12 @@ class CachedCrossAttention(nn.Module):
 
 
 class AbsorbedCrossAttention(nn.Module):
-    """Queries are brought to where the encoder's output is, and what they find back to the heads.
+    """Queries are projected to the encoder's output, and the results back to the heads.
 
-    A score is q . (W_k e) = (q W_k) . e, and a head's result W_v (sum of p e) + b_v, as the weights
-    p sum to one; keys have no bias. Both projections are contracted over the side that no quantised
-    layer has its scales on, so they stay in the number format of products.
+    A score is q . (W_k e) = (q W_k) . e, because keys have no bias. A head's result is
+    W_v (sum of p e) + b_v, because the weights p sum to one. Quantised layers have scales on the
+    other side than the one over which these projections are contracted, so both projections stay in
+    the number format of products.
     """
 
     key: torch.Tensor
@@ -88,7 +89,7 @@ class AbsorbedCrossAttention(nn.Module):
         cache.fill(states, slots)
 
     def forward(self, x: torch.Tensor, cache: CrossCache, slots: Slots) -> torch.Tensor:
-        """All rows pass through both projections: their number may change a row's bits."""
+        """All rows pass through both projections, because their number may change a row's bits."""
         n, (rows, length, width) = n_slots(slots), x.shape
         heads, head_dim, _ = self.key.shape
         q = self.q(x).view(rows * length, heads, head_dim).transpose(0, 1)
@@ -104,7 +105,7 @@ class AbsorbedCrossAttention(nn.Module):
 def load_cross_attention(
     context: LoadContext, prefix: str, n_head: int, head_dim: int
 ) -> CrossAttention:
-    """The layer of the context's mode."""
+    """The layer for the context's mode."""
     is_absorbed = context.formats.cross is CrossAttentionMode.ABSORBED
     kind = AbsorbedCrossAttention if is_absorbed else CachedCrossAttention
     return kind(context, prefix, n_head, head_dim)

@@ -1,4 +1,4 @@
-"""What is kept of each window for cross-attention: keys and values, or the encoder's output.
+"""What is stored of each window for cross-attention: keys and values, or the encoder's output.
 
 Shapes: B batch, T tokens, H local heads, D width of a head, C width of the model.
 """
@@ -15,20 +15,20 @@ from engine.model.slots import Slots, slot_indices
 
 
 class CrossCache(Protocol):
-    """What a decoder layer looks at of windows, in slots."""
+    """What a decoder layer attends to of windows, in slots."""
 
     @property
     def n_bytes(self) -> int: ...
 
     def fill(self, x: torch.Tensor, slots: Slots) -> None:
-        """Keep keys and values, (B, n_audio_ctx, 2*H*D), or what stands for them, in the slots."""
+        """Store keys and values, (B, n_audio_ctx, 2*H*D), or their replacement, in the slots."""
 
     def attend(self, queries: torch.Tensor, slots: Slots) -> torch.Tensor:
-        """Queries (B, T, H*D), each row looking at its slot -> the same shape."""
+        """Queries (B, T, H*D), each row attending to its slot -> the same shape."""
 
 
 class DenseCrossCache:
-    """In the number format that they are computed in.
+    """Keys and values in the number format in which they are computed.
 
     Args:
         shape: (slots, H, n_audio_ctx, D).
@@ -55,15 +55,15 @@ class DenseCrossCache:
 
 
 class Int8CrossCache:
-    """In 8 bits, with a scale for each head of each frame: half the bytes of a 16-bit one.
+    """Keys and values in 8 bits, with a scale for each head of each frame: half the bytes of 16.
 
-    Scores are scaled behind their product and weights before theirs, so that keys and values are
-    converted and never scaled; weights by a part of the head's greatest scale, because float16
-    holds no weights of a thousandth of a small scale.
+    Keys and values are converted but never scaled: scores are scaled after their product, softmax
+    weights before theirs. Weights are scaled relative to the head's greatest scale, because in
+    float16 a thousandth of a small scale would be lost.
 
     Args:
         shape: (slots, H, n_audio_ctx, D).
-        dtype: to multiply in.
+        dtype: number format of the products.
     """
 
     def __init__(
@@ -103,8 +103,8 @@ class Int8CrossCache:
 
 
 class NativeInt8CrossCache:
-    """The same in the native kernels' layout, read once for each token. On a CPU it is most of what
-    a decoder step reads."""
+    """Keys and values in 8 bits in the native kernels' layout, read once for each token. On a CPU
+    this is most of what a decoder step reads."""
 
     def __init__(self, n_slots: int, n_heads: int, n_audio_ctx: int) -> None:
         self._cache = native.Int8CrossCache(n_slots, n_heads, n_audio_ctx)
@@ -139,15 +139,15 @@ class WindowStates:
         return self.states.nbytes
 
     def fill(self, x: torch.Tensor, slots: Slots) -> None:
-        """Keep (B, n_audio_ctx, C) in the slots."""
+        """Store (B, n_audio_ctx, C) in the slots."""
         self.states[slots] = x.to(self.states.dtype)
 
     def attend(self, queries: torch.Tensor, slots: Slots) -> torch.Tensor:
-        """(B, queries, C) already scaled, each row looking at its slot -> the same shape: the
-        states' sum, each weighted by the softmax of its product with the query."""
+        """(B, queries, C), already scaled, each row attending to its slot -> the same shape: the
+        sum of the states, weighted by the softmax of their products with the query."""
         states, n_queries = self.states[slots], queries.shape[1]
-        # Six queries of one window have other bits on a CPU than beside another window's; eight
-        # have the same (measured in float32, MKL).
+        # On a CPU, the bits of six queries of a window depend on whether another window is beside
+        # it; those of eight do not (measured in float32, MKL).
         queries = queries if queries.is_cuda else F.pad(queries, (0, 0, 0, -n_queries % 4))
         scores = torch.bmm(queries, states.transpose(1, 2))
         return torch.bmm(torch.softmax(scores, dim=-1), states)[:, :n_queries]

@@ -60,7 +60,7 @@ class DecoderStage(nn.Module):
         super().__init__()
         self.is_first = layers.start == 0
         self.is_last = layers.stop == dims.n_text_layer
-        # First, because reading it takes the most beside what stays of it.
+        # First, because reading it needs the most temporary memory.
         if self.is_first or self.is_last:
             self.embedding = VocabParallelEmbedding.load(context, "decoder.embed_tokens")
         made = (DecoderLayer(context, dims, index) for index in layers)
@@ -75,7 +75,7 @@ class DecoderStage(nn.Module):
         return out
 
     def fill_cross(self, audio_features: torch.Tensor, cache: KVCache, slots: Slots) -> None:
-        """Keep what cross-attention needs of windows (B, n_audio_ctx, n_audio_state) in slots."""
+        """Store what cross-attention needs of windows (B, n_audio_ctx, n_audio_state) in slots."""
         if cache.states is not None:
             cache.states.fill(audio_features, slots)
             return
@@ -83,7 +83,7 @@ class DecoderStage(nn.Module):
             layer.cross.fill(audio_features, layer_cache.cross, slots)
 
     def prefill(self, x: torch.Tensor, cache: KVCache, slots: Slots) -> torch.Tensor:
-        """The first T positions of new sequences: (B, T, n_text_state) -> the same."""
+        """Run the first T positions of new sequences: (B, T, n_text_state) -> the same."""
         length = x.shape[1]
         mask = torch.ones(length, length, dtype=torch.bool, device=x.device).triu(1)
         for layer, layer_cache in self._with_caches(cache):
@@ -93,12 +93,12 @@ class DecoderStage(nn.Module):
     def decode(
         self, x: torch.Tensor, cache: KVCache, positions: torch.Tensor, length: int
     ) -> torch.Tensor:
-        """One token in each of the first n slots: (B, 1, n_text_state) -> the same.
+        """Run one token in each of the first n slots: (B, 1, n_text_state) -> the same.
 
         Args:
             x: n rows of tokens, then rows of padding.
             positions: (n,) int64, where each token stands; all below `length`.
-            length: how many positions of the slots attention reads.
+            length: number of positions that attention reads in each slot.
         """
         reach = torch.arange(length, device=x.device)
         mask = (reach > positions[:, None])[:, None, None]

@@ -71,8 +71,8 @@ class EncoderStage(nn.Module):
         (B, 1500, n_audio_state) -> (B, 1500, n_audio_state).
 
         Args:
-            layers: those of the stage to go through, counted from its first; what precedes them
-                was done before. All by default.
+            layers: which of the stage's layers to run, counted from its first; those before them
+                have run already. All by default.
         """
         todo = range(len(self.layers)) if layers is None else layers
         if self.stem is not None and todo.start == 0:

@@ -1,4 +1,4 @@
-"""What is kept of every running sequence, in slots of fixed size.
+"""What is stored of every running sequence, in slots of fixed size.
 
 A Whisper decoder sequence is at most 448 tokens long and its cross-attention always 1500 frames,
 so a slot has a fixed size and nothing is ever paged, moved or reallocated.
@@ -23,10 +23,10 @@ from engine.precision import CrossAttentionMode, NumberFormats
 
 @dataclass(frozen=True, slots=True)
 class CacheSizes:
-    """Of a rank's slots.
+    """Sizes of a rank's slots.
 
     Attributes:
-        n_layers, n_heads: of the decoder, this rank's.
+        n_layers, n_heads: this rank's layers and heads of the decoder.
         n_state: width of the encoder's output.
     """
 
@@ -40,18 +40,18 @@ class CacheSizes:
 
     @property
     def own(self) -> tuple[int, int, int, int]:
-        """Of a layer's keys, or values, of tokens."""
+        """Shape of a layer's keys, or values, of tokens."""
         return self.n_slots, self.n_heads, self.max_length, self.head_dim
 
     @property
     def cross(self) -> tuple[int, int, int, int]:
-        """Of a layer's keys, or values, of windows."""
+        """Shape of a layer's keys, or values, of windows."""
         return self.n_slots, self.n_heads, self.n_audio_ctx, self.head_dim
 
 
 @dataclass
 class LayerCache:
-    """One decoder layer's slots: of its own tokens and of windows."""
+    """One decoder layer's slots, for tokens and for windows."""
 
     own: SelfCache
     cross: CrossCache
@@ -60,10 +60,10 @@ class LayerCache:
 class KVCache:
     """The slots of the decoder layers that this rank holds.
 
-    Zeroed at the start: idle slots compute along with the others, on finite numbers.
+    All are zero at the start: idle slots are computed with the others, on finite numbers.
 
     Attributes:
-        states: the encoder's output of windows, where all layers look at that.
+        states: the encoder's output of windows, if all layers attend to it.
     """
 
     def __init__(self, sizes: CacheSizes, device: torch.device, formats: NumberFormats) -> None:
@@ -113,7 +113,7 @@ def _cross_cache(sizes: CacheSizes, device: torch.device, formats: NumberFormats
 def has_native_cross_cache(
     head_dim: int, n_audio_ctx: int, device: torch.device, formats: NumberFormats
 ) -> bool:
-    """Whether the native kernels keep 8-bit keys and values, for models whose products are in
+    """Whether the native kernels store 8-bit keys and values, for models whose products are in
     bfloat16."""
     known = head_dim == native.HEAD_DIM and n_audio_ctx <= native.MAX_LENGTH
     return known and formats.product == torch.bfloat16 and native.serves(device)

@@ -1,8 +1,8 @@
 """The layers of an encoder or decoder: all on the device, or streamed there from the host.
 
-Streamed, the device holds two layers: while one computes the next one's weights arrive. A layer of
-an encoder computes for longer than they take, if some windows are encoded at once; a decoder's step
-does not, and waits.
+With streaming, the device holds two layers: while one computes, the weights of the next one arrive.
+If several windows are encoded at once, an encoder layer computes for longer than the transfer
+takes. A decoder's step does not, and waits.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,11 +24,11 @@ class LayerStack(Protocol[Layer]):
     def __len__(self) -> int: ...
 
     def run(self, todo: range) -> Iterator[Layer]:
-        """Some of them one after another; each may be used until the next one is asked for."""
+        """Some of the layers, in order; each may be used until the next one is asked for."""
 
 
 class ResidentLayers(nn.ModuleList):
-    """All on the device."""
+    """All layers on the device."""
 
     def run(self, todo: range) -> Iterator[Any]:
         for index in todo:
@@ -36,10 +36,10 @@ class ResidentLayers(nn.ModuleList):
 
 
 class StreamedLayers(nn.Module):
-    """Two on the device, all in the host's memory, pinned where the device is a GPU.
+    """Two layers on the device, all in the host's memory, which is pinned if the device is a GPU.
 
     Args:
-        layers: each made on the device, when it is asked for; all of the same sizes.
+        layers: layers, each made on the device when asked for; all of the same sizes.
     """
 
     def __init__(self, layers: Iterable[nn.Module], device: torch.device) -> None:
@@ -73,7 +73,7 @@ class StreamedLayers(nn.Module):
             self._copies.mark_used(place)
 
     def _bring(self, index: int) -> None:
-        """Have a layer's weights copied to its place, unless they are there or on their way."""
+        """Start copying a layer's weights to its place, unless they are there or on their way."""
         place = index % len(self._places)
         if self._held[place] == index:
             return
@@ -82,13 +82,13 @@ class StreamedLayers(nn.Module):
 
 
 def stack_layers(layers: Iterable[Made], device: torch.device, streamed: bool) -> LayerStack[Made]:
-    """The layers, each made when it is asked for."""
+    """The layers, each made when asked for."""
     made = StreamedLayers(layers, device) if streamed else ResidentLayers(layers)
     return cast(LayerStack[Made], made)
 
 
 class _CopyStream:
-    """Copies to the device beside what it computes; on a CPU at once."""
+    """Copies to the device while it computes; on a CPU, copies at once."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -131,7 +131,8 @@ def _to_host(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def tensors_of(module: nn.Module) -> Iterator[torch.Tensor]:
-    """All that a module keeps, what its kernels keep beside parameters and buffers too."""
+    """All tensors of a module, including those that its kernels keep beside parameters and
+    buffers."""
     for part in module.modules():
         yield from part.parameters(recurse=False)
         yield from part.buffers(recurse=False)

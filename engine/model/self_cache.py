@@ -20,13 +20,13 @@ class SelfCache(Protocol):
     def n_bytes(self) -> int: ...
 
     def write_prompt(self, keys: torch.Tensor, values: torch.Tensor, slots: Slots) -> None:
-        """Keep those of the slots' first T positions, (n, H, T, D) each."""
+        """Store keys and values of the slots' first T positions, (n, H, T, D) each."""
 
     def attend(
         self, qkv: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor
     ) -> torch.Tensor:
-        """One token in each of the first n slots: keep its key and value, and let its query look at
-        all up to it: (n, 3*H*D) -> (n, H*D).
+        """One token in each of the first n slots: store its key and value, and let its query attend
+        to all positions up to it: (n, 3*H*D) -> (n, H*D).
 
         Args:
             positions: (n,) int64, where each token is written.
@@ -35,11 +35,11 @@ class SelfCache(Protocol):
 
 
 class DenseSelfCache:
-    """In the number format that they are computed in.
+    """Keys and values in the number format in which they are computed.
 
     Args:
         shape: (slots, H, positions, D).
-        by_native: native kernels may read them; they differ from torch's in the last bits.
+        by_native: native kernels may read them; their results differ from torch's in the last bits.
     """
 
     def __init__(
@@ -78,7 +78,8 @@ class DenseSelfCache:
 
 
 class Int8SelfCache:
-    """In 8 bits, with a scale for each head of each position; they are multiplied in `dtype`.
+    """Keys and values in 8 bits, with a scale for each head of each position; products are in
+    `dtype`.
 
     Args:
         shape: (slots, H, positions, D).

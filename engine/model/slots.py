@@ -11,5 +11,5 @@ def n_slots(slots: Slots) -> int:
 
 
 def slot_indices(slots: Slots) -> torch.Tensor:
-    """(n,) int64, on the CPU where a range was given."""
+    """(n,) int64; on the CPU if a range was given."""
     return torch.arange(slots.start, slots.stop) if isinstance(slots, slice) else slots

@@ -16,7 +16,7 @@ from engine.weights.source import LoadContext, WeightSource
 
 @dataclass(frozen=True)
 class Whisper:
-    """A stage's modules; None where the stage has no layer of that kind."""
+    """A stage's modules; None if the stage has no layer of that kind."""
 
     encoder: EncoderStage | None
     decoder: DecoderStage | None
@@ -43,8 +43,8 @@ class Whisper:
 
     @property
     def n_bytes(self) -> int:
-        """Bytes of the weights on the device as they are kept, shared ones counted once. oneDNN's
-        own padding is not shown."""
+        """Bytes of the weights on the device as stored; shared ones count once. oneDNN's own
+        padding is not included."""
         tensors = [x for part in (self.encoder, self.decoder) if part for x in tensors_of(part)]
         opaque = [tensor for tensor in tensors if tensor.is_mkldnn]
         storages = [tensor.untyped_storage() for tensor in tensors if not tensor.is_mkldnn]

@@ -27,11 +27,11 @@ def balance(
     encode_batch: int,
     offload: Offload = Offload.NONE,
 ) -> tuple[Stage, ...]:
-    """The cut into a stage for each device, in order, whose slowest stage takes the least time.
+    """The cut into one stage per device, in order, whose slowest stage takes the least time.
 
-    Each stage fits its device, and `workload.n_groups` is what each cut makes of it. Of cuts that
-    are equally fast, one with no stage of encoder and decoder layers is taken, then the one whose
-    stages take the least time together.
+    Each stage fits its device; `workload.n_groups` is replaced by each cut's own number. Among
+    equally fast cuts, one in which no stage has both encoder and decoder layers is preferred, then
+    the one whose stages take the least time together.
 
     Raises:
         ShardingError: there are more stages than layers or more ranks than heads.
@@ -52,9 +52,9 @@ def balance(
 
 _Weight = tuple[float, ...]
 _Cut = tuple[_Weight, tuple[int, ...]]
-"""What a cut weighs, and the layer behind each of its stages: compared in that order."""
+"""A cut's cost, and the layer after each of its stages: compared in that order."""
 _Weigh = Callable[[Stage, DeviceModel, int], _Weight | None]
-"""What a stage weighs on a device, in a cut in which so many decode; None where it must not be."""
+"""A stage's cost on a device, in a cut in which so many decode; None if it is not allowed."""
 _Join = Callable[[_Weight, _Weight], _Weight]
 
 
@@ -67,7 +67,7 @@ class _Cutter:
     cost: Callable[[Stage, DeviceModel, int], StageCost]
 
     def balanced(self) -> tuple[Stage, ...]:
-        """Which beginning of a cut is preferable depends on the slowest stage of all: its time is
+        """Which beginning of a cut is better depends on the slowest stage of all. So its time is
         found first, and then the best of the cuts that keep to it."""
         fastest = self._search(self._time, max)
         if fastest is None:
@@ -114,7 +114,7 @@ class _Cutter:
         return min((cut for cut in found if cut is not None), default=None)
 
     def _search_decoding(self, n_decoding: int, weigh: _Weigh, join: _Join) -> _Cut | None:
-        """The least cut in which so many stages, the last ones, hold decoder layers."""
+        """The cheapest cut whose last so many stages hold decoder layers."""
         best: dict[int, _Cut] = {0: ((), ())}
         for index, device in enumerate(self.devices):
             reached: dict[int, _Cut] = {}
@@ -128,7 +128,7 @@ class _Cutter:
         return best.get(self._n_layers)
 
     def _stops(self, index: int, start: int, n_decoding: int) -> range:
-        """Where a stage from `start` may end, so that each one behind it gets a layer."""
+        """Where a stage from `start` may end, so that each stage after it gets a layer."""
         n_encoder, n_behind = self.dims.n_audio_layer, len(self.devices) - index - 1
         if n_behind >= n_decoding:
             return range(start + 1, n_encoder + 1)

@@ -9,18 +9,18 @@ from engine.parallel.partition import partition
 from engine.parallel.traffic import Traffic
 
 DIRECT_BYTES = 1 << 17
-"""Sums up to this size take one exchange, in which everybody sends all; larger ones two, with fewer
-bytes. Between two ranks one is never worse."""
+"""Sums up to this size take one exchange, in which every rank sends everything. Larger ones take
+two exchanges with fewer bytes. Between two ranks, one exchange is never worse."""
 _TAG = 3
 
 
 class GlooGroup:
     """Ranks that exchange host memory; tensors of a GPU go through it.
 
-    A sum is made in the order of ranks, everywhere and at any place in a tensor, so that a row's
-    bits depend neither on the batch nor on the way that the parts took. A ring's order depends on
-    the place. Built of sends and receives, because gloo's own gather copies its parts twice: they
-    took 4 ms for 7.7 MB over four ranks' 2.6, and hundreds of MB of every rank's memory.
+    Every rank sums in the order of ranks, at any place in a tensor, so that a row's bits depend
+    neither on the batch nor on the path of the parts. (A ring's order depends on the place.) It is
+    built from sends and receives, because gloo's own gather copies its parts twice: for 7.7 MB over
+    four ranks it took 4 ms instead of 2.6, and hundreds of MB of every rank's memory.
     """
 
     def __init__(self, group: dist.ProcessGroup, traffic: Traffic) -> None:
@@ -48,13 +48,13 @@ class GlooGroup:
         return torch.stack([part.view(host.shape) for part in parts]).to(tensor.device)
 
     def _sum_all(self, flat: torch.Tensor) -> int:
-        """Everybody adds up everything, in place; returns the bytes sent."""
+        """Every rank sums everything, in place; returns the bytes sent."""
         parts, n_sent = self._from_all(flat)
         _add_in_order(parts, self.rank)
         return n_sent
 
     def _sum_slices(self, flat: torch.Tensor) -> int:
-        """Everybody adds up a slice, in place, and sends it to all; returns the bytes sent."""
+        """Every rank sums a slice, in place, and sends it to all; returns the bytes sent."""
         slices = [flat[part.start : part.stop] for part in partition(len(flat), self.size)]
         own = slices[self.rank]
         parts = self._buffers(own)
@@ -90,7 +90,7 @@ class GlooGroup:
         return work
 
     def _buffers(self, like: torch.Tensor) -> list[torch.Tensor]:
-        """A tensor like this one for each rank, in memory that is kept."""
+        """A tensor like this one for each rank, in buffers that are reused."""
         n_bytes = like.nbytes * self.size
         if len(self._buffer) < n_bytes:
             self._buffer = torch.empty(n_bytes, dtype=torch.uint8)
@@ -106,7 +106,7 @@ class NcclGroup:
         self._traffic = traffic
 
     def all_reduce_sum(self, tensor: torch.Tensor) -> torch.Tensor:
-        # A ring sends each of `size` parts twice, less its own.
+        # A ring sends each of `size` parts twice, except its own.
         self._traffic.count("reduce", 2 * tensor.nbytes * (self.size - 1) // self.size)
         with self._traffic.waiting("reduce"):
             dist.all_reduce(tensor, group=self._group)
@@ -133,5 +133,5 @@ def _add_in_order(parts: Sequence[torch.Tensor], rank: int) -> None:
 
 
 def _as_bytes(tensor: torch.Tensor) -> torch.Tensor:
-    """gloo does not know every number format."""
+    """The tensor as bytes, because gloo does not know every number format."""
     return tensor.view(torch.uint8)

@@ -1,10 +1,10 @@
 """What a pipeline stage costs in time and memory.
 
 Arithmetic on the sizes of the model: no tensors, no measurement. A time is a roofline (Williams et
-al. 2009, doi:10.1145/1498765.1498785): what an operation computes or what it moves, whichever takes
-longer; a multiplication with its addition is 2 FLOP. All is that of one rank, the first of its
-tensor-parallel group, whose share is the largest. Norms, launches and transfers between ranks are
-left out, and of memory what a device's runtime takes for itself.
+al. 2009, doi:10.1145/1498765.1498785): computing or moving data, whichever takes longer; a
+multiplication with its addition is 2 FLOP. All figures are for one rank, the first of its
+tensor-parallel group, whose share is the largest. They leave out norms, launches, transfers between
+ranks, and the memory that a device's runtime takes for itself.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,11 +22,11 @@ class DeviceModel:
     """What one rank's device can do: a GPU, or the CPU cores of a process.
 
     Attributes:
-        flops_per_s: sustained, in the number format of products; 8-bit ones count the same.
+        flops_per_s: sustained, in the number format of products; 8-bit products count the same.
         bytes_per_s: sustained, of its memory.
-        memory_bytes: that may be used.
-        host_bytes_per_s: sustained, of its link to the host; by default that of 16 lanes of the
-            third generation of PCI Express, which the smallest GPUs have.
+        memory_bytes: usable memory.
+        host_bytes_per_s: sustained, of its link to the host; by default that of 16 lanes of PCI
+            Express 3, which the smallest GPUs have.
     """
 
     flops_per_s: float
@@ -51,9 +51,9 @@ class Workload:
 
     Attributes:
         n_slots: sequences held at once, all of them busy.
-        tokens_per_window: sampled, on average.
-        prompt_tokens: of each window, on average.
-        n_groups: batches that take turns, each of an equal part of the slots
+        tokens_per_window: sampled tokens, on average.
+        prompt_tokens: prompt tokens per window, on average.
+        n_groups: batches that take turns, each with an equal part of the slots
             (`engine.parallel.stages.group_sizes`).
     """
 
@@ -84,12 +84,12 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class StageCost:
-    """Of one rank of a stage.
+    """The cost of one rank of a stage.
 
     Attributes:
-        encode_s: of each window once: the stage's encoder layers, and, where it decodes, what
-            cross-attention keeps of the encoder's output.
-        decode_s: of each window: its prompt, and its share of the decoder's steps.
+        encode_s: per window: the stage's encoder layers and, if it decodes, what cross-attention
+            stores of the encoder's output.
+        decode_s: per window: its prompt, and its share of the decoder's steps.
     """
 
     encode_s: float
@@ -108,7 +108,7 @@ class StageCost:
 
 @dataclass(frozen=True, slots=True)
 class _Times:
-    """Of the first rank of a stage; of a batch where not said to be of a window."""
+    """Times of the first rank of a stage, per batch unless said to be per window."""
 
     share: RankShare
     device: DeviceModel
@@ -117,14 +117,14 @@ class _Times:
     encode_batch: int
 
     def encode_s(self) -> float:
-        """Of a window."""
+        """Per window."""
         stage = self.share.stage
         seconds = len(stage.encoder) * self._encoder_layer_s() + len(stage.decoder) * self._fill_s()
         return (seconds + self.share.has_stem * self._stem_s()) / self.encode_batch
 
     def decode_s(self) -> float:
-        """Of a window. The steps are as many as tokens: what the prompt's sampling saves, a step
-        behind the end costs."""
+        """Per window. There are as many steps as tokens: the prompt samples one token, and one step
+        is spent after the end."""
         rows, n_layers = self.workload.rows, len(self.share.stage.decoder)
         step_s = n_layers * self._step_layer_s() + self._output_s(rows)
         prompt_s = n_layers * self._prompt_layer_s()
@@ -159,12 +159,12 @@ class _Times:
         return self._beside_link(computing_s, share, self.share.streams_encoder)
 
     def _beside_link(self, computing_s: float, share: LayerShare, streamed: bool) -> float:
-        """A layer's weights arrive while the one before it computes."""
+        """With offloading: a layer's weights arrive while the one before it computes."""
         link_s = share.weight_bytes / self.device.host_bytes_per_s
         return max(computing_s, link_s) if streamed else computing_s
 
     def _fill_s(self) -> float:
-        """Of a layer's keys and values; the encoder's output is copied once for all layers."""
+        """A layer's keys and values; the encoder's output is copied once for all layers."""
         share = self.share.decoder
         if share.is_absorbed:
             return 0.0
@@ -172,12 +172,12 @@ class _Times:
         return self._beside_link(computing_s, share, self.share.streams_decoder)
 
     def _step_layer_s(self) -> float:
-        """Each row has keys and values of its own, of which it reads all."""
+        """A layer in a step: each row reads all of its own keys and values."""
         length, rows = min(self.workload.mean_length, self.max_length), self.workload.rows
         return self._decoder_layer_s(rows, self._attention_s(rows, rows, length))
 
     def _prompt_layer_s(self) -> float:
-        """The rows of a window share its keys and values."""
+        """A layer in a prompt: the rows of a window share its keys and values."""
         length, rows = self.workload.prompt_tokens, self._prompt_rows
         return self._decoder_layer_s(rows, self._attention_s(rows, self.encode_batch, length))
 
@@ -187,16 +187,16 @@ class _Times:
         return self._beside_link(computing_s, share, self.share.streams_decoder)
 
     def _attention_s(self, rows: float, n_windows: float, length: float) -> float:
-        """Of queries to `length` tokens and to all frames of so many windows."""
+        """Attention of queries to `length` tokens and to all frames of so many windows."""
         own_flops = 4 * rows * length * self.share.decoder.columns
         own_bytes = n_windows * length * self.share.position_bytes
         cross_flops, cross_bytes = self._cross_attention(rows, n_windows)
         return self.device.seconds(own_flops + cross_flops, own_bytes + cross_bytes)
 
     def _cross_attention(self, rows: float, n_windows: float) -> tuple[float, float]:
-        """FLOP and bytes. Absorbed, queries are as wide as the model in each head, and two products
-        read the encoder's output one after the other; 8-bit keys and values that torch multiplies
-        are written and read once more in 16 bits."""
+        """FLOP and bytes. Absorbed, each head's queries are as wide as the model, and two products
+        read the encoder's output one after the other. 8-bit keys and values that torch multiplies
+        are also written and read once in 16 bits."""
         share, decoder = self.share, self.share.decoder
         frames = share.dims.n_audio_ctx
         if decoder.is_absorbed:
@@ -216,8 +216,8 @@ class _Times:
         return self._linear_s([self.share.output], rows, many_rows=False)
 
     def _linear_s(self, linears: Iterable[LinearShare], rows: float, many_rows: bool) -> float:
-        """Weights are read once for all rows, and written and read once more where they have to be
-        brought to 16 bits."""
+        """Weights are read once for all rows; if they have to be converted to 16 bits they are also
+        written and read once more."""
         flops = n_bytes = 0.0
         for x in linears:
             flops += 2 * rows * x.n_values
@@ -240,7 +240,7 @@ def stage_cost(
 ) -> StageCost:
     """Time and memory of the first of `tensor_parallel` ranks of a stage.
 
-    Where `formats` are those of a CPU, native kernels are taken to run there if they run here.
+    If `formats` are a CPU's, native kernels are assumed to run there if they run here.
 
     Args:
         max_length: positions of a self-attention slot.
@@ -267,7 +267,7 @@ def stage_costs(
     encode_batch: int,
     offload: Offload = Offload.NONE,
 ) -> list[StageCost]:
-    """`stage_cost` of each stage of a cut, whose slots lie in as many groups as stages decode."""
+    """`stage_cost` of each stage of a cut, with one slot group for each stage that decodes."""
     workload = replace(workload, n_groups=len(group_sizes(stages, workload.n_slots)))
     return [
         stage_cost(
@@ -286,10 +286,11 @@ def stage_costs(
 
 
 def idle_share(costs: Sequence[StageCost]) -> float:
-    """The part of the stages' time, on average, in which they wait for the slowest one.
+    """The average share of time that stages spend waiting for the slowest one.
 
-    Of a steady flow of windows: 1 - mean / max. Of two stages, an encoder and a decoder, the slower
-    one is never idle and the other one is for 1 - min / max of the time, twice the average.
+    With a steady flow of windows it is 1 - mean / max. Of two stages, an encoder and a decoder, the
+    slower one is never idle and the other one is idle for 1 - min / max of the time, twice the
+    average.
     """
     seconds = [cost.window_s for cost in costs]
     return 1 - sum(seconds) / (len(seconds) * max(seconds))

@@ -19,7 +19,7 @@ from engine.parallel.stages import Stage
 from engine.parallel.traffic import Kind, Traffic
 
 _AHEAD = 4
-"""Sends that may be under way beside those of the slot groups."""
+"""Sends that may be under way in addition to those of the slot groups."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +40,8 @@ class _Received:
 
 @dataclass(frozen=True, slots=True)
 class _Deferred:
-    """A tensor that is received when it is wanted. NCCL receives in a kernel that occupies the GPU
-    until the tensor has come."""
+    """A tensor that is received only when it is needed. NCCL receives in a kernel that occupies the
+    GPU until the tensor has arrived."""
 
     wire: "DistributedWire"
     shape: tuple[int, ...]
@@ -56,9 +56,9 @@ class DistributedWire:
     """Sends and receives tensors of one kind.
 
     Args:
-        group: of all ranks of the gang.
-        peers: the rank of each stage that has this one's tensor rank.
-        tag: keeps the wires of one gloo group apart. NCCL knows no tags: each wire has a group.
+        group: the group of all ranks of the gang.
+        peers: for each stage, the rank with this rank's tensor rank.
+        tag: tells the wires of one gloo group apart. NCCL has no tags: each wire has its own group.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class DistributedWire:
         self._sending: deque[tuple[dist.Work, torch.Tensor]] = deque()
 
     def send(self, tensor: torch.Tensor, stage: int) -> None:
-        # gloo says that a send is done only to who waits for it. The oldest has long been received:
+        # gloo reports a finished send only to whoever waits. The oldest was received long ago:
         # no stage is ever further ahead of another than by a step a slot group, or a few windows.
         if len(self._sending) > 2 * len(self._peers) + _AHEAD:
             self._sending.popleft()[0].wait()
@@ -99,7 +99,7 @@ class DistributedWire:
         return self.receive(shape, dtype, stage)
 
     def receive(self, shape: tuple[int, ...], dtype: torch.dtype, stage: int) -> "_Received":
-        """Begin to receive."""
+        """Start to receive."""
         tensor = torch.empty(shape, dtype=dtype, device=self._buffer_device)
         flat = tensor.view(torch.uint8)
         work = dist.irecv(flat, group=self._group, group_src=self._peers[stage], tag=self._tag)
@@ -147,7 +147,7 @@ def join_mesh(
     Args:
         store: where ranks find each other.
         backend: `gloo` or `nccl`.
-        timeout_s: the longest that an operation may wait for another rank.
+        timeout_s: how long an operation may wait for another rank.
     """
     timeout = timedelta(seconds=timeout_s)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=mesh.size, timeout=timeout)
@@ -156,7 +156,7 @@ def join_mesh(
     by_nccl = backend == "nccl"
     group: Group = SingleRank()
     if mesh.tensor_parallel > 1:
-        for index in range(len(mesh.stages)):  # every rank takes part in making every group
+        for index in range(len(mesh.stages)):  # every rank must take part in creating every group
             made = dist.new_group(mesh.ranks_of(index), timeout=timeout, backend=backend)
             if index == mesh.stage_of(rank):
                 group = NcclGroup(made, traffic) if by_nccl else GlooGroup(made, traffic)

@@ -1,7 +1,7 @@
 """Linear layers and the embedding, split over the ranks of a tensor-parallel group.
 
-Each layer reads from the weight files the slice that its rank owns, and nothing else
-(Megatron-LM, arXiv:1909.08053, section 3). The arithmetic is a kernel's (`engine.kernels`).
+Each layer reads only the slice that its rank owns from the weight files (Megatron-LM,
+arXiv:1909.08053, section 3). Kernels do the arithmetic (`engine.kernels`).
 """
 
 from collections.abc import Callable, Sequence
@@ -32,10 +32,10 @@ class ColumnParallelLinear(nn.Module):
     ) -> "ColumnParallelLinear":
         """Fuse the `rows` of several layers that share their input, such as q, k and v.
 
-        A layer without a bias in the files (Whisper's k) gets zeros where another has one.
+        If another one has a bias, a layer without a bias in the files (Whisper's k) gets zeros.
 
         Args:
-            make: a kernel from weight and bias.
+            make: makes a kernel from weight and bias.
         """
         weight = torch.cat([context.read(f"{name}.weight", rows=rows) for name in names])
         return cls(make(weight, cls._bias(context, names, rows, weight)))
@@ -88,7 +88,7 @@ class RowParallelLinear(nn.Module):
         return self.reduce(self.kernel(x))
 
     def reduce(self, y: torch.Tensor) -> torch.Tensor:
-        """What this rank's kernel gave -> the layer's output."""
+        """The output of this rank's kernel -> the layer's output."""
         if self.group.size == 1:
             return y
         return self.group.all_reduce_sum(y) + self.bias
@@ -106,7 +106,7 @@ class VocabParallelEmbedding(nn.Module):
         self.vocab = vocab
         self.group = context.group
         self.dtype = context.dtype
-        # The same tensor as the kernel's, where that keeps the weights as they are.
+        # The kernel's own tensor, if it keeps the weights as they are.
         self.register_buffer("table", weight)
         in_8_bits = context.formats.weights is WeightFormat.INT8_DYNAMIC
         self.kernel = output_linear(self.table, vocab, n_vocab, context.dtype, in_8_bits)
@@ -134,7 +134,7 @@ class VocabParallelEmbedding(nn.Module):
         return out
 
     def never_choose(self, ids: Sequence[int]) -> None:
-        """Token ids that are suppressed whatever their logits."""
+        """Declare token ids that are suppressed whatever their logits."""
         if isinstance(self.kernel, NativeOutputLinear):
             self.kernel.never_choose([token - self.vocab.start for token in ids])
 

@@ -1,4 +1,4 @@
-"""Where a rank stands in its gang: its stage, those that share its layers, and its wires."""
+"""A rank's place in its gang: its stage, the ranks that share its layers, and its wires."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -18,18 +18,18 @@ class Inbound(Protocol):
 
 
 class Wire(Protocol):
-    """Tensors to and from the ranks of other stages that have the same tensor rank, in order."""
+    """Carries tensors to and from the ranks of other stages with the same tensor rank, in order."""
 
     def send(self, tensor: torch.Tensor, stage: int) -> None:
         """Start to send; does not wait. The tensor must not be changed any more."""
 
     def expect(self, shape: tuple[int, ...], dtype: torch.dtype, stage: int) -> Inbound:
-        """Make ready for a tensor of a stage; does not wait."""
+        """Prepare to receive a tensor from a stage; does not wait."""
 
 
 @dataclass(frozen=True)
 class Wires:
-    """One wire a kind of tensor, so that none waits behind another kind.
+    """One wire per kind of tensor, so that none waits behind another kind.
 
     Attributes:
         windows: encoder states, (batch, n_audio_ctx, n_audio_state): from each encoder stage to the
@@ -48,10 +48,10 @@ class Place:
     """A rank's place in the mesh of stages and tensor ranks.
 
     Args:
-        stages: of the whole gang.
-        index: of this rank's stage.
+        stages: all stages of the gang.
+        index: the index of this rank's stage.
         group: the ranks that share its layers.
-        wires: to the other stages; None where there are none.
+        wires: wires to the other stages; None if there are none.
     """
 
     stages: tuple[Stage, ...]
@@ -61,7 +61,7 @@ class Place:
 
     @classmethod
     def alone(cls, dims: ModelDimensions) -> "Place":
-        """A rank that holds the whole model."""
+        """The place of a rank that holds the whole model."""
         return cls((Stage.whole(dims),), 0, SingleRank())
 
     @property

@@ -1,6 +1,6 @@
-"""What a rank holds of each layer: sizes, and the bytes that kernels keep of them.
+"""A rank's share of each layer: its sizes, and the bytes that kernels keep of it.
 
-Arithmetic on the sizes of the model, without tensors. All is that of the first rank of a
+Arithmetic on the sizes of the model, without tensors. All figures are for the first rank of a
 tensor-parallel group, whose share is the largest.
 """
 
@@ -18,12 +18,12 @@ from engine.precision import CrossAttentionMode, NumberFormats, Offload, WeightF
 from engine.weights.source import WORTH_QUANTISING
 
 _INT8_EXTRA_BYTES = 12
-"""Of each output of an 8-bit layer: scale, sum of weights and bias. oneDNN has a zero point too."""
+"""Per output of an 8-bit layer: scale, sum of weights and bias. oneDNN has a zero point too."""
 _NATIVE_COLUMNS = 32
 """Native kernels pad outputs to a multiple of this, and the frames of an 8-bit cross-attention
 cache to twice as many."""
 _FP8_STEP = 16
-"""What outputs and inputs are padded to in 8-bit floating point."""
+"""In 8-bit floating point, outputs and inputs are padded to a multiple of this."""
 _SCALE_BYTES = 4
 
 
@@ -32,8 +32,8 @@ class LinearShare:
     """A rank's slice of a linear layer.
 
     Attributes:
-        is_partial: the ranks' results are summed, and the bias added after that.
-        kept: how its weights are.
+        is_partial: whether the ranks' results are summed, and the bias added after that.
+        kept: how its weights are stored.
     """
 
     n_out: int
@@ -47,13 +47,13 @@ class LinearShare:
         return self.n_out * self.n_in
 
     def n_bytes(self, formats: NumberFormats) -> int:
-        """What is kept of it, and what a step reads."""
+        """Bytes that are kept of it, and that a step reads."""
         return self._kernel_bytes(formats) + self.is_partial * self.n_out * formats.dtype.itemsize
 
     def temporary_bytes(self, formats: NumberFormats, many_rows: bool) -> int:
-        """What its product needs beside its input and output: weights in 16 bits, for the rows of
-        windows, and on a GPU for those of tokens too; in float32 on a CPU that multiplies neither
-        bfloat16 nor integers."""
+        """Bytes that its product needs beside its input and output: weights in 16 bits for the rows
+        of windows, and on a GPU also for those of tokens; weights in float32 on a CPU that
+        multiplies neither bfloat16 nor integers."""
         if self.kept not in (WeightFormat.INT8, WeightFormat.INT4):
             return self.n_values * 4 * self._is_widened(formats, many_rows)
         on_cpu = is_bfloat16_on_cpu(formats)
@@ -69,7 +69,7 @@ class LinearShare:
         return many_rows and not has_onednn_bfloat16()
 
     def _kernel_bytes(self, formats: NumberFormats) -> int:
-        """As the kernels of `engine.kernels` keep it; oneDNN's own padding is not known."""
+        """Bytes in the kernels of `engine.kernels`; oneDNN's own padding is not known."""
         bias = self.has_bias and not self.is_partial
         product = formats.product.itemsize
         if self.kept is WeightFormat.INT8_DYNAMIC:
@@ -99,8 +99,8 @@ class LayerShare:
     """A rank's share of each layer of the encoder or of the decoder.
 
     Attributes:
-        heads: of the rank, `columns` wide in all.
-        hidden: units of the MLP.
+        heads: the rank's heads, `columns` wide together.
+        hidden: the rank's hidden units of the MLP.
     """
 
     formats: NumberFormats
@@ -121,7 +121,8 @@ class LayerShare:
 
     @property
     def linears(self) -> list[LinearShare]:
-        """Those that every row passes through: not the ones that fill the cross-attention."""
+        """The linear layers that every row passes through, without those that fill the
+        cross-attention."""
         kept = self._kept
         out = LinearShare(self.width, self.columns, is_partial=self.is_partial, kept=kept)
         attention = [LinearShare(3 * self.columns, self.width, kept=kept), out]
@@ -135,12 +136,12 @@ class LayerShare:
 
     @property
     def cross_kv(self) -> LinearShare:
-        """The projection of a window to keys and values, where those are kept."""
+        """The projection of a window to keys and values, if those are stored."""
         return LinearShare(2 * self.columns, self.width, kept=self._kept)
 
     @property
     def weight_bytes(self) -> int:
-        """Of one layer."""
+        """Bytes of one layer's weights."""
         n_norms = 2 if self.is_encoder else 3
         n_bytes = n_norms * self.norm_bytes + sum(x.n_bytes(self.formats) for x in self.linears)
         return n_bytes if self.is_encoder else n_bytes + self._cross_bytes()
@@ -151,7 +152,7 @@ class LayerShare:
 
     @property
     def absorbed_bytes(self) -> int:
-        """Of the two projections, in the number format of products."""
+        """Bytes of the two absorbed projections, in the number format of products."""
         return 2 * self.columns * self.width * self.formats.product.itemsize
 
     def _cross_bytes(self) -> int:
@@ -161,7 +162,7 @@ class LayerShare:
 
     @property
     def _kept(self) -> WeightFormat:
-        """8 bits of both weights and activations are for MLPs alone."""
+        """How layers other than MLPs store weights; 8-bit activations are for MLPs alone."""
         kept = self.formats.weights
         return WeightFormat.PLAIN if kept is WeightFormat.INT8_DYNAMIC else kept
 
@@ -178,11 +179,11 @@ class LayerShare:
 
 @dataclass(frozen=True, slots=True)
 class RankShare:
-    """What the first rank of a stage holds of the model.
+    """The first rank's share of a stage's part of the model.
 
     Attributes:
         size: ranks that share each layer.
-        offload: layers of which the device holds two at a time.
+        offload: which layers the device holds only two at a time.
     """
 
     dims: ModelDimensions
@@ -245,7 +246,7 @@ class RankShare:
 
     @property
     def encoder_bytes(self) -> int:
-        """Of the weights of encoder layers on the device, and what goes before and after them."""
+        """Bytes of encoder layers on the device, and of what goes before and after them."""
         n_layers = _resident(len(self.stage.encoder), self.streams_encoder)
         n_bytes = n_layers * self.encoder.weight_bytes
         if self.has_stem:
@@ -256,7 +257,7 @@ class RankShare:
 
     @property
     def decoder_bytes(self) -> int:
-        """Of the weights of decoder layers on the device, embeddings and the output layer."""
+        """Bytes of decoder layers on the device, embeddings and the output layer."""
         n_bytes = self.decoder_layer_bytes
         if self.embeds or self.gives_logits:
             n_bytes += self.output.n_values * self.formats.product.itemsize
@@ -267,7 +268,7 @@ class RankShare:
 
     @property
     def decoder_layer_bytes(self) -> int:
-        """Of those layers alone."""
+        """Bytes of the decoder layers alone."""
         n_layers = _resident(len(self.stage.decoder), self.streams_decoder)
         return n_layers * self.decoder.weight_bytes
 
@@ -280,18 +281,18 @@ class RankShare:
 
     @property
     def output_copy_bytes(self) -> int:
-        """Of the output layer in its kernel's layout, beside the table of embeddings: in bfloat16
-        on a CPU that has kernels for it."""
+        """Bytes of the output layer in its kernel's layout, in addition to the table of embeddings:
+        in bfloat16 on a CPU that has kernels for it."""
         packs = is_native(self.formats) or has_onednn_bfloat16()
         if not (is_bfloat16_on_cpu(self.formats) and packs):
             return 0
-        # The scales of 8-bit logits are kept apart once more, to compute some of them again.
+        # A second copy of the scales of 8-bit logits, used to compute some of them again.
         is_int8 = self.output.kept is WeightFormat.INT8_DYNAMIC
         return self.output.n_bytes(self.formats) + 4 * self.output.n_out * is_int8
 
     @property
     def position_bytes(self) -> int:
-        """Of a token's key and value in one layer."""
+        """Bytes of a token's key and value in one layer."""
         columns = self.decoder.columns
         if self.formats.int8_self:
             return 2 * (columns + self.decoder.heads * _SCALE_BYTES)
@@ -299,7 +300,7 @@ class RankShare:
 
     @property
     def cross_bytes(self) -> int:
-        """Of a window's keys and values in one layer; 0 where the encoder's output stands for
+        """Bytes of a window's keys and values in one layer; 0 if the encoder's output replaces
         them."""
         share, length = self.decoder, self.dims.n_audio_ctx
         if share.is_absorbed:
@@ -311,20 +312,20 @@ class RankShare:
 
     @property
     def state_bytes(self) -> int:
-        """Of a window's output of the encoder, where it is kept for all layers together."""
+        """Bytes of the encoder's output for a window, if it is stored once for all layers."""
         if not (self.decoder.is_absorbed and self.stage.decoder):
             return 0
         return self.dims.n_audio_ctx * self.dims.n_audio_state * self.formats.product.itemsize
 
     @property
     def has_native_cross(self) -> bool:
-        """Whether native kernels keep 8-bit keys and values of windows."""
+        """Whether native kernels store 8-bit keys and values of windows."""
         is_known = self.dims.head_dim == native.HEAD_DIM
         return is_native(self.formats) and is_known and self.dims.n_audio_ctx <= native.MAX_LENGTH
 
 
 def _output(dims: ModelDimensions, size: int, formats: NumberFormats) -> LinearShare:
-    """A rank's part of the output layer; quantised by native kernels alone."""
+    """A rank's part of the output layer; only native kernels quantise it."""
     in_8_bits = formats.weights is WeightFormat.INT8_DYNAMIC
     fits = is_native(formats) and dims.n_text_state % 32 == 0
     kept = WeightFormat.INT8_DYNAMIC if in_8_bits and fits else WeightFormat.PLAIN
@@ -345,7 +346,8 @@ def padded(n: int, step: int = _NATIVE_COLUMNS) -> int:
 
 
 def is_bfloat16_on_cpu(formats: NumberFormats) -> bool:
-    """No other device passes on another format than it multiplies (`Precision.formats`)."""
+    """Whether a CPU multiplies in bfloat16. Only then do layers pass on another format than they
+    multiply (`Precision.formats`)."""
     return formats.product == torch.bfloat16 and formats.dtype == torch.float32
 
 

@@ -11,8 +11,8 @@ from engine.errors import ShardingError
 class Stage:
     """The layers of a pipeline stage: a contiguous part of [encoder layers, decoder layers].
 
-    Either range may be empty, not both. The convolutions lie with the first encoder layer, the
-    final norms with the last ones, the embedding with the first and the last decoder layer.
+    Either range may be empty, but not both. The convolutions belong to the first encoder layer, the
+    final norms to the last layers, the embedding to the first and the last decoder layer.
     """
 
     encoder: range
@@ -32,7 +32,7 @@ class Stage:
 
 
 def cut_stages(dims: ModelDimensions, layer_counts: Sequence[int]) -> tuple[Stage, ...]:
-    """Stages of so many consecutive layers each, encoder layers first.
+    """Stages with these numbers of consecutive layers, encoder layers first.
 
     Raises:
         ShardingError: a stage would hold no layer, or the counts are not the model's layers.
@@ -54,7 +54,7 @@ def cut_stages(dims: ModelDimensions, layer_counts: Sequence[int]) -> tuple[Stag
 
 
 def check_stages(dims: ModelDimensions, stages: Sequence[Stage]) -> None:
-    """See that every layer is in one stage, in order.
+    """Check that every layer is in one stage, in order.
 
     Raises:
         ShardingError: stages overlap, leave layers out, or hold none.
@@ -78,7 +78,7 @@ def check_stages(dims: ModelDimensions, stages: Sequence[Stage]) -> None:
 
 
 def check_pipeline_parallel(dims: ModelDimensions, size: int) -> None:
-    """See that each of `size` stages gets a layer.
+    """Check that each of `size` stages gets a layer.
 
     Raises:
         ShardingError: there are more stages than layers.
@@ -92,7 +92,7 @@ def check_pipeline_parallel(dims: ModelDimensions, size: int) -> None:
 
 
 def check_tensor_parallel(dims: ModelDimensions, size: int) -> None:
-    """See that each of `size` ranks gets a head.
+    """Check that each of `size` ranks gets a head.
 
     Raises:
         ShardingError: there are more ranks than heads.
@@ -105,8 +105,8 @@ def check_tensor_parallel(dims: ModelDimensions, size: int) -> None:
 
 
 def group_sizes(stages: Sequence[Stage], n_slots: int) -> list[int]:
-    """Slots in each slot group: a group for each stage that decodes, so that all have something to
-    do, but none without a slot."""
+    """Slots in each slot group: one group for each stage that decodes, so that all stages have
+    work, but no group without a slot."""
     n_groups = max(1, min(n_slots, sum(bool(stage.decoder) for stage in stages)))
     return [len(range(group, n_slots, n_groups)) for group in range(n_groups)]
 

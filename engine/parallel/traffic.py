@@ -1,4 +1,4 @@
-"""What a rank sends to others, counted; and how long it waits for them."""
+"""Counts what a rank sends to others, and how long it waits for them."""
 
 import time
 from collections import Counter
@@ -14,7 +14,7 @@ stages."""
 
 @dataclass
 class Traffic:
-    """Counts of a rank, by kind.
+    """A rank's counts, by kind.
 
     Attributes:
         calls: operations in which the rank sent something.

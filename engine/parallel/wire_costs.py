@@ -1,8 +1,9 @@
-"""What each rank sends in an operation, by arithmetic: what `Traffic` counts, before it is counted.
+"""Computes what each rank sends in an operation: what `Traffic` counts when it happens.
 
-Bytes are those that one rank sends, summed over receivers. Over gloo a small sum sends the whole
-tensor to all others; a large one sends slices to those who sum them, and then its own sum to all
-others (`engine.parallel.collectives`). NCCL's ring sends each of as many slices twice, less one.
+Bytes are those that one rank sends, summed over receivers. Over gloo, a small sum sends the whole
+tensor to all others; a large one sends slices to the ranks that sum them, and then its own sum to
+all others (`engine.parallel.collectives`). NCCL's ring cuts the tensor into as many slices as ranks
+and sends each one twice, except its own.
 """
 
 from collections import Counter
@@ -15,7 +16,7 @@ from engine.parallel.partition import partition
 from engine.parallel.traffic import Kind
 
 _BEST_BYTES = 2 * 5 * 8
-"""Of a row's candidates, five float64 each for text and for timestamps (`Sampler`)."""
+"""A row's candidates: five float64 each for text and for timestamps (`Sampler`)."""
 _TOKEN_BYTES = 8
 _PROBABILITY_BYTES = 2 * 8
 
@@ -43,7 +44,7 @@ class WireModel:
     Attributes:
         rank: the rank.
         itemsize: bytes of a number that layers pass on.
-        by_nccl: over NCCL; else over gloo.
+        by_nccl: NCCL carries the tensors, otherwise gloo.
     """
 
     dims: ModelDimensions
@@ -72,7 +73,7 @@ class WireModel:
         return cost
 
     def decode(self, n: int, rows: int) -> WireCost:
-        """A token in each of `n` slots, computed in `rows` rows."""
+        """One token in each of `n` slots, computed in `rows` rows."""
         return self._tokens(rows, n)
 
     def _tokens(self, n_positions: int, n_sampled: int) -> WireCost:

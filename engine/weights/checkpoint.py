@@ -1,4 +1,4 @@
-"""A model folder, opened: sizes, weights, tokenizer and the tokens that it suppresses.
+"""Opens a model folder: sizes, weights, tokenizer and the tokens that it suppresses.
 
 Reads transformers' layout (config.json, generation_config.json, safetensors) and CTranslate2's
 (config.json, model.bin), for every Whisper size and for distilled ones.
@@ -25,7 +25,7 @@ from engine.weights.source import WeightSource
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Everything about a model that its folder tells.
+    """Everything that a model's folder says about it.
 
     `suppress_tokens` are never sampled; `begin_suppress_tokens` not as the first token.
     """
@@ -39,7 +39,7 @@ class Checkpoint:
 
     @property
     def fingerprint(self) -> str:
-        """Tells other weights and vocabularies apart, by sizes and a few tensors of each side."""
+        """Identifies weights and vocabulary, by sizes and a few tensors of encoder and decoder."""
         text = f"{self.dims} {self.suppress_tokens} {len(self.tokenizer.vocabulary)}"
         sum_so_far = zlib.crc32(text.encode())
         for name in ("encoder.layer_norm.weight", "encoder.conv1.bias", "decoder.layer_norm.bias"):
@@ -52,7 +52,7 @@ def open_checkpoint(name: str) -> Checkpoint:
     """Open a model by name (see `engine.weights.hub`). No weights are read yet.
 
     Raises:
-        ModelNotFoundError: nothing of that name can be had.
+        ModelNotFoundError: there is no model of that name.
         WeightsError: the folder holds no usable Whisper model.
     """
     folder = resolve_model(name)
@@ -125,7 +125,7 @@ def _dims_of_config(folder: Path, config: dict[str, Any]) -> ModelDimensions:
 
 
 def _check_tensors(folder: Path, source: WeightSource, dims: ModelDimensions) -> None:
-    """A configuration that does not fit its weights would load and write nonsense."""
+    """Check sizes: a configuration that does not fit its weights would load and write nonsense."""
     for name, shape in tensor_shapes(dims).items():
         if name not in source:
             raise WeightsError(f"{folder}: the weight files lack the tensor {name}")
@@ -168,7 +168,7 @@ def _dims_of_variables(source: CTranslate2Source) -> ModelDimensions:
 
 
 def _suppressed(listed: object, tokenizer: Tokenizer) -> tuple[int, ...]:
-    """The checkpoint's list, with the control tokens that no text may hold in any case."""
+    """The checkpoint's list, plus the control tokens that no text may ever contain."""
     control = {
         tokenizer.sot,
         tokenizer.sot_prev,
@@ -181,7 +181,7 @@ def _suppressed(listed: object, tokenizer: Tokenizer) -> tuple[int, ...]:
 
 
 def _begin_suppressed(listed: object, tokenizer: Tokenizer) -> tuple[int, ...]:
-    """The checkpoint's list, else openai/whisper's `SuppressBlank`: a space and the end token."""
+    """The checkpoint's list, or openai/whisper's `SuppressBlank`: a space and the end token."""
     return _token_list(listed) or (*tokenizer.encode(" "), tokenizer.eot)
 
 

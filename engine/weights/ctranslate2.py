@@ -99,8 +99,8 @@ class CTranslate2Source:
         return tensor if columns is None else tensor[:, columns]
 
     def release(self) -> None:
-        """Pages of the file that were read count as the process's memory until they are given
-        back."""
+        """Give back the pages of the file that were read, which count as the process's memory until
+        then."""
         self._map.madvise(mmap.MADV_DONTNEED)
 
     def scalar(self, stored_name: str) -> int:
@@ -113,7 +113,7 @@ class CTranslate2Source:
 
     def _tensor(self, stored: str, rows: slice) -> torch.Tensor:
         array = np.array(self._array(stored)[rows])
-        self.release()  # the copy is what is used
+        self.release()  # only the copy is used
         if self._variable(stored).type_id == _BFLOAT16:
             return torch.from_numpy(array).view(torch.bfloat16)
         tensor = torch.from_numpy(array)

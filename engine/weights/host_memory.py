@@ -1,4 +1,4 @@
-"""Memory that loading frees goes back to the system."""
+"""Returns memory that loading frees to the system."""
 
 import ctypes
 from collections.abc import Iterator
@@ -8,16 +8,16 @@ _LIBC = ctypes.CDLL(None)
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _LOADING_BYTES = 1 << 20
 _RUNNING_BYTES = 32 << 20
-"""What glibc's own rule grows to on 64-bit machines (mallopt(3)): computing must not map and unmap
-its tensors all the time."""
+"""The value to which glibc's own rule grows on 64-bit machines (mallopt(3)). With a lower one,
+computing would map and unmap its tensors all the time."""
 
 
 @contextmanager
 def giving_back_memory() -> Iterator[None]:
-    """While weights are read and converted, glibc keeps no freed tensors.
+    """A context for reading and converting weights, in which glibc keeps no freed tensors.
 
-    By its own rule it keeps those up to 32 MB for reuse, between ones that stay: a rank of large-v3
-    was 1.3 GB larger than its 0.9 GB of weights. Without glibc this does nothing.
+    By its own rule glibc keeps freed tensors of up to 32 MB for reuse, between those that stay: a
+    rank of large-v3 was 1.3 GB larger than its 0.9 GB of weights. Without glibc this does nothing.
     """
     _set_thresholds(_LOADING_BYTES)
     try:

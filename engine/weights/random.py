@@ -1,4 +1,4 @@
-"""Random weights of any model's shape: to measure memory and speed where no weights can be had.
+"""Random weights in any model's shape, to measure memory and speed without its real weights.
 
 A model made of them writes no meaningful text.
 """
@@ -14,7 +14,7 @@ from engine.weights.source import Rows
 
 
 class RandomSource:
-    """Tensors drawn by name from a seeded generator: equal at every sharding."""
+    """Draws tensors by name from a seeded generator: they are the same at every sharding."""
 
     def __init__(self, dims: ModelDimensions, seed: int = 0) -> None:
         self.seed = seed

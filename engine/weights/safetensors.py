@@ -18,7 +18,7 @@ _OPEN_BYTES = 256 << 20
 class SafetensorsSource:
     """The tensors of a folder's safetensors files.
 
-    Pages of a file that were read count as the process's memory as long as it is open, so it is
+    Pages that were read count as the process's memory as long as their file is open, so files are
     closed every now and then.
     """
 

@@ -1,4 +1,4 @@
-"""Which tensors a Whisper checkpoint of given sizes holds, and their shapes."""
+"""The tensors of a Whisper checkpoint of given sizes, and their shapes."""
 
 import math
 
@@ -43,5 +43,5 @@ def _norm(name: str, width: int) -> dict[str, tuple[int, ...]]:
 
 
 def n_values(dims: ModelDimensions) -> int:
-    """Parameters of a model: the values of all tensors that it reads."""
+    """Number of parameters of a model: the values of all tensors that it reads."""
     return sum(math.prod(shape) for shape in tensor_shapes(dims).values())

@@ -1,6 +1,6 @@
-"""Where weights come from. Names are those of transformers' Whisper, without the `model.` prefix.
+"""Sources of weights. Names are those of transformers' Whisper, without the `model.` prefix.
 
-A source gives slices: a rank asks for the rows or columns that it owns.
+A source reads slices: a rank asks for the rows or columns that it owns.
 """
 
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ from engine.precision import NumberFormats, WeightFormat
 
 Rows = slice | None
 WORTH_QUANTISING = 2_000_000
-"""Values of a decoder's layer from which 8-bit products gain more than quantising takes, without
-native kernels."""
+"""Without native kernels, 8-bit products of a decoder's layer gain more than quantising costs from
+this number of weights on."""
 
 
 class WeightSource(Protocol):
@@ -36,7 +36,7 @@ class WeightSource(Protocol):
         """
 
     def release(self) -> None:
-        """Keep nothing in memory of what was read; it can be read again."""
+        """Free the memory of what was read; it can be read again."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class LoadContext:
     """What a layer needs to load itself: files, group, device and number formats.
 
     Attributes:
-        streams: layers stay in the host's memory and come to the device one by one.
+        streams: whether layers stay in the host's memory and come to the device one by one.
     """
 
     source: WeightSource
@@ -55,16 +55,16 @@ class LoadContext:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of what layers pass on to each other."""
+        """Format of the values that layers pass to each other."""
         return self.formats.dtype
 
     def linear(
         self, weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype, many_rows: bool
     ) -> LinearKernel:
-        """The kernel for a linear layer whose output is of that number format.
+        """The kernel for a linear layer with outputs of that number format.
 
         Args:
-            many_rows: those of a window pass through it, not those of tokens.
+            many_rows: rows of windows pass through it, not those of tokens.
         """
         product, kept = self.formats.product, self.formats.weights
         if kept is WeightFormat.INT8:
@@ -81,8 +81,8 @@ class LoadContext:
     ) -> LinearKernel:
         """The kernel for one of an MLP's two layers; `of_gelu` for the second.
 
-        Without native kernels weights under 2 M values stay in bfloat16 where few rows meet them,
-        in a decoder: to quantise those takes as long as it saves.
+        Without native kernels, a decoder's weights under 2 M values stay in bfloat16: for its few
+        rows, quantising would take as long as it saves.
         """
         worth = many_rows or native.serves(self.device) or weight.numel() >= WORTH_QUANTISING
         if self.formats.weights is WeightFormat.INT8_DYNAMIC and worth:
@@ -98,7 +98,7 @@ class LoadContext:
         dtype: torch.dtype | None = None,
     ) -> torch.Tensor:
         tensor = self.source.read(name, rows, columns)
-        # A copy, also where nothing has to be converted: the tensor outlives the mapped file.
+        # Always a copy, even if nothing is converted: the tensor outlives the mapped file.
         return tensor.to(self.device, dtype or self.dtype, copy=True).contiguous()
 
     def parameter(self, name: str, dtype: torch.dtype | None = None) -> nn.Parameter:

@@ -1,14 +1,14 @@
-/* Attention of one token a slot: to the window's frames, whose keys and values are kept in 8 bits,
- * and to the slot's earlier tokens, in float32.
+/* Attention of one token per slot: to the window's frames, whose keys and values are stored in 8
+ * bits, and to the slot's earlier tokens, in float32.
  *
- * Both wait for memory, so what counts is to read it once, and little of it. */
+ * Both wait for memory, so it is important to read little of it, and only once. */
 #include "simd.h"
 
 #define CROSS_STEP (4 * LANES) /* keys at once */
 
-/* A layer's slots. Each slot and head has, of its keys, (padded / 64, 16 quads, 64 keys, 4) unsigned
- * bytes around 128; of its values, (padded / 4, 64 dimensions, 4 values) signed bytes; and a scale
- * for each key and each value. `padded` is the length up to a multiple of 64. */
+/* A layer's slots. Each slot and head stores its keys as (padded / 64, 16 quads, 64 keys, 4) unsigned
+ * bytes around 128, its values as (padded / 4, 64 dimensions, 4 values) signed bytes, and a scale for
+ * each key and each value. `padded` is the length rounded up to a multiple of 64. */
 typedef struct {
     uint8_t *keys;
     int8_t *values;
@@ -43,7 +43,7 @@ static void fill_head(
     }
 }
 
-/* (batch, length, keys and values, heads, 64) bfloat16 into `slots`, (batch,). */
+/* Stores (batch, length, keys and values, heads, 64) bfloat16 in `slots`, (batch,). */
 int murmur_fill_cross(
     const bfloat16 *kv, long batch, const int64_t *slots, const CrossCache *cache, int threads) {
     const long width = cache->heads * HEAD_DIM, stride = 2 * width;
@@ -56,7 +56,7 @@ int murmur_fill_cross(
     return 0;
 }
 
-/* Scores of one query, times log2 e: (padded). */
+/* Computes the scores of one query, times log2 e: (padded). */
 static void score_keys(
     const float *query, const uint8_t *keys, const float *key_scales, long padded, float *scores) {
     floats x[4];
@@ -86,8 +86,8 @@ static void score_keys(
     }
 }
 
-/* Scores -> softmax weights times the scales of the values, as 16-bit integers in two rows of
- * bytes, the high ones and the low ones; returns what their unit stands for. */
+/* Scores -> softmax weights times the scales of the values, as 16-bit integers in two rows of bytes,
+ * high and low. Returns the value of one unit. */
 static float weigh(
     float *scores, const float *value_scales, long length, long padded, uint8_t *high,
     uint8_t *low) {
@@ -142,14 +142,14 @@ static void attend_head(const float *query, const CrossCache *cache, long item, 
     }
 }
 
-/* Queries (n, heads, 64) -> (n, heads, 64), both float32, row by row to `slots`, (n,). A slot that
- * another thread fills meanwhile gives finite numbers that mean nothing. */
+/* Queries (n, heads, 64) -> (n, heads, 64), both float32; row i attends to slot `slots[i]`. A slot
+ * that another thread fills meanwhile gives finite but meaningless numbers. */
 int murmur_cross_attention(
     const float *queries, long n, const int64_t *slots, const CrossCache *cache, float *out,
     int threads) {
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 4)
     for (long item = 0; item < n * cache->heads; item++) {
-        /* A slot's tokens one after another: they read the same keys. */
+        /* Tokens of one slot follow each other, because they read the same keys. */
         const long row = item % n, head = item / n, at = (row * cache->heads + head) * HEAD_DIM;
         attend_head(queries + at, cache, slots[row] * cache->heads + head, out + at);
     }

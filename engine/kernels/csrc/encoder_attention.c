@@ -1,20 +1,20 @@
 /* Attention of a window's frames to each other.
  *
- * Queries and keys are multiplied as 8-bit integers, each row of a head with a scale of its own; the
- * values in bfloat16, as the weights are where the processor multiplies it, with float32 sums. A block
- * of queries is multiplied with all keys, softmaxed and multiplied with all values before the next
- * block begins, so scores never leave the second cache. */
+ * Queries and keys are multiplied as 8-bit integers, each row of a head with its own scale. Values
+ * are bfloat16, and so are the softmax weights if the processor multiplies bfloat16; sums are
+ * float32. A block of queries is multiplied with all keys, softmaxed and multiplied with all values before the
+ * next block begins, so scores never leave the second-level cache. */
 #include "scratch.h"
 #include "simd.h"
 
 #define PADDING (2 * LANES)
 #define STRIDE (MAX_LENGTH + 32) /* rows a multiple of 4096 bytes apart evict each other */
 
-/* A head of one window, `padded` frames long: a multiple of 32, with zeros behind the end. */
+/* A head of one window, `padded` frames long: a multiple of 32, with zeros after the end. */
 typedef struct {
     quad *keys;      /* (padded / 16, 16 quads, 16 keys) of signed bytes */
     quad *values;    /* (panels, padded / 2, TILE_COLUMNS dimensions) of two bfloat16 */
-    float *scales;   /* (padded): of the keys */
+    float *scales;   /* (padded): scales of the keys */
     int32_t *shifts; /* (padded): minus 128 times the sum of a key, because queries are unsigned */
     long length, padded;
 } Head;
@@ -43,7 +43,7 @@ static Head head_in(char *memory, long length) {
     return head;
 }
 
-/* A row's bytes and their scale; zeros for NULL. */
+/* Quantises a row to bytes and returns their scale; zeros for NULL. */
 static float quantize_frame(const bfloat16 *row, int8_t *bytes) {
     floats x[4] = {set1_ps(0.0f), set1_ps(0.0f), set1_ps(0.0f), set1_ps(0.0f)};
     if (row != NULL)
@@ -83,7 +83,7 @@ static void pack_queries(const bfloat16 *queries, long stride, long n, Block *bl
     }
 }
 
-/* Products of queries and keys, without the queries' scales. */
+/* Computes the products of queries and keys, without the queries' scales. */
 static void score(Head head, Block *block) {
     const quad *keys = head.keys;
     for (long j = 0; j < head.padded; j += TILE_COLUMNS, keys += TILE_COLUMNS * QUADS) {
@@ -107,7 +107,7 @@ static void score(Head head, Block *block) {
     }
 }
 
-/* Scores -> words of e^((score - greatest) / 8), as good as zero behind the end, and their sum. */
+/* Scores -> words of e^((score - greatest) / 8), almost zero after the end, and their sum. */
 static void exponentiate(Head head, int r, Block *block) {
     float *scores = block->scores[r];
     const long padded = head.padded;
@@ -127,7 +127,7 @@ static void exponentiate(Head head, int r, Block *block) {
     block->sums[r] = reduce_add_ps(sum);
 }
 
-/* Weighted sums of the values of `TILE_COLUMNS` dimensions. */
+/* Computes the weighted sums of the values for `TILE_COLUMNS` dimensions. */
 static void combine(
     const quad *values, long padded, long n, Block *block, bfloat16 *out, long stride) {
     floats sums[TILE_ROWS][TILE_VECTORS];
@@ -160,7 +160,7 @@ static void attend_block(
 }
 
 /* (batch, length, 3 of q, k and v, heads, 64) -> (batch, length, heads, 64), both bfloat16; length
- * at most 1536. 0, or -1 where memory is out. */
+ * at most 1536. Returns 0, or -1 if out of memory. */
 int murmur_encoder_attention(
     const bfloat16 *qkv, long batch, long length, long heads, bfloat16 *out, int threads) {
     const long stride = 3 * heads * HEAD_DIM, out_stride = heads * HEAD_DIM;

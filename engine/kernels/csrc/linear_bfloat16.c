@@ -1,8 +1,8 @@
 /* Linear layers of bfloat16 with float32 sums: y = x W^T + b.
  *
- * Weights come packed: (width / 16, depth / 2, 16 outputs, 2 inputs), so that one instruction of
- * AVX-512 adds the products of two inputs to each of 16 outputs. Widths are padded to 32, depths multiples of
- * 32. */
+ * Weights are packed: (width / 16, depth / 2, 16 outputs, 2 inputs), so that one AVX-512 instruction
+ * adds the products of two inputs to each of 16 outputs. Widths are padded to multiples of 32; depths
+ * are multiples of 32. */
 #include "scratch.h"
 #include "simd.h"
 
@@ -12,14 +12,14 @@ typedef struct {
     long depth, width;
 } Bfloat16Layer;
 
-/* 32 values of a row. */
+/* Loads 32 values of a row. */
 static ints load_pairs(const void *x, long at, int from_float) {
     if (!from_float) return load_ints((const bfloat16 *)x + at);
     const float *row = (const float *)x + at;
     return to_bfloat16(load_ps(row), load_ps(row + LANES));
 }
 
-/* Row `row` into its tile: (depth / 2, rows, words of 2 inputs). */
+/* Packs row `row` into its tile: (depth / 2, rows, words of 2 inputs). */
 static void pack_row(const void *x, long depth, int from_float, quad *tiles, long row) {
     quad *out = tiles + (row / TILE_ROWS * TILE_ROWS * (depth / 2) + row % TILE_ROWS) * WORDS;
     for (long k = 0; k < depth; k += 2 * LANES) {
@@ -29,7 +29,7 @@ static void pack_row(const void *x, long depth, int from_float, quad *tiles, lon
     }
 }
 
-/* Where a tile's outputs go: rows `stride` apart, float32 or bfloat16, through a GELU or not. */
+/* Where a tile's outputs go: rows `stride` apart, float32 or bfloat16, with or without a GELU. */
 typedef struct {
     void *rows;
     long stride;
@@ -73,7 +73,7 @@ static void multiply(const Bfloat16Layer *layer, const quad *tile, long column, 
         multiply_tile(layer, tile, column, TILE_ROWS, n, to);
 }
 
-/* (n, depth) -> (n, width), each float32 or bfloat16. 0, or -1 where memory is out. */
+/* (n, depth) -> (n, width), each float32 or bfloat16. Returns 0, or -1 if out of memory. */
 int murmur_linear_bfloat16(
     const void *x, int from_float, long n, const Bfloat16Layer *layer, void *out, int to_float,
     int gelu, int threads) {

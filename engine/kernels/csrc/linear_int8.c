@@ -1,26 +1,26 @@
 /* Linear layers of 8-bit integers: y = x W^T + b, and two of them around a GELU.
  *
- * Activations are unsigned, with a scale and a zero point a row; weights are signed, with a scale an
- * output. Their products are summed as integers, hence exactly.
+ * Activations are unsigned, with a scale and a zero point per row; weights are signed, with a scale
+ * per output. Their products are summed as integers, hence exactly.
  *
- * Weights come packed: (width / 16, depth / 4, 16 outputs, 4 inputs), so that one instruction of
- * AVX-512 adds the products of four inputs to each of 16 outputs. Widths are padded to 32, depths multiples of
- * 4. */
+ * Weights are packed: (width / 16, depth / 4, 16 outputs, 4 inputs), so that one AVX-512
+ * instruction adds the products of four inputs to each of 16 outputs. Widths are padded to
+ * multiples of 32; depths are multiples of 4. */
 #include "scratch.h"
 #include "simd.h"
 
-#define GELU_DEPTH 0.17f /* a GELU is nowhere less than minus this */
+#define GELU_DEPTH 0.17f /* a GELU never goes below minus this */
 
 typedef struct {
     const int8_t *weight; /* packed */
     const float *scale;   /* (padded width) */
-    const int32_t *sums;  /* (padded width): of an output's weights */
+    const int32_t *sums;  /* (padded width): sums of an output's weights */
     const float *bias;    /* (padded width) */
     long depth, width;
 } Int8Layer;
 
-/* Quantised rows: tiles of (depth / 4, rows, words of 4 inputs), and each row's scale and zero
- * point. */
+/* Quantised rows: tiles of (depth / 4, rows, words of 4 inputs), and the scale and zero point of
+ * each row. */
 typedef struct {
     quad *tiles;
     float *scale;
@@ -40,8 +40,8 @@ static Rows rows_in(void *memory, long n, long depth) {
     return rows;
 }
 
-/* The steps that a row is quantised in. Of what comes from a GELU the range is asymmetric, with a
- * whole zero point: most such values are almost zero, and must stay so. */
+/* The steps in which a row is quantised. After a GELU the range is asymmetric, with a whole zero
+ * point, because most such values are almost zero and must stay so. */
 static void row_range(const float *x, long depth, int of_gelu, float *scale, int32_t *zero) {
     floats greatest = set1_ps(0.0f);
     for (long k = 0; k < depth; k += LANES) {
@@ -53,7 +53,7 @@ static void row_range(const float *x, long depth, int of_gelu, float *scale, int
     *zero = of_gelu ? (int32_t)__builtin_rintf(GELU_DEPTH / *scale) : 128;
 }
 
-/* Row `row` of a tile. */
+/* Quantises row `row` of a tile. */
 static void quantize_row(const float *x, long depth, int of_gelu, Rows rows, long row) {
     row_range(x, depth, of_gelu, &rows.scale[row], &rows.zero[row]);
     quad *out = rows.tiles + (row / TILE_ROWS * TILE_ROWS * depth / 4 + row % TILE_ROWS) * WORDS;
@@ -69,8 +69,8 @@ static void quantize_row(const float *x, long depth, int of_gelu, Rows rows, lon
     }
 }
 
-/* A tile's rows and `TILE_COLUMNS` outputs from `column` on, into rows of `out`; `n_tile` is
- * a constant where this is called, `n` of its rows are wanted. */
+/* Multiplies a tile's rows for `TILE_COLUMNS` outputs from `column` on, into rows of `out`. `n_tile`
+ * is a constant at each call; `n` of its rows are wanted. */
 static inline __attribute__((always_inline)) void multiply_tile(
     const Int8Layer *layer, Rows quantized, long first, long column, const int n_tile, long n,
     float *out, long out_stride, int gelu) {
@@ -104,7 +104,7 @@ static inline __attribute__((always_inline)) void multiply_tile(
     }
 }
 
-/* Rows `first` to `first + n` of a tile, of which no third is computed in vain. */
+/* Rows `first` to `first + n` of a tile; thirds of it that are not needed are not computed. */
 static void multiply(
     const Int8Layer *layer, Rows rows, long first, long column, long n, float *out, long out_stride,
     int gelu) {
@@ -116,8 +116,8 @@ static void multiply(
         multiply_tile(layer, rows, first, column, TILE_ROWS, n, out, out_stride, gelu);
 }
 
-/* (n, depth) float -> (n, width) float, through a GELU if asked to. `of_gelu`: the input comes from
- * a GELU. 0, or -1 where memory is out. */
+/* (n, depth) float -> (n, width) float, with a GELU if asked to. `of_gelu`: the input comes from a
+ * GELU. Returns 0, or -1 if out of memory. */
 int murmur_linear_int8(
     const float *x, long n, const Int8Layer *layer, float *out, int gelu, int of_gelu,
     int threads) {
@@ -154,8 +154,8 @@ static void multiply_block(
                 out_stride, gelu);
 }
 
-/* Two layers around a GELU, in blocks of rows whose hidden units never leave the second cache.
- * (n, depth) float -> (n, width) float. 0, or -1 where memory is out. */
+/* Two layers around a GELU, in blocks of rows whose hidden units never leave the second-level cache.
+ * (n, depth) float -> (n, width) float. Returns 0, or -1 if out of memory. */
 int murmur_mlp_int8(
     const float *x, long n, const Int8Layer *first, const Int8Layer *second, float *out,
     int threads) {

@@ -1,18 +1,18 @@
-/* Logits: made exact where it counts, and reduced to the greatest, where it stands, and the sum of
- * them all. */
+/* Logits: recomputed exactly where they decide, and reduced to the greatest, its index, and the
+ * log-sum-exp of all. */
 #include <math.h>
 
 #include "simd.h"
 
 #define NONE (-INFINITY)
-#define DEVIATIONS 8.0f /* 5.7 of the difference of two logits: one in 10^8 is wrong by more */
+#define DEVIATIONS 8.0f /* 5.7 of the difference of two logits: one in 10^8 errs by more */
 
 int murmur_abi(void) {
     return ABI;
 }
 
-/* Of `width` values: the greatest, the first that equals it, and log(sum of e^value). All -inf:
- * -inf, 0, -inf. A NaN among them makes the sum one. */
+/* The greatest of `width` values, the index of the first that equals it, and log(sum of e^value). If
+ * all are -inf: -inf, 0, -inf. A NaN among them makes the sum a NaN. */
 static void reduce_row(
     const float *x, long width, float *greatest, int64_t *where, float *log_sum) {
     floats most = set1_ps(NONE), total = set1_ps(0.0f);
@@ -40,7 +40,7 @@ static void reduce_row(
     *log_sum = unordered ? NAN : top + logf(reduce_add_ps(total));
 }
 
-/* Rows of (n, width) float32 that lie `stride` apart -> (n,) each. */
+/* Reduces rows of (n, width) float32, `stride` apart -> (n,) each. */
 int murmur_reduce_logits(
     const float *x, long n, long width, long stride, float *greatest, int64_t *where,
     float *log_sum, int threads) {
@@ -50,7 +50,7 @@ int murmur_reduce_logits(
     return 0;
 }
 
-/* Of bfloat16 vectors; `depth` is a multiple of 32. */
+/* Dot product of bfloat16 vectors; `depth` is a multiple of 32. */
 static float dot(const bfloat16 *x, const bfloat16 *y, long depth) {
     floats sum = set1_ps(0.0f);
     for (long k = 0; k < depth; k += 2 * LANES)
@@ -67,17 +67,17 @@ static float greatest_of(const float *x, long width) {
     return reduce_max_ps(most);
 }
 
-/* An output layer that was computed in 8 bits, and what it was computed from. */
+/* An output layer whose logits were computed in 8 bits, and its bfloat16 weights. */
 typedef struct {
     const bfloat16 *weight;  /* (width, depth) */
     const int64_t *excluded; /* (n_excluded): ids before the tail that are never chosen */
     long depth, width, tail, n_excluded;
-    float norm; /* the greatest of an id's weights, as a vector */
-    float step; /* the greatest step that an id's weights were quantised in */
+    float norm; /* the greatest norm of an id's weight vector */
+    float step; /* the greatest step in which an id's weights were quantised */
 } Output;
 
-/* How far apart 8-bit logits may lie that are equal: values rounded to steps are wrong by
- * step / sqrt(12), and those errors add up as vectors. */
+/* How far apart the 8-bit values of equal logits may lie. Rounding to steps has a standard error of
+ * step / sqrt(12), and these errors add up in quadrature. */
 static float margin(const bfloat16 *x, const Output *output) {
     floats most = set1_ps(0.0f);
     for (long k = 0; k < output->depth; k += LANES)
@@ -88,7 +88,7 @@ static float margin(const bfloat16 *x, const Output *output) {
     return DEVIATIONS * sqrtf(squares / 12.0f);
 }
 
-/* All before the tail that may be the greatest of those that can be chosen. */
+/* Recomputes all logits before the tail that may be the greatest of those that can be chosen. */
 static void refine_greatest(const bfloat16 *x, const Output *output, float *logits) {
     float kept[output->n_excluded + 1];
     for (long i = 0; i < output->n_excluded; i++) {
@@ -108,8 +108,8 @@ static void refine_greatest(const bfloat16 *x, const Output *output, float *logi
     }
 }
 
-/* Logits (n, width) of rows x, (n, depth): compute them again in bfloat16 from the tail on, and
- * wherever one may be the greatest of those before. */
+/* Logits (n, width) of rows x, (n, depth): recomputed in bfloat16 from the tail on, and before it
+ * wherever one may be the greatest. */
 int murmur_refine_logits(
     const bfloat16 *x, long n, const Output *output, float *logits, int threads) {
     const long depth = output->depth, width = output->width;

@@ -1,7 +1,7 @@
-/* What the kernels share: vectors of 16 floats, in whatever registers the processor has.
+/* Shared by the kernels: vectors of 16 floats, in whatever registers the processor has.
  *
  * A row's result never depends on the rows beside it: every sum has one order, whatever the number
- * of rows or of threads. */
+ * of rows or threads. */
 #pragma once
 
 #include <stdint.h>
@@ -17,16 +17,16 @@ typedef int32_t __attribute__((may_alias)) quad; /* four bytes, or two bfloat16 
 
 #define ABI 1 /* changes with any signature or layout; `native.py` knows it too */
 #define LANES 16
-#define HEAD_DIM 64 /* of every Whisper model */
+#define HEAD_DIM 64 /* in every Whisper model */
 #define QUADS (HEAD_DIM / 4)
 #define TILE_COLUMNS (TILE_VECTORS * LANES)
 #define THIRD (TILE_ROWS / 3)
 #define BLOCK_ROWS (4 * TILE_ROWS) /* share a panel of weights while it is in a near cache */
 
 #define EIGHTH 0.125f   /* 1 / sqrt(64) */
-#define MAX_LENGTH 1536 /* keys that attention can look at */
-#define LEAST 1e-30f    /* stands for the greatest value of a row of zeros */
-#define NOTHING -3e38f  /* a score whose weight is none */
+#define MAX_LENGTH 1536 /* the most keys that attention can attend to */
+#define LEAST 1e-30f    /* replaces the greatest value of a row of zeros */
+#define NOTHING -3e38f  /* a score whose softmax weight is zero */
 
 static inline long round_up(long value, long step) {
     return (value + step - 1) / step * step;
@@ -38,12 +38,12 @@ static inline long smaller(long a, long b) {
 
 #define LOG2_E 1.44269504f
 
-/* 2^x within 1e-7 of it, for x up to 126; below -126 it is as if it were -126. */
+/* 2^x with an error of 1e-7, for x up to 126; x below -126 is treated as -126. */
 static inline floats exp2_ps(floats x) {
     x = max_ps(x, set1_ps(-126.0f));
     const floats n = round_ps(x);
     const floats r = sub_ps(x, n);
-    /* Least squares of the relative error over [-1/2, 1/2]. */
+    /* Coefficients minimise the squared relative error over [-1/2, 1/2]. */
     floats p = set1_ps(1.32764578e-3f);
     p = fmadd_ps(p, r, set1_ps(9.67554122e-3f));
     p = fmadd_ps(p, r, set1_ps(5.55071332e-2f));
@@ -65,7 +65,7 @@ static inline floats gelu_ps(floats x) {
     p = fmadd_ps(p, t, set1_ps(0.254829592f));
     const floats exponent = mul_ps(mul_ps(z, z), set1_ps(-LOG2_E));
     p = mul_ps(mul_ps(p, t), exp2_ps(exponent));
-    /* p is 1 - erf|z|; of a negative x, 1 + erf is p itself. */
+    /* p is 1 - erf|z|; for a negative x, 1 + erf is p itself. */
     const floats sum = if_negative(x, p, sub_ps(set1_ps(2.0f), p));
     return mul_ps(mul_ps(x, set1_ps(0.5f)), sum);
 }

@@ -1,14 +1,14 @@
-/* Vectors of 16 in two registers of AVX2, for processors without AVX-512's products of 8-bit integers
- * or bfloat16. `vectors_avx512.h` says what each function does, and does it in one register; but `store_pairs` leaves
- * floats as they are here. */
+/* Vectors of 16 in two AVX2 registers, for processors without AVX-512's products of 8-bit integers or
+ * bfloat16. `vectors_avx512.h` documents each function, and implements it in one register. One
+ * difference: `store_pairs` leaves floats as they are here. */
 #pragma once
 
 #include <immintrin.h>
 #include <string.h>
 
-#define TILE_ROWS 6 /* with a vector of columns: 12 of the 16 registers are sums */
+#define TILE_ROWS 6 /* by one vector of columns: 12 of the 16 registers are sums */
 #define TILE_VECTORS 1
-#define WORDS 2 /* of a tile: bytes are multiplied as 16 bits, bfloat16 as floats */
+#define WORDS 2 /* per word of a row: bytes are multiplied as 16 bits, bfloat16 as floats */
 
 typedef struct {
     __m256 low, high;
@@ -16,7 +16,7 @@ typedef struct {
 typedef struct {
     __m256i low, high;
 } ints;
-typedef ints lanes; /* all bits of those that count */
+typedef ints lanes; /* all bits set in the lanes that count */
 
 #define EACH(function, x) {function((x).low), function((x).high)}
 #define BOTH(function, x, y) {function((x).low, (y).low), function((x).high, (y).high)}
@@ -84,7 +84,7 @@ static inline __m256 round_half(__m256 x) {
 static inline floats round_ps(floats x) {
     return (floats)EACH(round_half, x);
 }
-/* A float's exponent is in bits 23 to 30, with 127 added. */
+/* A float's exponent, plus 127, is in bits 23 to 30. */
 static inline __m256 power_of_two(__m256 n) {
     const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
     return _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23));
@@ -163,7 +163,7 @@ static inline ints to_ints(floats x) {
 static inline ints to_unsigned(floats x) {
     return to_ints(x);
 }
-/* Packing instructions take their operands four lanes at a time: a b a b -> a a b b. */
+/* Packing instructions interleave their operands by four lanes: a b a b -> a a b b. */
 static inline __m256i in_order(__m256i x) {
     return _mm256_permute4x64_epi64(x, 0xd8);
 }
@@ -193,7 +193,7 @@ static inline floats from_bfloat16(const bfloat16 *x) {
     return (floats){
         half_from_bfloat16(_mm_loadu_si128(from)), half_from_bfloat16(_mm_loadu_si128(from + 1))};
 }
-/* The upper half of each float, to the nearest, of two the even one; a NaN stays one. */
+/* The upper half of each float, rounded to nearest, ties to even; a NaN stays a NaN. */
 static inline __m256i upper_words(__m256 x) {
     const __m256i whole = _mm256_castps_si256(x);
     const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(whole, 16), _mm256_set1_epi32(1));
@@ -218,12 +218,12 @@ static inline void store_bfloat16_within(void *to, lanes mask, floats x) {
     memcpy(to, words, (size_t)__builtin_popcount(within) * sizeof(words[0]));
 }
 
-/* The first of each two bfloat16 as a float, and the second. */
+/* The first bfloat16 of each pair as a float, and the second. */
 static inline __m256 first_of_pairs(__m256i x) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(x, 16));
 }
 static inline __m256 second_of_pairs(__m256i x) {
-    /* From memory: in a register it would take a sum's place. */
+    /* Read from memory: in a register it would take a sum's place. */
     static const uint32_t upper[8]
         __attribute__((aligned(32))) = {0xffff0000, 0xffff0000, 0xffff0000, 0xffff0000,
                                         0xffff0000, 0xffff0000, 0xffff0000, 0xffff0000};
@@ -239,7 +239,7 @@ static inline floats add_pairs(floats sums, ints a, ints b) {
         add_half_pairs(sums.low, a.low, b.low), add_half_pairs(sums.high, a.high, b.high)};
 }
 
-/* By way of 16 bits: the even bytes and the odd ones, of which the products of two are added. */
+/* Via 16 bits: the even and the odd bytes; products of two neighbours are added. */
 static inline __m256i add_half_products(__m256i sums, __m256i bytes, __m256i signed_bytes) {
     const __m256i even = _mm256_and_si256(bytes, _mm256_set1_epi16(0xff));
     const __m256i odd = _mm256_srli_epi16(bytes, 8);
@@ -267,8 +267,8 @@ static inline void store_pairs(quad *words, floats first, floats second) {
     store_ps((float *)words + 16, second);
 }
 
-/* Instructions by name: around their intrinsics GCC 12 moves sums from register to register, of which
- * there are too few for that. */
+/* Inline assembly: around the intrinsics, GCC 12 moves sums from register to register, and there are
+ * too few registers for that. */
 static inline __m256i add_word_product(__m256i sums, __m256i a, __m256i b) {
     const __m256i product = _mm256_madd_epi16(a, b);
     __asm__("vpaddd %1, %0, %0" : "+x"(sums) : "x"(product));
@@ -279,8 +279,8 @@ static inline __m256 add_product(__m256 sums, __m256 a, __m256 b) {
     return sums;
 }
 
-/* One word of each row, with what it is multiplied by of a vector of columns. In this order sums and
- * operands just fit the registers. */
+/* Multiplies one word of each row with its part of a vector of columns. In this order, sums and
+ * operands just fit into the registers. */
 static inline __attribute__((always_inline)) void add_word_products(
     ints sums[][TILE_VECTORS], const int rows, const quad *x, long stride, ints y) {
 #pragma GCC unroll 6

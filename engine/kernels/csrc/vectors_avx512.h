@@ -1,18 +1,18 @@
 /* Vectors of 16 in the 512 bits of AVX-512, with its products of 8-bit integers (VNNI) and bfloat16
- * (BF16). `vectors_avx2.h` has the same in halves. */
+ * (BF16). `vectors_avx2.h` does the same in two halves. */
 #pragma once
 
 #include <immintrin.h>
 
-#define TILE_ROWS 12 /* with two vectors of columns: 24 of the 32 registers are sums */
+#define TILE_ROWS 12 /* by two vectors of columns: 24 of the 32 registers are sums */
 #define TILE_VECTORS 2
-#define WORDS 1 /* of a tile, for four bytes or two bfloat16 of a row */
+#define WORDS 1 /* of a tile per four bytes or two bfloat16 of a row */
 
 typedef __m512 floats;   /* 16 float32 */
 typedef __m512i ints;    /* 16 int32, 64 bytes or 32 bfloat16 */
-typedef __mmask16 lanes; /* some of 16 */
+typedef __mmask16 lanes; /* a subset of the 16 lanes */
 
-/* Those of a vector that starts at `start` of `length` values. */
+/* The lanes in use of a vector that starts at value `start` of `length`. */
 static inline lanes lanes_within(long start, long length) {
     const long left = length - start;
     return left >= 16 ? (lanes)0xffff : left <= 0 ? 0 : (lanes)((1u << left) - 1);
@@ -24,7 +24,7 @@ static inline floats set1_ps(float x) {
 static inline floats load_ps(const void *from) {
     return _mm512_loadu_ps(from);
 }
-/* With `fill` in the other lanes. */
+/* Loads some lanes, with `fill` in the others. */
 static inline floats load_within(lanes mask, const float *from, float fill) {
     return _mm512_mask_loadu_ps(set1_ps(fill), mask, from);
 }
@@ -61,11 +61,11 @@ static inline floats fmsub_ps(floats a, floats b, floats c) {
 static inline floats round_ps(floats x) {
     return _mm512_roundscale_ps(x, 0);
 }
-/* x 2^n, with a whole n of -126 to 127. */
+/* x 2^n, for whole n from -126 to 127. */
 static inline floats scale_ps(floats x, floats n) {
     return _mm512_scalef_ps(x, n);
 }
-/* Where x is negative `a`, else `b`. */
+/* `a` where x is negative, else `b`. */
 static inline floats if_negative(floats x, floats a, floats b) {
     return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_LT_OQ), b, a);
 }
@@ -76,7 +76,7 @@ static inline float reduce_add_ps(floats x) {
     return _mm512_reduce_add_ps(x);
 }
 
-/* A bit for each lane for which it is so. */
+/* One bit for each lane in which the comparison holds. */
 static inline unsigned equal_bits(floats a, floats b) {
     return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ);
 }
@@ -111,15 +111,15 @@ static inline ints high_bytes(ints x) {
 static inline floats to_floats(ints x) {
     return _mm512_cvtepi32_ps(x);
 }
-/* To the nearest, of two the even one. */
+/* Rounds to nearest, ties to even. */
 static inline ints to_ints(floats x) {
     return _mm512_cvtps_epi32(x);
 }
-/* Of what is not negative, and below 2^31. */
+/* For values from 0 to below 2^31. */
 static inline ints to_unsigned(floats x) {
     return _mm512_cvtps_epu32(x);
 }
-/* 16 bytes: the lowest of each, or the nearest that there is to each. */
+/* Stores 16 bytes: the lowest byte of each integer, or each integer saturated. */
 static inline void store_low_bytes(void *to, ints x) {
     _mm_storeu_si128((__m128i *)to, _mm512_cvtepi32_epi8(x));
 }
@@ -135,7 +135,7 @@ static inline floats from_bfloat16(const bfloat16 *x) {
     const ints wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)x));
     return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
 }
-/* 32 of them. */
+/* Converts 32 floats. */
 static inline ints to_bfloat16(floats first, floats second) {
     return (ints)_mm512_cvtne2ps_pbh(second, first);
 }
@@ -151,27 +151,27 @@ static inline floats add_pairs(floats sums, ints a, ints b) {
     return _mm512_dpbf16_ps(sums, (__m512bh)a, (__m512bh)b);
 }
 
-/* Adds to each of 16 sums the products of four unsigned and four signed bytes. The instruction by
- * name: around its intrinsic GCC 12 moves every sum from register to register. */
+/* Adds to each of 16 sums the products of four unsigned and four signed bytes. Inline assembly:
+ * around the intrinsic, GCC 12 moves every sum from register to register. */
 static inline ints add_products(ints sums, ints bytes, ints signed_bytes) {
     __asm__("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(bytes), "v"(signed_bytes));
     return sums;
 }
 
-/* Four bytes or two bfloat16 of a row into its words of a tile. */
+/* Stores four bytes or two bfloat16 of a row into its words of a tile. */
 static inline void put_bytes(quad *words, int32_t bytes) {
     *words = bytes;
 }
 static inline void put_pair(quad *words, int32_t pair) {
     *words = pair;
 }
-/* 16 pairs of 32 floats into as many words. */
+/* Stores 32 floats as pairs into 16 words. */
 static inline void store_pairs(quad *words, floats first, floats second) {
     store_ints(words, to_bfloat16(first, second));
 }
 
-/* Adds to the sums of a tile's rows the products of four unsigned bytes of each, `stride` words
- * apart, and four signed ones of each column; vectors of columns are `panel` bytes apart. */
+/* Adds to the sums of a tile's rows the products of four unsigned bytes of each row, `stride` words
+ * apart, and four signed bytes of each column. Vectors of columns are `panel` bytes apart. */
 static inline __attribute__((always_inline)) void add_tile_products(
     ints sums[][TILE_VECTORS], const int rows, const quad *x, long stride, const void *columns,
     long panel) {
@@ -186,7 +186,7 @@ static inline __attribute__((always_inline)) void add_tile_products(
     }
 }
 
-/* The same of two bfloat16. */
+/* The same with two bfloat16. */
 static inline __attribute__((always_inline)) void add_tile_pairs(
     floats sums[][TILE_VECTORS], const int rows, const quad *x, long stride, const void *columns,
     long panel) {
