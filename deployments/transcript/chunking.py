@@ -11,14 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from deployments.options import ChunkingOptions, VadOptions
-from deployments.transcript.vad import (
+from deployments.audio.speech_probabilities import (
     FRAME_SAMPLES,
     ProbabilityStream,
-    Region,
-    RegionDetector,
     SpeechProbabilities,
 )
+from deployments.options import ChunkingOptions, VadOptions
+from deployments.transcript.vad import Region, RegionDetector
 from engine import N_SAMPLES, SAMPLE_RATE
 
 

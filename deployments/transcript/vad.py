@@ -1,99 +1,14 @@
-"""Where speech is: Silero's voice activity model over a stream, and regions from its probabilities.
-
-The sequence front end of the `silero-vad` package: one call of the network per block of frames,
-its state carried from block to block, so that any length of audio passes through bounded memory.
-"""
+"""Where speech is: regions from the probabilities of `speech_probabilities`."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 
+from deployments.audio.speech_probabilities import FRAME_SAMPLES
 from deployments.options import VadOptions
 from engine import SAMPLE_RATE
-
-FRAME_SAMPLES = 512
-"""Samples per probability: 32 ms at 16 kHz."""
-_CONTEXT_SAMPLES = 64
-_MAX_FRAMES = 512
-_STATE_SHAPE = (1, 1, 128)
-
-
-@cache
-def _session() -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    # One thread: the network is tiny, and the other cores belong to the engine.
-    options.inter_op_num_threads = options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(
-        str(_model_file()), sess_options=options, providers=["CPUExecutionProvider"]
-    )
-
-
-def _model_file() -> Path:
-    """The network in the `silero-vad` package, found without importing it: the import would set
-    torch to one thread in the whole process."""
-    package = find_spec("silero_vad")
-    assert package is not None and package.origin is not None, "a dependency of this project"
-    return Path(package.origin).parent / "data" / "silero_vad_16k_sequence.onnx"
-
-
-class ProbabilityStream(Protocol):
-    """Probabilities of speech, one per whole frame of a stream."""
-
-    def push(self, pcm: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
-        """Take the stream's next samples; returns the probabilities of the frames now whole."""
-
-    def finish(self) -> npt.NDArray[np.float32]:
-        """The last frame, filled up with silence; none if the stream ended with a frame."""
-
-
-class SpeechProbabilities:
-    """Probabilities of speech per frame of a stream, as Silero's streaming model gives them."""
-
-    def __init__(self) -> None:
-        self._hidden = np.zeros(_STATE_SHAPE, np.float32)
-        self._cell = np.zeros(_STATE_SHAPE, np.float32)
-        self._context = np.zeros(_CONTEXT_SAMPLES, np.float32)
-        self._rest = np.zeros(0, np.int16)
-
-    def push(self, pcm: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
-        pcm = np.concatenate((self._rest, pcm))
-        n_frames = len(pcm) // FRAME_SAMPLES
-        self._rest = pcm[n_frames * FRAME_SAMPLES :]
-        return self._run(pcm[: n_frames * FRAME_SAMPLES])
-
-    def finish(self) -> npt.NDArray[np.float32]:
-        rest, self._rest = self._rest, self._rest[:0]
-        if not len(rest):
-            return np.zeros(0, np.float32)
-        return self._run(np.pad(rest, (0, FRAME_SAMPLES - len(rest))))
-
-    def _run(self, pcm: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
-        frames = (pcm.astype(np.float32) / 32_768.0).reshape(-1, FRAME_SAMPLES)
-        blocks = [
-            self._run_block(frames[start : start + _MAX_FRAMES])
-            for start in range(0, len(frames), _MAX_FRAMES)
-        ]
-        return np.concatenate([np.zeros(0, np.float32), *blocks])
-
-    def _run_block(self, frames: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        contexts = np.vstack((self._context[None], frames[:-1, -_CONTEXT_SAMPLES:]))
-        self._context = frames[-1, -_CONTEXT_SAMPLES:]
-        probabilities, self._hidden, self._cell = _session().run(
-            ["speech_probs", "hn", "cn"],
-            {
-                "input": np.concatenate((contexts, frames), axis=1),
-                "h": self._hidden,
-                "c": self._cell,
-            },
-        )
-        return np.asarray(probabilities, np.float32).reshape(-1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from deployments.audio.speech_probabilities import FRAME_SAMPLES
 from deployments.options import ChunkingOptions, VadOptions
 from deployments.transcript.chunking import Chunker, Piece
-from deployments.transcript.vad import FRAME_SAMPLES, Region
+from deployments.transcript.vad import Region
 from engine import SAMPLE_RATE
 
 
