@@ -9,7 +9,7 @@ import numpy.typing as npt
 import soxr
 
 from deployments.audio.channel_likeness import ChannelLikeness
-from deployments.audio.speech_probabilities import SpeechProbabilities
+from deployments.audio.voice_network import FRAME_SAMPLES, VoiceNetwork
 from engine import SAMPLE_RATE
 
 _Mask = npt.NDArray[np.bool_]
@@ -18,7 +18,6 @@ _SAME = 0.8  # correlation of one sound in two channels
 _MIN_PROBABILITY = 0.5
 _MIN_FRAMES = 3  # of 32 ms; noises pass for speech no longer than for a frame or two
 _MAX_HEARD = 16  # sounds that the network hears, the loudest ones; each takes 1/500 of its length
-_INT16_SCALE = 32_768
 
 
 class _Ear:
@@ -28,13 +27,16 @@ class _Ear:
         self._to_16_khz = soxr.ResampleStream(
             sample_rate, SAMPLE_RATE, 1, dtype="float32", quality="LQ"
         )
-        self._probabilities = SpeechProbabilities()
+        self._network = VoiceNetwork()
+        self._rest = np.zeros(0, np.float32)
 
     def hears_speech(self, samples: npt.NDArray[np.float32]) -> bool:
-        pcm = self._to_16_khz.resample_chunk(samples) * _INT16_SCALE
-        clipped = np.clip(np.rint(pcm), -_INT16_SCALE, _INT16_SCALE - 1).astype(np.int16)
-        frames = self._probabilities.push(clipped)
-        return bool(np.count_nonzero(frames >= _MIN_PROBABILITY) >= _MIN_FRAMES)
+        heard = np.concatenate((self._rest, self._to_16_khz.resample_chunk(samples)))
+        n_whole = len(heard) // FRAME_SAMPLES * FRAME_SAMPLES
+        self._rest = heard[n_whole:]
+        frames = np.clip(heard[:n_whole], -1, 1).reshape(-1, FRAME_SAMPLES)
+        speech = self._network.run(frames) >= _MIN_PROBABILITY
+        return bool(np.count_nonzero(speech) >= _MIN_FRAMES)
 
 
 class ChannelChoice:

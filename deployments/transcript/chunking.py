@@ -11,13 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from deployments.audio.speech_probabilities import (
-    FRAME_SAMPLES,
+from deployments.audio.voice_network import FRAME_SAMPLES
+from deployments.options import ChunkingOptions, VadOptions
+from deployments.transcript.vad import (
     ProbabilityStream,
+    Region,
+    RegionDetector,
     SpeechProbabilities,
 )
-from deployments.options import ChunkingOptions, VadOptions
-from deployments.transcript.vad import Region, RegionDetector
 from engine import N_SAMPLES, SAMPLE_RATE
 
 

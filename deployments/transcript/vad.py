@@ -1,14 +1,45 @@
-"""Where speech is: regions from the probabilities of `speech_probabilities`."""
+"""Where speech is: probabilities of it over a stream, and regions from these."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from deployments.audio.speech_probabilities import FRAME_SAMPLES
+from deployments.audio.voice_network import FRAME_SAMPLES, VoiceNetwork, frames_of
 from deployments.options import VadOptions
 from engine import SAMPLE_RATE
+
+
+class ProbabilityStream(Protocol):
+    """Probabilities of speech, one per whole frame of a stream."""
+
+    def push(self, pcm: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
+        """Take the stream's next samples; returns the probabilities of the frames now whole."""
+
+    def finish(self) -> npt.NDArray[np.float32]:
+        """The last frame, filled up with silence; none if the stream ended with a frame."""
+
+
+class SpeechProbabilities:
+    """Probabilities of speech per frame of a stream, as Silero's streaming model gives them."""
+
+    def __init__(self) -> None:
+        self._network = VoiceNetwork()
+        self._rest = np.zeros(0, np.int16)
+
+    def push(self, pcm: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
+        pcm = np.concatenate((self._rest, pcm))
+        n_frames = len(pcm) // FRAME_SAMPLES
+        self._rest = pcm[n_frames * FRAME_SAMPLES :]
+        return self._network.run(frames_of(pcm[: n_frames * FRAME_SAMPLES]))
+
+    def finish(self) -> npt.NDArray[np.float32]:
+        rest, self._rest = self._rest, self._rest[:0]
+        if not len(rest):
+            return np.zeros(0, np.float32)
+        return self._network.run(frames_of(np.pad(rest, (0, FRAME_SAMPLES - len(rest)))))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.audio.speech_probabilities import FRAME_SAMPLES
+from deployments.audio.voice_network import FRAME_SAMPLES
 from deployments.options import ChunkingOptions, VadOptions
 from deployments.transcript.chunking import Chunker, Piece
 from deployments.transcript.vad import Region

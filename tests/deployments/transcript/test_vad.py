@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from deployments.audio.speech_probabilities import (
-    FRAME_SAMPLES,
-    SpeechProbabilities,
-    _model_file,
-)
+from deployments.audio.voice_network import FRAME_SAMPLES, _model_file
 from deployments.options import VadOptions
-from deployments.transcript.vad import Region, RegionDetector
+from deployments.transcript.vad import (
+    Region,
+    RegionDetector,
+    SpeechProbabilities,
+)
 
 
 @pytest.mark.parametrize("block", [511, 16_000, 480_000])
@@ -38,7 +38,7 @@ def test_looking_for_speech_leaves_torchs_threads_alone() -> None:
     code = (
         "import numpy, torch\n"
         "torch.set_num_threads(2)\n"
-        "from deployments.audio.speech_probabilities import SpeechProbabilities\n"
+        "from deployments.transcript.vad import SpeechProbabilities\n"
         "SpeechProbabilities().push(numpy.zeros(512, numpy.int16))\n"
         "assert torch.get_num_threads() == 2\n"
     )

@@ -1,4 +1,4 @@
-"""Silero's voice activity network over a stream: probabilities of speech, frame by frame.
+"""Silero's voice activity network: probabilities of speech, frame by frame.
 
 The sequence front end of the `silero-vad` package: one call of the network per block of frames,
 its state carried from block to block, so that any length of audio passes through bounded memory.
@@ -9,7 +9,6 @@ where in their mix there is speech.
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -40,39 +39,21 @@ def _model_file() -> Path:
     return Path(package.origin).parent / "data" / "silero_vad_16k_sequence.onnx"
 
 
-class ProbabilityStream(Protocol):
-    """Probabilities of speech, one per whole frame of a stream."""
-
-    def push(self, pcm: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
-        """Take the stream's next samples; returns the probabilities of the frames now whole."""
-
-    def finish(self) -> npt.NDArray[np.float32]:
-        """The last frame, filled up with silence; none if the stream ended with a frame."""
+def frames_of(pcm: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
+    """Samples of whole frames, at 16 kHz -> (n_frames, 512) with full scale at ±1."""
+    return (pcm.astype(np.float32) / 32_768.0).reshape(-1, FRAME_SAMPLES)
 
 
-class SpeechProbabilities:
-    """Probabilities of speech per frame of a stream, as Silero's streaming model gives them."""
+class VoiceNetwork:
+    """The network over one stream."""
 
     def __init__(self) -> None:
         self._hidden = np.zeros(_STATE_SHAPE, np.float32)
         self._cell = np.zeros(_STATE_SHAPE, np.float32)
         self._context = np.zeros(_CONTEXT_SAMPLES, np.float32)
-        self._rest = np.zeros(0, np.int16)
 
-    def push(self, pcm: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
-        pcm = np.concatenate((self._rest, pcm))
-        n_frames = len(pcm) // FRAME_SAMPLES
-        self._rest = pcm[n_frames * FRAME_SAMPLES :]
-        return self._run(pcm[: n_frames * FRAME_SAMPLES])
-
-    def finish(self) -> npt.NDArray[np.float32]:
-        rest, self._rest = self._rest, self._rest[:0]
-        if not len(rest):
-            return np.zeros(0, np.float32)
-        return self._run(np.pad(rest, (0, FRAME_SAMPLES - len(rest))))
-
-    def _run(self, pcm: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
-        frames = (pcm.astype(np.float32) / 32_768.0).reshape(-1, FRAME_SAMPLES)
+    def run(self, frames: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Probabilities of speech of the stream's next frames, shape (n_frames, 512)."""
         blocks = [
             self._run_block(frames[start : start + _MAX_FRAMES])
             for start in range(0, len(frames), _MAX_FRAMES)
