@@ -104,7 +104,12 @@ class Opener:
 
     def _open_plain(self, file: IO[bytes], chunk: DataChunk, parts: list[Part]) -> Reader | None:
         if is_as_promised(parts, chunk):
-            return open_pcm(file)
+            reader = open_pcm(file)
+            # libsndfile takes some tags behind the samples for more of them.
+            if reader is not None and reader.holds(parts[0].n_bytes):
+                return reader
+            if reader is not None:
+                reader.close()
         layout = pcm_format(file, parts[0])
         return None if layout is None else open_parts(file, parts, layout, self._report)
 

@@ -63,6 +63,11 @@ class PcmReader:
         reason = f"truncated: the file ended at {decoded_s:.2f} of {self.expected_s:.2f} s"
         return Truncation(reason, self.expected_s)
 
+    def holds(self, n_bytes: int) -> bool:
+        """Whether so many bytes of the file are what it reads."""
+        frame_bytes = self.n_channels * _SAMPLE_BYTES[self._sound.subtype]
+        return bool(self._sound.frames == n_bytes // frame_bytes)
+
     def close(self) -> None:
         self._sound.close()
 
@@ -105,7 +110,8 @@ def open_pcm(file: IO[bytes]) -> PcmReader | None:
 
 def pcm_format(file: IO[bytes], part: Part) -> PcmFormat | None:
     """What a part's header says of its samples; None where they are coded, or it is broken."""
-    end = file.seek(0, io.SEEK_END)
+    # Not further than its first samples: libsndfile refuses some of what may follow them.
+    end = part.spans[0][1] if part.spans else file.seek(0, io.SEEK_END)
     try:
         sound = soundfile.SoundFile(SpanFile(file, [(part.start, end)]))
     except soundfile.LibsndfileError:

@@ -5,6 +5,8 @@ A recorder that wrote the size early and went on, a size that wrapped at 4 GiB, 
 follow it are no sound (`trailers`).
 """
 
+import io
+import os
 import re
 from dataclasses import dataclass, field
 from typing import IO
@@ -20,6 +22,13 @@ _MAGICS = re.compile(
     re.DOTALL,
 )
 _MAGIC_BYTES = 24
+# What a header is looked for by, and how many bytes it has before that.
+_ANCHORS = {
+    b"FORM": (b"AIF", 8),
+    b".snd": (b".snd\0", 0),
+    b"caff": (b"caff\0", 0),
+    b"riff": (b"riff\x2e", 0),
+}
 # Shorter than any word: what is left of a sample, or padding of a kind that nobody knows.
 _MIN_TAIL_BYTES = 1_024
 
@@ -56,6 +65,7 @@ class _Finder:
         self._file = file
         self._size = file.seek(0, 2)
         self._parts = [Part(0)]
+        self._magic = chunk.magic
         self._trailers = Trailers(file, chunk.magic)
         self._position = self._take_data(chunk)
 
@@ -79,6 +89,7 @@ class _Finder:
         head = self._file.read(_MAGIC_BYTES)
         if _MAGICS.match(head) and (chunk := find_data_chunk(self._file, position)) is not None:
             self._parts.append(Part(position))
+            self._magic = chunk.magic
             self._trailers = Trailers(self._file, chunk.magic)
             self._position = self._take_data(chunk)
             return True
@@ -108,12 +119,26 @@ class _Finder:
         spans.append((start, end))
 
     def _next_header(self, position: int) -> int:
+        """Of a file of the same kind. One search in each block: gigabytes may have to be read."""
+        anchor, before = _ANCHORS.get(self._magic, (b"WAVE", 8))
         position += 1
-        while position < self._size:
+        while (position := self._skip_hole(position)) < self._size:
             self._file.seek(position)
             data = self._file.read(_SCAN_BYTES + _MAGIC_BYTES)
-            for match in _MAGICS.finditer(data):
-                if find_data_chunk(self._file, position + match.start()) is not None:
-                    return position + match.start()
+            found = data.find(anchor, before)
+            while 0 <= found:
+                start = found - before
+                if _MAGICS.match(data, start) and find_data_chunk(self._file, position + start):
+                    return position + start
+                found = data.find(anchor, found + 1)
             position += _SCAN_BYTES
         return self._size
+
+    def _skip_hole(self, position: int) -> int:
+        """The next byte that the disk holds: a recorder may have reserved gigabytes."""
+        try:
+            return os.lseek(self._file.fileno(), position, os.SEEK_DATA)
+        except io.UnsupportedOperation:  # it is in memory
+            return position
+        except OSError:  # no more of them
+            return self._size

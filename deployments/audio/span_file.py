@@ -46,18 +46,21 @@ class SpanFile(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: "WriteableBuffer") -> int:
-        """As much as one stretch has from here on."""
+        """Fill the buffer, less only at the end: to libsndfile a short read is the end."""
         view = memoryview(buffer).cast("B")
-        if self._position >= self._starts[-1]:
-            return 0
-        index = bisect.bisect_right(self._starts, self._position) - 1
-        start, end = self._spans[index]
-        place = start + self._position - self._starts[index]
-        self._file.seek(place)
-        data = self._file.read(min(len(view), end - place))
-        view[: len(data)] = data
-        self._position += len(data)
-        return len(data)
+        n_read = 0
+        while n_read < len(view) and self._position < self._starts[-1]:
+            index = bisect.bisect_right(self._starts, self._position) - 1
+            start, end = self._spans[index]
+            place = start + self._position - self._starts[index]
+            self._file.seek(place)
+            data = self._file.read(min(len(view) - n_read, end - place))
+            if not data:  # it became shorter meanwhile
+                break
+            view[n_read : n_read + len(data)] = data
+            self._position += len(data)
+            n_read += len(data)
+        return n_read
 
 
 def splice_wav(file: IO[bytes], part: Part) -> IO[bytes]:

@@ -12,6 +12,9 @@ from typing import IO
 _MAX_CHUNKS = 1_000
 _SEARCH_BYTES = 16 << 20  # tags with pictures are a few megabytes
 _MAX_PADDING_BYTES = 1 << 20
+_NO_TRAILERS = frozenset(
+    [b"data", b"SSND", b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b"caff", b".snd", b"riff"]
+)
 _W64_GUID_TAIL = bytes.fromhex("f3acd3118cd100c04f8edb8a")
 
 _RIFF_NAMES = (
@@ -60,7 +63,7 @@ class Trailers:
         sure = position
         for end, is_known in self._walk(position, limit):
             if is_known or end >= limit:
-                sure = min(end, limit)
+                sure = min(end, limit)  # the file may be cut off in its last chunk
         return sure
 
     def start_before(self, start: int, limit: int) -> int:
@@ -118,11 +121,9 @@ class Trailers:
                 size -= self._head_bytes
             is_known = name in self._known
             end = position + self._head_bytes + size
-            if name in (b"data", b"SSND") or not _is_printable(name):
+            if name in _NO_TRAILERS or not _is_printable(name) or (end > limit and not is_known):
                 return
-            if end > limit and not is_known:
-                return
-            yield min(end, limit), is_known
+            yield end, is_known
             # Some writers leave the padding out.
             padded = end + (position - end) % self._align
             position = end if self._is_chunk(end, limit) else padded
@@ -136,12 +137,12 @@ class Trailers:
         if head[:3] == b"TAG" and limit - position == 128:
             return limit
         if head[:8] == b"APETAGEX" and len(head) == 32:
-            return min(limit, position + 32 + int(struct.unpack_from("<I", head, 12)[0]))
+            return position + 32 + int(struct.unpack_from("<I", head, 12)[0])
         if head[:3] == b"ID3" and head[3:4] in b"\2\3\4" and max(head[6:10], default=255) < 128:
             size = sum(
                 byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True)
             )
-            return min(limit, position + 10 + size)
+            return position + 10 + size
         return None
 
     def _before_tags(self, start: int, limit: int) -> int:
