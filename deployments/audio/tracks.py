@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import IO
 
 import imageio_ffmpeg
-import langcodes
 
 from deployments.errors import AudioDecodeTimeoutError, DeploymentError, OptionError
+from engine import language_code
 
 _STREAM = re.compile(
     r"^\[info\]   Stream #0:(?P<index>\d+)(?:\[\w+\])?(?:\((?P<language>[^)]*)\))?"
@@ -22,6 +22,7 @@ _STREAM = re.compile(
 _MARKS = re.compile(r"\(([a-z ]+)\)")
 # For listeners who have the main track beside them, or instead of the picture.
 _ASIDES = frozenset(["comment", "visual impaired", "hearing impaired", "karaoke", "descriptions"])
+_NO_LANGUAGE = frozenset(["und", "mul", "mis", "zxx"])  # ISO 639-2: unknown, several, other, none
 _ENCRYPTED = re.compile(r"\((?:enca|drms|encv) / 0x")
 _DEMUXERS = "asf,avi,matroska,mov,mpeg,mpegts,ogg"
 _SEVERAL = (b"\x1a\x45\xdf\xa3", b"OggS", b"\x30\x26\xb2\x75", b"\0\0\1\xba")
@@ -148,10 +149,10 @@ def _rank(track: Track, languages: Sequence[str]) -> tuple[bool, int, bool, bool
     if not languages or any(track.is_in(language) for language in languages):
         distance = 0
     else:
-        distance = 2 if track.language else 1
+        distance = 3 if track.language else 1
     return (
         track.is_encrypted,
-        distance + 2 * (track.is_aside and distance < 2),
+        distance + 2 * (track.is_aside and distance < 3),
         track.is_aside,
         not track.is_default,
         track.number,
@@ -172,9 +173,6 @@ def _what(track: Track) -> list[str]:
 
 
 def _code(language: str) -> str | None:
-    """A language by its shortest ISO code, whichever way it is written."""
-    try:
-        code = langcodes.Language.get(language).language
-    except ValueError:
-        return None
-    return None if code in (None, "und", "mul", "zxx", "mis") else code
+    """A language by its shortest code, whichever way it is written; None for what is none."""
+    code = language_code(language)
+    return None if code in _NO_LANGUAGE else code
