@@ -75,7 +75,12 @@ class _OpenFile:
         self.transcription = Transcription(job.name, job.options, detect)
         self.error: DeploymentError | None = None
         self.exhausted = False
-        self._blocks = read_audio(job.source, limits, report=self.transcription.report)
+        self._blocks = read_audio(
+            job.source,
+            limits,
+            report=self.transcription.report,
+            wish=job.options.track_wish,
+        )
         self._reader = reader
         self._ahead = reader.submit(self._read)
 

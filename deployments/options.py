@@ -102,6 +102,7 @@ class TranscribeOptions:
         quality: how accurate, where the model is `auto`; None: the cluster's default.
         priority: who goes first; within one, requests share fairly.
         deadline_s: seconds that it may take; None: the cluster's limit.
+        track: of a file with several audio tracks: a number from 1, or a language; None: the best.
         caller: Ray worker ID of the process that waits; when that is gone, the work is stopped.
             Where options are pickled in a process of a Ray cluster, it is that one, whatever was
             given.
@@ -125,6 +126,7 @@ class TranscribeOptions:
     quality: Quality | None = None
     priority: Priority = Priority.INTERACTIVE
     deadline_s: float | None = None
+    track: str | None = None
     caller: str | None = field(default=None, compare=False, repr=False)
 
     def __reduce__(self) -> tuple[Callable[..., "TranscribeOptions"], tuple[dict[str, Any]]]:

@@ -233,6 +233,7 @@ def _fields(options: TranscribeOptions) -> dict[str, Any]:
         "quality": options.quality and options.quality.value,
         "priority": options.priority.value,
         "deadline_s": options.deadline_s and str(options.deadline_s),
+        "track": options.track,
         **_strategy(options),
     }
     return {name: value for name, value in fields.items() if value}

@@ -9,9 +9,9 @@ import re
 from collections import deque
 
 from deployments.audio.priming import StreamFacts
+from deployments.audio.refusals import in_our_words
 
 _MAX_LINE_BYTES = 4_096
-_MAX_REASON_CHARS = 200
 _MAX_STREAMS = 1_000
 
 # ffmpeg rounds `Duration` to 10 ms, and sample rates, frame sizes and a clock drift of a few
@@ -43,7 +43,6 @@ _EARLY_DAMAGE = re.compile(r"^\[in#0[^\]]*\] \[error\]")
 _ESTIMATE = re.compile(r"\[warning\] Estimating duration from bitrate")
 _ENDS_EARLY = re.compile(r"File ended prematurely|partial file")
 _BROKE_OFF = "Error during demuxing"
-_SAYS_NOTHING = re.compile(r"^Error opening (input|output) files?|^Error while|^Conversion failed")
 
 
 class FfmpegLog:
@@ -140,14 +139,7 @@ class FfmpegLog:
     @property
     def reason(self) -> str:
         """Why it failed, one line. ffmpeg is given a descriptor, so it has no path to tell."""
-        text = " ".join(self._complaints)
-        if "matches no streams" in text:
-            return "it has no audio stream"
-        if "Format not on whitelist" in text:
-            return "its container format is not accepted"
-        useful = [line for line in self._complaints if not _SAYS_NOTHING.search(line)]
-        lines = useful or list(self._complaints) or ["unknown reason"]
-        return lines[0][:_MAX_REASON_CHARS]
+        return in_our_words(self._complaints)
 
     def mentions(self, text: str) -> bool:
         """Whether one of the last complaints contains `text`."""

@@ -50,6 +50,7 @@ class FfmpegProcess:
         n_threads: of the decoder. ffmpeg has five more, which mostly wait for each other.
         stall_timeout_s: longest wait for the next samples.
         total_timeout_s: longest wait in all.
+        keeps_padding: whether what the file marks as no part of the sound is given too.
 
     Attributes:
         samples: bytes of the AU stream that were read and not taken yet.
@@ -65,6 +66,7 @@ class FfmpegProcess:
         n_threads: int,
         stall_timeout_s: float,
         total_timeout_s: float,
+        keeps_padding: bool = False,
     ) -> None:
         self._stall_timeout_s = stall_timeout_s
         self._left_s = total_timeout_s
@@ -73,7 +75,7 @@ class FfmpegProcess:
         self.samples = bytearray()
         self.stamps: deque[tuple[int | None, int]] = deque()
         self.log = FfmpegLog(track)
-        self._process, stamp_pipe = _start(file, track, n_threads)
+        self._process, stamp_pipe = _start(file, track, n_threads, keeps_padding)
         self._stamp_pipe = os.fdopen(stamp_pipe, "rb", buffering=0)
         self._pipes = selectors.DefaultSelector()
         assert self._process.stdout is not None and self._process.stderr is not None
@@ -145,13 +147,15 @@ class FfmpegProcess:
             raise AudioDecodeTimeoutError(f"decoding stood still for {self._stall_timeout_s:g} s")
 
 
-def _start(file: IO[bytes], track: int, n_threads: int) -> tuple[subprocess.Popen[bytes], int]:
+def _start(
+    file: IO[bytes], track: int, n_threads: int, keeps_padding: bool
+) -> tuple[subprocess.Popen[bytes], int]:
     """The process, and the end of the pipe that its stamps come from."""
     file.seek(0)
     stamp_pipe, stamp_sink = os.pipe()
     try:
         process = subprocess.Popen(
-            _command(track, n_threads, stamp_sink),
+            _command(track, n_threads, stamp_sink, keeps_padding),
             stdin=file,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -168,7 +172,7 @@ def _start(file: IO[bytes], track: int, n_threads: int) -> tuple[subprocess.Pope
     return process, stamp_pipe
 
 
-def _command(track: int, n_threads: int, stamp_sink: int) -> list[str]:
+def _command(track: int, n_threads: int, stamp_sink: int, keeps_padding: bool) -> list[str]:
     try:
         exe = imageio_ffmpeg.get_ffmpeg_exe()
     except RuntimeError as error:
@@ -188,6 +192,7 @@ def _command(track: int, n_threads: int, stamp_sink: int) -> list[str]:
         vn=None,
         sn=None,
         dn=None,
+        **({"flags2": "+skip_manual"} if keeps_padding else {}),
     )
     sink = source[f"a:{track}"].output(
         "pipe:",

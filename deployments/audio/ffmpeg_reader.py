@@ -34,7 +34,7 @@ class FfmpegReader:
     Args:
         file: a real file, not read by anyone else meanwhile: ffmpeg shares its position.
         report: told of stretches that cannot be decoded, when `truncation` is asked for.
-        stall_timeout_s, total_timeout_s, n_threads, track: see `FfmpegProcess`.
+        stall_timeout_s, total_timeout_s, n_threads, track, keeps_padding: see `FfmpegProcess`.
 
     Raises:
         NotAudioError: ffmpeg finds no audio that it may read.
@@ -51,6 +51,7 @@ class FfmpegReader:
         total_timeout_s: float,
         n_threads: int = 1,
         track: int = 0,
+        keeps_padding: bool = False,
     ) -> None:
         self._file = file
         self._report = report
@@ -58,7 +59,9 @@ class FfmpegReader:
         self._n_damages = self._n_lost_runs = 0
         self._n_bytes = os.fstat(file.fileno()).st_size
         self._trims_delay = trims_delay(file)
-        self._process = FfmpegProcess(file, track, n_threads, stall_timeout_s, total_timeout_s)
+        self._process = FfmpegProcess(
+            file, track, n_threads, stall_timeout_s, total_timeout_s, keeps_padding
+        )
         self._log = self._process.log
         self._ended = False
         self._frame_clock: FrameClock | None = None

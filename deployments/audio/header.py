@@ -1,4 +1,4 @@
-"""How many bytes of samples a chunked audio file promises, and how many it holds.
+"""Where a chunked audio file has its samples: how many bytes it promises, and how many it holds.
 
 libsndfile and ffmpeg both repair the sizes of a WAV that was cut short (a copy that broke off, a
 full disk) and then say nothing, so the promise is read from the header here. Knows of sizes only:
@@ -14,6 +14,7 @@ from typing import IO
 _MAX_CHUNKS = 1_000  # a crafted file of empty chunks must not keep the reader busy
 _MAX_OFFSET = 1 << 62  # a crafted 64-bit size must not overflow a seek
 _CAF_DATA_PREFIX_BYTES = 4  # the edit count before the samples
+_AIFF_DATA_PREFIX_BYTES = 8  # offset and block size before the samples
 _W64_GUID_TAIL = bytes.fromhex("f3acd3118cd100c04f8edb8a")
 _W64_RIFF = b"riff" + bytes.fromhex("2e91cf11a5d628db04c10000")
 
@@ -25,59 +26,68 @@ class DataChunk:
     Attributes:
         declared_bytes: what the header promises; None where a writer to a pipe left it open.
         held_bytes: what the file has from the first sample's byte on, at most `declared_bytes`.
+        offset: of the first sample's byte.
+        magic: the first four bytes, which tell the container.
     """
 
     declared_bytes: int | None
     held_bytes: int
+    offset: int
+    magic: bytes
 
     @property
     def is_cut(self) -> bool:
         return self.declared_bytes is not None and self.held_bytes < self.declared_bytes
 
 
-def find_data_chunk(file: IO[bytes]) -> DataChunk | None:
+def find_data_chunk(file: IO[bytes], start: int = 0) -> DataChunk | None:
     """Find the sample data of a WAV, RF64, BW64, W64, AIFF, AU or CAF file.
 
     Args:
         file: seekable; its position afterwards is anywhere.
+        start: where the audio file begins in it.
 
     Returns:
         None for any other kind of file and where the header breaks off before the samples.
     """
     size = file.seek(0, io.SEEK_END)
-    file.seek(0)
+    file.seek(start)
     head = file.read(40)
     try:
-        found = _locate(file, head)
+        found = _locate(file, head, start)
     except struct.error:  # the header itself is cut
         return None
     if found is None:
         return None
     offset, declared = found
     held = max(0, size - offset)
-    return DataChunk(declared, held if declared is None else min(held, declared))
+    held = held if declared is None else min(held, declared)
+    return DataChunk(declared, held, offset, head[:4])
 
 
-def _locate(file: IO[bytes], head: bytes) -> tuple[int, int | None] | None:
+def _locate(file: IO[bytes], head: bytes, start: int) -> tuple[int, int | None] | None:
     """Offset of the first sample and the promised size in bytes."""
     magic, form = head[:4], head[8:12]
     if magic in (b"RIFF", b"RIFX", b"RF64", b"BW64") and form == b"WAVE":
-        return _locate_wav(file, ">" if magic == b"RIFX" else "<")
+        return _locate_wav(file, start, ">" if magic == b"RIFX" else "<")
     if magic == b"FORM" and form in (b"AIFF", b"AIFC"):
-        return _first(_chunks(file, 12, ">4sI"), b"SSND")
+        return _behind(
+            _first(iter_chunks(file, start + 12, ">4sI"), b"SSND"), _AIFF_DATA_PREFIX_BYTES
+        )
     if magic == b".snd":
         offset, declared = struct.unpack_from(">II", head, 4)
-        return offset, _known_32(declared)
+        return start + offset, _known_32(declared)
     if magic == b"caff":
-        return _locate_caf(file)
+        chunks = iter_chunks(file, start + 8, ">4sQ", align=1)
+        return _behind(_first(chunks, b"data"), _CAF_DATA_PREFIX_BYTES)
     if head[:16] == _W64_RIFF:
-        return _locate_w64(file)
+        return _locate_w64(file, start)
     return None
 
 
-def _locate_wav(file: IO[bytes], order: str) -> tuple[int, int | None] | None:
+def _locate_wav(file: IO[bytes], start: int, order: str) -> tuple[int, int | None] | None:
     size_64: int | None = None
-    for name, offset, size in _chunks(file, 12, f"{order}4sI"):
+    for name, offset, size in iter_chunks(file, start + 12, f"{order}4sI"):
         if name == b"ds64":
             file.seek(offset + 8)  # after the size of the whole file
             (size_64,) = struct.unpack(f"{order}Q", file.read(8))
@@ -88,8 +98,8 @@ def _locate_wav(file: IO[bytes], order: str) -> tuple[int, int | None] | None:
     return None
 
 
-def _locate_w64(file: IO[bytes]) -> tuple[int, int | None] | None:
-    offset = 40  # riff GUID, file size, wave GUID
+def _locate_w64(file: IO[bytes], start: int) -> tuple[int, int | None] | None:
+    offset = start + 40  # riff GUID, file size, wave GUID
     for _ in range(_MAX_CHUNKS):
         if offset > _MAX_OFFSET:
             break
@@ -101,15 +111,15 @@ def _locate_w64(file: IO[bytes]) -> tuple[int, int | None] | None:
     return None
 
 
-def _locate_caf(file: IO[bytes]) -> tuple[int, int | None] | None:
-    found = _first(_chunks(file, 8, ">4sQ", align=1), b"data")
+def _behind(found: tuple[int, int | None] | None, n_bytes: int) -> tuple[int, int | None] | None:
+    """Without what a chunk has before its samples."""
     if found is None:
         return None
-    offset, size = found[0] + _CAF_DATA_PREFIX_BYTES, found[1]
-    return offset, None if size is None else max(0, size - _CAF_DATA_PREFIX_BYTES)
+    offset, size = found
+    return offset + n_bytes, None if size is None else max(0, size - n_bytes)
 
 
-def _chunks(
+def iter_chunks(
     file: IO[bytes], offset: int, layout: str, align: int = 2
 ) -> Iterator[tuple[bytes, int, int]]:
     """Name, payload offset and payload size of chunk after chunk."""

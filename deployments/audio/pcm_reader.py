@@ -7,19 +7,31 @@ streamed or cut loses its last block. Those all go to `ffmpeg_reader`.
 """
 
 import io
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import IO
 
 import numpy as np
 import numpy.typing as npt
 import soundfile
 
+from deployments.audio.sample_parts import Part
+from deployments.audio.span_file import SpanFile
 from deployments.audio.truncation import Truncation
 from deployments.errors import NotAudioError
 
 _TOLERANCE_S = 0.05
-_EXACT_SUBTYPES = frozenset(
-    ["PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"]
-)
+_SAMPLE_BYTES = {
+    "PCM_S8": 1,
+    "PCM_U8": 1,
+    "PCM_16": 2,
+    "PCM_24": 3,
+    "PCM_32": 4,
+    "FLOAT": 4,
+    "DOUBLE": 8,
+    "ULAW": 1,
+    "ALAW": 1,
+}
 
 
 class PcmReader:
@@ -51,8 +63,27 @@ class PcmReader:
         reason = f"truncated: the file ended at {decoded_s:.2f} of {self.expected_s:.2f} s"
         return Truncation(reason, self.expected_s)
 
+    def holds(self, n_bytes: int) -> bool:
+        """Whether so many bytes of the file are what it reads."""
+        frame_bytes = self.n_channels * _SAMPLE_BYTES[self._sound.subtype]
+        return bool(self._sound.frames == n_bytes // frame_bytes)
+
     def close(self) -> None:
         self._sound.close()
+
+
+@dataclass(frozen=True, slots=True)
+class PcmFormat:
+    """How samples are laid out in a file; all but the rate and channels in libsndfile's words."""
+
+    sample_rate: int
+    n_channels: int
+    subtype: str
+    endian: str
+
+    @property
+    def frame_bytes(self) -> int:
+        return self.n_channels * _SAMPLE_BYTES[self.subtype]
 
 
 def open_pcm(file: IO[bytes]) -> PcmReader | None:
@@ -71,10 +102,52 @@ def open_pcm(file: IO[bytes]) -> PcmReader | None:
         sound = _open(file)
     except soundfile.LibsndfileError:
         return None
-    if sound.subtype in _EXACT_SUBTYPES and sound.frames > 0:
+    if sound.subtype in _SAMPLE_BYTES and sound.frames > 0:
         return PcmReader(sound)
     sound.close()
     return None
+
+
+def pcm_format(file: IO[bytes], part: Part) -> PcmFormat | None:
+    """What a part's header says of its samples; None where they are coded, or it is broken."""
+    # Not further than its first samples: libsndfile refuses some of what may follow them.
+    end = part.spans[0][1] if part.spans else file.seek(0, io.SEEK_END)
+    try:
+        sound = soundfile.SoundFile(SpanFile(file, [(part.start, end)]))
+    except soundfile.LibsndfileError:
+        return None
+    with sound:
+        if sound.subtype not in _SAMPLE_BYTES:
+            return None
+        file.seek(part.start)
+        is_big = file.read(4) in (b"RIFX", b"FORM", b".snd", b"caff")
+        # libsndfile names only an order that is not its container's.
+        endian = {"FILE": "BIG" if is_big else "LITTLE"}.get(sound.endian, sound.endian)
+        return PcmFormat(sound.samplerate, sound.channels, sound.subtype, endian)
+
+
+def open_spans(
+    file: IO[bytes], spans: Sequence[tuple[int, int]], layout: PcmFormat
+) -> PcmReader | None:
+    """Read samples where they lie, whatever a header says of their number.
+
+    Returns:
+        None: not one frame.
+    """
+    # Whole frames each, or all channels behind a loose byte would be noise.
+    size = layout.frame_bytes
+    whole = [(start, start + (end - start) // size * size) for start, end in spans]
+    if not any(end > start for start, end in whole):
+        return None
+    sound = soundfile.SoundFile(
+        SpanFile(file, whole),
+        format="RAW",
+        samplerate=layout.sample_rate,
+        channels=layout.n_channels,
+        subtype=layout.subtype,
+        endian=layout.endian,
+    )
+    return PcmReader(sound)
 
 
 def _open(file: IO[bytes]) -> soundfile.SoundFile:

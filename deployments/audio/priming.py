@@ -1,9 +1,9 @@
 """Where a file's sound begins: encoder delay to drop, silence before a late start.
 
 A coded stream begins with samples that only the codec made: the encoder's delay, and what a
-decoder puts out before its overlapping windows meet. MP4 edit lists, Matroska, Ogg and the tag of
-LAME state it and ffmpeg drops it. MP3 without that tag, ADTS, MPEG-TS, FLV, AVI and fragmented MP4
-do not, and there the sound would come 10 to 70 ms late.
+decoder puts out before its overlapping windows meet. MP4 edit lists, CAF, Matroska, Ogg and the
+tag of LAME state it and ffmpeg drops it. MP3 without that tag, ADTS, MPEG-TS, FLV, AVI and
+fragmented MP4 do not, and there the sound would come 10 to 70 ms late.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from deployments.audio.timeline import MAX_GAP_S
 # Samples: what LAME (576 + 529), ffmpeg's MP2 encoder (480 + 1) and most AAC encoders (a frame)
 # put before the sound. Others put more; no stream tells.
 _MP3_DELAY, _MP2_DELAY = 1_105, 481
-_TELLS_ITS_DELAY = frozenset(["matroska", "ogg"])
+_TELLS_ITS_DELAY = frozenset(["caf", "matroska", "ogg"])
 _ROUNDING_S = 0.002
 _SILENT_RMS = 1e-4  # -80 dB
 _QUIET_SHARE = 0.25  # -12 dB: a coder lets some of the onset leak in front of it

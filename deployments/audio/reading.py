@@ -1,8 +1,8 @@
 """Bytes, a file or samples in, 16 kHz mono int16 blocks out: the first step of a request's audio.
 
-Memory stays at a few blocks however long the file is. Plain PCM is read by `pcm_reader`, samples by
-`sample_reader`, all else by `ffmpeg_reader`; `mono_resampler` makes them one channel at one rate;
-the limits and the rules for bad input are here, once. Knows nothing of speech, chunks or HTTP.
+Memory stays at a few blocks however long the file is. `opening` finds a reader for a file,
+`mono_resampler` makes of its channels one at one rate; the limits and the rules for bad input are
+here, once. Knows nothing of chunks or HTTP.
 """
 
 import contextlib
@@ -12,8 +12,9 @@ import os
 import stat
 import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass, fields
-from typing import IO, Protocol
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +22,10 @@ import numpy.typing as npt
 from deployments.audio.ffmpeg_reader import FfmpegReader
 from deployments.audio.header import DataChunk, find_data_chunk
 from deployments.audio.mono_resampler import MonoResampler
-from deployments.audio.pcm_reader import open_pcm
+from deployments.audio.opening import Opener, Reader
 from deployments.audio.report import AudioReport
 from deployments.audio.sample_reader import SampleReader, Samples
+from deployments.audio.tracks import Track, TrackWish, candidates
 from deployments.audio.truncation import Truncation, promised
 from deployments.errors import (
     AudioNotFoundError,
@@ -33,9 +35,10 @@ from deployments.errors import (
     NotAudioError,
     TruncatedAudioError,
 )
+from deployments.messages import AudioInfo
 from engine import SAMPLE_RATE
 
-__all__ = ["AudioLimits", "Samples", "Source", "read_audio"]
+__all__ = ["AudioLimits", "Samples", "Source", "TrackWish", "read_audio"]
 
 Source = str | os.PathLike[str] | bytes | IO[bytes] | Samples
 """A path on this machine, the content of a file, a real file that is open (and is closed when it
@@ -83,18 +86,7 @@ class AudioLimits:
 
 
 _DEFAULT_LIMITS = AudioLimits()
-
-
-class _Reader(Protocol):
-    """A decoder of one file. `expected_s` is None where only decoding can tell the length."""
-
-    sample_rate: int
-    n_channels: int
-    expected_s: float | None
-
-    def read(self, n_frames: int) -> npt.NDArray[np.float32]: ...
-    def truncation(self, decoded_s: float) -> Truncation | None: ...
-    def close(self) -> None: ...
+_ANY_TRACK = TrackWish()
 
 
 def read_audio(
@@ -103,12 +95,14 @@ def read_audio(
     block_s: float = 30.0,
     on_open: Callable[[float | None], None] | None = None,
     report: AudioReport | None = None,
+    wish: TrackWish = _ANY_TRACK,
 ) -> Generator[_Pcm, None, None]:
     """Decode `source` block by block.
 
-    Channels are averaged. NaN and infinite samples become silence, others are clamped to full
-    scale; 16-bit mono at 16 kHz passes through unchanged. Nothing is opened before the first
-    block is asked for. Closing the generator ends the decoder and frees the file.
+    Channels are averaged where they have one sound, else those that carry speech. NaN and infinite
+    samples become silence, others are clamped to full scale; 16-bit mono at 16 kHz passes through
+    unchanged. Nothing is opened before the first block is asked for. Closing the generator ends
+    the decoder and frees the file.
 
     Args:
         source: see `Source`; a path is never a URL.
@@ -118,6 +112,7 @@ def read_audio(
             block. What it raises ends the reading.
         report: takes what is found beside the samples: warnings of a file that was cut, or is
             damaged in the middle, come with the last block.
+        wish: which track is asked for, of a file that has several.
 
     Yields:
         int16 arrays of shape (n_samples,), at 16 kHz. All hold `block_s` seconds but the last.
@@ -126,6 +121,7 @@ def read_audio(
         ValueError: `block_s` is shorter than a sample.
         AudioError: one of its kinds. AudioTooLongError and AudioDecodeTimeoutError may come after
             some blocks, all others come before the first.
+        OptionError: the file has no such track.
         DeploymentError: ffmpeg is missing, or was killed.
     """
     block_samples = round(block_s * SAMPLE_RATE)
@@ -133,29 +129,37 @@ def read_audio(
         raise ValueError(f"block_s={block_s}: shorter than one sample")
     report = report or AudioReport()
     with contextlib.ExitStack() as stack:
-        reader, chunk = _open(source, limits, stack, report)
+        reader, chunk = _open(source, limits, stack, wish, report)
         stack.callback(reader.close)
         _check_format(reader, limits)
         if on_open is not None:
             on_open(reader.expected_s)
         blocks = _Blocks(block_samples)
-        yield from blocks.cut(_decode(reader, limits))
+        yield from blocks.cut(_decode(reader, limits, report))
         _conclude(reader, chunk, blocks.n_samples / SAMPLE_RATE, limits, report)
         if len(rest := blocks.rest()):
             yield rest
 
 
 def _open(
-    source: Source, limits: AudioLimits, stack: contextlib.ExitStack, report: AudioReport
-) -> tuple[_Reader, DataChunk | None]:
+    source: Source,
+    limits: AudioLimits,
+    stack: contextlib.ExitStack,
+    wish: TrackWish,
+    report: AudioReport,
+) -> tuple[Reader, DataChunk | None]:
     """A reader for the source, and where a file's samples lie if it says so."""
     if isinstance(source, Samples):
+        candidates([Track(1)], wish)
+        report.info = AudioInfo()
         return SampleReader(source), None
     file = stack.enter_context(_open_source(source))
     _check_size(file, limits)
     chunk = find_data_chunk(file)
-    reader: _Reader | None = open_pcm(file) if chunk is not None else None
-    return reader or _open_ffmpeg(file, limits, stack, report), chunk
+    decode = partial(_open_ffmpeg, limits, report)
+    to_real = partial(_to_real_file, stack)
+    opener = Opener(decode, to_real, stack, wish, report, limits.stall_timeout_s)
+    return opener.open(file, chunk), chunk
 
 
 def _open_source(
@@ -187,29 +191,45 @@ def _check_size(file: IO[bytes], limits: AudioLimits) -> None:
         raise AudioTooLongError(f"the audio has {n_bytes} bytes, {limits.max_bytes} allowed")
 
 
-def _open_ffmpeg(
-    file: IO[bytes], limits: AudioLimits, stack: contextlib.ExitStack, report: AudioReport
-) -> FfmpegReader:
+def _to_real_file(stack: contextlib.ExitStack, file: IO[bytes]) -> IO[bytes]:
+    """One without a buffer: with one, `seek` may leave the descriptor, which ffmpeg gets, where
+    it is."""
     if isinstance(file, io.BytesIO):
         spooled = stack.enter_context(tempfile.TemporaryFile())  # has no name that could be left
         spooled.write(file.getvalue())  # no copy, unlike getbuffer
         spooled.flush()
         file = spooled
+    return io.FileIO(file.fileno(), closefd=False)
+
+
+def _open_ffmpeg(
+    limits: AudioLimits,
+    report: AudioReport,
+    file: IO[bytes],
+    track: int = 0,
+    keeps_padding: bool = False,
+) -> Reader:
     return FfmpegReader(
-        file, report, limits.stall_timeout_s, limits.decode_timeout_s, limits.decoder_threads
+        file,
+        report,
+        limits.stall_timeout_s,
+        limits.decode_timeout_s,
+        limits.decoder_threads,
+        track,
+        keeps_padding,
     )
 
 
-def _check_format(reader: _Reader, limits: AudioLimits) -> None:
+def _check_format(reader: Reader, limits: AudioLimits) -> None:
     if not _MIN_SOURCE_RATE <= reader.sample_rate <= _MAX_SOURCE_RATE:
         raise NotAudioError(f"not audio: a sample rate of {reader.sample_rate} Hz")
     if reader.expected_s is not None and reader.expected_s > limits.max_duration_s:
         raise _too_long(reader.expected_s, limits)
 
 
-def _decode(reader: _Reader, limits: AudioLimits) -> Iterator[_Pcm]:
+def _decode(reader: Reader, limits: AudioLimits, report: AudioReport) -> Iterator[_Pcm]:
     """The whole file at 16 kHz, in pieces of any size."""
-    resampler = MonoResampler(reader.sample_rate)
+    resampler = MonoResampler(reader.sample_rate, reader.n_channels)
     n_frames = max(1, _READ_SAMPLES // reader.n_channels)
     n_read = 0
     while len(frames := reader.read(n_frames)):
@@ -217,7 +237,9 @@ def _decode(reader: _Reader, limits: AudioLimits) -> Iterator[_Pcm]:
         if n_read > limits.max_duration_s * reader.sample_rate:
             raise _too_long(n_read / reader.sample_rate, limits)
         yield resampler.push(frames)
+        report.info = replace(report.info or AudioInfo(), channels=resampler.channels)
     yield resampler.finish()
+    report.info = replace(report.info or AudioInfo(), channels=resampler.channels)
 
 
 def _too_long(duration_s: float, limits: AudioLimits) -> AudioTooLongError:
@@ -227,7 +249,7 @@ def _too_long(duration_s: float, limits: AudioLimits) -> AudioTooLongError:
 
 
 def _conclude(
-    reader: _Reader,
+    reader: Reader,
     chunk: DataChunk | None,
     decoded_s: float,
     limits: AudioLimits,
@@ -246,7 +268,7 @@ def _conclude(
     report.warn("truncated", truncation.reason, decoded_s, truncation.declared_s)
 
 
-def _truncation(reader: _Reader, chunk: DataChunk | None, decoded_s: float) -> Truncation | None:
+def _truncation(reader: Reader, chunk: DataChunk | None, decoded_s: float) -> Truncation | None:
     """What is missing after the last sample, by the header's sizes or else by the decoder."""
     if chunk is None or not chunk.is_cut or chunk.declared_bytes is None:
         return reader.truncation(decoded_s)

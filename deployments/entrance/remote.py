@@ -92,7 +92,14 @@ class _Reader:
         work: Work,
         threads: Executor,
     ) -> None:
-        self._blocks = read_audio(source, limits, BLOCK_S, on_open, transcription.report)
+        self._blocks = read_audio(
+            source,
+            limits,
+            BLOCK_S,
+            on_open,
+            transcription.report,
+            transcription.options.track_wish,
+        )
         self._transcription = transcription
         self._work = work
         self._threads = threads

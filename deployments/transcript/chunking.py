@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from deployments.audio.voice_network import FRAME_SAMPLES
 from deployments.options import ChunkingOptions, VadOptions
-from deployments.transcript.loudness import FRAME_SAMPLES
 from deployments.transcript.piece import Piece
 from deployments.transcript.vad import (
     ProbabilityStream,

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-FRAME_SAMPLES = 512
-"""Samples that have a level: 32 ms at 16 kHz, the frames of voice detection."""
+from deployments.audio.voice_network import FRAME_SAMPLES
+
 TARGET_DBFS = -34.0
 """What the loudest frame nearby is raised to (root mean square): speech that peaks at -25 dBFS."""
 _FLOOR_DBFS = -84.0

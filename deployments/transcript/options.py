@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from deployments.audio.tracks import TrackWish
 from deployments.errors import OptionError
 from deployments.options import ChunkingOptions, TranscribeOptions, VadOptions
 from deployments.tier import TierInfo
@@ -38,6 +39,7 @@ class TranscriptionOptions:
         context_chunks: length of a row of chunks that are decoded one after another, each with the
             text of those before it as its prompt; rows run side by side. 1: every chunk alone, all
             at once.
+        track: of a file with several audio tracks; see `TrackWish`.
     """
 
     decoding: DecodingOptions = field(default_factory=DecodingOptions)
@@ -50,6 +52,7 @@ class TranscriptionOptions:
     context_chunks: int = 1
     priority: int = 0
     ladder: Ladder | None = None
+    track: str | None = None
 
     def __post_init__(self) -> None:
         if self.context_chunks < 1:
@@ -64,6 +67,12 @@ class TranscriptionOptions:
             raise ValueError("set the temperatures in fallback, not in decoding")
         if self.decoding.previous_tokens:
             raise ValueError("previous tokens come from the file: set a prompt instead")
+
+    @property
+    def track_wish(self) -> TrackWish:
+        """Which of a file's audio tracks is asked for."""
+        language, languages = self.decoding.language, self.decoding.languages
+        return TrackWish(self.track, languages if language is None else (language,))
 
 
 def transcription_options(asked: TranscribeOptions, info: TierInfo) -> TranscriptionOptions:
@@ -97,6 +106,7 @@ def transcription_options(asked: TranscribeOptions, info: TierInfo) -> Transcrip
         vad=asked.vad,
         context_chunks=asked.context_chunks,
         priority=asked.priority.rank,
+        track=asked.track,
     )
 
 

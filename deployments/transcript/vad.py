@@ -1,45 +1,16 @@
-"""Where speech is: Silero's voice activity model over a stream, and regions from its probabilities.
-
-The sequence front end of the `silero-vad` package: one call of the network per block of frames,
-its state carried from block to block, so that any length of audio passes through bounded memory.
-"""
+"""Where speech is: probabilities of it over a stream, and regions from these."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 
+from deployments.audio.voice_network import FRAME_SAMPLES, VoiceNetwork, frames_of
 from deployments.options import VadOptions
-from deployments.transcript.loudness import FRAME_SAMPLES, Leveller
+from deployments.transcript.loudness import Leveller
 from engine import SAMPLE_RATE
-
-_CONTEXT_SAMPLES = 64
-_MAX_FRAMES = 512
-_STATE_SHAPE = (1, 1, 128)
-
-
-@cache
-def _session() -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    # One thread: the network is tiny, and the other cores belong to the engine.
-    options.inter_op_num_threads = options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(
-        str(_model_file()), sess_options=options, providers=["CPUExecutionProvider"]
-    )
-
-
-def _model_file() -> Path:
-    """The network in the `silero-vad` package, found without importing it: the import would set
-    torch to one thread in the whole process."""
-    package = find_spec("silero_vad")
-    assert package is not None and package.origin is not None, "a dependency of this project"
-    return Path(package.origin).parent / "data" / "silero_vad_16k_sequence.onnx"
 
 
 class ProbabilityStream(Protocol):
@@ -57,9 +28,7 @@ class SpeechProbabilities:
     speech is raised before (`loudness.py`), so they come half a second late."""
 
     def __init__(self) -> None:
-        self._hidden = np.zeros(_STATE_SHAPE, np.float32)
-        self._cell = np.zeros(_STATE_SHAPE, np.float32)
-        self._context = np.zeros(_CONTEXT_SAMPLES, np.float32)
+        self._network = VoiceNetwork()
         self._rest = np.zeros(0, np.int16)
         self._leveller = Leveller()
 
@@ -67,38 +36,13 @@ class SpeechProbabilities:
         pcm = np.concatenate((self._rest, pcm))
         n_frames = len(pcm) // FRAME_SAMPLES
         self._rest = pcm[n_frames * FRAME_SAMPLES :]
-        return self._run(self._leveller.push(_frames(pcm[: n_frames * FRAME_SAMPLES])))
+        return self._network.run(self._leveller.push(frames_of(pcm[: n_frames * FRAME_SAMPLES])))
 
     def finish(self) -> npt.NDArray[np.float32]:
         rest, self._rest = self._rest, self._rest[:0]
-        last = _frames(np.pad(rest, (0, -len(rest) % FRAME_SAMPLES)))
+        last = frames_of(np.pad(rest, (0, -len(rest) % FRAME_SAMPLES)))
         frames = np.concatenate((self._leveller.push(last), self._leveller.finish()))
-        return self._run(frames)
-
-    def _run(self, frames: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        blocks = [
-            self._run_block(frames[start : start + _MAX_FRAMES])
-            for start in range(0, len(frames), _MAX_FRAMES)
-        ]
-        return np.concatenate([np.zeros(0, np.float32), *blocks])
-
-    def _run_block(self, frames: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        contexts = np.vstack((self._context[None], frames[:-1, -_CONTEXT_SAMPLES:]))
-        self._context = frames[-1, -_CONTEXT_SAMPLES:]
-        probabilities, self._hidden, self._cell = _session().run(
-            ["speech_probs", "hn", "cn"],
-            {
-                "input": np.concatenate((contexts, frames), axis=1),
-                "h": self._hidden,
-                "c": self._cell,
-            },
-        )
-        return np.asarray(probabilities, np.float32).reshape(-1)
-
-
-def _frames(pcm: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
-    """Samples of whole frames -> (n, 512) of +-1."""
-    return (pcm.astype(np.float32) / 32_768.0).reshape(-1, FRAME_SAMPLES)
+        return self._network.run(frames)
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,6 +95,14 @@ class TranscribeArguments:
             show_default="auto: detected in each file",
         ),
     ] = None
+    track: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TRACK",
+            help="Audio track of a file that has several: a number from 1, or a language.",
+            show_default="the one in --language or the file's default, if it has sound",
+        ),
+    ] = None
     task: Annotated[Task, typer.Option(help="To translate is to translate to English.")] = (
         "transcribe"
     )

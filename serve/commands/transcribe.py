@@ -137,6 +137,7 @@ def asked_options(args: TranscribeArguments) -> TranscribeOptions:
         prompt=args.prompt,
         keywords=_split(args.keywords),
         vad=VadOptions(threshold=args.vad_threshold),
+        track=args.track,
     )
 
 

@@ -99,6 +99,9 @@ class TranslationFields(BaseModel):
     deadline_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Seconds that the answer may take; by default the cluster's limit. An addition to OpenAI's
     fields."""
+    track: str | None = None
+    """Of a file with several audio tracks: a number from 1, or a language. An addition to OpenAI's
+    fields."""
 
     def options(self, task: Task = "translate") -> TranscribeOptions:
         """What is asked of the ingress.
@@ -124,6 +127,7 @@ class TranslationFields(BaseModel):
             quality=self.quality,
             priority=self.priority,
             deadline_s=self.deadline_s,
+            track=self.track or None,
         )
 
 

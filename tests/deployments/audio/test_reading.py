@@ -257,7 +257,7 @@ class TestContainers:
         run_ffmpeg("-i", tone_wav, "-c:a", "libvorbis", "-ac", "1", two)
         pcm, warning = read_cut(one.read_bytes() + two.read_bytes())
         assert len(pcm) / SAMPLE_RATE == pytest.approx(TONE_S, abs=0.05)
-        assert "broke off" in warning.message and "Channel change" in warning.message
+        assert "broke off" in warning.message and "channels changes" in warning.message
 
     @pytest.mark.parametrize(
         "name", ["-i.mp3", "http:tone.mp3", "pipe:0", "a b'\"%d$(x).mp3", "tone.raw", "ü\n.mp3"]
@@ -477,7 +477,7 @@ class TestNotAudio:
         bait = tmp_path / "list.mp3"
         bait.write_text(f"ffconcat version 1.0\nfile '{tone_wav.name}'\n")
         assert len(run_ffmpeg("-i", bait, "-f", "s16le", "-")) > 300_000
-        with pytest.raises(NotAudioError, match="container format is not accepted"):
+        with pytest.raises(NotAudioError, match="it is a playlist"):
             read_all(bait)
         monkeypatch.setattr(deployments.audio.ffmpeg_process, "_DEMUXERS", "concat,wav")
         with pytest.raises(NotAudioError):

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from deployments.audio.voice_network import FRAME_SAMPLES
 from deployments.options import ChunkingOptions, VadOptions
 from deployments.transcript.chunking import Chunker
-from deployments.transcript.loudness import FRAME_SAMPLES
 from deployments.transcript.piece import Piece
 from deployments.transcript.vad import Region
 from engine import SAMPLE_RATE

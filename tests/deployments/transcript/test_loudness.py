@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from deployments.audio.voice_network import FRAME_SAMPLES
 from deployments.transcript.chunking import Chunker
-from deployments.transcript.loudness import FRAME_SAMPLES, Leveller, raise_quiet
+from deployments.transcript.loudness import Leveller, raise_quiet
 from engine import SAMPLE_RATE
 
 

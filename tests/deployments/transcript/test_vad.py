@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+from deployments.audio.voice_network import FRAME_SAMPLES, _model_file
 from deployments.options import VadOptions
-from deployments.transcript.loudness import FRAME_SAMPLES, Leveller
+from deployments.transcript.loudness import Leveller
 from deployments.transcript.vad import (
     Region,
     RegionDetector,
     SpeechProbabilities,
-    _model_file,
 )
 
 

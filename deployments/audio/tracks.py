@@ -1,0 +1,178 @@
+"""Which of a file's audio tracks is meant: films have several, in several languages and for several
+kinds of listeners.
+
+ffmpeg lists the tracks; the rules of choice are here, and know nothing of decoding.
+"""
+
+import re
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import IO
+
+import imageio_ffmpeg
+
+from deployments.errors import AudioDecodeTimeoutError, DeploymentError, OptionError
+from engine import language_code
+
+_STREAM = re.compile(
+    r"^\[info\]   Stream #0:(?P<index>\d+)(?:\[\w+\])?(?:\((?P<language>[^)]*)\))?"
+    r": Audio: (?P<rest>.*)$"
+)
+_MARKS = re.compile(r"\(([a-z ]+)\)")
+# For listeners who have the main track beside them, or instead of the picture.
+_ASIDES = frozenset(["comment", "visual impaired", "hearing impaired", "karaoke", "descriptions"])
+_NO_LANGUAGE = frozenset(["und", "mul", "mis", "zxx"])  # ISO 639-2: unknown, several, other, none
+_ENCRYPTED = re.compile(r"\((?:enca|drms|encv) / 0x")
+_DEMUXERS = "asf,avi,matroska,mov,mpeg,mpegts,ogg"
+_SEVERAL = (b"\x1a\x45\xdf\xa3", b"OggS", b"\x30\x26\xb2\x75", b"\0\0\1\xba")
+_MAX_PROBE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class TrackWish:
+    """Which track is asked for.
+
+    Args:
+        track: number from 1, or a language; None: the best one.
+        languages: ISO codes that the speech is in, where that is known.
+    """
+
+    track: str | None = None
+    languages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """One audio track.
+
+    Attributes:
+        number: from 1, in file order.
+        language: as the file names it; empty where it does not.
+        is_default: marked so by the file.
+        is_aside: a commentary, or made for those who do not see or hear well.
+        is_encrypted: its samples cannot be read.
+    """
+
+    number: int
+    language: str = ""
+    is_default: bool = False
+    is_aside: bool = False
+    is_encrypted: bool = False
+
+    def is_in(self, language: str) -> bool:
+        return _code(self.language) is not None and _code(self.language) == _code(language)
+
+
+def may_have_several(file: IO[bytes]) -> bool:
+    """Whether the container is of a kind that can hold more than one audio track."""
+    file.seek(0)
+    head = file.read(400)
+    is_transport_stream = any(
+        len(head) > start + 188 and head[start] == head[start + 188] == 0x47 for start in (0, 4)
+    )
+    is_avi = head[:4] == b"RIFF" and head[8:12] == b"AVI "
+    is_mov = head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp")
+    return is_mov or is_avi or is_transport_stream or head.startswith(_SEVERAL)
+
+
+def list_tracks(file: IO[bytes], timeout_s: float) -> list[Track]:
+    """A real file's audio tracks; none where ffmpeg cannot open it.
+
+    Raises:
+        AudioDecodeTimeoutError: ffmpeg stands still.
+        DeploymentError: it cannot be run.
+    """
+    file.seek(0)
+    command = [
+        *(imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-nostdin", "-loglevel", "level+info"),
+        # The same guards as where it is decoded: one descriptor, and no playlists.
+        *("-protocol_whitelist", "fd", "-format_whitelist", _DEMUXERS, "-i", "fd:"),
+    ]
+    try:
+        done = subprocess.run(
+            command, stdin=file, capture_output=True, timeout=timeout_s, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise AudioDecodeTimeoutError("the list of tracks cannot be read in time") from error
+    except OSError as error:
+        raise DeploymentError(f"ffmpeg cannot be run: {error.strerror}") from error
+    return parse_tracks(done.stderr[:_MAX_PROBE_BYTES].decode("utf-8", "replace"))
+
+
+def parse_tracks(log: str) -> list[Track]:
+    """The audio tracks that ffmpeg's log lists."""
+    matches = (_STREAM.match(line.rstrip()) for line in log.splitlines())
+    streams = {int(match["index"]): match for match in matches if match}
+    tracks = []
+    for number, index in enumerate(sorted(streams), start=1):
+        match = streams[index]
+        marks = set(_MARKS.findall(match["rest"]))
+        language = match["language"] or ""
+        tracks.append(
+            Track(
+                number,
+                "" if _code(language) is None else language,
+                "default" in marks,
+                bool(marks & _ASIDES),
+                _ENCRYPTED.search(match["rest"]) is not None,
+            )
+        )
+    return tracks
+
+
+def candidates(tracks: Sequence[Track], wish: TrackWish) -> list[Track]:
+    """Tracks to try, the best one first; the one asked for alone.
+
+    Raises:
+        OptionError: there is none of that number or language.
+    """
+    if wish.track is None:
+        return sorted(tracks, key=lambda track: _rank(track, wish.languages))
+    if wish.track.isdecimal():
+        found = [track for track in tracks if track.number == int(wish.track)]
+    else:
+        found = sorted(
+            (track for track in tracks if track.is_in(wish.track)),
+            key=lambda track: _rank(track, ()),
+        )
+    if not found:
+        raise OptionError(
+            f"there is no audio track {wish.track!r}; the file has {_listed(tracks)}", "track"
+        )
+    return found[:1]
+
+
+def _rank(track: Track, languages: Sequence[str]) -> tuple[bool, int, bool, bool, int]:
+    """Lower is better. A commentary in the language asked for is worse than no language at all,
+    but better than another one."""
+    if not languages or any(track.is_in(language) for language in languages):
+        distance = 0
+    else:
+        distance = 3 if track.language else 1
+    return (
+        track.is_encrypted,
+        distance + 2 * (track.is_aside and distance < 3),
+        track.is_aside,
+        not track.is_default,
+        track.number,
+    )
+
+
+def _listed(tracks: Sequence[Track]) -> str:
+    names = [
+        f"{track.number} ({', '.join(what)})" if (what := _what(track)) else str(track.number)
+        for track in tracks
+    ]
+    return "track " + ", ".join(names) if len(names) == 1 else "tracks " + ", ".join(names)
+
+
+def _what(track: Track) -> list[str]:
+    marks = (("default", track.is_default), ("commentary or for impaired", track.is_aside))
+    return [word for word in (track.language, *(name for name, is_set in marks if is_set)) if word]
+
+
+def _code(language: str) -> str | None:
+    """A language by its shortest code, whichever way it is written; None for what is none."""
+    code = language_code(language)
+    return None if code in _NO_LANGUAGE else code
