@@ -80,7 +80,7 @@ def _world(murmur: Path, url: str | None, is_http: bool) -> Iterator[World]:
         url = server.url if server else url
         http = Http(url) if url and is_http else None
         with tempfile.TemporaryDirectory(prefix="field-") as folder:
-            yield World(Path(folder), CommandLine(murmur), http, server)
+            yield World(Path(folder), CommandLine(murmur, Path(folder)), http, server)
     finally:
         if server:
             server.stop()

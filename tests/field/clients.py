@@ -1,6 +1,7 @@
 """The two ways in: HTTP, and the `murmur` command as a subprocess."""
 
 import json
+import os
 import socket
 import subprocess
 import uuid
@@ -64,10 +65,15 @@ class Http:
 
 
 class CommandLine:
-    """A `murmur` command, by its path."""
+    """A `murmur` command, by its path.
 
-    def __init__(self, murmur: Path) -> None:
-        self.murmur = murmur
+    Args:
+        folder: where it is run: outside of any work tree, so that it imports its own code alone.
+    """
+
+    def __init__(self, murmur: Path, folder: Path) -> None:
+        self.murmur, self.folder = murmur, folder
+        self.environment = clean_environment()
 
     @property
     def python(self) -> Path:
@@ -80,7 +86,14 @@ class CommandLine:
         """Run it; a command that does not end has exit code -1."""
         command = [str(self.murmur), *map(str, arguments)]
         try:
-            return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s)
+            return subprocess.run(
+                command,
+                cwd=self.folder,
+                env=self.environment,
+                capture_output=True,
+                text=True,
+                timeout=timeout_s,
+            )
         except subprocess.TimeoutExpired as error:
             words = f"no end after {timeout_s:g} s"
             return subprocess.CompletedProcess(command, -1, str(error.stdout or ""), words)
@@ -94,6 +107,12 @@ class CommandLine:
             bodies[line.pop("file", str(files[0]))] = line
         exit_code = done.returncode if len(files) == 1 else None
         return {file: _of_command(str(file), bodies, exit_code, done.stderr) for file in files}
+
+
+def clean_environment() -> dict[str, str]:
+    """Ours, without what would make another program of the one that is tried."""
+    ours = ("RAY_", "MURMUR", "PYTHON")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
 
 
 def request_head(url: str, n_bytes: int, boundary: str) -> bytes:

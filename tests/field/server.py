@@ -1,6 +1,5 @@
 """A server of our own: `murmur up` at a port and in a folder of its own."""
 
-import os
 import shlex
 import shutil
 import socket
@@ -12,6 +11,8 @@ from typing import Any
 
 import httpx2
 import psutil
+
+from tests.field.clients import clean_environment
 
 _UP_TIMEOUT_S = 300.0
 
@@ -34,7 +35,7 @@ class Server:
         settings = self.folder / "field.yaml"
         settings.write_text(f"http: {{port: {self.port}}}\n", encoding="utf-8")
         self.environment = {
-            **{k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MURMUR"))},
+            **clean_environment(),
             "MURMUR_CLUSTER_DIR": str(self.folder),
         }
         done = self._run("up", str(settings), timeout_s=_UP_TIMEOUT_S)
@@ -67,6 +68,7 @@ class Server:
     def _run(self, *arguments: str, timeout_s: float = 120.0) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             [str(self._murmur), *arguments],
+            cwd=self.folder,  # Ray's workers import from where `up` was run, before all else
             env=self.environment,
             capture_output=True,
             text=True,

@@ -1,6 +1,5 @@
 """The `murmur` command itself."""
 
-import os
 import re
 import subprocess
 from collections.abc import Callable
@@ -44,9 +43,14 @@ def _words(done: _Done) -> list[str]:
 def _completion(world: World) -> Seen:
     """As bash asks behind `murmur tra<TAB>`."""
     asked = {"_MURMUR_COMPLETE": "complete_bash", "COMP_WORDS": "murmur tra", "COMP_CWORD": "1"}
-    command = str(world.command_line.murmur)
+    line = world.command_line
     done = subprocess.run(
-        [command], env={**os.environ, **asked}, capture_output=True, text=True, timeout=60
+        [line.murmur],
+        cwd=line.folder,
+        env={**line.environment, **asked},
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     is_right = done.stdout.split() == ["transcribe"]
     return Seen(_short(done), () if is_right else ("`transcribe` is not offered",))

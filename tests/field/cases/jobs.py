@@ -63,12 +63,13 @@ def _plain_job(world: World) -> Seen:
 def _killed_job(world: World) -> Seen:
     server, http = world.own_server(), world.served()
     path = _long(world.folder, "wav", _HALF_MINUTES_OF_JOB)
+    said = world.folder / "job.err"
     job = subprocess.Popen(
         [world.command_line.python, _SCRIPTS / "long_job.py", path, "base"],
         env=server.joined(),
         cwd=world.folder,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=said.open("w"),
     )
     try:
         busy = _wait(lambda: _load(http.get("/v1/cluster")) > 0, _BUSY_TIMEOUT_S)
@@ -77,7 +78,8 @@ def _killed_job(world: World) -> Seen:
         job.kill()
         job.wait()
     if busy is None or ended:
-        return Seen("the job never worked", ("its work was not seen in /v1/cluster",))
+        last = (said.read_text().strip().splitlines() or ["nothing"])[-1]
+        return Seen(f"the job said {last[:160]}", ("its work was not seen in /v1/cluster",))
     idle = _wait(lambda: _load(http.get("/v1/cluster")) == 0, 4 * _STOP_S)
     path.unlink()
     if idle is None:
@@ -126,7 +128,13 @@ def _ffmpeg_threads(world: World) -> Seen:
 @contextmanager
 def _started(world: World, path: Path) -> Iterator["subprocess.Popen[bytes]"]:
     command = [world.command_line.murmur, "transcribe", "--model", "demo:tiny.en", path]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command,
+        cwd=world.folder,
+        env=world.command_line.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     try:
         yield process
     finally:
