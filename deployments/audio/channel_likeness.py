@@ -1,7 +1,8 @@
 """How alike a stream's channels are: one sound in all, or different ones.
 
-Energies and correlations in the band of speech, over the last seconds. Each stretch counts by its
-amplitude, not by its energy: a loud jingle must not decide for the talk behind it.
+Energies and correlations over the last seconds, where speech has most of its energy and where
+microphones some centimetres apart still hear the same phase. Each stretch counts by its amplitude,
+not by its energy: a loud jingle must not decide for the talk behind it.
 """
 
 import math
@@ -9,9 +10,11 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-_BAND_RATE = 8_000  # Hz; sums of samples down to it, and their differences, are a wide band-pass
+_BAND_RATE = 2_000  # Hz; sums of samples down to it, and their differences: about 150 to 1,000 Hz
 _MEMORY_S = 3.0
-_ALIKE = 0.5
+_SLICE = 64  # sums
+_GLANCE_SLICES = 4
+_ALIKE = 0.4
 _OPPOSED = -0.3
 SILENCE = 1e-8
 """Mean square of what nobody can hear: -80 dB of full scale."""
@@ -25,12 +28,26 @@ class ChannelLikeness:
     def __init__(self, sample_rate: int, n_channels: int) -> None:
         self._rate = sample_rate
         self._step = max(1, sample_rate // _BAND_RATE)
-        self._ones = np.ones(self._step, np.float32)
         self._memory = np.zeros((n_channels, n_channels))
         self._now = self._memory
 
-    def push(self, channels: npt.NDArray[np.float32]) -> None:
-        """Take the next samples, finite, shape (n_channels, n_frames)."""
+    def glance(self, frames: npt.NDArray[np.float32]) -> None:
+        """As `push`, of float32 (n_frames, n_channels), by a quarter of them: slices of 32 ms."""
+        size = _SLICE * self._step
+        n_slices = len(frames) // size
+        if n_slices > _GLANCE_SLICES:
+            slices = frames[: n_slices * size].reshape(n_slices, size, -1)[::_GLANCE_SLICES]
+            seen = slices.reshape(-1, frames.shape[1])
+        else:
+            seen = frames
+        self.push(np.ascontiguousarray(seen.T), len(frames))
+
+    def push(self, channels: npt.NDArray[np.float32], n_frames: int | None = None) -> None:
+        """Take the next samples, finite, shape (n_channels, n_frames).
+
+        Args:
+            n_frames: how many they stand for, if not for themselves.
+        """
         n_steps = channels.shape[1] // self._step
         if n_steps < 2:
             return
@@ -38,7 +55,7 @@ class ChannelLikeness:
         if not np.isfinite(covariance).all():  # floats far beyond full scale
             covariance = self._covariance(np.clip(channels[:, : n_steps * self._step], -1, 1))
         self._now = covariance
-        keep = math.exp(-channels.shape[1] / (self._rate * _MEMORY_S))
+        keep = math.exp(-(n_frames or channels.shape[1]) / (self._rate * _MEMORY_S))
         level = math.sqrt(max(float(np.trace(covariance)), SILENCE))
         self._memory = keep * self._memory + (1 - keep) / level * covariance
 
@@ -82,9 +99,10 @@ class ChannelLikeness:
 
     def _covariance(self, channels: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         with np.errstate(over="ignore", invalid="ignore"):
-            sums = channels.reshape(-1, self._step) @ self._ones
+            # No BLAS: its threads would keep spinning on cores that ffmpeg and the engine need.
+            sums = np.einsum("ij->i", channels.reshape(-1, self._step))
             band = np.diff(sums.reshape(len(channels), -1), axis=1)
-            product: npt.NDArray[np.float64] = (band @ band.T).astype(np.float64)
+            product = np.einsum("ik,jk->ij", band, band).astype(np.float64)
         n_sums = band.shape[1] * self._step**2
         return np.asarray(product / n_sums, np.float64)
 

@@ -58,16 +58,15 @@ class ChannelMixer:
 
     def push(self, frames: _Channels) -> _Mono:
         """Take finite float32 (n_frames, n_channels), give (n_samples,): those decided by now."""
-        channels = np.ascontiguousarray(frames.T)
         if self._choice is None:
-            self._likeness.push(channels)
+            self._likeness.glance(frames)
             if self._likeness.is_one_sound:
                 if not self._likeness.is_silent:
-                    self._count(self._mean, channels.shape[1] / self._hop)
-                return self._mix(channels, self._mean)
+                    self._count(self._mean, len(frames) / self._hop)
+                return self._mix(frames.T, self._mean)
             self._choice, self._n_calm = ChannelChoice(self._rate, self._n), 0
             self._likeness = ChannelLikeness(self._rate, self._n)
-        return self._listen(channels)
+        return self._listen(np.ascontiguousarray(frames.T))
 
     def finish(self) -> _Mono:
         """What is kept still."""
@@ -143,10 +142,7 @@ class ChannelMixer:
 
     def _mix(self, channels: _Channels, weights: npt.NDArray[np.float64]) -> _Mono:
         """In float64, for the sum of large floats must not overflow."""
-        if weights is self._mean:
-            mono: _Mono = np.add.reduce(channels, axis=0, dtype=np.float64) / self._n
-        else:
-            mono = _weighted(channels, weights)
+        mono = _mean(channels) if weights is self._mean else _weighted(channels, weights)
         if not np.array_equal(weights, self._weights):
             before = _weighted(channels[:, : self._fade], self._weights)
             ramp = np.linspace(0, 1, len(before))
@@ -158,9 +154,19 @@ class ChannelMixer:
         self._used[tuple(np.sign(weights).astype(int).tolist())] += n_hops
 
 
+def _mean(channels: _Channels) -> _Mono:
+    """Channel by channel: many times as fast as `mean`, whose inner loop runs over two."""
+    if len(channels) == 2:
+        total: _Mono = np.add(channels[0], channels[1], dtype=np.float64)
+    else:
+        total = np.add.reduce(np.ascontiguousarray(channels), axis=0, dtype=np.float64)
+    total /= len(channels)
+    return total
+
+
 def _weighted(channels: _Channels, weights: npt.NDArray[np.float64]) -> _Mono:
     used = np.flatnonzero(weights)
-    mono: _Mono = weights[used] @ channels[used].astype(np.float64)
+    mono: _Mono = np.einsum("i,ij->j", weights[used], channels[used], dtype=np.float64)
     return mono
 
 

@@ -230,16 +230,28 @@ def _check_format(reader: Reader, limits: AudioLimits) -> None:
 def _decode(reader: Reader, limits: AudioLimits, report: AudioReport) -> Iterator[_Pcm]:
     """The whole file at 16 kHz, in pieces of any size."""
     resampler = MonoResampler(reader.sample_rate, reader.n_channels)
-    n_frames = max(1, _READ_SAMPLES // reader.n_channels)
     n_read = 0
-    while len(frames := reader.read(n_frames)):
-        n_read += len(frames)
-        if n_read > limits.max_duration_s * reader.sample_rate:
-            raise _too_long(n_read / reader.sample_rate, limits)
-        yield resampler.push(frames)
+    try:
+        while len(frames := _read_frames(reader)):
+            n_read += len(frames)
+            if n_read > limits.max_duration_s * reader.sample_rate:
+                raise _too_long(n_read / reader.sample_rate, limits)
+            yield resampler.push(frames)
+        yield resampler.finish()
+    finally:
         report.info = replace(report.info or AudioInfo(), channels=resampler.channels)
-    yield resampler.finish()
-    report.info = replace(report.info or AudioInfo(), channels=resampler.channels)
+
+
+def _read_frames(reader: Reader) -> npt.NDArray[np.float32]:
+    """Frames in large pieces, for readers may give as few as a packet has, and each piece costs
+    what does not depend on its length."""
+    n_frames = max(1, _READ_SAMPLES // reader.n_channels)
+    pieces: list[npt.NDArray[np.float32]] = []
+    while sum(map(len, pieces)) <= n_frames // 2 and len(frames := reader.read(n_frames)):
+        pieces.append(frames)
+    if len(pieces) == 1:
+        return pieces[0]
+    return np.concatenate([np.zeros((0, reader.n_channels), np.float32), *pieces])
 
 
 def _too_long(duration_s: float, limits: AudioLimits) -> AudioTooLongError:
