@@ -11,6 +11,8 @@ timestamp and its number of samples, as they went into the encoder of that outpu
 could refuse or repair a clock that jumps.
 """
 
+import contextlib
+import fcntl
 import os
 import selectors
 import signal
@@ -33,6 +35,7 @@ _DEMUXERS = (
 )
 _MAX_ALLOCATION_BYTES = 256 * 1024 * 1024  # of a single block inside ffmpeg
 _PIPE_READ_BYTES = 65_536
+_PIPE_BYTES = 1 << 18
 _MAX_STAMP_BYTES = 64
 # A decoder that crashes does so on this file everywhere, so it is the file that is refused.
 _CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
@@ -81,7 +84,10 @@ class FfmpegProcess:
         assert self._process.stdout is not None and self._process.stderr is not None
         self._pipes.register(self._process.stdout, selectors.EVENT_READ, self.samples.extend)
         self._pipes.register(self._process.stderr, selectors.EVENT_READ, self.log.feed)
-        self._pipes.register(self._stamp_pipe, selectors.EVENT_READ, self._take_stamps)
+        # Not waited for: a stamp is written before its samples, so where these are it is, too. To
+        # wake up for each of them took as long as all other reading.
+        os.set_blocking(stamp_pipe, False)
+        _widen(self._process.stdout)
 
     def fill(self, is_enough: Callable[[], bool]) -> bool:
         """Read pipes until `is_enough`; returns whether there may be more.
@@ -131,6 +137,14 @@ class FfmpegProcess:
                 key.data(data)
             else:
                 self._pipes.unregister(key.fileobj)
+        self._read_stamps()
+
+    def _read_stamps(self) -> None:
+        """Those that are there; there are always fewer bytes of them than of samples."""
+        while data := self._stamp_pipe.read(_PIPE_READ_BYTES):
+            self._take_stamps(data)
+            if len(data) < _PIPE_READ_BYTES:
+                return
 
     def _take_stamps(self, data: bytes) -> None:
         *lines, rest = (self._stamp_line + data).split(b"\n")
@@ -145,6 +159,13 @@ class FfmpegProcess:
             raise AudioDecodeTimeoutError(f"decoding took more than {self._total_timeout_s:g} s")
         if idle_s >= self._stall_timeout_s:
             raise AudioDecodeTimeoutError(f"decoding stood still for {self._stall_timeout_s:g} s")
+
+
+def _widen(pipe: IO[bytes]) -> None:
+    """Let ffmpeg write further ahead: each time that it waits costs both sides a change of process.
+    Where the system has no such pipes, or no room for one, it is left as it is."""
+    with contextlib.suppress(OSError, AttributeError):
+        fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
 
 def _start(
@@ -200,6 +221,7 @@ def _command(track: int, n_threads: int, stamp_sink: int, keeps_padding: bool) -
         acodec="pcm_f32be",
         threads=1,
         map_metadata=-1,
+        flush_packets=0,
         stats_enc_pre=f"pipe:{stamp_sink}",
         stats_enc_pre_fmt="{pts} {samp}",
         # The muxer would drop samples whose clock jumps back.
