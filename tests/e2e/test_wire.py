@@ -195,7 +195,7 @@ def test_audio_that_breaks_off_is_answered_with_a_warning(cluster: Cluster) -> N
     [warning] = body["warnings"]
     assert warning["code"] == "truncated"
     assert warning["start"] == pytest.approx(6.39, abs=0.02)
-    assert warning["end_s"] == pytest.approx(7.1, abs=0.02)
+    assert warning["end"] == pytest.approx(7.1, abs=0.02)
 
 
 def test_silence_is_empty_text(cluster: Cluster, tmp_path: Path) -> None:
