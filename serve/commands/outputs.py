@@ -4,12 +4,19 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from deployments.messages import Transcript, TranscriptSegment
 from engine import language_name
 from serve.commands.progress import Writer, json_line
-from serve.http.formats import LineFormat, LineWriter, to_json, to_lines, to_verbose_json
+from serve.http.formats import (
+    LineFormat,
+    LineWriter,
+    to_json,
+    to_lines,
+    to_verbose_json,
+    warnings_object,
+)
 
 _SUFFIXES = {"txt": ".txt", "json": ".json", "verbose_json": ".json", "srt": ".srt", "vtt": ".vtt"}
 
@@ -38,13 +45,16 @@ def render(
     Args:
         stream: where it will be written; None: a file in UTF-8.
     """
-    named = {} if file is None else {"file": file}
+    if output_format not in ("json", "verbose_json"):
+        return to_lines(transcript, cast(LineFormat, output_format))
+    body: dict[str, Any] = {} if file is None else {"file": file}
     if output_format == "json":
-        return json_line(named | dict(to_json(transcript)), stream) + "\n"
-    if output_format == "verbose_json":
-        verbose = to_verbose_json(transcript, language_name(transcript.language))
-        return json_line(named | dict(verbose), stream) + "\n"
-    return to_lines(transcript, cast(LineFormat, output_format))
+        body |= to_json(transcript)
+    else:
+        body |= to_verbose_json(transcript, language_name(transcript.language))
+    if warnings := warnings_object(transcript):
+        body["warnings"] = warnings
+    return json_line(body, stream) + "\n"
 
 
 class StandardOutput:

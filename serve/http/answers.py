@@ -105,19 +105,6 @@ def routing_account(transcript: Transcript, work: Work, usd: float) -> dict[str,
     }
 
 
-def warnings_object(transcript: Transcript) -> list[dict[str, Any]]:
-    """A transcript's warnings, as both kinds of JSON and the last event of a stream have them."""
-    return [
-        {
-            "code": w.code,
-            "message": w.message,
-            "start": _seconds(w.start_s),
-            "end": _seconds(w.end_s),
-        }
-        for w in transcript.warnings
-    ]
-
-
 def audio_headers(transcript: Transcript) -> dict[str, str]:
     """What every answer that is not streamed says of its audio, for formats that are text alone:
     its seconds, by which gateways bill, what was missing of it, and what was listened to."""
@@ -211,10 +198,6 @@ class EventStream:
 def server_sent_event(event: dict[str, Any]) -> str:
     """One event on the wire, in ASCII: some clients end lines at what Unicode calls line ends."""
     return f"data: {json.dumps(event)}\n\n"
-
-
-def _seconds(time_s: float | None) -> float | None:
-    return None if time_s is None else round(time_s, 3)
 
 
 def _segment_event(segment: TranscriptSegment, segment_id: str) -> dict[str, Any]:

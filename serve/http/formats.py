@@ -21,6 +21,15 @@ class JsonTranscription(TypedDict):
     text: str
 
 
+class JsonWarning(TypedDict):
+    """Audio that is missing or not reliable; `start` and `end` in seconds, None where unknown."""
+
+    code: str
+    message: str
+    start: float | None
+    end: float | None
+
+
 class VerboseSegment(TypedDict):
     """OpenAI's `TranscriptionSegment`; times in seconds, `seek` in frames of 10 ms.
 
@@ -76,6 +85,19 @@ def to_verbose_json(transcript: Transcript, language_name: str) -> VerboseTransc
         "text": transcript.text,
         "segments": [_verbose_segment(i, s) for i, s in enumerate(transcript.segments)],
     }
+
+
+def warnings_object(transcript: Transcript) -> list[JsonWarning]:
+    """A transcript's warnings, as every JSON answer has them beside OpenAI's fields."""
+    return [
+        {
+            "code": w.code,
+            "message": w.message,
+            "start": _to_seconds(w.start_s),
+            "end": _to_seconds(w.end_s),
+        }
+        for w in transcript.warnings
+    ]
 
 
 def to_lines(transcript: Transcript, line_format: LineFormat) -> str:
@@ -147,6 +169,10 @@ def _format_ms(time_ms: int, decimal_mark: str) -> str:
 def _escape_vtt(text: str) -> str:
     """Escape what WebVTT takes for markup, and with `>` the arrow that ends a cue."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _to_seconds(time_s: float | None) -> float | None:
+    return None if time_s is None else round(time_s, 3)
 
 
 def _verbose_segment(index: int, segment: TranscriptSegment) -> VerboseSegment:

@@ -24,7 +24,6 @@ from serve.http.answers import (
     audio_headers,
     render_body,
     routing_account,
-    warnings_object,
 )
 from serve.http.auth import Auth
 from serve.http.docs import describe_form
@@ -35,6 +34,7 @@ from serve.http.fields import (
     TranslationFields,
     parse_fields,
 )
+from serve.http.formats import warnings_object
 from serve.http.streaming import Events, stream_answer
 from serve.http.upload import read_upload
 

@@ -103,6 +103,18 @@ def test_every_bad_file_is_named_and_the_others_finish(
     assert not {"empty.wav", "text.mp3", "missing.wav"} & set(texts)
 
 
+def test_a_cut_file_is_told_by_the_exit_code_an_event_and_in_json(
+    inputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, events = run(capsys, inputs / "truncated.wav", "--format", "json")
+    assert code == 3
+    [told] = [event for event in events if event["event"] == "warning"]
+    [written] = json.loads(out)["warnings"]
+    assert written["code"] == told["code"] == "truncated"
+    assert written["start"] == pytest.approx(3.55, abs=0.01)
+    assert written["end"] == pytest.approx(7.1, abs=0.01)
+
+
 @pytest.mark.parametrize("output_format", ["txt", "json", "verbose_json", "srt", "vtt"])
 def test_formats_on_standard_output(output_format: str, capsys: pytest.CaptureFixture[str]) -> None:
     # Where a precision cuts its segments is its own; float32's are known.
