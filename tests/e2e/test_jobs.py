@@ -76,8 +76,9 @@ handle = serve.get_app_handle("murmur")
 audio = open(sys.argv[2], "rb").read()
 if sys.argv[1] == "stream":
     from deployments.options import TranscribeOptions
-    for segment in handle.options(stream=True).stream.remote(audio, TranscribeOptions("tiny.en")):
-        print(segment.text, flush=True)
+    segments = handle.options(stream=True).stream.remote(audio, TranscribeOptions("tiny.en"))
+    print("asked", flush=True)
+    list(segments)
 else:
     options = {"model": "tiny.en", "caller": ray.get_runtime_context().get_worker_id()}
     response = handle.transcribe.remote(audio, options)
@@ -139,7 +140,8 @@ def test_the_work_of_a_job_that_is_killed_stops(
     )
     assert job.stdout is not None
     with job:
-        assert job.stdout.readline(), "its work is under way"
+        assert job.stdout.readline()
+        # Not later, as at a first segment: a fast machine may have done the most of it by then.
         until(lambda: queued_s(cluster) > 0)
         job.send_signal(signal.SIGKILL)
     until(lambda: any(record["id"] not in before for record in cluster.records()))
