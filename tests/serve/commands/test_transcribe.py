@@ -254,7 +254,11 @@ def test_a_full_disk_is_one_line() -> None:
 def test_an_interrupt_ends_it_without_a_word() -> None:
     command = [sys.executable, "-m", "serve.commands.cli", "transcribe", "-"]
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    with subprocess.Popen(command, **pipes) as process:
+
+    def listen() -> None:  # a shell's background job has it ignored, and hands that on
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    with subprocess.Popen(command, **pipes, preexec_fn=listen) as process:
         assert process.stdin is not None
         process.stdin.write(bytes(1_000_000))  # more than a pipe holds: it is being read
         process.send_signal(signal.SIGINT)
