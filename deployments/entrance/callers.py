@@ -107,7 +107,7 @@ class Callers:
             await asyncio.sleep(PERIOD_S)
             try:
                 gone = await loop.run_in_executor(self._thread, self._find_gone, [*self._runs])
-            except Exception:  # border of the task: a caller that cannot be checked is alive
+            except Exception:  # border of the task: unchecked callers count as alive
                 logger.warning("the GCS does not say which callers live", exc_info=True)
                 continue
             for caller in gone & self._runs.keys():

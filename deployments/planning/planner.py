@@ -25,7 +25,7 @@ because it answers sooner."""
 REACHED = 0.5
 """Share of the roofline that is assumed for the price of an hour of audio. TensorRT-LLM reached
 about this share with large-v3 in MLPerf Inference 5.1: 67.9 samples/s on an H200
-(mlcommons/inference_results_v5.1), where this roofline allows some 140."""
+(mlcommons/inference_results_v5.1), where this roofline allows about 140."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,7 +122,7 @@ class Replica:
     def _load(self) -> Engine:
         if self._spec.sharding is not None:
             return load_sharded_engine(self._spec, self._spec.sharding, self._group)
-        # Called in the engine's thread, because the number of threads is set per calling thread.
+        # Called in the engine's thread, so that the setting applies to this thread, too.
         torch.set_num_threads(self._spec.threads)
         config = self._spec.engine_config(default_precision(torch.device(self._spec.device)))
         return Engine.load(self._spec.model, config)

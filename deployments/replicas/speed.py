@@ -1,7 +1,7 @@
 """Measures how much audio a replica transcribes per second when it is fully loaded."""
 
 _FULL = 0.75
-"""A replica counts as fully loaded when this share of its slots is in use."""
+"""A replica counts as fully loaded when this share of its slots is in use, or if chunks wait."""
 _WINDOW_S = 5.0
 _SHARE = 0.3
 """Weight of a new measurement in the running mean."""

@@ -35,7 +35,7 @@ _LOST = (RayActorError, ObjectLostError, WorkerCrashedError, EngineStoppedError)
 
 
 class ChunkLostError(Exception):
-    """The chunk was lost with `attempts` replicas that died while they decoded it."""
+    """The chunk was lost: `attempts` replicas died while they decoded it."""
 
     def __init__(self, attempts: int) -> None:
         super().__init__(f"{attempts} replicas were lost")
@@ -48,7 +48,7 @@ class Decoded:
 
     Attributes:
         n_retries: how many times the chunk was decoded again.
-        round_trip_s: seconds of the call that gave the result.
+        round_trip_s: seconds of the run that gave the result.
         held_s: seconds that the ingress held the chunk before it was sent.
     """
 
