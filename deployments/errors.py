@@ -1,36 +1,37 @@
-"""Everything the deployments raise on purpose. `serve` maps these classes to HTTP statuses, once.
+"""All errors that the deployments raise on purpose. `serve` maps these classes to HTTP statuses.
 
     DeploymentError
     ├── AudioError                   the caller's audio cannot be used
     │   ├── AudioNotFoundError       no such file, a folder, or no permission to read it
     │   ├── NotAudioError            no audio in it, or a format that is not accepted
     │   ├── EmptyAudioError          0 bytes
-    │   ├── AudioTooShortError       less audio than the limits ask for
-    │   ├── TruncatedAudioError      cut before anything that can be decoded
+    │   ├── AudioTooShortError       less audio than the limits require
+    │   ├── TruncatedAudioError      the file ends before any audio that can be decoded
     │   ├── AudioTooLongError        more audio, or more bytes, than the limits allow
-    │   └── AudioDecodeTimeoutError  decoding stood still, or took too long in all
-    ├── OptionError                  an option that cannot be, or that the model does not have
-    │   └── NoTierError              no tier does that task in that language
-    ├── UnknownModelError            no tier or alias of that name
+    │   └── AudioDecodeTimeoutError  decoding made no progress, or took too long in total
+    ├── OptionError                  an option is invalid, or the model does not support it
+    │   └── NoTierError              no tier supports the task in the language
+    ├── UnknownModelError            no tier or alias has the name
     ├── OverloadedError              more is queued than the limits allow
     ├── TierUnavailableError         the tier's replicas cannot be started
-    ├── DeadlineError                the request took longer than it may
-    ├── ChunkFailedError             a chunk that replicas died of, as often as one may
-    ├── EngineStoppedError           the replica's engine broke, hangs or was closed
-    └── CatalogueError               the catalogue of GPUs lacks that one, or is malformed
+    ├── DeadlineError                the request exceeded its deadline
+    ├── ChunkFailedError             a chunk killed as many replicas as it is allowed to
+    ├── EngineStoppedError           the replica's engine failed, hangs or was closed
+    └── CatalogueError               the GPU is not in the catalogue, or the catalogue is malformed
 
-They cross processes, so each one pickles with its fields.
+These errors cross process boundaries, so each one pickles with its fields.
 """
 
 from collections.abc import Callable
 
 
 class DeploymentError(Exception):
-    """Base of this package's errors. One raised as such is the server's fault, not the caller's."""
+    """Base class of this package's errors. An instance of this class itself, not of a subclass, is
+    the server's fault, not the caller's."""
 
 
 class AudioError(DeploymentError):
-    """The audio cannot be used. `reason` is one line, fit to be shown to the caller."""
+    """The audio cannot be used. `reason` is one line that may be shown to the caller."""
 
     def __init__(self, reason: str) -> None:
         self.reason = " ".join(reason.split())
@@ -42,7 +43,7 @@ class AudioNotFoundError(AudioError):
 
 
 class NotAudioError(AudioError):
-    """The bytes are not audio in an accepted format, or hold no audio stream."""
+    """The bytes are not audio in an accepted format, or they contain no audio stream."""
 
 
 class EmptyAudioError(AudioError):
@@ -50,16 +51,16 @@ class EmptyAudioError(AudioError):
 
 
 class AudioTooShortError(AudioError):
-    """All of the audio together is shorter than the minimum."""
+    """The audio is shorter in total than the minimum."""
 
 
 class TruncatedAudioError(AudioError):
-    """The file was cut before anything that can be decoded. Where there is something, it is read,
-    and a warning says what is missing."""
+    """The file was cut off before any audio that can be decoded. A file that still contains some
+    decodable audio is read instead, and a warning says what is missing."""
 
 
 class AudioTooLongError(AudioError):
-    """More seconds or bytes than the limits allow."""
+    """The audio has more seconds or bytes than the limits allow."""
 
 
 class AudioDecodeTimeoutError(AudioError):
@@ -67,7 +68,7 @@ class AudioDecodeTimeoutError(AudioError):
 
 
 class OptionError(DeploymentError):
-    """The request asks for what cannot be, or what its model does not have."""
+    """An option of the request is invalid, or its model does not support the option."""
 
     def __init__(self, reason: str, option: str) -> None:
         super().__init__(reason)
@@ -78,7 +79,7 @@ class OptionError(DeploymentError):
 
 
 class NoTierError(OptionError):
-    """Where the caller leaves the choice, there is no tier that can do what is asked."""
+    """The caller leaves the choice of tier to the cluster, and no tier can do what is asked."""
 
     def __init__(self, reason: str, option: str = "model") -> None:
         super().__init__(reason, option)
@@ -96,7 +97,7 @@ class UnknownModelError(DeploymentError):
 
 
 class OverloadedError(DeploymentError):
-    """More is queued than the limits allow; it may be less in `retry_after_s` seconds."""
+    """More is queued than the limits allow. The caller may try again after `retry_after_s`."""
 
     def __init__(self, reason: str, retry_after_s: float) -> None:
         super().__init__(reason)
@@ -107,11 +108,11 @@ class OverloadedError(DeploymentError):
 
 
 class TierUnavailableError(DeploymentError):
-    """The tier's replicas cannot be started, so nothing can be decoded there now."""
+    """The tier's replicas cannot be started, so the tier can decode nothing now."""
 
 
 class DeadlineError(DeploymentError):
-    """The request was not finished in time; what ran of it was stopped."""
+    """The request did not finish before its deadline. Its running work was stopped."""
 
     def __init__(self, deadline_s: float) -> None:
         super().__init__(f"the request took longer than {deadline_s:g} s")
@@ -122,7 +123,7 @@ class DeadlineError(DeploymentError):
 
 
 class ChunkFailedError(DeploymentError):
-    """Replicas died while they decoded this part of the file, as often as they may.
+    """As many replicas as allowed died while they decoded this part of the file.
 
     `start_s` and `end_s` are on the file's clock.
     """
@@ -139,8 +140,8 @@ class ChunkFailedError(DeploymentError):
 
 
 class EngineStoppedError(DeploymentError):
-    """The engine of a replica broke, hangs or was closed: the replica has to be replaced."""
+    """The engine of a replica failed, hangs or was closed. The replica must be replaced."""
 
 
 class CatalogueError(DeploymentError):
-    """The catalogue of GPUs has none of that name, or its file cannot be used."""
+    """The GPU catalogue has no GPU of that name, or its file is malformed."""

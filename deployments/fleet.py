@@ -1,6 +1,7 @@
-"""What router and autoscaler see of the cluster: one snapshot of all tiers. Numbers alone.
+"""The router's and the autoscaler's view of the cluster: a snapshot of all tiers, as plain numbers.
 
-Work is counted in seconds of audio, speed in seconds of audio a second (RTFx), money in US dollars.
+Work is measured in seconds of audio, speed in seconds of audio per second (RTFx), and money in US
+dollars.
 """
 
 import math
@@ -8,14 +9,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 MEAN_CHUNK_S = 20.0
-"""Audio of a chunk, until chunks have been seen: pauses rarely leave a window of 30 s full."""
+"""Mean audio per chunk, assumed until chunks have been seen. Chunks are cut at pauses, so they
+rarely fill a window of 30 s."""
 
 
 class Quality(StrEnum):
-    """How accurate a transcript has to be where the caller names no model.
+    """How accurate a transcript has to be if the caller names no model.
 
-    `FAST`: by whichever model is the cheapest. `BALANCED`: by the cheapest one whose text looks
-    right, chunk by chunk. `BEST`: by the most accurate one there is.
+    `FAST`: use the cheapest model. `BALANCED`: use, for each chunk, the cheapest model whose text
+    looks right. `BEST`: use the most accurate model.
     """
 
     FAST = "fast"
@@ -24,8 +26,8 @@ class Quality(StrEnum):
 
 
 class Priority(StrEnum):
-    """Who goes first, and how long a chunk may wait. Of the lower ones a chunk gives way to those
-    above when it ends."""
+    """Which requests go first, and how long their chunks may wait. Running chunks are not
+    interrupted: a chunk of higher priority gets the slot when a chunk of lower priority ends."""
 
     REALTIME = "realtime"
     INTERACTIVE = "interactive"
@@ -33,26 +35,28 @@ class Priority(StrEnum):
 
     @property
     def rank(self) -> int:
-        """The engine's number: lower is served first. A step is what its queue gives for waiting
-        30 s, so that nothing starves."""
+        """The engine's priority number; lower numbers are served first. To prevent starvation, the
+        engine's queue raises the priority of what waits by 1 every 30 s."""
         return {Priority.REALTIME: -4, Priority.INTERACTIVE: 0, Priority.BATCH: 20}[self]
 
 
 @dataclass(frozen=True, slots=True)
 class TierFacts:
-    """What does not change of a tier while it is deployed.
+    """Facts about a tier that do not change while it is deployed.
 
     Attributes:
-        quality: of its model; more is more accurate, and equals are interchangeable. 0: unknown,
-            and only who names the tier gets it.
-        languages: ISO codes; None: all.
-        translates: whether it gives English text for other languages.
+        quality: quality of its model. A higher number is more accurate; tiers of equal quality are
+            interchangeable. 0: unknown; the tier is used only by requests that name it.
+        languages: ISO codes; None: all languages.
+        translates: whether its model translates other languages to English.
         accelerator: class of its devices.
-        usd_per_hour: of a replica, all its devices together.
+        usd_per_hour: price of a replica, all its devices together.
         slots: chunks that a replica decodes at once.
-        cold_start_s: from the wish for a replica to its first chunk, a node's start included.
-        machine: what a replica asks of Ray, in any words; what cannot be had for one tier cannot be
-            had for others that ask for the same. Empty: no other does.
+        cold_start_s: time from the request for a replica to its first chunk, including the start of
+            a node.
+        machine: what a replica requests from Ray, as any text. If the cluster cannot provide it for
+            one tier, it cannot for other tiers with the same text. Empty: no other tier requests
+            the same.
     """
 
     name: str
@@ -68,7 +72,7 @@ class TierFacts:
     machine: str = ""
 
     def can(self, language: str | None, task: str) -> bool:
-        """Whether its model does a task in a language; None: it has to tell the language itself."""
+        """Whether its model does a task in a language; None: the model has to detect it."""
         if task == "translate" and not self.translates:
             return False
         if language is None:
@@ -78,14 +82,15 @@ class TierFacts:
 
 @dataclass(frozen=True, slots=True)
 class TierState:
-    """A tier now.
+    """The current state of a tier.
 
     Attributes:
-        rtfx: of one replica with all its slots in use.
-        queued_s: audio that was sent to it and is not done, but for that of batch priority.
-        batch_s: the same of batch priority.
+        rtfx: speed of one replica with all its slots in use.
+        queued_s: unfinished audio that was sent to the tier, or is held for it; batch priority
+            excluded.
+        batch_s: the same for batch priority.
         ready: replicas that answer.
-        denied: no more than these can be had now.
+        denied: whether the cluster cannot provide more replicas now.
     """
 
     facts: TierFacts
@@ -97,16 +102,16 @@ class TierState:
 
     @property
     def usd_per_audio_s(self) -> float:
-        """When its replicas are busy."""
+        """Price of a second of audio while its replicas are busy."""
         return self.facts.usd_per_hour / 3600 / self.rtfx
 
     def waiting_s(self, chunk_s: float, with_batch: bool = False) -> float:
-        """Audio that waits for a slot, if chunks have `chunk_s` seconds on average."""
+        """Seconds of audio that wait for a slot, if a chunk has `chunk_s` seconds on average."""
         queued_s = self.queued_s + (self.batch_s if with_batch else 0.0)
         return max(0.0, queued_s - self.ready * self.facts.slots * chunk_s)
 
     def wait_s(self, chunk_s: float, with_batch: bool = False) -> float:
-        """Until a chunk that is sent to it now gets a slot."""
+        """Seconds until a chunk that is sent to the tier now gets a slot."""
         if self.ready == 0 and self.denied:
             return math.inf
         if self.ready == 0:

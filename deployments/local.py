@@ -1,7 +1,7 @@
-"""Files -> transcripts over one engine in this process.
+"""Transcribes files with one engine in this process.
 
-All files share the engine's batch. Audio is read only as far ahead as the engine can use, so memory
-does not grow with the length of a file.
+All files share the engine's batch. Audio is read only as far ahead as the engine needs, so memory
+use does not grow with the length of a file.
 """
 
 from collections.abc import Iterable, Iterator
@@ -26,7 +26,7 @@ from engine import Engine
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A file to transcribe; `name` is unique and comes back with every event."""
+    """A file to transcribe. `name` is unique and identifies the file in every event."""
 
     name: str
     source: Source
@@ -35,7 +35,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class SegmentsReady:
-    """Final segments of a file, in file order; `decoded_s` is how far its audio was read."""
+    """Final segments of a file, in file order. `decoded_s` is how much of its audio was read."""
 
     name: str
     segments: tuple[TranscriptSegment, ...]
@@ -52,7 +52,7 @@ class FileDone:
 
 @dataclass(frozen=True, slots=True)
 class FileFailed:
-    """A file that could not be read to its end. What there was of it is in `transcript`."""
+    """A file that could not be read to its end. `transcript` contains the part that was read."""
 
     name: str
     error: DeploymentError
@@ -60,13 +60,13 @@ class FileFailed:
 
 
 _MIN_WAITING = 4
-"""Chunks that wait for a place, at least, while there are more in the files."""
+"""Minimum number of chunks to keep waiting for a slot, while the files have more."""
 
 Event = SegmentsReady | FileDone | FileFailed
 
 
 class _OpenFile:
-    """A file that is being read, a block ahead, beside the engine."""
+    """A file that a thread reads one block ahead while the engine runs."""
 
     def __init__(
         self, job: Job, limits: AudioLimits, detect: bool, reader: ThreadPoolExecutor
@@ -90,11 +90,11 @@ class _OpenFile:
         return self._ahead.done()
 
     def read(self) -> list[Chunk]:
-        """Take the next block; returns the chunks that it completes."""
+        """Take the next block. Returns the chunks that it completes."""
         try:
             pieces = self._ahead.result()
         except DeploymentError as error:
-            # What was read before the fault is still transcribed.
+            # The audio read before the error is still transcribed.
             self.error, pieces = error, None
         if pieces is None:
             self.exhausted = True
@@ -103,13 +103,14 @@ class _OpenFile:
         return self.transcription.take(pieces)
 
     def _read(self) -> list[Piece] | None:
-        """Read a block and find the speech in it; None at the end."""
+        """Read a block and find the speech in it. Returns None at the end of the file."""
         block = next(self._blocks, None)
         return None if block is None else self.transcription.cut(block)
 
     def wants_audio(self, max_unfinished: int) -> bool:
-        """Held parts wait for earlier ones, so reading far ahead would only fill memory; but a
-        file with nothing in flight gets nowhere without more."""
+        """Whether to read on. Chunks are not final until all earlier ones are, so reading
+        far ahead would only fill memory; but a file with nothing in flight cannot progress without
+        more audio."""
         state = self.transcription
         return state.n_unfinished < max_unfinished or not state.n_in_flight
 
@@ -123,8 +124,8 @@ class LocalTranscriber:
     """Runs jobs on an engine, on the calling thread.
 
     Args:
-        engine: used by nobody else meanwhile.
-        limits: bounds on each file.
+        engine: must not be used elsewhere at the same time.
+        limits: limits of each file.
         max_open_files: files read at once.
     """
 
@@ -139,11 +140,11 @@ class LocalTranscriber:
         self._chunk_owner: dict[str, str] = {}
 
     def run(self, jobs: Iterable[Job]) -> Iterator[Event]:
-        """Transcribe; yields events as they come, files interleaved.
+        """Transcribe the jobs. Yields events as they occur; those of several files are interleaved.
 
         Raises:
-            RequestError: a job asks for what the model cannot do.
-            ValueError: two open jobs have one name.
+            RequestError: a job asks for something that the model cannot do.
+            ValueError: two open jobs have the same name.
         """
         pending = iter(jobs)
         try:
@@ -169,15 +170,15 @@ class LocalTranscriber:
             self._open[job.name] = _OpenFile(job, self._limits, detect, self._reader)
 
     def _fill(self) -> None:
-        """Read on, file after file, until the engine has enough waiting for the next steps. Not
-        more: what is read now keeps the engine waiting now."""
+        """Read from each file in turn until enough chunks wait for the engine's next steps. Reading
+        more would delay the engine, which waits meanwhile."""
         slots = self._engine.config.max_slots
         enough = max(_MIN_WAITING, 2 * self._engine.config.encode_limit)
         progressed = True
         while progressed and self._engine.n_waiting < enough:
             progressed = False
             for file in self._open.values():
-                # With nothing else to do, wait for the reader.
+                # Block on the reader only if the engine has nothing to do.
                 ready = file.is_ready or not self._engine.has_unfinished
                 if ready and not file.exhausted and file.wants_audio(4 * slots):
                     self._submit(file.name, file.read())
@@ -205,7 +206,7 @@ class LocalTranscriber:
                 yield FileFailed(file.name, file.error, transcript)
 
     def _abandon(self) -> None:
-        """Leave nothing behind when the caller stops early."""
+        """Abort all chunks and close all files, for a caller that stops early."""
         for key in self._chunk_owner:
             self._engine.abort(key)
         self._chunk_owner.clear()

@@ -1,7 +1,7 @@
-"""What crosses a process: a `Chunk` on its way to an engine, a `ChunkResult` on its way back.
+"""Messages between processes: a `Chunk` goes to an engine, a `ChunkResult` comes back.
 
-`Transcript` is what a caller gets: the results of one file, in file order, on the file's clock.
-None of these knows of HTTP, Ray or torch.
+A caller gets a `Transcript`: the results of one file, in file order, with times on the
+file's clock. None of these depends on HTTP, Ray or torch.
 """
 
 from dataclasses import dataclass, field
@@ -19,9 +19,10 @@ Pcm = npt.NDArray[np.int16]
 class Chunk:
     """At most 30 s of one request's audio.
 
-    `(request_id, index, attempt)` is its key: chunks are idempotent, so that one may run twice
-    (a lost replica, a retry) and the first result wins. `above` is the quality that a tier must
-    have more of, after a tier of that quality gave text that looks wrong.
+    `(request_id, index, attempt)` is its key. Chunks are idempotent: a chunk may run twice (after
+    the loss of a replica, or as a retry), and the first result wins. `above` is set after a tier
+    gave text that looks wrong: it is that tier's quality, and only tiers of higher quality may
+    decode the chunk now.
     """
 
     request_id: str
@@ -38,7 +39,7 @@ class Chunk:
 
 
 def key_of_chunk(key: str) -> str:
-    """A chunk's key without the attempt: whichever attempt comes back first is taken."""
+    """A chunk's key without the attempt, because the first attempt to come back is used."""
     return key.rpartition("/")[0]
 
 
@@ -46,9 +47,9 @@ def key_of_chunk(key: str) -> str:
 class ChunkResult:
     """One chunk's decoded text. Segment times are seconds from the chunk's first sample.
 
-    `avg_logprob`, `no_speech_prob` and `compression_ratio` are the chunk's, as in openai/whisper's
-    `DecodingResult`; `finish_reason` is `"length"` when the token limit cut the text off. `model`
-    is the tier, and `device_s` what it used of its replica's time.
+    `avg_logprob`, `no_speech_prob` and `compression_ratio` apply to the whole chunk, as in
+    openai/whisper's `DecodingResult`. `finish_reason` is `"length"` if the token limit cut the text
+    off. `model` is the name of the tier, and `device_s` the replica time that the chunk used.
     """
 
     key: str
@@ -68,9 +69,9 @@ class ChunkResult:
 
 @dataclass(frozen=True, slots=True)
 class TranscriptSegment:
-    """A timed piece of text on the file's clock, with the confidence of the chunk it came from.
+    """A piece of text with times on the file's clock and the confidence of its chunk.
 
-    `logprobs` has the natural logarithm of each token's probability.
+    `logprobs` contains the natural logarithm of each token's probability.
     """
 
     start_s: float
@@ -87,7 +88,7 @@ class TranscriptSegment:
 
 @dataclass(frozen=True, slots=True)
 class Escalation:
-    """A chunk that a tier's text looked wrong of, and why (`CascadeOptions.doubt`)."""
+    """A chunk for which a tier's text looked wrong, and the reason (`CascadeOptions.doubt`)."""
 
     tier: str
     reason: str
@@ -95,12 +96,12 @@ class Escalation:
 
 @dataclass(frozen=True, slots=True)
 class AudioWarning:
-    """Sound of a file that is missing, or not to be relied on.
+    """Audio of a file that is missing or unreliable.
 
     Attributes:
-        code: for programs: one of `deployments.audio.report.WARNINGS`.
+        code: one of `deployments.audio.report.WARNINGS`, for programs.
         message: one sentence, for people.
-        start_s, end_s: where, on the file's clock; None where nothing tells.
+        start_s, end_s: position on the file's clock; None if unknown.
     """
 
     code: str
@@ -111,12 +112,12 @@ class AudioWarning:
 
 @dataclass(frozen=True, slots=True)
 class AudioInfo:
-    """What was listened to, of a file that may have several tracks and channels.
+    """Which audio of a file was transcribed; a file may have several tracks and channels.
 
     Attributes:
         track: number of the audio track, from 1.
-        n_tracks: audio tracks of the file.
-        channels: what was made of the track's channels, in words, such as `mono` or `mean of 2`.
+        n_tracks: number of audio tracks in the file.
+        channels: how the track's channels were used, in words, such as `mono` or `mean of 2`.
     """
 
     track: int = 1
@@ -127,8 +128,8 @@ class AudioInfo:
 @dataclass(frozen=True, slots=True)
 class Transcript:
     """A whole file's text. `language` is an ISO code, `duration_s` the length of the audio,
-    `escalations` are chunks that went to a more accurate tier, and `warnings` say where the audio
-    could not be read; `audio` is None where nothing was read."""
+    `escalations` lists the chunks that went to a more accurate tier, and `warnings` says where the
+    audio could not be read. `audio` is None if nothing was read."""
 
     text: str
     language: str
@@ -141,12 +142,13 @@ class Transcript:
 
 
 def to_request(chunk: Chunk) -> Request:
-    """The engine's view of a chunk; chunks of one request share the engine fairly with others."""
+    """Convert a chunk to an engine request. The engine shares its slots fairly between groups, and
+    each request is a group."""
     return Request(chunk.key, chunk.pcm, chunk.options, chunk.priority, group=chunk.request_id)
 
 
 def to_chunk_result(result: Result, model: str) -> ChunkResult:
-    """A result on its way back, with the name of the model that made it."""
+    """Convert an engine result to a chunk result, with the name of the model that produced it."""
     return ChunkResult(
         key=result.request_id,
         segments=result.segments,

@@ -1,7 +1,8 @@
-"""Every metric of the cluster: name, unit, labels and meaning, and nothing else.
+"""Definitions of all metrics of the cluster: name, unit, labels and meaning.
 
-Ray exports them with the prefix `ray_` and the labels `application`, `deployment` and `replica`;
-counters end in `_total`. docs/operations.md has the same table, which a test compares.
+Ray exports them with the prefix `ray_` and adds the labels `application`, `deployment` and
+`replica`; counters also get the suffix `_total`. docs/operations.md contains the same table, and a
+test compares the two.
 """
 
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ _FILL = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric, as it is documented."""
+    """The definition of one metric."""
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
@@ -39,7 +40,7 @@ class Metric:
 
     @property
     def _tag_keys(self) -> Any:
-        return self.labels  # Ray's annotation says a tuple of one
+        return self.labels  # Ray annotates this as a tuple of length one
 
     @property
     def _description(self) -> str:

@@ -1,4 +1,4 @@
-"""What a caller may ask of a transcription, over HTTP or a handle."""
+"""Options of a transcription, for calls over HTTP and over a handle."""
 
 import re
 import sys
@@ -12,23 +12,23 @@ from engine import language_code
 from engine.request import Task
 
 AUTO = "auto"
-"""The model of who leaves the choice to the cluster."""
+"""Model name with which a caller leaves the choice of tier to the cluster."""
 MAX_CONTEXT_CHUNKS = 64
 
 _WORKER_ID = re.compile("[0-9a-f]{56}")
 _STRICT = {"extra": "forbid"}
-"""For pydantic, where options come as a mapping."""
+"""Configuration for pydantic, which validates options that come as a mapping."""
 
 
 @dataclass(frozen=True, slots=True)
 class VadOptions:
-    """When frames become a region of speech.
+    """Which frames form a region of speech.
 
     Args:
-        threshold: a region starts at a frame of at least this probability; it may end at frames
-            0.15 below it, the margin of Silero's own segmentation.
+        threshold: a region starts at a frame with at least this speech probability. It may end at
+            frames that are 0.15 below it, the margin of Silero's own segmentation.
         min_silence_s: a region ends where speech pauses this long.
-        min_speech_s: shorter regions are taken for clicks.
+        min_speech_s: shorter regions are taken for clicks and dropped.
     """
 
     __pydantic_config__: ClassVar[Mapping[str, str]] = _STRICT
@@ -46,17 +46,19 @@ class VadOptions:
 
 @dataclass(frozen=True, slots=True)
 class ChunkingOptions:
-    """How speech is cut.
+    """How speech is cut into chunks.
 
     Args:
-        max_chunk_s: longest chunk; a little under the model's 30 s leaves room for the last
+        max_chunk_s: longest chunk. Slightly less than the model's 30 s leaves room for the last
             timestamp.
-        pad_before_s, pad_after_s: silence kept before and after speech, where there is any. Little
-            before it, since the first timestamp tends to be the very beginning of a chunk.
-        max_pause_s: longer pauses inside a chunk are shortened to these two.
-        cut_window: part of a chunk, from its end, in which the longest pause is looked for.
-        max_silence_s: after this much silence a chunk goes out as it is, so that text does not wait
-            and silence is not kept.
+        pad_before_s, pad_after_s: silence kept before and after speech, where there is silence. The
+            padding before is short, because Whisper's first timestamp tends to be the very
+            beginning of a chunk.
+        max_pause_s: longer pauses inside a chunk are shortened to the sum of the two paddings.
+        cut_window: fraction of a chunk, from its end, in which the longest pause is chosen as the
+            cut.
+        max_silence_s: after this much silence a chunk is sent even if it is not full, so that its
+            text is not delayed and the silence is not kept.
     """
 
     __pydantic_config__: ClassVar[Mapping[str, str]] = _STRICT
@@ -89,26 +91,29 @@ class TranscribeOptions:
     Args:
         model: a tier, an alias, or `auto`: each chunk goes to the cheapest tier that suits it.
         task: `transcribe`, or `translate` to English.
-        language: by any name that `engine.language_code` knows, such as `de`, `pt-BR` or `English`;
-            None or `auto`: told from the first speech.
-        languages: those that it may be, for a detection among them. One alone is as `language`.
-        prompt: text that the transcript is to continue; its last words are used, up to 223 tokens.
-        keywords: words to expect, the most important first: those that fit half of the prompt's
-            room are used. A comma in one parts it.
-        temperature: 0: greedy, and hotter only where the text looks wrong; else fixed, up to 1.
-        context_chunks: chunks in a row that are told the text before them. 1: all chunks at once.
-        vad: when frames become speech.
+        language: any name that `engine.language_code` knows, such as `de`, `pt-BR` or `English`;
+            None or `auto`: detected from the first speech.
+        languages: candidates for language detection. A single entry has the same effect as
+            `language`.
+        prompt: text that the transcript continues. The last words are used, up to 223 tokens.
+        keywords: words to expect, the most important first. Those that fit in half of the prompt's
+            room are used. A comma in an entry splits it.
+        temperature: 0: greedy decoding, with higher temperatures only where the text looks wrong;
+            above 0: this fixed temperature, at most 1.
+        context_chunks: length of a row of chunks that are decoded one after another, each with the
+            text before it as context. 1: no context, all chunks are decoded at once.
+        vad: which frames are speech.
         chunking: how speech is cut.
-        quality: how accurate, where the model is `auto`; None: the cluster's default.
-        priority: who goes first; within one, requests share fairly.
-        deadline_s: seconds that it may take; None: the cluster's limit.
-        track: of a file with several audio tracks: a number from 1, or a language; None: the best.
-        caller: Ray worker ID of the process that waits; when that is gone, the work is stopped.
-            Where options are pickled in a process of a Ray cluster, it is that one, whatever was
-            given.
+        quality: required accuracy if the model is `auto`; None: the cluster's default.
+        priority: which requests go first. Requests of the same priority share fairly.
+        deadline_s: seconds that the request may take; None: the cluster's limit.
+        track: which of several audio tracks to use: a number from 1, or a language; None: the best.
+        caller: Ray worker ID of the process that waits for the result; when that process is gone,
+            the work is stopped. If the options are pickled in a process of a Ray cluster, this is
+            set to that process, whatever value was given.
 
     Raises:
-        OptionError: a value that cannot be.
+        OptionError: a value is invalid.
     """
 
     __pydantic_config__: ClassVar[Mapping[str, str]] = _STRICT
@@ -159,8 +164,8 @@ def _unpickled(values: dict[str, Any]) -> TranscribeOptions:
 
 
 def _this_process() -> str | None:
-    """This process' Ray worker ID; None outside of a Ray cluster, where Ray is not even imported
-    for it."""
+    """The Ray worker ID of this process. None outside a Ray cluster; Ray is not imported to find
+    out."""
     ray = sys.modules.get("ray")
     if ray is None or not ray._private.worker.global_worker.connected:
         return None

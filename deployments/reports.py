@@ -1,4 +1,4 @@
-"""What ingresses and replicas tell the board every second, and what an ingress hears back."""
+"""The reports that ingresses and replicas send to the board every second, and its answer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,14 +8,15 @@ from deployments.fleet import MEAN_CHUNK_S, TierState
 
 @dataclass(frozen=True, slots=True)
 class IngressReport:
-    """Of one ingress.
+    """The report of one ingress.
 
     Attributes:
-        queued_s: audio sent to each tier or held for it, and not done, but for batch priority's.
-        batch_s: the same of batch priority.
-        arrived_s: audio that came since the last report, by the tiers that can do it, the cheapest
-            first; without that of batch priority.
-        n_chunks, chunks_s: chunks that came since then, and their audio.
+        queued_s: unfinished audio that was sent to each tier or is held for it; batch priority
+            excluded.
+        batch_s: the same for batch priority.
+        arrived_s: audio that arrived since the last report, by the tiers that can decode it, the
+            cheapest first; batch priority excluded.
+        n_chunks, chunks_s: number of chunks that arrived since the last report, and their audio.
     """
 
     queued_s: Mapping[str, float] = field(default_factory=dict)
@@ -27,12 +28,11 @@ class IngressReport:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaReport:
-    """Of one replica.
+    """The report of one replica.
 
     Attributes:
-        rtfx: seconds of audio a second that it gets done when all its slots are in use; None: that
-            was not seen yet.
-        n_running, n_waiting: chunks in slots, and chunks that wait for one.
+        rtfx: speed with all slots in use, in seconds of audio per second; None: not measured yet.
+        n_running, n_waiting: number of chunks in slots, and of chunks that wait for a slot.
     """
 
     rtfx: float | None = None
@@ -42,12 +42,12 @@ class ReplicaReport:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All tiers as the board knows them.
+    """All tiers, as the board knows them.
 
     Attributes:
-        n_ingresses: that share them.
-        chunk_s: audio of a chunk, on average.
-        settled: whether all replicas had the time to report.
+        n_ingresses: number of ingresses that share the tiers.
+        chunk_s: mean seconds of audio per chunk.
+        settled: whether all replicas have had time to report.
     """
 
     tiers: tuple[TierState, ...]

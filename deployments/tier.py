@@ -1,4 +1,4 @@
-"""What a tier runs (`TierSpec`), and what its replicas say of themselves (`TierInfo`)."""
+"""What a tier runs (`TierSpec`), and what its replicas report about their model (`TierInfo`)."""
 
 from dataclasses import dataclass
 
@@ -10,11 +10,12 @@ class Sharding:
     """How a replica's model is split over several devices.
 
     Args:
-        tensor_parallel: ranks that share each layer.
-        accelerators: class of each pipeline stage's devices.
-        stage_layers: layers of each stage, encoder layers first; none: evened out by a cost model.
-        shard_bundles: the bundle of the replica's placement group that each rank runs in.
-        silent_s: a rank that answers nothing for so long hangs.
+        tensor_parallel: number of ranks that share each layer.
+        accelerators: class of the devices of each pipeline stage.
+        stage_layers: number of layers of each stage, encoder layers first; empty: a cost model
+            balances the stages.
+        shard_bundles: for each rank, the index of its bundle in the replica's placement group.
+        silent_s: a rank that does not answer for this long counts as hung.
     """
 
     tensor_parallel: int
@@ -26,16 +27,16 @@ class Sharding:
 
 @dataclass(frozen=True, slots=True)
 class TierSpec:
-    """One engine of a tier.
+    """Settings of the engine of each of a tier's replicas.
 
     Args:
-        name: the tier's, in metrics and in results.
-        model: as `engine.resolve_model` takes it.
+        name: name of the tier, in metrics and in results.
+        model: a model name that `engine.resolve_model` accepts.
         device: a torch device.
-        precision: None: the default of the device.
-        max_slots: chunks decoded at once.
-        threads: CPU threads to compute with; of each rank, if there are several.
-        sharding: None: one device has the whole model.
+        precision: None: the device's default.
+        max_slots: number of chunks decoded at once.
+        threads: CPU threads to compute with; per rank, if there are several ranks.
+        sharding: None: one device holds the whole model.
         cross_attention, int8_self_attention, encode_batch, max_length, offload: as in
             `engine.EngineConfig`.
     """
@@ -54,9 +55,10 @@ class TierSpec:
     offload: Offload = Offload.NONE
 
     def engine_config(self, default: Precision) -> EngineConfig:
-        """
+        """The configuration of this engine.
+
         Args:
-            default: precision, where the tier names none.
+            default: precision to use if the tier does not set one.
         """
         return EngineConfig(
             device=self.device,
@@ -72,11 +74,11 @@ class TierSpec:
 
 @dataclass(frozen=True, slots=True)
 class TierInfo:
-    """What an ingress has to know of a tier's model.
+    """What an ingress needs to know about a tier's model.
 
     Attributes:
-        languages: ISO codes that it transcribes.
-        multilingual: whether it detects languages and translates.
+        languages: ISO codes of the languages that the model transcribes.
+        multilingual: whether the model detects languages and translates.
     """
 
     model: str

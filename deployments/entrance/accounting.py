@@ -1,4 +1,4 @@
-"""What a request was, as metrics and the log's one line have it. Never text or audio."""
+"""Metrics and one log line for each request. They never contain text or audio."""
 
 import asyncio
 import logging
@@ -18,7 +18,7 @@ logger = logging.getLogger("ray.serve")
 
 
 class RequestRecord:
-    """What the log says of a request."""
+    """What the log line of a request says."""
 
     def __init__(self, request_id: str, options: TranscribeOptions) -> None:
         self.request_id = request_id
@@ -72,7 +72,7 @@ class Accounts:
     """Metrics and log of one ingress.
 
     Args:
-        facts: of all tiers, by name.
+        facts: the facts of all tiers, by name.
     """
 
     def __init__(self, facts: Mapping[str, TierFacts]) -> None:
@@ -89,20 +89,20 @@ class Accounts:
         self._cost = metrics.COST.counter()
 
     def usd(self, work: Work) -> float:
-        """What replicas' time cost."""
+        """The price of the replica time that a request used."""
         return sum(self._usd(name, tier.device_s) for name, tier in work.tiers.items())
 
     def queued(self, tier: str, audio_s: float) -> None:
-        """Audio of a tier that is accepted and not transcribed."""
+        """Record the audio of a tier that is accepted and not transcribed yet."""
         self._queued.set(audio_s, {"tier": tier})
 
     def chunk(self, tier: str, stages_s: Mapping[str, float]) -> None:
-        """A chunk was decoded."""
+        """Record that a chunk was decoded."""
         for stage, seconds in stages_s.items():
             self._stages.observe(seconds, {"tier": tier, "stage": stage})
 
     def request(self, record: RequestRecord) -> None:
-        """A request has ended."""
+        """Record that a request has ended."""
         labels = {"tier": record.tier}
         work = record.work or Work()
         self._requests.inc(1, labels | {"outcome": record.outcome})
@@ -131,7 +131,7 @@ class Accounts:
 
 
 def outcome_of(error: BaseException) -> str:
-    """The kind of an error, as a label: `not_audio` of NotAudioError."""
+    """The kind of an error, as a label; for example `not_audio` for NotAudioError."""
     if isinstance(error, asyncio.CancelledError | GeneratorExit):
         return "cancelled"
     if not isinstance(error, DeploymentError | RequestError):

@@ -1,7 +1,7 @@
-"""How much work an ingress takes on: a bound on requests and on seconds of audio.
+"""Limits how much work an ingress accepts, in requests and in seconds of audio.
 
-Refusing early is what keeps the cluster responsive under overload, so what is asked here takes no
-time: a request is refused before its body is read, or as soon as its length is known.
+Refusing early keeps the cluster responsive under overload. Therefore these checks are cheap: a
+request is refused before its body is read, or as soon as the length of its audio is known.
 """
 
 import threading
@@ -18,12 +18,12 @@ _MIN_RETRY_S, _MAX_RETRY_S = 1.0, 60.0
 class Ticket:
     """One admitted request's share of the queue, in seconds of audio.
 
-    To be closed, or used as a context manager.
+    Close a ticket when its request ends, or use it as a context manager.
 
     Attributes:
-        tier: whose queue it is in; empty until that is known.
-        declared_s: the audio's length, as far as it is known before all of it is read.
-        queued_s: what of it counts as queued.
+        tier: the tier in whose queue the request is; empty until it is known.
+        declared_s: length of the audio, if it is known before all of the audio is read; else 0.
+        queued_s: seconds of this audio that count as queued.
     """
 
     def __init__(self, admission: "Admission", tier: str) -> None:
@@ -39,31 +39,32 @@ class Ticket:
         self.close()
 
     def close(self) -> None:
-        """Give the share back. May be called again."""
+        """Give the share back. May be called more than once."""
         self._admission.leave(self)
 
     def declare(self, duration_s: float) -> None:
-        """The audio's length is known.
+        """Reserve room for the whole audio, once its length is known.
 
         Raises:
-            OverloadedError: there is no room for so much beside what others have queued.
+            OverloadedError: there is not enough room, given what other requests have queued.
         """
         self._admission.reserve(self, duration_s)
         self.declared_s = duration_s
 
     def update(self, read_s: float, unfinished_s: float) -> None:
-        """How much of the audio was read, and how much of that is not transcribed yet."""
+        """Report how much of the audio was read, and how much of that is not transcribed yet."""
         self._admission.update(self, max(0.0, self.declared_s - read_s) + unfinished_s)
 
 
 class Admission:
-    """Counts what is admitted. Safe to use from any thread.
+    """Counts the admitted requests and their audio. Safe to use from any thread.
 
     Args:
         max_requests: requests at once.
-        max_queued_audio_s: seconds of audio accepted and not transcribed yet. A file that is longer
-            than that alone is accepted when nothing else is queued: its own limit is another one.
-        clock: seconds, rising.
+        max_queued_audio_s: seconds of audio accepted and not transcribed yet. A single file that is
+            longer than this is still accepted when nothing else is queued; the length of a file has
+            a limit of its own.
+        clock: a rising clock, in seconds.
     """
 
     def __init__(
@@ -80,12 +81,12 @@ class Admission:
         self._finished: deque[tuple[float, float]] = deque()
 
     def queued_s(self, tier: str) -> float:
-        """Seconds of audio that wait for a tier or are in it."""
+        """Seconds of audio that wait for a tier or that it is decoding."""
         with self._lock:
             return sum(ticket.queued_s for ticket in self._tickets if ticket.tier == tier)
 
     def admit(self, tier: str = "") -> Ticket:
-        """Count a request, until its ticket is closed.
+        """Count a request until its ticket is closed.
 
         Raises:
             OverloadedError: too much is queued.
@@ -124,7 +125,8 @@ class Admission:
         return sum(ticket.queued_s for ticket in self._tickets)
 
     def _overloaded(self, reason: str) -> OverloadedError:
-        """With the time that the present speed needs for a tenth of the room."""
+        """The error to raise. Its `retry_after_s` is the time that a tenth of `max_queued_audio_s`
+        takes at the present speed, within bounds."""
         self._forget_old()
         rate = sum(seconds for _, seconds in self._finished) / _RATE_WINDOW_S
         wanted_s = self._max_queued_s / 10

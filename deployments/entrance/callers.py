@@ -1,8 +1,9 @@
-"""Processes that wait for runs: a run whose caller is gone has to end.
+"""Watches the processes that call the ingress: when a caller is gone, its run has to end.
 
-A client that goes away over HTTP cancels its call; a Ray process that is killed does not, and Ray
-would let its call run to the end. Serve does not tell a replica who calls it, so callers say so
-themselves (`TranscribeOptions.caller`). The GCS knows which processes live.
+When an HTTP client goes away, its call is cancelled. When a Ray process is killed, its call is not,
+and Ray would let the call run to its end. Serve does not tell a replica which process calls it, so
+callers identify themselves (`TranscribeOptions.caller`). Ray's global control service (GCS) knows
+which processes are alive.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ from contextlib import asynccontextmanager, contextmanager
 
 import ray
 
-# Ray's public ways to ask for a process need its dashboard, which a small cluster does without.
+# Ray's public APIs about processes need its dashboard, which a small cluster does not run.
 from ray._private.state import state
 from ray.core.generated.gcs_pb2 import WorkerTableData  # type: ignore[attr-defined]
 
@@ -25,10 +26,10 @@ PERIOD_S = 1.0
 
 
 class RunEnd:
-    """When a run ends at the latest: at its deadline, or at once if its caller is gone.
+    """The latest time at which a run ends: at its deadline, or at once if its caller is gone.
 
     Args:
-        deadline_s: from now.
+        deadline_s: seconds from now.
     """
 
     def __init__(self, deadline_s: float) -> None:
@@ -39,10 +40,11 @@ class RunEnd:
 
     @asynccontextmanager
     async def step(self) -> AsyncIterator[None]:
-        """Around each step of the run, for a consumer's own time is not to be cancelled.
+        """Limit the time of one step of the run. Wrap each step separately, so that the code that
+        consumes the results between steps is never cancelled.
 
         Raises:
-            TimeoutError: the end is there.
+            TimeoutError: the end was reached.
         """
         async with asyncio.timeout_at(self._ends) as self._step:
             try:
@@ -51,39 +53,39 @@ class RunEnd:
                 self._step = None
 
     def abandon(self) -> None:
-        """The caller is gone."""
+        """End the run at once, because its caller is gone."""
         self._abandoned = True
         self._ends = asyncio.get_running_loop().time()
         if self._step is not None:
             self._step.reschedule(self._ends)
 
     def error(self) -> BaseException:
-        """What a run that is over raises."""
+        """The error that a run raises after its end."""
         if self._abandoned:
             return asyncio.CancelledError("the process that called is gone")
         return DeadlineError(self._deadline_s)
 
 
 class Callers:
-    """Tells runs of one ingress that their caller is gone.
+    """Ends the runs of one ingress whose caller is gone.
 
     Args:
-        find_gone: which of some Ray worker IDs are known to be dead. It may block.
+        find_gone: returns which of the given Ray worker IDs are known to be dead. It may block.
     """
 
     def __init__(self, find_gone: Callable[[Collection[str]], set[str]]) -> None:
         self._find_gone = find_gone
         self._runs: dict[str, list[RunEnd]] = {}
         self._looking: asyncio.Task[None] | None = None
-        # Of its own: where the GCS is away a question waits, and nothing else is to wait for that.
+        # A separate thread, because a query blocks while the GCS is unavailable.
         self._thread = ThreadPoolExecutor(1, "murmur-callers")
 
     @contextmanager
     def watch(self, caller: str | None, run: RunEnd) -> Iterator[None]:
-        """Abandon a run when its caller dies, within.
+        """Within this context, abandon the run if its caller dies.
 
         Args:
-            caller: its Ray worker ID; None: unknown.
+            caller: the caller's Ray worker ID; None: unknown, so nothing is watched.
         """
         if caller is None:
             yield
@@ -99,13 +101,13 @@ class Callers:
                 del self._runs[caller]
 
     async def _look(self) -> None:
-        """Until nobody waits."""
+        """Look for dead callers every `PERIOD_S`, until no run is watched."""
         loop = asyncio.get_running_loop()
         while self._runs:
             await asyncio.sleep(PERIOD_S)
             try:
                 gone = await loop.run_in_executor(self._thread, self._find_gone, [*self._runs])
-            except Exception:  # the border of the task: who cannot be asked for is taken to live
+            except Exception:  # border of the task: unchecked callers count as alive
                 logger.warning("the GCS does not say which callers live", exc_info=True)
                 continue
             for caller in gone & self._runs.keys():
@@ -115,9 +117,9 @@ class Callers:
 
 
 def gone_workers(worker_ids: Collection[str]) -> set[str]:
-    """Those of some Ray worker IDs that the GCS knows to be dead, or to have been on a node that
-    is. One that it does not know may live: a GCS without a disk forgets when it starts again.
-    Blocks while the GCS is away."""
+    """The given Ray worker IDs whose process or node is dead, according to the GCS. An ID that the
+    GCS does not know may be alive, because a GCS without persistent storage forgets all workers
+    when it restarts. Blocks while the GCS is unavailable."""
     nodes = {node["NodeID"]: node["Alive"] for node in ray.nodes()}  # type: ignore[no-untyped-call]
     return {worker_id for worker_id in worker_ids if _is_gone(worker_id, nodes)}
 

@@ -1,7 +1,7 @@
-"""Calls over handles: what a Ray job may give, and answers in types that it can read.
+"""Calls over handles: the arguments that a Ray job may pass, and answers in types that it can read.
 
-Who gives options as a mapping need not have this package: the answer is made of Python's own types,
-and so are the errors.
+A caller that passes options as a mapping need not have this package installed: it gets its answers
+and errors in Python's built-in types.
 """
 
 from collections.abc import Iterator, Mapping
@@ -38,7 +38,7 @@ _PLAIN: tuple[tuple[type[Exception], type[Exception]], ...] = (
     (UnknownModelError, ValueError),
     (RequestError, ValueError),
 )
-"""Others are RuntimeErrors."""
+"""Built-in exception for each of our errors. All other errors become RuntimeError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Answers:
     """The types of a call's answers.
 
     Attributes:
-        plain: dicts and Python's own exceptions, and not this package's.
+        plain: whether to answer with dicts and built-in exceptions instead of this package's types.
     """
 
     plain: bool
@@ -56,10 +56,10 @@ class Answers:
 
     @contextmanager
     def errors(self) -> Iterator[None]:
-        """Errors from within, as the caller can read them."""
+        """Convert errors raised in this context to types that the caller can read."""
         try:
             yield
-        except Exception as error:  # the border of the process: whatever it is, it is to be read
+        except Exception as error:  # border of the process: convert any error
             if not self.plain:
                 raise
             raise plain_error(error) from None
@@ -70,10 +70,10 @@ def answers_to(options: object) -> Answers:
 
 
 def read_options(options: object) -> TranscribeOptions:
-    """A call's options.
+    """Parse a call's options.
 
     Raises:
-        OptionError: they are none.
+        OptionError: the options are invalid.
     """
     if options is None:
         return TranscribeOptions()
@@ -82,7 +82,7 @@ def read_options(options: object) -> TranscribeOptions:
     if not isinstance(options, Mapping):
         what = type(options).__name__
         raise OptionError(f"options must be TranscribeOptions or a mapping, not {what}", "options")
-    if "task" in options:  # the engine's type has more tasks
+    if "task" in options:  # checked here, since the engine's type allows more tasks
         TranscribeOptions(task=options["task"])
     try:
         return _OPTIONS.validate_python(dict(options))
@@ -96,10 +96,10 @@ def read_options(options: object) -> TranscribeOptions:
 
 
 def read_source(audio: Audio, sample_rate: int) -> Source:
-    """A call's audio.
+    """Convert a call's audio to a source.
 
     Raises:
-        NotAudioError: it is of a type that cannot hold any.
+        NotAudioError: the argument's type cannot contain audio.
     """
     if isinstance(audio, np.ndarray):
         return Samples(audio, sample_rate)
@@ -111,10 +111,10 @@ def read_source(audio: Audio, sample_rate: int) -> Source:
 
 
 def plain_error(error: Exception) -> Exception:
-    """The same error as one of Python's own, with the attribute `code` (the outcome in the log) and
-    the error's fields."""
+    """Convert an error to a built-in exception with the attribute `code` (the outcome in the log)
+    and the fields of the original error."""
     if isinstance(error, RayTaskError) and isinstance(error.cause, Exception):
-        error = error.cause  # Ray's own has the replica's stack in its words
+        error = error.cause  # the message of Ray's error contains the replica's stack
     kind = next((plain for kind, plain in _PLAIN if isinstance(error, kind)), RuntimeError)
     code = outcome_of(error)
     said = str(error) if code != "fault" else f"{type(error).__name__}: {error}"

@@ -1,7 +1,8 @@
-"""The cluster's entrance: audio and options in, a transcript or its segments out.
+"""The entrance to the cluster: audio and options in, a transcript or its segments out.
 
-Knows nothing of HTTP: a handle call from another Ray job and an HTTP request take the same way. It
-decodes and cuts the audio, sends the chunks to the replicas of a tier and puts their text together.
+This module does not depend on HTTP: handle calls of other Ray jobs and HTTP requests take the same
+path. The ingress decodes the audio, cuts it into chunks, sends these to the replicas of tiers and
+joins their text.
 """
 
 import asyncio
@@ -39,15 +40,15 @@ from engine import SAMPLE_RATE
 logger = logging.getLogger("ray.serve")
 
 _READ_THREADS = 16
-"""Files that are read at the same moment: each takes tens of milliseconds a block."""
+"""Number of files that can be read at once. Reading a block takes tens of milliseconds."""
 _BOARD_WAIT_S = 5.0
 _STARTS = 3.0
-"""Cold starts that a tier may take until it is taken for down."""
+"""A tier that has not answered for this many cold starts counts as down."""
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The end of a run: the whole transcript, what it cost, and in US dollars."""
+    """The end of a run: the whole transcript, the work done for it, and its price."""
 
     transcript: Transcript
     work: Work
@@ -55,14 +56,15 @@ class Done:
 
 
 class Ingress:
-    """Transcribes over tiers.
+    """Transcribes files with the replicas of tiers.
 
     Args:
-        tiers: name -> handle of the tier's deployment.
-        aliases: other names -> names of tiers.
-        routing: how chunks get their tiers.
-        board: handle of the deployment that knows all tiers.
-        asleep: tiers that may have no replicas, and are not to be woken for nothing.
+        tiers: name of a tier -> handle of its deployment.
+        aliases: other model names -> names of tiers.
+        limits: limits of this ingress.
+        routing: how chunks are assigned to tiers.
+        board: handle of the board's deployment, which knows the state of all tiers.
+        asleep: names of tiers that may scale to zero. Readiness checks do not wake them.
     """
 
     def __init__(
@@ -95,7 +97,8 @@ class Ingress:
         self._callers = Callers(gone_workers)
 
     async def check_health(self) -> None:
-        """Called by Serve, the first time when this process has begun."""
+        """Start the reports to the board. Serve calls this regularly, first when the process has
+        started."""
         if self._reporting is None or self._reporting.done():
             self._reporting = asyncio.create_task(self._report_for_ever())
 
@@ -111,12 +114,12 @@ class Ingress:
             audio: the bytes of any audio or video file, a path on the ingress's machine, or samples
                 (int16 or float, shape (n,) or (n, n_channels)). An ObjectRef of any of these may be
                 passed instead.
-            options: or a mapping of their names to values, those of enumerations as strings; then
-                transcript and errors are of Python's own types (`calls`).
-            sample_rate: of samples, in Hz.
+            options: options, or a mapping from their names to values, with enumerations as strings.
+                With a mapping, the transcript and errors have Python's built-in types (`calls`).
+            sample_rate: sample rate of `audio` in Hz, if it is samples.
 
         Raises:
-            DeploymentError: one of its kinds.
+            DeploymentError: one of its subclasses.
         """
         answers = answers_to(options)
         with answers.errors():
@@ -134,8 +137,8 @@ class Ingress:
         options: Options = None,
         sample_rate: int = SAMPLE_RATE,
     ) -> AsyncGenerator[TranscriptSegment | dict[str, Any], None]:
-        """As `transcribe`, but yields segments as they become final, in file order. A fault in the
-        middle of the audio is raised behind the segments before it."""
+        """Like `transcribe`, but yields segments as they become final, in file order. If the audio
+        cannot be read to its end, the error is raised after the segments before that point."""
         answers = answers_to(options)
         with answers.errors():
             events = self._run_call(audio, options, sample_rate, True)
@@ -153,13 +156,15 @@ class Ingress:
         request_id: str = "",
         ticket: Ticket | None = None,
     ) -> AsyncGenerator[list[TranscriptSegment] | Done, None]:
-        """What `transcribe` and `stream` are made of: segments as they become final, then `Done`;
-        an empty list first, when the audio is found to be some (`RemoteRun.segments`).
+        """The common part of `transcribe` and `stream`. Yields segments as they become final, then
+        `Done`. The first item may be an empty list: it means that the beginning of the audio is
+        valid (`RemoteRun.segments`).
 
         Args:
-            partial: transcribe what there is of broken audio before raising; else raise at once.
-            request_id: for the log.
-            ticket: of a request that was admitted already; it is closed at the end.
+            partial: whether to transcribe the readable part of broken audio before the error is
+                raised; otherwise the error is raised at once.
+            request_id: id of the request in the log.
+            ticket: ticket of a request that was admitted already; it is closed at the end.
         """
         record = RequestRecord(request_id or uuid.uuid4().hex, options)
         try:
@@ -173,17 +178,17 @@ class Ingress:
                             record.finish(event.transcript)
                         yield event
         except BaseException as error:
-            if not record.finished:  # a consumer may close this behind the last event
+            if not record.finished:  # a consumer may close this after the last event
                 record.outcome = outcome_of(error)
             raise
         finally:
             self._account(record)
 
     def resolve(self, model: str) -> str:
-        """The tier of a name, or `auto`.
+        """The name of the tier that a model name stands for, or `auto`.
 
         Raises:
-            UnknownModelError: there is none.
+            UnknownModelError: no tier or alias has this name.
         """
         name = self.aliases.get(model, model)
         if name not in self.tiers and name != AUTO:
@@ -191,11 +196,12 @@ class Ingress:
         return name
 
     async def ready(self) -> dict[str, bool]:
-        """Whether each tier that is always there decoded a chunk lately, or does so at once."""
+        """Whether each tier that always has replicas decoded a chunk recently, or decodes a probe
+        at once."""
         return await self._readiness.states()
 
     def account_refusal(self, outcome: str, request_id: str) -> None:
-        """Metrics and log of a request that was refused before it had options."""
+        """Record a request that was refused before its options were known."""
         record = RequestRecord(request_id, TranscribeOptions(model=""))
         record.outcome = outcome
         self._account(record)
@@ -203,7 +209,7 @@ class Ingress:
     def _run_call(
         self, audio: Audio, options: Options, sample_rate: int, partial: bool = False
     ) -> AsyncGenerator[list[TranscriptSegment] | Done, None]:
-        """The run of a call over a handle, which has not begun."""
+        """Create the run of a handle call, without starting it."""
         try:
             return self.run(read_source(audio, sample_rate), read_options(options), partial)
         except (NotAudioError, OptionError) as error:
@@ -225,7 +231,7 @@ class Ingress:
             with self._callers.watch(options.caller, end):
                 async with end.step():
                     task = await self._tasks.make(name, options)
-                # Not the caller's request id: two callers may use the same one.
+                # Not the caller's request id, because two callers may use the same one.
                 record.run = uuid.uuid4().hex
                 transcription = Transcription(record.run, task.wanted, task.detect)
                 record.escalations = transcription.escalations
@@ -264,7 +270,7 @@ class Ingress:
         self._accounts.request(record)
 
     async def _report_for_ever(self) -> None:
-        """Tell the board what is queued here, and hear of all tiers."""
+        """Report to the board what is queued here, and receive the state of all tiers."""
         while True:
             report = self.dispatcher.report()
             try:

@@ -1,4 +1,4 @@
-"""Bounds of one ingress."""
+"""Limits of one ingress."""
 
 from dataclasses import dataclass, field
 
@@ -7,14 +7,14 @@ from deployments.audio.reading import AudioLimits
 
 @dataclass(frozen=True, slots=True)
 class IngressLimits:
-    """Bounds of one ingress.
+    """Limits of one ingress.
 
     Args:
-        audio: of each file.
-        max_chunks_in_flight: of one request.
-        max_requests: at once.
-        max_queued_audio_s: accepted and not transcribed yet, over all requests.
-        deadline_s: of a request.
+        audio: limits of each file.
+        max_chunks_in_flight: chunks of one request that are in replicas at once.
+        max_requests: requests at once.
+        max_queued_audio_s: seconds of audio accepted and not transcribed yet, over all requests.
+        deadline_s: seconds that a request may take.
     """
 
     audio: AudioLimits = field(default_factory=AudioLimits)

@@ -1,4 +1,4 @@
-"""Whether tiers decode: shown by their work, or by a probe where they have none."""
+"""Whether tiers decode chunks: judged by their recent work, or by a probe if they are idle."""
 
 import asyncio
 import logging
@@ -16,32 +16,36 @@ from engine import SAMPLE_RATE, DecodingOptions
 logger = logging.getLogger("ray.serve")
 
 _FRESH_S = 15.0
-"""A result this young shows that a tier works; probes of Kubernetes come every 10 s."""
+"""A result younger than this shows that a tier works. Kubernetes probes every 10 s."""
 _PROBE_WAIT_S = 0.8
-"""Kubernetes waits for a second."""
+"""Kubernetes waits 1 s for the answer to a probe."""
 _PROBE_PRIORITY = -1_000
 
 
 def is_ready(states: Mapping[str, bool]) -> bool:
-    """Whether some tier decodes, of those that always have replicas, if any does."""
+    """Whether the cluster is ready: at least one tier decodes, or no tier always has replicas.
+
+    Args:
+        states: whether each tier that always has replicas decodes, by name.
+    """
     return any(states.values()) or not states
 
 
 class Readiness:
-    """Of tiers that always have replicas."""
+    """Checks the tiers that always have replicas."""
 
     def __init__(self, tiers: Sequence[TierClient]) -> None:
         self._tiers = tiers
         self._probes: dict[str, asyncio.Task[None]] = {}
 
     async def states(self) -> dict[str, bool]:
-        """Whether each tier decoded a chunk lately, or does so at once."""
+        """Whether each tier decoded a chunk recently, or decodes a probe at once."""
         states = await asyncio.gather(*(self._is_ready(tier) for tier in self._tiers))
         return {tier.name: state for tier, state in zip(self._tiers, states, strict=True)}
 
     async def _is_ready(self, tier: TierClient) -> bool:
-        """A busy tier shows it by its work; an idle one decodes something, of which the next who
-        asks hears if this one cannot wait."""
+        """A busy tier is ready if it has recent results. An idle tier decodes a probe. If the probe
+        takes longer than this call can wait, a later call sees its result."""
         if not _is_fresh(tier):
             probe = self._probes.get(tier.name)
             if probe is None or probe.done():
@@ -51,7 +55,7 @@ class Readiness:
 
 
 async def _probe(tier: TierClient) -> None:
-    """Have a tier decode a second of noise."""
+    """Let a tier decode one second of noise."""
     options = DecodingOptions(language="en", max_new_tokens=1)
     chunk = Chunk(f"probe-{uuid.uuid4().hex}", 0, _noise(), options, priority=_PROBE_PRIORITY)
     try:

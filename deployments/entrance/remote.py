@@ -1,7 +1,8 @@
-"""One file over replicas: drives the state machine of `transcription` on an event loop.
+"""Transcribes one file with replicas: drives the state machine `Transcription` on an event loop.
 
-Audio is read and speech found on threads, a block ahead of what is needed. Chunks go out as they
-are known, as many at once as allowed, and results come back in any order.
+Threads read the audio and find the speech in it, one block ahead of what is needed. Each chunk is
+sent as soon as it is known and the limit of chunks in flight allows. Results come back in any
+order.
 """
 
 import asyncio
@@ -25,7 +26,7 @@ from deployments.transcript.transcription import Transcription
 from engine import SAMPLE_RATE
 
 BLOCK_S = 30.0
-"""Audio that is read at once."""
+"""Seconds of audio per block."""
 _T = TypeVar("_T")
 
 Decode = Callable[[Chunk], Awaitable[Decoded]]
@@ -33,7 +34,7 @@ Decode = Callable[[Chunk], Awaitable[Decoded]]
 
 @dataclass(slots=True)
 class TierWork:
-    """What a tier did for a request; `device_s` is of its replicas' time."""
+    """What a tier did for a request. `device_s` is the replica time that it took."""
 
     n_chunks: int = 0
     device_s: float = 0.0
@@ -41,8 +42,8 @@ class TierWork:
 
 @dataclass(slots=True)
 class Work:
-    """What a request cost so far: seconds by stage, summed over blocks and chunks, and what each
-    tier did."""
+    """The work done for a request so far: seconds by stage, summed over blocks and chunks, and what
+    each tier did."""
 
     n_chunks: int = 0
     n_retries: int = 0
@@ -54,7 +55,7 @@ class Work:
         self.stages_s[stage] = self.stages_s.get(stage, 0.0) + seconds
 
     def add_chunk(self, decoded: Decoded) -> dict[str, float]:
-        """Count a chunk; returns its own stages."""
+        """Count a chunk. Returns the seconds of its stages."""
         self.n_chunks += 1
         self.n_retries += decoded.n_retries
         self.n_tokens += len(decoded.result.tokens)
@@ -71,8 +72,8 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class _Cut:
-    """What was read: pieces of speech, how far the file was read, whether it ended there, and why
-    if too early."""
+    """The result of reading a block: pieces of speech, how far the file was read, whether it ended
+    there, and the error if it could not be read further."""
 
     pieces: list[Piece]
     read_s: float
@@ -107,12 +108,12 @@ class _Reader:
         self._n_read = 0
 
     def read(self) -> "asyncio.Future[_Cut]":
-        """Begin to read the next block."""
+        """Start to read the next block."""
         self._reading = self._threads.submit(self._read)
         return asyncio.wrap_future(self._reading)
 
     def close(self) -> None:
-        """End the decoder, once it is not being read."""
+        """Close the audio decoder, as soon as no thread reads from it."""
         if self._reading is None or self._reading.done() or self._reading.cancel():
             self._threads.submit(self._blocks.close)
         else:
@@ -127,7 +128,8 @@ class _Reader:
                 self._n_read += len(block)
                 if len(block) == BLOCK_S * SAMPLE_RATE:
                     return _Cut(pieces, self._n_read / SAMPLE_RATE, False)
-                # Only the last block is shorter, so the end is here, and costs no second errand.
+                # Only the last block is shorter. Reading on to the end here saves another round
+                # trip to the thread.
         except AudioError as fault:
             error = fault
         pieces += self._timed("vad", self._transcription.cut_end)
@@ -145,15 +147,16 @@ class _Reader:
 
 
 class RemoteRun:
-    """One request's run.
+    """The run of one request.
 
     Args:
         transcription: the file's state.
         decode: sends a chunk to a replica.
-        max_in_flight: chunks in replicas at once.
-        on_chunk: told tier and stages, in seconds, of each chunk that came back.
-        on_progress: told the seconds of audio read so far, and of those not final yet.
-        partial: whether what there is of broken audio is transcribed before its error is raised.
+        max_in_flight: maximum number of chunks in replicas at once.
+        on_chunk: called for each finished chunk, with its tier and the seconds of its stages.
+        on_progress: called with the seconds of audio read so far, and those that are not final yet.
+        partial: whether the readable part of broken audio is transcribed before the error is
+            raised.
     """
 
     def __init__(
@@ -184,14 +187,15 @@ class RemoteRun:
         on_open: Callable[[float | None], None],
         threads: Executor,
     ) -> AsyncGenerator[list[TranscriptSegment], None]:
-        """Transcribe; yields segments as they become final, in file order. Before that an empty
-        list, when the beginning of the audio was read and there is more to wait for: what is wrong
-        with it from the beginning was raised. Closing it stops all that runs.
+        """Transcribe the file. Yields segments as they become final, in file order. Yields an empty
+        list first, if the beginning of the audio could be read but no segment is final yet: errors
+        in the beginning of the audio would have been raised by then. Closing this generator stops
+        all work.
 
         Raises:
-            AudioError: the audio cannot be used, or not to its end.
-            ChunkFailedError: replicas died of a part of it.
-            RequestError: the model cannot do what it asks.
+            AudioError: the audio cannot be used, or cannot be read to its end.
+            ChunkFailedError: a chunk killed as many replicas as it is allowed to.
+            RequestError: the model cannot do what the request asks for.
         """
         reader = _Reader(source, limits, on_open, self.transcription, self.work, threads)
         reading: asyncio.Future[_Cut] | None = reader.read()
@@ -225,8 +229,8 @@ class RemoteRun:
             await self._stop()
 
     def _wants_audio(self) -> bool:
-        """Parts that wait for earlier ones fill memory, so reading must not run far ahead; but a
-        file with nothing under way gets nowhere without more."""
+        """Whether to read on. Chunks that wait for earlier ones fill memory, so reading must not
+        run far ahead; but a file with nothing to decode cannot progress without more audio."""
         is_busy = self._in_flight or self._to_send
         return self.transcription.n_unfinished < 2 * self._max_in_flight or not is_busy
 
@@ -264,7 +268,7 @@ class RemoteRun:
             self._in_flight[asyncio.ensure_future(self._decode(chunk))] = chunk
 
     async def _stop(self) -> None:
-        """Stop the chunks that are under way: nobody waits for them any more."""
+        """Cancel the chunks in flight, because nobody waits for them any more."""
         for task in self._in_flight:
             task.cancel()
         await asyncio.gather(*self._in_flight, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""What a request asks for, as the task of its run: its file's options, and tiers that may do it."""
+"""Turns a request into the task of its run: options for the file, and a request to the router."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,13 +17,14 @@ from engine import ALL_LANGUAGES
 
 @dataclass(frozen=True, slots=True)
 class RoutingOptions:
-    """How chunks get their tiers.
+    """How chunks are assigned to tiers.
 
     Args:
-        facts, expected_rtfx: of all tiers.
-        quality: of requests that name neither a tier nor a quality.
-        cascade: when a chunk looks wrong; None: none goes to a better tier.
-        patience_s: that a chunk may wait, by priority.
+        facts: facts of all tiers.
+        expected_rtfx: expected speed of each tier's replicas.
+        quality: quality of requests that name neither a tier nor a quality.
+        cascade: when a chunk's text looks wrong; None: no chunk goes to a better tier.
+        patience_s: seconds that a chunk may wait, by priority.
     """
 
     facts: tuple[TierFacts, ...]
@@ -37,11 +38,11 @@ class RoutingOptions:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What is to be done with a file.
+    """How to transcribe a file.
 
     Args:
         wanted: options of the file's transcription.
-        detect: whether a model that knows several languages is to tell which one it is.
+        detect: whether the model is multilingual, so that it can detect the file's language.
         ask: what the file's chunks ask of the router.
     """
 
@@ -54,8 +55,8 @@ class Tasks:
     """Makes the tasks of one ingress.
 
     Args:
-        tiers: by name.
-        routing: how chunks get their tiers.
+        tiers: clients of the tiers, by name.
+        routing: how chunks are assigned to tiers.
         dispatcher: knows the state of all tiers.
     """
 
@@ -70,10 +71,10 @@ class Tasks:
         """The task of a request.
 
         Args:
-            name: of a tier, or `auto`.
+            name: name of a tier, or `auto`.
 
         Raises:
-            OptionError: what is asked for cannot be done.
+            OptionError: the cluster cannot do what the request asks for.
         """
         patience_s = self._routing.patience_s[options.priority]
         ask = Ask(task=options.task, priority=options.priority, patience_s=patience_s)
@@ -88,8 +89,8 @@ class Tasks:
         return Task(wanted, info.multilingual, replace(ask, tier=name))
 
     def _check_translates(self, name: str, asked: str) -> None:
-        """Raises OptionError for a tier whose model did not learn it: it would answer in the
-        language that it hears, or in nonsense."""
+        """Raise OptionError for a tier whose model was not trained to translate. Such a model would
+        answer in the language of the audio, or with nonsense."""
         able = [facts.name for facts in self._routing.facts if facts.translates]
         if name not in able:
             what = repr(asked) if asked == name else f"{asked!r} ({name})"
@@ -105,9 +106,10 @@ class Tasks:
             wanted = replace(wanted, decoding=english)
         quality = options.quality or self._routing.quality
         ask = replace(ask, quality=quality, language=wanted.decoding.language)
-        candidates(ask, self._dispatcher.all_states())  # raises if there are none
+        candidates(ask, self._dispatcher.all_states())  # raises NoTierError if there are none
         if options.context_chunks > 1:
-            # Its tokens mean something else to another model, so that it stays on one.
+            # The context consists of tokens, which mean something else to another model. Therefore
+            # the request stays on one tier.
             tier = self._dispatcher.choose(ask)
             return Task(wanted, info.multilingual, replace(ask, tier=tier))
         if quality is Quality.BALANCED and self._routing.cascade is not None:
@@ -116,7 +118,7 @@ class Tasks:
 
 
 def fleet_info(facts: Sequence[TierFacts]) -> TierInfo:
-    """What a request may ask of tiers of which it does not matter which one does it."""
+    """What a request may ask for if any of these tiers may do the work."""
     names = [facts.languages or frozenset(ALL_LANGUAGES) for facts in facts]
     return TierInfo(
         model=AUTO,

@@ -1,7 +1,7 @@
-"""What a GPU of each class can do, by Ray's names of classes, as `gpu_catalogue` knows them.
+"""The performance of each class of GPU in `gpu_catalogue`, by Ray's names of the classes.
 
-Peaks, of dense arithmetic. A stage's share of the layers depends on ratios alone, so that
-they serve as well as what is reached.
+The figures are peaks of dense arithmetic. A stage's share of the layers depends only on ratios, so
+peaks serve as well as the speeds that are reached in practice.
 """
 
 from collections.abc import Sequence
@@ -14,20 +14,21 @@ from engine.parallel.cost import DeviceModel
 from engine.precision import Arithmetic
 
 CPU = "cpu"
-"""Stands for a device without a GPU."""
+"""Class name for a device without a GPU."""
 RUNTIME_BYTES = 2**30
-"""Of each GPU's memory, for the CUDA context, libraries' workspaces and what the allocator rounds
-up to: an allowance, not a measurement."""
+"""Memory of each GPU that is set aside for the CUDA context, libraries' workspaces and the
+allocator's rounding. This is an allowance, not a measurement."""
 _UNKNOWN = DeviceModel(flops_per_s=300e12, bytes_per_s=1.5e12, memory_bytes=float("inf"))
 _CPU = DeviceModel(flops_per_s=100e9, bytes_per_s=10e9, memory_bytes=float("inf"))
-"""A core with AVX-512; of a CPU's memory nothing is known here."""
+"""One core with AVX-512. The memory of a CPU is not known here."""
 
 
 def device_model(accelerator: str, precision: Precision | None = None) -> DeviceModel:
-    """One GPU of a class, or one core; unknown classes are taken for alike.
+    """The model of one GPU of a class, or of one CPU core. All unknown classes get the same model.
 
     Args:
-        precision: whose peak to take, where a source states it; by default 16 bits.
+        accelerator: `CPU`, or Ray's name of a class of GPU.
+        precision: the precision whose peak to use, if a source states it; by default 16 bits.
     """
     if accelerator == CPU:
         return _CPU
@@ -40,8 +41,9 @@ def device_model(accelerator: str, precision: Precision | None = None) -> Device
 
 
 def shared_arithmetic(accelerators: Sequence[str]) -> Arithmetic:
-    """What all of the devices that share a model multiply, for a process that has none of them to
-    ask. Unknown classes of GPU are taken for new ones: each rank asks its own."""
+    """The arithmetic that all devices of a model support, for a process that has none of these
+    devices to ask. If all classes are unknown, a recent GPU is assumed; each rank asks its own
+    device later."""
     if CPU in accelerators:
         return Arithmetic.of(torch.device("cpu"))
     found = [gpu for name in accelerators if (gpu := gpu_catalogue().find(name)) is not None]
@@ -52,5 +54,5 @@ def shared_arithmetic(accelerators: Sequence[str]) -> Arithmetic:
 
 
 def shared_default_precision(accelerators: Sequence[str]) -> Precision:
-    """As `engine.default_precision` chooses it where there is a device to ask."""
+    """The precision that `engine.default_precision` would choose if the devices were here."""
     return shared_arithmetic(accelerators).default

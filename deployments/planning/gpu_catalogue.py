@@ -1,6 +1,6 @@
-"""What GPUs can do, and what clouds ask for machines with them.
+"""The performance of GPUs, and the prices of cloud machines that have them.
 
-Figures, their sources and the date of the prices are in `gpu_catalogue.toml`, next to this file.
+`gpu_catalogue.toml`, next to this file, has the figures, their sources and the date of the prices.
 """
 
 import datetime
@@ -18,7 +18,8 @@ from deployments.errors import CatalogueError
 _FILE = "gpu_catalogue.toml"
 _REQUIRED_FORMATS = ("float32", "float16")
 FORMATS = (*_REQUIRED_FORMATS, "bfloat16", "int8", "fp8")
-"""Keys of `Gpu.flops_per_s`; the last three where the hardware has them, or a source says so."""
+"""Keys of `Gpu.flops_per_s`. The last three are optional: the hardware may lack the format, or no
+source may state its speed."""
 _GIB, _MIB = 2**30, 2**20
 
 
@@ -27,11 +28,12 @@ class Gpu:
     """One class of GPU.
 
     Attributes:
-        name: Ray's accelerator label, or one set by hand where Ray's says less.
-        aliases: other labels that mean this one.
-        memory_bytes: all that the driver reports, or the nominal size where no source states it.
-        bytes_per_s: peak, of its memory.
-        flops_per_s: dense peaks by number format; no key where the hardware lacks the format.
+        name: Ray's accelerator label, or one that is set by hand if Ray's is less specific.
+        aliases: other labels of the same class.
+        memory_bytes: total memory that the driver reports, or the nominal size if no source states
+            it.
+        bytes_per_s: peak memory bandwidth.
+        flops_per_s: dense peaks by number format. A format that the hardware lacks has no key.
         sources: where the figures are from; at least one.
     """
 
@@ -46,7 +48,7 @@ class Gpu:
 
     @property
     def half_format(self) -> str:
-        """The 16-bit format to compute in: bfloat16, or float16 where it is lacking."""
+        """The 16-bit format to compute in: bfloat16, or float16 if the GPU lacks bfloat16."""
         return "bfloat16" if "bfloat16" in self.flops_per_s else "float16"
 
 
@@ -54,11 +56,14 @@ class Gpu:
 class Instance:
     """A cloud's machine with GPUs.
 
+    At least one of the two prices is known.
+
     Attributes:
-        gpu: name of the class, never an alias.
-        usd_per_hour: of the whole machine on demand; None where it is not sold so.
-        spot_usd_per_hour: of the whole machine, the median of the region's zones; None where no
-            price is known. One of the two is there.
+        gpu: name of the class of its GPUs, never an alias.
+        gpus: number of its GPUs.
+        usd_per_hour: price of the whole machine on demand; None: it is not sold on demand.
+        spot_usd_per_hour: spot price of the whole machine, the median of the region's zones; None:
+            no price is known.
     """
 
     cloud: str
@@ -73,29 +78,29 @@ class Instance:
     source: str
 
     def usd_per_gpu_hour(self, spot: bool) -> float | None:
-        """Its price by the GPU, on demand or as spot; None where there is none."""
+        """The price per GPU, on demand or spot; None if there is no such price."""
         price = self.spot_usd_per_hour if spot else self.usd_per_hour
         return None if price is None else price / self.gpus
 
 
 @dataclass(frozen=True, slots=True)
 class GpuCatalogue:
-    """All of the file. `gpus` has each class by its name; `dated` is that of the prices."""
+    """The content of the file. `gpus` has each class by name; `dated` is the date of the prices."""
 
     dated: datetime.date
     gpus: Mapping[str, Gpu]
     instances: tuple[Instance, ...]
 
     def find(self, name: str) -> Gpu | None:
-        """A class by its name or an alias."""
+        """The class with this name or alias; None if there is none."""
         by_alias = {alias: gpu for gpu in self.gpus.values() for alias in gpu.aliases}
         return self.gpus.get(name) or by_alias.get(name)
 
     def gpu(self, name: str) -> Gpu:
-        """As `find`.
+        """The class with this name or alias.
 
         Raises:
-            CatalogueError: there is none; it lists those there are.
+            CatalogueError: there is none. The message lists the known names.
         """
         found = self.find(name)
         if found is None:
@@ -103,12 +108,12 @@ class GpuCatalogue:
         return found
 
     def cheapest(self, gpu_name: str, spot: bool, cloud: str | None = None) -> Instance | None:
-        """The machine with the lowest price of a GPU's hour, which may have several GPUs.
+        """The machine with the lowest price per GPU; the machine may have several GPUs.
 
-        The first one of equals. None where no machine with this GPU has such a price.
+        Among equals, the first one. None if no machine with this GPU has such a price.
 
         Raises:
-            CatalogueError: no such GPU.
+            CatalogueError: no GPU has this name.
         """
         name = self.gpu(gpu_name).name
         priced = [
@@ -123,7 +128,7 @@ class GpuCatalogue:
 
 @functools.cache
 def gpu_catalogue() -> GpuCatalogue:
-    """The catalogue of this package, read once.
+    """The catalogue of this package. The file is read only once.
 
     Raises:
         CatalogueError: the file is malformed.
@@ -132,10 +137,10 @@ def gpu_catalogue() -> GpuCatalogue:
 
 
 def parse_catalogue(text: str) -> GpuCatalogue:
-    """A catalogue from TOML, in the shape of this package's file.
+    """Parse a catalogue in TOML, in the format of this package's file.
 
     Raises:
-        CatalogueError: naming the first entry, and its key, that is malformed.
+        CatalogueError: the text is malformed. The message names the first such entry and its key.
     """
     try:
         top = _Table(_FILE, tomllib.loads(text))
@@ -156,9 +161,9 @@ def parse_catalogue(text: str) -> GpuCatalogue:
 
 
 class _Table:
-    """A table of the file. Values are taken from it by key; what is left at the `end` is refused.
+    """A table of the file. Values are taken from it by key, and `end` refuses keys that are left.
 
-    All of its methods raise CatalogueError, with `label` and the key.
+    All methods raise CatalogueError with `label` and the key.
     """
 
     def __init__(self, label: str, values: dict[str, Any]) -> None:
@@ -175,7 +180,7 @@ class _Table:
 
     def take_as(self, key: str, kind: type[Any]) -> Any:
         value = self.take(key)
-        # Of this very type: a bool is an int to isinstance, and a datetime a date.
+        # Not isinstance: a bool is also an int, and a datetime is also a date.
         if type(value) is not kind:
             raise self.error(f"{key} must be of type {kind.__name__}, got {value!r}")
         return value
@@ -211,7 +216,7 @@ class _Table:
         return _Table(f"{self.label}: {key}", self.take_as(key, dict))
 
     def tables(self, key: str, name_key: str) -> list["_Table"]:
-        """Those of a list, each labelled by the one of its values that names it."""
+        """The tables of a list, each labelled with its value of `name_key`."""
         entries = self.take_as(key, list)
         if not all(isinstance(entry, dict) for entry in entries):
             raise self.error(f"{key} must be a list of tables")

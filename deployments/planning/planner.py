@@ -1,7 +1,7 @@
-"""Which GPUs a model fits, how, and what it would cost there: arithmetic, before money is spent.
+"""Computes which GPUs a model fits, with which settings, and what it would cost there.
 
-Memory is `engine.memory`'s, times are rooflines of `engine.parallel.cost` at the peaks of
-`gpu_catalogue`: what the hardware allows at most, with nothing lost between ranks or on the host.
+Memory comes from `engine.memory`. Times are rooflines from `engine.parallel.cost` at the peaks in
+`gpu_catalogue`: the best that the hardware allows, without losses between ranks or on the host.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,22 +20,23 @@ from engine.precision import Precision
 
 BATCHES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 ENOUGH = 0.95
-"""Of the most windows a second: a batch that reaches it is large enough, and answers sooner."""
+"""Share of the highest speed over all batches. The smallest batch that reaches it is chosen,
+because it answers sooner."""
 REACHED = 0.5
-"""Of the roof: about what TensorRT-LLM reached with large-v3 in MLPerf Inference 5.1, 67.9
-samples/s on an H200 (mlcommons/inference_results_v5.1), where this roofline allows some 140. Prices
-of an hour of audio are at this rate."""
+"""Share of the roofline that is assumed for the price of an hour of audio. TensorRT-LLM reached
+about this share with large-v3 in MLPerf Inference 5.1: 67.9 samples/s on an H200
+(mlcommons/inference_results_v5.1), where this roofline allows about 140."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is to be planned.
+    """What to plan.
 
     Attributes:
-        config: what else is asked for; its device, precision and slots are not looked at.
-        batch: chunks decoded at once; None: the best.
-        precision: None: the default of the GPU.
-        tokens_per_window: sampled, on average; 75 to 100 in English speech.
+        config: all other settings. Its device, precision and slots are ignored.
+        precision: None: the GPU's default.
+        batch: chunks decoded at once; None: the best number.
+        tokens_per_window: mean number of sampled tokens per window; 75 to 100 in English speech.
     """
 
     dims: ModelDimensions
@@ -56,10 +57,10 @@ class Plan:
     """A model on GPUs of one class, and what it does there.
 
     Attributes:
-        memory: of each stage's ranks, their runtime included.
-        rtfx: seconds of audio a second, of the replica, at most: the roofline.
-        instance, spot_instance: the cheapest machine with such a GPU.
-        changes: settings that differ from what was asked for, because that does not fit.
+        memory: memory of a rank of each stage, including the runtime.
+        rtfx: the roofline of a replica's speed, in seconds of audio per second.
+        instance, spot_instance: the cheapest machine with such a GPU, on demand and spot.
+        changes: settings that were changed because the requested ones do not fit.
     """
 
     gpu: Gpu
@@ -78,23 +79,24 @@ class Plan:
 
     @property
     def needed_bytes(self) -> int:
-        """Of the fullest GPU."""
+        """Memory needed on the fullest GPU."""
         return max(use.total for use in self.memory)
 
     def usd_per_audio_hour(self, spot: bool) -> float | None:
-        """At `REACHED` of the roof and always busy; None without a price."""
+        """Price of an hour of audio if the replica is always busy and reaches `REACHED` of the
+        roofline; None if no price is known."""
         instance = self.spot_instance if spot else self.instance
         price = instance and instance.usd_per_gpu_hour(spot)
         return price * self.n_gpus / (self.rtfx * REACHED) if price else None
 
 
 def plan(question: Question, gpu: Gpu) -> Plan:
-    """The model on GPUs of a class, at the best batch that fits, or at the one that is asked for.
+    """Plan the model on GPUs of a class, with the requested batch or the best one that fits.
 
     Raises:
-        EngineError: it does not fit; the message says what would.
+        EngineError: the model does not fit. The message says what would fit.
         PrecisionError: the GPU lacks the precision.
-        ShardingError: the model cannot be split so.
+        ShardingError: the model cannot be split in this way.
     """
     check_tensor_parallel(question.dims, question.tensor_parallel)
     if question.batch is not None:
@@ -114,12 +116,11 @@ def plan(question: Question, gpu: Gpu) -> Plan:
 
 
 def cheapest_way(question: Question, gpu: Gpu) -> Plan:
-    """As `plan`; where the model does not fit as it is, with the least costly settings with which
-    it does.
+    """Like `plan`, but if the model does not fit, use the least costly settings with which it fits.
 
     Raises:
-        EngineError: it does not fit with any.
-        PrecisionError, ShardingError: as `plan`.
+        EngineError: the model fits with no settings.
+        PrecisionError, ShardingError: as in `plan`.
     """
     try:
         return plan(question, gpu)
@@ -141,7 +142,7 @@ def cheapest_way(question: Question, gpu: Gpu) -> Plan:
 
 
 def advice(question: Question, gpu: Gpu) -> str:
-    """Whether to add GPUs as replicas, as tensor or as pipeline ranks."""
+    """Advice: add GPUs as replicas, as tensor-parallel ranks or as pipeline-parallel ranks."""
     try:
         plan(replace(question, tensor_parallel=1, pipeline_parallel=1, batch=1), gpu)
     except EngineError:
@@ -202,7 +203,7 @@ def _planned(question: Question, gpu: Gpu, batch: int) -> Plan:
 def _costs(
     question: Question, gpu: Gpu, config: EngineConfig
 ) -> tuple[tuple[Stage, ...], Sequence[StageCost]]:
-    """The stages, and the time and memory of a rank of each."""
+    """The stages, and the time and memory of a rank in each of them."""
     dims, device = question.dims, device_model(gpu.name, config.precision)
     formats = config.formats_on(shared_arithmetic([gpu.name]))
     rest = (
@@ -228,7 +229,7 @@ def _refuse_too_large(memory: Sequence[MemoryUse], gpu: Gpu, stages: Sequence[St
 
 
 def gpus() -> Iterator[Gpu]:
-    """Those of the catalogue that a cloud's price is known of, the smallest first."""
+    """The GPUs of the catalogue for which a cloud price is known, the smallest first."""
     catalogue = gpu_catalogue()
     priced = {instance.gpu for instance in catalogue.instances}
     found = [gpu for name, gpu in catalogue.gpus.items() if name in priced]

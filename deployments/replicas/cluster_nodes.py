@@ -1,4 +1,4 @@
-"""The nodes of the Ray cluster that this process has joined."""
+"""Queries about the nodes of the Ray cluster that this process has joined."""
 
 import json
 from collections import Counter
@@ -8,7 +8,7 @@ from typing import Any
 import ray
 from ray._private import ray_constants
 
-# What `ray drain-node` itself calls; Ray has no public way to drain a node.
+# `ray drain-node` itself calls this; Ray has no public API to drain a node.
 from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.autoscaler.v2.utils import is_autoscaler_v2
 from ray.core.generated.autoscaler_pb2 import DrainNodeReason  # type: ignore[attr-defined]
@@ -21,7 +21,8 @@ _UNTYPED_NODE = "node_"
 
 
 def cluster_nodes() -> list[NodeResources]:
-    """The nodes that live, by address; those that share one, also by the start of their id."""
+    """The nodes that are alive, named by address. If nodes share an address, their names also have
+    the start of their id."""
     alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     sharing = Counter(node["NodeManagerAddress"] for node in alive)
     nodes = [
@@ -41,7 +42,7 @@ def _name_of(node: Mapping[str, Any], n_sharing: int) -> str:
 
 
 def may_grow() -> bool:
-    """Whether nodes may join by themselves, so that what is missing now may come.
+    """Whether nodes may join by themselves, so that resources that are missing now may come.
 
     True if a cluster launcher or KubeRay started a node, or if an autoscaler runs.
     """
@@ -51,20 +52,21 @@ def may_grow() -> bool:
 
 
 def _has_node_types() -> bool:
-    """Whether Ray's older autoscaler tells types of nodes; it names others by their id."""
+    """Whether Ray's older autoscaler reports node types. It lists untyped nodes by their id."""
     status = _internal_kv_get(ray_constants.DEBUG_AUTOSCALING_STATUS)
     report = (json.loads(status).get("autoscaler_report") if status else None) or {}
     return any(not name.startswith(_UNTYPED_NODE) for name in report.get("active_nodes", {}))
 
 
 def drain_this_node(deadline: float, message: str) -> str | None:
-    """Have Ray move what runs on the node of this process elsewhere, before the node goes.
+    """Ask Ray to move everything that runs on this process's node elsewhere, before the node goes.
 
     Args:
-        deadline: when it goes, in seconds since 1970.
+        deadline: when the node goes, in seconds since 1970.
+        message: the reason to give to Ray.
 
     Returns:
-        Why Ray refuses; None if it does as asked.
+        Why Ray refuses; None if it accepts.
     """
     context = ray.get_runtime_context()
     is_accepted, refusal = GcsClient(address=context.gcs_address).drain_node(

@@ -1,7 +1,8 @@
-"""An engine in a thread of its own: requests in from any thread, futures of results out.
+"""Runs an engine in its own thread: any thread submits requests and gets futures of the results.
 
-The engine is synchronous and belongs to one thread. Between two steps the thread takes in what has
-arrived, so a caller never waits for a step. Knows nothing of Ray or asyncio.
+The engine is synchronous and belongs to one thread. Between two steps, this thread takes in the
+requests that have arrived, so a caller never waits for a step. This module does not depend on Ray
+or asyncio.
 """
 
 import queue
@@ -18,7 +19,7 @@ from engine import Engine, EngineError, Request, Result
 @dataclass(frozen=True, slots=True)
 class EngineLoad:
     """How busy an engine is. `n_steps` and `n_rows` (sequences decoded, summed over steps) only
-    grow; the ratio of their differences is how full the batch was."""
+    grow. The ratio of their differences between two readings is the mean batch size."""
 
     n_waiting: int
     n_running: int
@@ -35,8 +36,8 @@ class _Submitted:
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    """Whom to give a result, more than one if a call came twice; `inbox_s` is how long it took
-    until the engine had the request."""
+    """The futures that get a result; there are several if the same call came more than once.
+    `inbox_s` is how long the request was in the inbox."""
 
     futures: list[Future[Result]]
     inbox_s: float
@@ -51,8 +52,8 @@ class EngineThread:
     """Runs an engine.
 
     Args:
-        load: makes the engine, on the thread.
-        on_failure: told, on the thread, of what broke the engine, before futures fail.
+        load: creates the engine; called on the thread.
+        on_failure: called on the thread with the error that broke the engine, before futures fail.
 
     Raises:
         EngineError: the engine cannot be loaded.
@@ -68,7 +69,7 @@ class EngineThread:
         self._loaded: Future[Engine] = Future()
         self._step_began: float | None = None
         self._stopped: BaseException | None = None
-        # Guards `_stopped` against the inbox: nothing may be put there that nobody will take.
+        # Once `_stopped` is set, nothing may be put in the inbox, because nobody would take it.
         self._lock = threading.Lock()
         self._load_now = EngineLoad(0, 0, 0, 0)
         self._thread = threading.Thread(target=self._run, name="murmur-engine", daemon=True)
@@ -77,16 +78,17 @@ class EngineThread:
 
     @property
     def load(self) -> EngineLoad:
-        """As of the last step."""
+        """The load after the last step."""
         return self._load_now
 
     def submit(self, request: Request) -> Future[Result]:
-        """Queue a chunk. One whose id is here already is not decoded twice: keys name the work, and
-        Serve may deliver a call a second time.
+        """Queue a chunk. A chunk whose id is queued or running already is not decoded twice: keys
+        identify the work, and Serve may deliver a call a second time.
 
         Returns:
-            Its result, or a RequestError where the model cannot do what it asks, or an
-            EngineStoppedError. Cancelling it does not stop the decoding: see `abort`.
+            A future of the result. It fails with RequestError if the model cannot do what the
+            request asks for, or with EngineStoppedError. Cancelling the future does not stop the
+            decoding: see `abort`.
 
         Raises:
             EngineStoppedError: the engine has stopped.
@@ -96,14 +98,14 @@ class EngineThread:
         return future
 
     def abort(self, request_id: str) -> None:
-        """Stop decoding a request, if it is here. Its future is cancelled."""
+        """Stop decoding a request, if it is queued or running. Its future is cancelled."""
         try:
             self._put(_Aborted(request_id))
         except EngineStoppedError:
-            return  # then nothing is decoded any more
+            return  # a stopped engine decodes nothing
 
     def check(self, stuck_after_s: float) -> None:
-        """Raises EngineStoppedError if the engine broke or a step has taken so long."""
+        """Raise EngineStoppedError if the engine failed or a step has taken `stuck_after_s`."""
         if self._stopped is not None:
             raise EngineStoppedError(f"the engine has stopped: {self._stopped}")
         try:
@@ -115,7 +117,7 @@ class EngineThread:
             raise EngineStoppedError(f"the engine hangs: a step has taken {took_s:.0f} s so far")
 
     def close(self) -> None:
-        """Stop after the current step; what is unfinished fails with EngineStoppedError."""
+        """Stop after the current step. Unfinished requests fail with EngineStoppedError."""
         self._inbox.put(None)
         self._thread.join()
 
@@ -128,13 +130,13 @@ class EngineThread:
     def _run(self) -> None:
         try:
             engine = self._load()
-        except BaseException as error:  # the border of the thread: the constructor raises it
+        except BaseException as error:  # border of the thread: the constructor raises it
             self._loaded.set_exception(error)
             return
         self._loaded.set_result(engine)
         try:
             self._serve(engine)
-        except BaseException as error:  # the border of the thread: every caller gets it
+        except BaseException as error:  # border of the thread: every caller gets it
             self._stop(error)
             if self._on_failure is not None:
                 self._on_failure(error)
@@ -157,14 +159,14 @@ class EngineThread:
             )
             for result in results:
                 waiting = self._waiting.pop(result.request_id)
-                # For the caller it is all waiting, be it in here or in the engine.
+                # To the caller, time in the inbox is waiting time like that in the engine.
                 result.timings_s["waiting"] += waiting.inbox_s
                 for future in waiting.futures:
                     if future.set_running_or_notify_cancel():
                         future.set_result(result)
 
     def _take_in(self, engine: Engine) -> bool:
-        """Take what has arrived, waiting for something to do; False: close."""
+        """Take in what has arrived. Blocks while there is nothing to do. Returns False to close."""
         while True:
             try:
                 message = self._inbox.get(block=not engine.has_unfinished)

@@ -1,4 +1,4 @@
-"""How a tier's model is cut, and whether its parts fit its devices: arithmetic, without Ray."""
+"""Computes how a tier's model is split, and whether the parts fit the devices. Does not use Ray."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,7 +22,7 @@ from engine.parallel.stages import cut_stages
 
 
 def gang_config(spec: TierSpec, sharding: Sharding) -> EngineConfig:
-    """What all ranks are given: in number formats that each of their devices has."""
+    """The configuration of all ranks, with number formats that each of their devices has."""
     return replace(
         spec.engine_config(shared_default_precision(sharding.accelerators)),
         half=shared_arithmetic(sharding.accelerators).half,
@@ -30,10 +30,10 @@ def gang_config(spec: TierSpec, sharding: Sharding) -> EngineConfig:
 
 
 def make_mesh(dims: ModelDimensions, sharding: Sharding, config: EngineConfig) -> Mesh:
-    """The shape of a tier's gang.
+    """The mesh of a tier's gang: its stages and tensor-parallel ranks.
 
     Raises:
-        ShardingError: the model cannot be split so.
+        ShardingError: the model cannot be split in this way.
     """
     if sharding.stage_layers:
         return Mesh(cut_stages(dims, sharding.stage_layers), sharding.tensor_parallel)
@@ -51,11 +51,11 @@ def make_mesh(dims: ModelDimensions, sharding: Sharding, config: EngineConfig) -
 
 
 def check_fits(dims: ModelDimensions, spec: TierSpec, accelerators: Sequence[str]) -> None:
-    """Whether GPUs of these classes, one a stage, can hold a replica. Of a class that is not in the
-    catalogue, and of a CPU's memory, nothing is known here.
+    """Check that GPUs of these classes, one class per stage, can hold a replica. Classes that are
+    not in the catalogue, and CPUs, are not checked, because their memory is unknown here.
 
     Raises:
-        ShardingError: the model cannot be split so.
+        ShardingError: the model cannot be split in this way.
         EngineError: a part needs more memory than its GPU has.
     """
     if spec.sharding is not None:

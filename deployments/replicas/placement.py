@@ -1,9 +1,10 @@
-"""Where the parts of a replica go, and what a cluster lacks for them.
+"""Where the parts of a replica are placed, and what a cluster lacks for them.
 
-A replica on several devices is a gang: a placement group whose bundles hold its shards, and in the
-first one also the actor that leads them. Ray lets a group that fits nowhere wait for ever, without
-a word, so `shortage` says beforehand what is missing. It counts what nodes have in all, not what is
-free at the moment, and knows of CPUs and GPUs alone. It asks nobody: nodes are given to it.
+A replica on several devices is a gang. Its placement group has bundles for its shards; the first
+bundle also holds the actor that leads them. If a placement group fits nowhere, Ray waits for ever
+without a message. Therefore `shortage` says in advance what is missing. It considers the total
+resources of the given nodes, not what is free at the moment, and only CPUs and GPUs. It does not
+query the cluster.
 """
 
 from collections import Counter
@@ -13,12 +14,12 @@ from dataclasses import dataclass, replace
 from deployments.planning.accelerators import CPU
 
 ACCELERATOR_LABEL = "ray.io/accelerator-type"
-"""Label of a node: the class of its GPUs, which Ray finds out by itself."""
+"""Node label: the class of the node's GPUs. Ray detects it."""
 MARKET_LABEL = "ray.io/market-type"
-"""Label of a node: `spot` or `on-demand`. Ray sets it where it can tell; a node without it is taken
-to be on demand."""
+"""Node label: `spot` or `on-demand`. Ray sets it where it can tell; a node without the label counts
+as on demand."""
 SPOT, NOT_SPOT = "spot", "!spot"
-_TOLERANCE = 1e-6  # of sums of fractions; Ray counts in 1e-4
+_TOLERANCE = 1e-6  # for sums of fractions; Ray counts in units of 1e-4
 _N_LISTED = 4
 
 
@@ -27,10 +28,10 @@ class GangPlacement:
     """The placement group of a replica.
 
     Attributes:
-        bundles: resources of each; Ray never splits one over nodes.
-        labels: what the node of each bundle must be labelled with.
-        shard_bundles: the bundle of each rank; rank = stage * tensor_parallel + rank in the stage.
-        strategy: Ray's; bundles share as few nodes as they can.
+        bundles: resources of each bundle. Ray never splits a bundle over nodes.
+        labels: for each bundle, the labels that its node must have.
+        shard_bundles: index of each rank's bundle; rank = stage * tensor_parallel + rank in stage.
+        strategy: Ray's placement strategy. `PACK` puts bundles on as few nodes as possible.
     """
 
     bundles: tuple[dict[str, float], ...]
@@ -41,7 +42,7 @@ class GangPlacement:
 
 @dataclass(frozen=True, slots=True)
 class NodeResources:
-    """What a node has in all."""
+    """A node's total resources, and its labels."""
 
     name: str
     resources: dict[str, float]
@@ -49,8 +50,8 @@ class NodeResources:
 
 
 Tier = tuple[str, GangPlacement, int]
-"""Its name, the placement of its replicas, and how many of these there must be; of a tier that may
-be asleep, none."""
+"""A tier's name, the placement of its replicas, and the minimum number of replicas: 0 for a tier
+that may scale to zero."""
 
 
 def gang_placement(
@@ -61,17 +62,18 @@ def gang_placement(
     allow_cross_node_tp: bool,
     spot: bool | None = None,
 ) -> GangPlacement:
-    """A bundle for each stage, or for each shard where a stage may lie on several nodes.
+    """The placement of a replica: one bundle per stage, or per shard if a stage may span nodes.
 
     Args:
-        tensor_parallel: shards of each stage.
-        accelerators: class of each stage, `cpu` or Ray's name of a GPU.
+        tensor_parallel: number of shards of each stage.
+        accelerators: device class of each stage: `cpu`, or Ray's name of a GPU.
         cpus: cores of each shard.
-        leader_cpus: cores of the actor that leads them; 0 if the only shard is that actor.
-        spot: whether only spot machines will do, or only others; None: any will.
+        leader_cpus: cores of the actor that leads the shards; 0 if that actor is the only shard.
+        allow_cross_node_tp: whether the shards of a stage may be on different nodes.
+        spot: True: only spot machines; False: only on-demand machines; None: any machine.
 
     Raises:
-        ValueError: there is no stage, or no shard in one.
+        ValueError: there is no stage, or a stage has no shard.
     """
     if tensor_parallel < 1 or not accelerators:
         raise ValueError("a replica has at least one stage, and a stage at least one shard")
@@ -97,10 +99,11 @@ def _bundle(accelerator: str, n_shards: int, cpus: int) -> dict[str, float]:
 
 
 def shortage(tiers: Sequence[Tier], nodes: Sequence[NodeResources]) -> list[str]:
-    """What keeps replicas from being placed, a line for each fault; empty if all have a place.
+    """What prevents replicas from being placed, one line per fault; empty if all can be placed.
 
-    Whether all fit together is tried by placing the largest bundles first, each on the tightest
-    node. In a cluster that is all but full this may miss the only way that there is, as may Ray.
+    To test whether all replicas fit together, the largest bundles are placed first, each on the
+    node with the least room that is enough. In an almost full cluster this may miss the only
+    solution, and so may Ray.
     """
     lines: list[str] = []
     possible: list[Tier] = []
@@ -125,7 +128,7 @@ class _Part:
     n_shards: int
 
     @property
-    def kind(self) -> tuple[str | None, float]:  # all of a tier are of one market
+    def kind(self) -> tuple[str | None, float]:  # all of a tier's bundles have the same market
         return self.labels.get(ACCELERATOR_LABEL), _gpus(self.bundle)
 
     def amount(self, resource: str) -> str:
@@ -139,7 +142,7 @@ class _Part:
 
 
 def suits(labels: Mapping[str, str], node_labels: Mapping[str, str]) -> bool:
-    """Whether a node is labelled so, as Ray matches them: `!spot` also one without the label."""
+    """Whether a node's labels match by Ray's rules: `!spot` also matches a missing label."""
     return all(
         node_labels.get(name) != value[1:]
         if value.startswith("!")
@@ -168,10 +171,10 @@ def _parts(tier: Tier) -> list[_Part]:
 
 
 def _misfits(tier: Tier, nodes: Sequence[NodeResources]) -> list[str]:
-    """Bundles that no node could hold even if it were empty, one of each kind."""
+    """Faults of bundles that no node could hold even if it were empty; one fault per kind."""
     kinds: dict[tuple[str | None, float], _Part] = {}
     name, placement, replicas = tier
-    for part in _parts((name, placement, max(replicas, 1))):  # one that sleeps is to wake up
+    for part in _parts((name, placement, max(replicas, 1))):  # even if none runs now
         kinds.setdefault(part.kind, part)  # the first is the largest: it may hold the leader
     faults = (_misfit(part, nodes) for part in kinds.values())
     return [f"tier {tier[0]}: {fault}" for fault in faults if fault is not None]
@@ -219,7 +222,7 @@ def _known(nodes: Iterable[NodeResources]) -> str:
 
 
 def _missing(tiers: Sequence[Tier], nodes: Sequence[NodeResources]) -> list[str]:
-    """What there is too little of in all."""
+    """Resources of which the whole cluster has too little."""
     labels = (labels for _, placement, _ in tiers for labels in placement.labels)
     classes = dict.fromkeys(each[ACCELERATOR_LABEL] for each in labels if ACCELERATOR_LABEL in each)
     gpus = [_too_few("GPU", {ACCELERATOR_LABEL: name}, tiers, nodes) for name in classes]
@@ -253,7 +256,7 @@ def _per_replica(placement: GangPlacement, resource: str, labels: dict[str, str]
 
 
 def _without_room(parts: Sequence[_Part], nodes: Sequence[NodeResources]) -> list[str]:
-    """What is left over when there is enough in all, but not on the same nodes."""
+    """Bundles without room, although the cluster has enough in total, but not on the same nodes."""
     free = [dict(node.resources) for node in nodes]
     homeless: dict[str, list[_Part]] = {}
     for part in sorted(parts, key=lambda part: _size(part.bundle), reverse=True):

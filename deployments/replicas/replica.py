@@ -1,7 +1,7 @@
-"""A tier's replica: one engine behind asynchronous calls.
+"""A replica of a tier: one engine behind asynchronous calls.
 
-The engine's queue is the cluster's queue: it is ordered and fair, and Serve's own stay empty. The
-event loop does nothing but hand chunks over and wait for results.
+Chunks queue in the engine, whose queue is ordered by priority and fair; Serve's own queues stay
+empty. The event loop only hands chunks to the engine and waits for results.
 """
 
 import asyncio
@@ -33,17 +33,21 @@ logger = logging.getLogger("ray.serve")
 
 STARTED = "started"
 STUCK_AFTER_S = 120.0
-"""A step that takes longer hangs: the slowest real one is an encoder batch of a large model on a
-slow CPU."""
+"""An engine step that takes longer counts as hung. The slowest real step is an encoder batch of a
+large model on a slow CPU."""
 _SUSPECT_LEAD = 1_000_000
 _REPORT_PERIOD_S = 1.0
 
 
 class Replica:
-    """Serves one tier's chunks with one engine, be it on one device or on many.
+    """Decodes a tier's chunks with one engine, on one device or on several.
+
+    Args:
+        spec: what the tier runs.
+        board: handle of the board's deployment.
 
     Raises:
-        EngineError: the model cannot be had, split or loaded.
+        EngineError: the model cannot be found, split or loaded.
     """
 
     def __init__(self, spec: TierSpec, board: DeploymentHandle[Any]) -> None:
@@ -52,8 +56,8 @@ class Replica:
         self._speed = SpeedMeter(spec.max_slots)
         self._group = ray.util.get_current_placement_group()
         self._engine = EngineThread(self._load, on_failure=_end_process)
-        # One at a time of those that a replica may have died of, so that if this one dies too, it
-        # is known of which.
+        # Chunks that may have killed a replica run one at a time. If this replica dies too, the
+        # cause is known.
         self._suspects = asyncio.Lock()
         self._slots = metrics.SLOTS.gauge()
         self._in_use = metrics.SLOTS_IN_USE.gauge()
@@ -62,11 +66,11 @@ class Replica:
         self._reporting: asyncio.Task[None] | None = None
 
     async def decode(self, chunk: Chunk) -> ChunkResult:
-        """Decode a chunk; cancelling the call frees its slot.
+        """Decode a chunk. Cancelling the call frees its slot.
 
         Raises:
-            RequestError: the model cannot do what it asks.
-            EngineStoppedError: the engine is closed.
+            RequestError: the model cannot do what the chunk asks for.
+            EngineStoppedError: the engine has stopped.
         """
         future = self._engine.submit(to_request(chunk))
         try:
@@ -78,15 +82,16 @@ class Replica:
         return to_chunk_result(result, self._spec.name)
 
     async def decode_suspect(self, chunk: Chunk) -> AsyncIterator[str | ChunkResult]:
-        """Decode a chunk whose last replica died, beside no other such one.
+        """Decode a chunk whose last replica died. Only one such chunk runs at a time.
 
         Yields:
-            `STARTED` when it is its turn, then its result. If this replica dies before the first,
-            it was not this chunk's doing.
+            `STARTED` when the chunk's turn comes, then its result. If this replica dies before
+            `STARTED`, this chunk was not the cause.
         """
         async with self._suspects:
             yield STARTED
-            # Before all others: the less it waits, the less it is blamed for what others do.
+            # It goes before all others: the shorter it waits, the less likely it is blamed for a
+            # failure that another chunk caused.
             yield await self.decode(replace(chunk, priority=chunk.priority - _SUSPECT_LEAD))
 
     async def describe(self) -> TierInfo:
@@ -104,9 +109,9 @@ class Replica:
         return self._engine.engine.tokenizer.vocabulary
 
     async def check_health(self) -> None:
-        """Called by Serve, the first time when the engine is loaded. An engine that hangs ends its
-        process: Serve would stop the replica gracefully, and wait for calls that never end while it
-        holds its GPU."""
+        """Check the engine. Serve calls this regularly, first when the engine is loaded. If the
+        engine hangs, the process ends at once: Serve would stop the replica gracefully, and wait
+        for calls that never end while the replica still holds its GPU."""
         if self._reporting is None or self._reporting.done():
             self._reporting = asyncio.create_task(self._report())
         try:
@@ -117,13 +122,13 @@ class Replica:
     def _load(self) -> Engine:
         if self._spec.sharding is not None:
             return load_sharded_engine(self._spec, self._spec.sharding, self._group)
-        # In the engine's thread, so that it is this thread's number, too.
+        # Called in the engine's thread, so that the setting applies to this thread, too.
         torch.set_num_threads(self._spec.threads)
         config = self._spec.engine_config(default_precision(torch.device(self._spec.device)))
         return Engine.load(self._spec.model, config)
 
     async def _report(self) -> None:
-        """Say how busy the engine is, every second, and that it is there."""
+        """Report every second that the replica is alive and how busy its engine is."""
         tags = {"tier": self._spec.name}
         self._slots.set(self._spec.max_slots, tags)
         sender, before = uuid.uuid4().hex, self._engine.load
@@ -132,7 +137,8 @@ class Replica:
             load = self._engine.load
             self._speed.tick(load.n_running, load.n_waiting, time.monotonic())
             report = ReplicaReport(self._speed.rtfx, load.n_running, load.n_waiting)
-            # Not waited for, but for no more than one: while the board is away they would pile up.
+            # Do not wait for the board. Keep at most one call open, because calls would pile up
+            # while the board is unavailable.
             if telling is None or telling.done():
                 telling = asyncio.create_task(self._tell(sender, report))
             await asyncio.sleep(_REPORT_PERIOD_S)
@@ -151,13 +157,13 @@ class Replica:
 
 
 def _fill(before: EngineLoad, after: EngineLoad) -> float:
-    """Sequences a step, on average between two readings."""
+    """Mean number of sequences per step between two readings."""
     return (after.n_rows - before.n_rows) / (after.n_steps - before.n_steps)
 
 
 def _end_process(error: BaseException) -> NoReturn:
-    """A broken engine's slots are in an unknown state: end at once, as after a crash, so that Serve
-    brings a new replica and the ingress sends the chunks elsewhere."""
+    """End the process at once, as in a crash: the slots of a broken engine are in an unknown state.
+    Serve then starts a new replica, and the ingress sends the chunks elsewhere."""
     logger.critical("the engine has stopped, so the replica ends", exc_info=error)
     logging.shutdown()
     os._exit(1)

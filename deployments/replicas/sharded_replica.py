@@ -1,8 +1,8 @@
-"""A replica's engine on several devices: an actor for each rank, in the replica's placement group.
+"""A replica's engine on several devices: one actor per rank, in the replica's placement group.
 
-The replica leads: it runs the scheduler, and its ranks do the work where their bundles are. They
-live and die together. A rank that dies or hangs ends the replica's process, and with it all other
-ranks, whose owner it is; Serve removes the placement group and brings another replica.
+The replica is the leader: it runs the scheduler, and the ranks compute in their bundles. They live
+and die together. When a rank dies or hangs, the replica's process ends. The replica owns the other
+ranks, so these end too. Serve removes the placement group and starts another replica.
 """
 
 import logging
@@ -30,14 +30,14 @@ from engine.gang.setup import assemble_gang, check_mesh, run_rank
 logger = logging.getLogger("ray.serve")
 
 _PINGS = 10
-"""Pings before a rank that answers none is given up."""
+"""Pings that a rank may leave unanswered before it counts as hung."""
 
 
 class Shard:
-    """A rank, in a process of its own."""
+    """A rank, in its own process."""
 
     def run(self, address: tuple[str, int], key: bytes, rank: int) -> None:
-        """Be a rank until the gang ends."""
+        """Run the rank until the gang ends."""
         run_rank(address, key, rank)
 
 
@@ -45,14 +45,14 @@ def load_sharded_engine(spec: TierSpec, sharding: Sharding, group: PlacementGrou
     """Start the ranks of a tier's model and wait until all of them have decoded a chunk.
 
     Args:
-        group: of the replica. None: the ranks run wherever there is room.
+        group: placement group of the replica; None: the ranks run wherever there is room.
 
     Raises:
-        ShardingError: the model cannot be split so.
+        ShardingError: the model cannot be split in this way.
         EngineError: a rank cannot load the model.
         GangError: a rank cannot be started, or died.
     """
-    torch.set_num_threads(1)  # the ranks do the computing
+    torch.set_num_threads(1)  # the ranks compute, not this process
     checkpoint = open_checkpoint(spec.model)
     config = gang_config(spec, sharding)
     mesh = make_mesh(checkpoint.dims, sharding, config)
@@ -75,7 +75,7 @@ def load_sharded_engine(spec: TierSpec, sharding: Sharding, group: PlacementGrou
         limits,
         threads=spec.threads,
         check=partial(_check_all_run, [reference for _, reference in running]),
-        members=running,  # an actor ends when nobody knows it any more
+        members=running,  # an actor ends when nothing refers to it any more
     )
     try:
         return _proven(Engine(checkpoint, config, gang), gang)
@@ -91,7 +91,7 @@ def _start(
     listener: Listener,
     rank: int,
 ) -> tuple[Any, "ray.ObjectRef[None]"]:
-    """A rank's actor, and its run, which does not end by itself."""
+    """Start a rank. Returns its actor and a reference to its run, which ends with the gang."""
     options: dict[str, Any] = {
         "num_cpus": spec.threads,
         "num_gpus": 0 if sharding.accelerators[0] == CPU else 1,
@@ -117,7 +117,7 @@ def _check_all_run(running: Sequence["ray.ObjectRef[None]"]) -> None:
 
 
 def _proven(engine: Engine, gang: Gang) -> Engine:
-    """An engine that has decoded a chunk, and every rank of which has done its part in it."""
+    """Decode a test chunk and return the engine, once every rank has done its part."""
     pcm = torch.randn(SAMPLE_RATE, generator=torch.Generator().manual_seed(0))
     options = DecodingOptions(language="en", max_new_tokens=2)
     engine.add_request(Request("proof", (pcm * 1000).short().numpy(), options))

@@ -1,35 +1,35 @@
-"""How much audio a replica gets done when it has all it can do."""
+"""Measures how much audio a replica transcribes per second when it is fully loaded."""
 
 _FULL = 0.75
-"""Share of the slots that are in use while there is as much to do as can be done."""
+"""A replica counts as fully loaded when this share of its slots is in use, or if chunks wait."""
 _WINDOW_S = 5.0
 _SHARE = 0.3
-"""Of a new measurement in the mean."""
+"""Weight of a new measurement in the running mean."""
 
 
 class SpeedMeter:
-    """Measures seconds of audio a second, while a replica is full; what it does when it has less to
-    do says nothing of what it could do.
+    """Measures the speed of a replica in seconds of audio per second, only while it is full: its
+    throughput under a lower load says nothing about its capacity.
 
     Args:
-        slots: of the replica.
+        slots: number of slots of the replica.
     """
 
     def __init__(self, slots: int) -> None:
         self.rtfx: float | None = None
-        """A running mean; None until the replica was full for some seconds."""
+        """Running mean; None until the replica was full for some seconds."""
         self._slots = slots
         self._audio_s = 0.0
         self._n_done = 0
         self._began_s: float | None = None
 
     def add(self, audio_s: float) -> None:
-        """A chunk was done."""
+        """Count a finished chunk."""
         self._audio_s += audio_s
         self._n_done += 1
 
     def tick(self, n_running: int, n_waiting: int, now_s: float) -> None:
-        """To be called every second or so."""
+        """Update the measurement. Call this about once a second."""
         if not n_waiting and n_running < _FULL * self._slots:
             self._began_s = None
             return
@@ -37,7 +37,8 @@ class SpeedMeter:
             self._begin(now_s)
             return
         took_s = now_s - self._began_s
-        # Chunks that end together are work of more than the seconds in which they end.
+        # Chunks that end together were decoded over a longer time than the one in which they end.
+        # Therefore wait for at least a whole batch.
         if took_s >= _WINDOW_S and self._n_done >= self._slots:
             measured = self._audio_s / took_s
             self._begin(now_s)

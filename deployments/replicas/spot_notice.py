@@ -1,7 +1,8 @@
-"""When a cloud takes a spot machine away: what its metadata service says, asked again and again.
+"""Polls a cloud's metadata service for the notice that it will take a spot machine away.
 
-The clouds' own pages have the protocols: "Spot Instance interruption notices" and "Use IMDSv2" of
-Amazon EC2's, "Preemptible VM instances" and "VM metadata" of Compute Engine's. Does not import Ray.
+The clouds document the protocols: "Spot Instance interruption notices" and "Use IMDSv2" in Amazon
+EC2's documentation, "Preemptible VM instances" and "VM metadata" in Compute Engine's. This module
+does not import Ray.
 """
 
 import datetime
@@ -25,28 +26,28 @@ _GOING = ("terminate", "stop", "hibernate")
 
 @dataclass(frozen=True, slots=True)
 class SpotNotice:
-    """The machine goes, at `deadline` (seconds since 1970)."""
+    """The machine will be taken away at `deadline` (seconds since 1970)."""
 
     deadline: float
 
 
 class MetadataService(Protocol):
-    """A cloud's, on one of its machines."""
+    """A cloud's metadata service, as a machine of that cloud sees it."""
 
     def notice(self) -> SpotNotice | None:
-        """None: the machine stays, for all that is known.
+        """The notice, if there is one; None: the machine stays, as far as is known.
 
         Raises:
-            OSError: no answer.
-            ValueError: an answer that means nothing.
+            OSError: the service does not answer.
+            ValueError: the answer is not valid.
         """
 
 
 class AwsMetadata:
-    """EC2's, with session tokens (IMDSv2).
+    """EC2's metadata service, with session tokens (IMDSv2).
 
     Args:
-        host: by default that in AWS_EC2_METADATA_SERVICE_ENDPOINT, as in AWS's own clients.
+        host: URL of the service; by default AWS_EC2_METADATA_SERVICE_ENDPOINT, as in AWS's clients.
     """
 
     def __init__(self, host: str | None = None) -> None:
@@ -63,7 +64,7 @@ class AwsMetadata:
         except urllib.error.HTTPError as error:
             if error.code == 404:
                 return None
-            self._token = None  # too old, or of before the machine slept
+            self._token = None  # it has expired, or is from before the machine hibernated
             raise
         return _aws_notice(answer)
 
@@ -73,10 +74,10 @@ class AwsMetadata:
 
 
 class GcpMetadata:
-    """Compute Engine's. It says only that the machine goes: half a minute is left then.
+    """Compute Engine's metadata service. It says only that the machine will go, which leaves 30 s.
 
     Args:
-        host: by default that in GCE_METADATA_HOST, as in Google's own clients.
+        host: host of the service; by default GCE_METADATA_HOST, as in Google's clients.
         clock: the time, in seconds since 1970.
     """
 
@@ -101,10 +102,11 @@ def wait_for_notice(
     say: Callable[[str], None],
     sleep: Callable[[float], None] = time.sleep,
 ) -> SpotNotice:
-    """Ask until the machine is to go.
+    """Poll the service until it says that the machine will go.
 
     Args:
-        say: told what goes wrong, once as long as it stays the same.
+        every_s: seconds between two polls.
+        say: called with each error message, but not again while the message stays the same.
     """
     said = ""
     while True:
@@ -125,14 +127,14 @@ def _aws_notice(answer: str) -> SpotNotice | None:
     body = json.loads(answer)
     if not isinstance(body, dict) or body.get("action") not in _GOING:
         raise ValueError(f"the metadata service says {answer!r}")
-    if "time" not in body:  # hibernation has begun when it is told
+    if "time" not in body:  # when a hibernation is announced, it has already begun
         return SpotNotice(time.time() + _AWS_NOTICE_S)
     return SpotNotice(datetime.datetime.fromisoformat(str(body["time"])).timestamp())
 
 
 def _ask(url: str, headers: dict[str, str], method: str = "GET") -> str:
     request = urllib.request.Request(url, headers=headers, method=method)
-    # Never through a proxy: the service knows the machine by its connection.
+    # Never through a proxy, because the service identifies the machine by its connection.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(request, timeout=_TIMEOUT_S) as response:
         return str(response.read().decode())

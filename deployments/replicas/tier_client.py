@@ -1,8 +1,8 @@
-"""Chunks to a tier's replicas and results back, through a Serve handle: the one place that retries.
+"""Sends chunks to a tier's replicas through a Serve handle. This is the one place that retries.
 
-Serve does not run a call again whose replica died. A chunk that was lost is decoded again on
-another replica, and there beside no other such chunk: if that replica dies as well, it is known of
-which, and only that one fails.
+Serve does not repeat a call whose replica died. A chunk that was lost is decoded again on another
+replica, where no other lost chunk runs at the same time. If that replica dies as well, this shows
+which chunk killed it, and only this chunk fails.
 """
 
 import asyncio
@@ -22,19 +22,20 @@ from deployments.replicas.replica import STARTED
 from deployments.tier import TierInfo
 
 MAX_ATTEMPTS = 2
-"""Replicas that may die of one chunk."""
+"""Number of replica deaths after which a chunk fails."""
 STALLED_AFTER_S = 300.0
-"""Long enough to load a large model."""
+"""Default time without an answer after which a tier counts as down. Long enough to load a large
+model."""
 _WATCH_PERIOD_S = 1.0
 _PAUSE_S = 0.1
-"""Before a call whose replica was lost: Serve needs a moment to learn of it."""
+"""Pause before a call is repeated. Serve needs a moment to notice that the replica was lost."""
 
 _T = TypeVar("_T")
 _LOST = (RayActorError, ObjectLostError, WorkerCrashedError, EngineStoppedError)
 
 
 class ChunkLostError(Exception):
-    """A chunk's replicas died, `attempts` of them."""
+    """The chunk was lost: `attempts` replicas died while they decoded it."""
 
     def __init__(self, attempts: int) -> None:
         super().__init__(f"{attempts} replicas were lost")
@@ -43,8 +44,13 @@ class ChunkLostError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A chunk's result, how many times it ran again, the seconds of the run that gave it, and those
-    that it was held before."""
+    """A chunk's result.
+
+    Attributes:
+        n_retries: how many times the chunk was decoded again.
+        round_trip_s: seconds of the run that gave the result.
+        held_s: seconds that the ingress held the chunk before it was sent.
+    """
 
     result: ChunkResult
     n_retries: int
@@ -56,9 +62,9 @@ class TierClient:
     """Calls one tier.
 
     Args:
-        name: the tier's.
-        handle: of its deployment.
-        stalled_after_s: without an answer to anybody for so long, the tier is taken for down.
+        name: name of the tier.
+        handle: handle of the tier's deployment.
+        stalled_after_s: if the tier answers no call for this long, it counts as down.
     """
 
     def __init__(
@@ -71,35 +77,35 @@ class TierClient:
         self.name = name
         self._handle = handle
         self.last_answer = float("-inf")
-        """When it last answered any call, in seconds of the monotonic clock."""
+        """When the tier last answered any call, in seconds of the monotonic clock."""
         self.last_decoded = float("-inf")
-        """When it last decoded a chunk."""
+        """When the tier last decoded a chunk, by the same clock."""
         self._n_out = 0
         self._is_down = False
         self._info: TierInfo | None = None
         self._vocabulary: tuple[bytes, ...] | None = None
 
     async def info(self) -> TierInfo:
-        """What its model can do; asked once."""
+        """What the tier's model can do. The tier is asked only once."""
         if self._info is None:
             info: TierInfo = await self._watched(self._ask("describe"))
             self._info = info
         return self._info
 
     async def vocabulary(self) -> tuple[bytes, ...]:
-        """The bytes of each text token, by id; asked once."""
+        """The bytes of each text token, by id. The tier is asked only once."""
         if self._vocabulary is None:
             vocabulary: tuple[bytes, ...] = await self._watched(self._ask("vocabulary"))
             self._vocabulary = vocabulary
         return self._vocabulary
 
     async def decode(self, chunk: Chunk) -> Decoded:
-        """Decode a chunk on whichever replica, on another one if that is lost. Cancelling this
+        """Decode a chunk on any replica, and on another one if that is lost. Cancelling this call
         stops the decoding.
 
         Raises:
-            ChunkLostError: replicas died of it, as many as may.
-            RequestError: the model cannot do what it asks.
+            ChunkLostError: `MAX_ATTEMPTS` replicas died while they decoded the chunk.
+            RequestError: the model cannot do what the chunk asks for.
             TierUnavailableError: there are no replicas, and none can be started.
         """
         try:
@@ -110,9 +116,10 @@ class TierClient:
         return decoded
 
     async def _watched(self, call: Coroutine[Any, Any, _T]) -> _T:
-        """Wait for a call as long as the tier answers any. Serve's router waits for replicas for
-        ever, and who waits with it would fill the ingress, to the loss of other tiers."""
-        if self._is_down and self._n_out:  # one at a time finds out whether it is back
+        """Wait for a call for as long as the tier answers any call. Serve's router waits for
+        replicas for ever, and calls that wait with it would fill the ingress at the expense of
+        other tiers."""
+        if self._is_down and self._n_out:  # one call at a time tests whether it is back
             call.close()
             raise self._unavailable()
         task, began = asyncio.ensure_future(call), time.monotonic()
@@ -151,7 +158,7 @@ class TierClient:
                             return Decoded(result, n_retries, time.perf_counter() - began)
                         is_running, began = True, time.perf_counter()
             except _LOST as error:
-                # Of those that wait for their turn in a replica, none made it die.
+                # A chunk that still waits for its turn in a replica did not kill it.
                 n_deaths += int(is_running and not _is_preemption(error))
         raise ChunkLostError(n_deaths)
 
@@ -174,7 +181,7 @@ class TierClient:
             raise
 
     async def _ask(self, method: str) -> Any:
-        """Call a method without side effects, until a replica answers it."""
+        """Call a method that has no side effects, until a replica answers."""
         while True:
             try:
                 return await getattr(self._handle, method).remote()
@@ -188,7 +195,7 @@ class TierClient:
 
 
 def _is_preemption(error: BaseException) -> bool:
-    """Whether the replica was lost for reasons that no chunk can be blamed for."""
+    """Whether the replica was lost for a reason that no chunk can have caused."""
     if isinstance(error, ActorUnavailableError | ObjectLostError):
-        return True  # the network, or another node's memory
+        return True  # the network, or memory of another node
     return isinstance(error, RayActorError) and bool(error.preempted)

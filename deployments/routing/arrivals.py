@@ -1,4 +1,4 @@
-"""Audio that arrives, as a mean rate of the last half minute and by when the last of it came."""
+"""Rates of arriving audio: the mean over the last half minute, and the time since the last one."""
 
 from collections import deque
 from collections.abc import Hashable
@@ -13,15 +13,18 @@ _SHORTEST_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Arrivals:
-    """Audio of one kind: seconds a second, and seconds since any came."""
+    """Arriving audio of one kind: seconds of audio per second, and seconds since any came."""
 
     rate: float
     idle_s: float
 
 
 class ArrivalRates(Generic[_Kind]):
-    """Seconds of audio a second that arrive, by kind, over the last half minute. What is older is
-    forgotten at once: of a mean that fades, a trace would keep a replica for minutes."""
+    """Mean rate of arriving audio over the last half minute, by kind, in seconds per second.
+
+    Older audio is dropped at once. In a decaying mean, a small remainder would keep a replica alive
+    for minutes.
+    """
 
     def __init__(self) -> None:
         self._window: deque[tuple[float, dict[_Kind, float]]] = deque()
@@ -32,16 +35,16 @@ class ArrivalRates(Generic[_Kind]):
         self._arrived_s[kind] = self._arrived_s.get(kind, 0.0) + audio_s
 
     def at(self, now: float) -> dict[_Kind, Arrivals]:
-        """What arrives; what was added since the last call came just now. To be called every second
-        or so."""
+        """The current rates. Audio added since the last call counts as having arrived at `now`.
+        Call this about once a second."""
         if self._began is None:
             self._began = now - 1.0
         self._window.append((now, self._arrived_s))
         self._arrived_s = {}
         while self._window[0][0] <= now - RATE_WINDOW_S:
             self._window.popleft()
-        # In the first half minute, of the time that there was. Of the first seconds alone one file
-        # would be a flood.
+        # In the first half minute, average over the elapsed time, but over at least `_SHORTEST_S`:
+        # otherwise a single file in the first seconds would look like a very high rate.
         took_s = min(RATE_WINDOW_S, max(now - self._began, _SHORTEST_S))
         totals: dict[_Kind, float] = {}
         came: dict[_Kind, float] = {}

@@ -1,9 +1,9 @@
-"""How many replicas each tier should have: one decision about all of them.
+"""Decides how many replicas each tier should have, for all tiers together.
 
-A pure function of what arrives, what waits and what replicas cost, which the simulator calls as
-well. Work goes to the cheapest tier that can do it, as `router` sends it; a tier grows at once and
-shrinks when it has not needed a replica for some time; replicas that a class of devices does not
-give are still asked for, but their work is planned for elsewhere.
+The decision is a pure function of the arriving audio, the waiting audio and the price of replicas.
+The simulator calls it too. Work is assigned to the cheapest tier that can do it, as in `router`. A
+tier grows at once. It shrinks when it has not needed a replica for some time. Replicas that were
+requested and do not come are still requested, but their work is planned for other tiers.
 """
 
 import math
@@ -14,25 +14,26 @@ from deployments.fleet import MEAN_CHUNK_S, TierState
 
 _EPSILON = 1e-9
 _GRACE_S = 10.0
-"""No replica comes sooner: what Serve and the board need to hear of each other."""
+"""Least time until a replica comes: Serve and the board need this long to hear of each other."""
 _MAX_ROUNDS = 4
-"""Times that each tier may give up a replica to others with room: bounds the work."""
+"""Most rounds in which each tier may give up a replica. Bounds the work of a decision."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScalingOptions:
-    """
+    """Tunables of the autoscaler.
+
     Args:
-        utilization: share of a replica's speed that is planned with; the rest is for what comes
-            unevenly.
-        queue_wait_s: that chunks may wait for a slot.
-        batch_wait_s: the same, of batch priority.
-        down_margin: share of what is planned with that the others have to have left, before a
-            replica goes: of a load of about a whole number of replicas, one would come and go.
-        down_delay_s: a replica that was not needed for so long goes.
-        zero_delay_s: a tier that had no work for so long goes to none.
-        patience: replicas that were asked for all through so many of their cold starts, and did
-            not come, cannot be had now.
+        utilization: share of a replica's speed to plan with; the rest absorbs uneven arrivals.
+        queue_wait_s: seconds that chunks may wait for a slot.
+        batch_wait_s: the same for chunks of batch priority.
+        down_margin: share of their planned capacity that the remaining replicas must have free
+            before a replica is removed. Without it, a load close to a whole number of replicas
+            would start and stop one again and again.
+        down_delay_s: a replica that was not needed for this long is removed.
+        zero_delay_s: a tier without work for this long loses its last replica.
+        patience: number of cold starts. Replicas that were requested throughout this time and did
+            not come count as unavailable.
     """
 
     utilization: float = 0.75
@@ -46,12 +47,13 @@ class ScalingOptions:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """Audio that arrives.
+    """Arriving audio that the same tiers can decode.
 
     Attributes:
-        tiers: those that can do it.
-        rate: seconds of audio a second, without that of batch priority.
-        idle_s: since any of it came. A rate is a mean, and is there for some time after that.
+        tiers: names of the tiers that can decode it.
+        rate: seconds of audio per second; batch priority excluded.
+        idle_s: seconds since any of it arrived. `rate` is a mean, so it stays above 0 for some time
+            after the last arrival.
     """
 
     tiers: tuple[str, ...]
@@ -61,15 +63,17 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class TierMemory:
-    """What the next decision has to know of the last ones: (when, replicas) pairs, of which those
-    are kept that can still be the extreme of the time that counts.
+    """What the next decision needs to know about the last ones.
+
+    `needs`, `targets` and `ready` are (time, replicas) pairs. Only those are kept that can still
+    become the maximum or minimum of a sliding window.
 
     Attributes:
-        needs: each less than the one before: the most that was needed since then, or of what there
-            was is needed with the margin.
-        targets: each more than the one before: the least that was asked for.
-        ready: each less than the one before: the most that was there.
-        worked: when it last had work; None: it never had.
+        needs: decreasing; each is the maximum since its time of the replicas that were needed, or
+            that existed and were kept by the down margin.
+        targets: increasing; each is the minimum since its time of the replicas that were requested.
+        ready: decreasing; each is the maximum since its time of the replicas that answered.
+        worked: when the tier last had work; None: never.
     """
 
     needs: tuple[tuple[float, int], ...] = ()
@@ -78,16 +82,16 @@ class TierMemory:
     worked: float | None = None
 
     def was_idle(self, now: float, delay_s: float) -> bool:
-        """Whether it had no work for so long, and has none now."""
+        """Whether the tier has no work now and had none for `delay_s` seconds."""
         return self.worked is None or (now > self.worked and now - self.worked >= delay_s)
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Replicas of a tier, and why.
+    """How many replicas a tier should have, and why.
 
     Attributes:
-        denied: more than are there cannot be had now.
+        denied: whether no more replicas than the present ones are available now.
     """
 
     replicas: int
@@ -97,7 +101,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Decisions about all tiers, by name, and what to remember."""
+    """Decisions about all tiers, by name, and the memory for the next decision."""
 
     decisions: Mapping[str, Decision]
     memory: Mapping[str, TierMemory] = field(default_factory=dict)
@@ -111,11 +115,12 @@ def decide(
     options: ScalingOptions,
     chunk_s: float = MEAN_CHUNK_S,
 ) -> Plan:
-    """
+    """Decide how many replicas each tier should have.
+
     Args:
-        memory: of the last decision; empty at first.
-        now: seconds, rising.
-        chunk_s: audio of a chunk, on average.
+        memory: the memory from the last decision; empty at first.
+        now: seconds of a rising clock.
+        chunk_s: mean seconds of audio per chunk.
     """
     known = {t.facts.name: _seen(t, memory.get(t.facts.name), now, options) for t in tiers}
     denied = _denied(tiers, known)
@@ -124,7 +129,7 @@ def decide(
     asked, loads = _needs(tiers, demands, limits, backlogs, options)
     needs, had = asked, limits
     wished = loads
-    if denied:  # others do what those would do that do not come
+    if denied:  # other tiers take the work of replicas that do not come
         there = {t.facts.name: min(t.ready, limits[t.facts.name]) for t in tiers}
         had = limits | {name: there[name] for name in denied}
         needs, loads = _needs(tiers, demands, had, backlogs, options)
@@ -134,7 +139,7 @@ def decide(
     decisions, remembered = {}, {}
     for tier in tiers:
         name = tier.facts.name
-        # A margin keeps what there is; it starts nothing.
+        # The margin keeps existing replicas, but starts no new ones.
         keep = min(keeps[name], known[name].targets[-1][1])
         idle_s = min(loads.idle_s[name], wished.idle_s[name])
         seen = _worked(known[name], tier, now, idle_s)
@@ -152,10 +157,12 @@ def decide(
 def _seen(
     tier: TierState, memory: TierMemory | None, now: float, options: ScalingOptions
 ) -> TierMemory:
-    """The memory with what is there now, and without what is too old to tell whether replicas come:
-    a start that is only slow, or a machine that was lost a moment ago, is no shortage."""
+    """Update the memory with the present replicas, and drop entries that are too old to tell if
+    requested replicas come. A start that is only slow, or a machine that was lost a moment ago, is
+    not a shortage."""
     if memory is None:
-        # What is there was needed: a board that was lost takes nobody's replicas away.
+        # Assume that the present replicas are needed, so that a board that was lost and started
+        # again removes none.
         there = ((now, tier.ready),)
         return TierMemory(there, there, there, worked=now if tier.ready else None)
     since = now - options.patience * max(tier.facts.cold_start_s, _GRACE_S)
@@ -168,26 +175,29 @@ def _seen(
 
 
 def _denied(tiers: Sequence[TierState], known: Mapping[str, TierMemory]) -> set[str]:
-    """Tiers that get no more replicas: those that were asked for did not come, or those of another
-    tier on the same machines."""
+    """Tiers that can get no more replicas now, because the requested replicas of the tier itself,
+    or of another tier on the same kind of machine, did not come."""
     short = {name for name, seen in known.items() if seen.ready[0][1] < seen.targets[0][1]}
     machines = {t.facts.machine for t in tiers if t.facts.name in short} - {""}
     return short | {t.facts.name for t in tiers if t.facts.machine in machines}
 
 
 def _most(pairs: Iterable[tuple[float, int]], now: float, n: int) -> tuple[tuple[float, int], ...]:
-    """With one more pair, and without those that a later one is not less than."""
+    """Add a pair to a decreasing sequence, and drop earlier pairs that are not greater."""
     return (*((at, before) for at, before in pairs if before > n), (now, n))
 
 
 def _least(pairs: Iterable[tuple[float, int]], now: float, n: int) -> tuple[tuple[float, int], ...]:
-    """The same, of those that a later one is not more than."""
+    """Add a pair to an increasing sequence, and drop earlier pairs that are not less."""
     return (*((at, before) for at, before in pairs if before < n), (now, n))
 
 
 def _backlog(tier: TierState, options: ScalingOptions, chunk_s: float) -> float:
-    """Replicas that bring what waits to its end. In no shorter time than one takes to come: the
-    work costs the same by many as by few, but each has to be started."""
+    """Number of replicas that are needed to finish the waiting audio in time.
+
+    The time allowed is at least a cold start: many replicas do the work at the same price as few,
+    but each of them has to be started.
+    """
     urgent_s = tier.waiting_s(chunk_s)
     drain_s = max(options.queue_wait_s, tier.facts.cold_start_s)
     batch_s = max(options.batch_wait_s, drain_s)
@@ -196,8 +206,8 @@ def _backlog(tier: TierState, options: ScalingOptions, chunk_s: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class _Loads:
-    """What demands come to, by tier: seconds of audio a second, and seconds since any of it came;
-    and the rate that finds no room."""
+    """The demands assigned to each tier: seconds of audio per second, and seconds since any of it
+    arrived. `homeless` is the rate for which no tier has room."""
 
     rate: dict[str, float]
     idle_s: dict[str, float]
@@ -211,8 +221,8 @@ def _needs(
     backlogs: Mapping[str, float],
     options: ScalingOptions,
 ) -> tuple[dict[str, int], _Loads]:
-    """Replicas and load of each tier: the cheapest by the second of work, and then without those
-    replicas whose work others have room for."""
+    """Number of replicas and load of each tier. First each demand goes to the tiers with the lowest
+    price per second of audio. Then replicas are given up if others have room for their work."""
     by_name = {t.facts.name: t for t in tiers}
     caps = dict(limits)
     loads = _assign(by_name, demands, caps, options)
@@ -241,8 +251,8 @@ def _assign(
     caps: Mapping[str, int],
     options: ScalingOptions,
 ) -> _Loads:
-    """Demands with the fewest tiers to choose from choose first; what finds no room goes to the
-    cheapest, whose queue then tells of it."""
+    """Assign demands to tiers, those with the fewest possible tiers first. What finds no room goes
+    to the cheapest tier, where it will show as a queue."""
     loads, homeless = dict.fromkeys(tiers, 0.0), 0.0
     idle_s = dict.fromkeys(tiers, math.inf)
 
@@ -287,8 +297,9 @@ def _cost(tiers: Mapping[str, TierState], counts: Mapping[str, int]) -> float:
 
 
 def _worked(memory: TierMemory, tier: TierState, now: float, idle_s: float) -> TierMemory:
-    """With when it last had work: now, if it has any, else when what it does last came. Not when it
-    was last needed, for a mean rate asks for a replica half a minute longer."""
+    """Update the time at which the tier last had work: now, if it has any, else when audio assigned
+    to it last arrived. The time at which a replica was last needed would be too late, because a
+    mean rate needs a replica for half a minute longer."""
     if tier.queued_s + tier.batch_s > 0:
         return replace(memory, worked=now)
     times = [at for at in (memory.worked, now - idle_s) if at is not None and math.isfinite(at)]
@@ -301,7 +312,8 @@ def _held(memory: TierMemory, need: int, now: float, options: ScalingOptions) ->
 
 
 def _wanted(memory: TierMemory, now: float, options: ScalingOptions) -> int:
-    """The most that was needed lately; of the last one, whether there was work not long ago."""
+    """The most replicas needed recently. If that is at most 1: 1 if the tier had work within
+    `zero_delay_s`, else 0."""
     wanted = max(n for _, n in memory.needs)
     return wanted if wanted > 1 else int(not memory.was_idle(now, options.zero_delay_s))
 

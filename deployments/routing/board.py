@@ -1,8 +1,9 @@
-"""The cluster's one place that knows all tiers: it adds up reports, and decides replicas.
+"""The board: the one place that knows all tiers. It adds up reports and decides replica counts.
 
-Ingresses and replicas report every second; what is not reported again is forgotten, so a board that
-was lost is whole again after a second. It decides here, and not in Serve's controller, where a
-policy must neither wait nor fail: `scaling_policy` carries the numbers over.
+Ingresses and replicas report every second, and reports that are not repeated are forgotten.
+Therefore a board that was lost has complete data again after seconds. The decision is made here and
+not in Serve's controller, where a policy must neither wait nor fail; `scaling_policy` passes the
+numbers on to it.
 """
 
 import asyncio
@@ -30,7 +31,7 @@ logger = logging.getLogger("ray.serve")
 
 TICK_S = 1.0
 FRESH_S = 5.0
-"""What was not reported for so long is gone."""
+"""A sender that has not reported for this long counts as gone."""
 TARGET = "target_replicas."
 """Prefix of the metrics that carry the decision to `scaling_policy`."""
 _CHUNKS_REMEMBERED = 1000
@@ -41,7 +42,7 @@ _Report = TypeVar("_Report")
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A decision that differed from the one before it. `at` is in ISO 8601."""
+    """A decision that differs from the one before it. `at` is in ISO 8601."""
 
     at: str
     tier: str
@@ -51,7 +52,7 @@ class Change:
 
 
 class _Fresh(Generic[_Report]):
-    """The last report of each sender that still sends."""
+    """The last report of each sender that still reports."""
 
     def __init__(self) -> None:
         self._reports: dict[str, tuple[float, _Report]] = {}
@@ -69,10 +70,11 @@ class _Fresh(Generic[_Report]):
 
 
 class FleetState:
-    """Adds up what is reported. Times are seconds of any rising clock.
+    """Adds up the reports. Times are seconds of any rising clock.
 
     Args:
-        expected_rtfx: of a replica of each tier, until one was measured.
+        facts: facts of all tiers.
+        expected_rtfx: speed of a replica of each tier, used until one was measured.
     """
 
     def __init__(self, facts: Sequence[TierFacts], expected_rtfx: Mapping[str, float]) -> None:
@@ -95,7 +97,7 @@ class FleetState:
             self._replicas[tier].put(sender, report, now)
 
     def replicas(self, tier: str, now: float) -> list[ReplicaReport]:
-        """Those that answer."""
+        """The latest reports of the replicas that still report."""
         return self._replicas[tier].all(now)
 
     def snapshot(self, now: float) -> Snapshot:
@@ -107,7 +109,7 @@ class FleetState:
         )
 
     def demands(self, now: float) -> list[Demand]:
-        """What arrives; to be asked for once a tick."""
+        """The arriving audio. Call this once per tick."""
         arrivals = sorted(self._arrivals.at(now).items())
         return [Demand(tiers, came.rate, came.idle_s) for tiers, came in arrivals]
 
@@ -130,10 +132,13 @@ class FleetState:
 
 
 class Board:
-    """The deployment: `FleetState`, and a decision a second.
+    """The deployment of the board: a `FleetState`, and one decision per second.
+
+    The tunables (`ScalingOptions`) arrive through `reconfigure`, so they can change without a
+    restart.
 
     Args:
-        options: tunables as a mapping arrive by `reconfigure`, without a restart.
+        facts, expected_rtfx: as in `FleetState`.
     """
 
     def __init__(self, facts: Sequence[TierFacts], expected_rtfx: Mapping[str, float]) -> None:
@@ -151,7 +156,7 @@ class Board:
         self._options = replace(ScalingOptions(), **options)
 
     async def report_ingress(self, sender: str, report: IngressReport) -> Snapshot:
-        """Hear an ingress, and tell it of all tiers."""
+        """Take the report of an ingress. Returns the state of all tiers."""
         self._start()
         now = time.monotonic()
         self._fleet.hear_ingress(sender, report, now)
@@ -162,13 +167,13 @@ class Board:
         self._fleet.hear_replica(tier, sender, report, time.monotonic())
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
-        """Called by Serve: the decision, on its way to `scaling_policy`."""
+        """Called by Serve, which passes the returned decision to `scaling_policy`."""
         self._start()
         decisions = {} if self._plan is None else self._plan.decisions
         return {f"{TARGET}{name}": float(d.replicas) for name, d in decisions.items()}
 
     async def cluster(self) -> dict[str, Any]:
-        """What `GET /v1/cluster` tells: tiers with their load and price, and decisions."""
+        """The content of `GET /v1/cluster`: tiers with their load and price, and decisions."""
         now = time.monotonic()
         snapshot = self._snapshot(now)
         return {
@@ -181,7 +186,7 @@ class Board:
         }
 
     def _snapshot(self, now: float) -> Snapshot:
-        """With what was found out about devices that cannot be had."""
+        """The fleet's snapshot, with tiers marked for which no more devices are available."""
         decisions = {} if self._plan is None else self._plan.decisions
         denied = {name for name, decision in decisions.items() if decision.denied}
         snapshot = self._fleet.snapshot(now)
@@ -214,7 +219,7 @@ class Board:
         }
 
     def _start(self) -> None:
-        # With the first call: a constructor has no event loop.
+        # At the first call, because there is no event loop in the constructor.
         if self._ticking is None:
             self._ticking = asyncio.create_task(self._decide_for_ever())
 
@@ -223,13 +228,13 @@ class Board:
             await asyncio.sleep(TICK_S)
             try:
                 self._decide(time.monotonic())
-            except Exception:  # the border of the task: the last decision stays
+            except Exception:  # border of the task: the last decision stays
                 self._faults += 1
                 logger.exception("the autoscaler failed, its last decision stays")
 
     def _decide(self, now: float) -> None:
         demands = self._fleet.demands(now)
-        # Until all have reported, a tier looks as if it had nothing to do.
+        # Until all ingresses have reported, a tier may look idle although it is not.
         if now - self._began < FRESH_S:
             return
         snapshot = self._fleet.snapshot(now)

@@ -1,8 +1,8 @@
-"""An ingress's chunks on their way to tiers: which tier, and when.
+"""Decides to which tier, and when, an ingress sends each chunk.
 
-A chunk that finds no room in its tier is held here and not in a replica's queue, so that it can
-still go to a replica that starts, or to another tier. Held chunks go by priority, and requests take
-turns. What other ingresses do is known from the board, a second late.
+A chunk for which its tier has no room is held here and not in a replica's queue. Thus it can still
+go to a replica that starts later, or to another tier. Held chunks are sent in order of priority;
+requests of equal priority take turns. The board tells what other ingresses do, a second late.
 """
 
 import asyncio
@@ -24,21 +24,23 @@ from deployments.routing.router import Ask, candidates, route
 logger = logging.getLogger("ray.serve")
 
 _LOOKAHEAD = 2.0
-"""Chunks that are sent to a tier, in its slots: the next batch is there when one ends."""
+"""Chunks sent to a tier, as a multiple of its slots. With 2, the next batch is already in the
+replicas when one ends."""
 _MAX_MOVED = 500
-"""Held chunks that are looked at again at once."""
+"""Most held chunks whose tier is chosen again after one snapshot."""
 _EMPTY_SNAPSHOTS = 3
-"""A tier of which so many in a row know no replica has lost them all."""
+"""A tier without replicas in this many consecutive snapshots has lost all of them."""
 _DOWN_S = 60.0
-"""A tier that could not be started is left out for so long."""
+"""A tier that could not be started is not chosen for this long."""
 
 
 class Dispatcher:
     """Sends chunks to tiers.
 
     Args:
-        tiers: clients of all tiers.
-        facts, expected_rtfx: of the same, until the board has spoken.
+        tiers: clients of all tiers, by name.
+        facts: facts of all tiers, used until the board has answered.
+        expected_rtfx: expected speed of each tier's replicas, used until the board has answered.
     """
 
     def __init__(
@@ -48,7 +50,7 @@ class Dispatcher:
         expected_rtfx: Mapping[str, float],
     ) -> None:
         self._clients = dict(tiers)
-        # Until the board has spoken, all replicas that always run are taken to be there.
+        # Until the board has answered, assume that all replicas that always run are ready.
         states = [TierState(f, expected_rtfx[f.name], ready=f.min_replicas) for f in facts]
         self._snapshot = Snapshot(tuple(states))
         self._heard: IngressReport = IngressReport()
@@ -60,19 +62,19 @@ class Dispatcher:
         self._arrived_s: dict[tuple[str, ...], float] = {}
         self._n_chunks, self._chunks_s = 0, 0.0
         self._down_until: dict[str, float] = {}
-        # Snapshots in a row that knew no replica of a tier.
+        # Number of consecutive snapshots without a replica, by tier.
         self._n_empty = dict.fromkeys(tiers, 0)
 
     def n_held(self, tier: str) -> int:
-        """Chunks that wait here for a tier."""
+        """Number of chunks that are held for a tier."""
         return len(self._held[tier])
 
     async def decode(self, chunk: Chunk, ask: Ask) -> Decoded:
-        """Decode a chunk on the tier that suits it. Cancelling this stops the decoding.
+        """Decode a chunk on the tier that suits it. Cancelling this call stops the decoding.
 
         Raises:
-            NoTierError, TierUnavailableError: as of `choose`.
-            ChunkLostError, RequestError, TierUnavailableError: as of `TierClient.decode`.
+            NoTierError, TierUnavailableError: as in `choose`.
+            ChunkLostError, RequestError, TierUnavailableError: as in `TierClient.decode`.
         """
         held = Held(chunk, ask, asyncio.get_running_loop().create_future())
         self._count_arrival(held)
@@ -84,7 +86,7 @@ class Dispatcher:
             self._pump(held.tier)
 
     def all_states(self) -> list[TierState]:
-        """All tiers, those that are away too."""
+        """The current state of all tiers, including those that could not be started."""
         return [self._state(tier) for tier in self._snapshot.tiers]
 
     def choose(self, ask: Ask) -> str:
@@ -92,23 +94,23 @@ class Dispatcher:
 
         Raises:
             NoTierError: no tier can do what is asked.
-            TierUnavailableError: those that can are away; of a chunk that has a text already also
-                if none of them can be had.
+            TierUnavailableError: the tiers that can do it could not be started. For a chunk that
+                already has a text, also if none of them has or can get a replica.
         """
         states = self.states()
-        if ask.tier is not None:  # a caller who names it waits for it
+        if ask.tier is not None:  # a caller that names a tier waits for it
             states = list(self._snapshot.tiers)
         try:
             found = route(ask, states, self._snapshot.chunk_s)
         except NoTierError:
-            away = route(ask, self._snapshot.tiers).tier  # raises if it is not that
+            away = route(ask, self._snapshot.tiers).tier  # raises if no tier can do it
             raise TierUnavailableError(f"the tier {away!r} cannot be started") from None
         if ask.above is not None and math.isinf(found.wait_s):
             raise TierUnavailableError(f"the tier {found.tier!r} cannot be had")
         return found.tier
 
     def report(self) -> IngressReport:
-        """What the board is to be told now."""
+        """The next report to the board. Counts of arrivals start again at zero."""
         report = IngressReport(
             dict(self._queued_s),
             dict(self._batch_s),
@@ -120,21 +122,22 @@ class Dispatcher:
         return report
 
     def hear(self, snapshot: Snapshot, told: IngressReport) -> None:
-        """Take the board's answer to a report, and look again at what waits."""
+        """Take the board's answer to the report `told`, and dispatch held chunks again."""
         self._snapshot, self._heard = self._completed(snapshot), told
         self._move()
         for name in self._held:
             self._pump(name)
 
     def states(self) -> list[TierState]:
-        """All tiers now: as the board has them, with what was sent from here since."""
+        """The tiers that may be chosen now: the board's state, with the changes made here since."""
         now = time.monotonic()
         return [self._state(t) for t in self._snapshot.tiers if not self._is_down(t, now)]
 
     def _completed(self, snapshot: Snapshot) -> Snapshot:
-        """The snapshot of the tiers that there are here: a board of another deployment, for which
-        this ingress only ends its work, may know others. One that has just begun has not heard of
-        all replicas yet."""
+        """The snapshot, restricted to the tiers of this ingress. The board of a newer deployment
+        may know other tiers, while this ingress only finishes its work. A board that has just
+        started may not have heard from all replicas, so until then the previous counts are
+        minima."""
         told = {tier.facts.name: tier for tier in snapshot.tiers}
         tiers = []
         for before in self._snapshot.tiers:
@@ -173,9 +176,9 @@ class Dispatcher:
         amounts[tier] = max(0.0, amounts[tier] + sign * held.audio_s)
 
     def _room(self, name: str, priority: Priority) -> int:
-        """Chunks of a priority that may still be sent. Those of lower ones take none of it: a
-        replica gives its slots by priority, too. To a tier without replicas a batch, for whichever
-        replica comes first."""
+        """Number of chunks of a priority that may still be sent to a tier. Chunks of lower priority
+        that were sent do not count, because replicas also give their slots by priority. A tier
+        without replicas gets one batch, for the first replica that starts."""
         state = next(t for t in self._snapshot.tiers if t.facts.name == name)
         slots = state.facts.slots
         capacity = state.ready * slots * _LOOKAHEAD
@@ -207,7 +210,7 @@ class Dispatcher:
         except TierUnavailableError as error:
             self._unsend(held, name)
             self._go_elsewhere(held, name, error)
-        except BaseException as error:  # handed to whoever waits; a cancelled call has no one
+        except BaseException as error:  # passed to the waiter; a cancelled call has none
             self._unsend(held, name)
             if isinstance(error, asyncio.CancelledError):
                 raise
@@ -237,7 +240,7 @@ class Dispatcher:
         held.done.set_exception(error)
 
     def _withdraw(self, held: Held) -> None:
-        """Stop a chunk that nobody waits for any more."""
+        """Remove or cancel a chunk, because nobody waits for it any more or it moves."""
         if self._held[held.tier].remove(held):
             self._count(held, held.tier, -1)
         elif held.sending is not None and not held.sending.done():
@@ -245,8 +248,8 @@ class Dispatcher:
             held.sending.cancel()
 
     def _move(self) -> None:
-        """Chunks that wait go where they would be sent to now: those that are held, and those that
-        were sent to a tier that has no replicas any more."""
+        """Choose the tier again for held chunks, and for chunks that were sent to a tier that has
+        lost all its replicas."""
         n_looked = 0
         moved: list[Held] = []
         for name in self._held:
@@ -255,7 +258,7 @@ class Dispatcher:
                 if n_looked >= _MAX_MOVED:
                     break
                 if held.ask in stayed:
-                    continue  # those of its kind before it wait for less
+                    continue  # earlier chunks with the same needs wait less, so they stay too
                 n_looked += 1
                 if self._moved(held, name):
                     moved.append(held)
@@ -264,18 +267,19 @@ class Dispatcher:
             if self._n_empty[name] >= _EMPTY_SNAPSHOTS:
                 sent = sorted(self._sent[name], key=lambda held: held.came_s, reverse=True)
                 moved += [held for held in sent if self._moved(held, name)]
-        for held in reversed(moved):  # the first of a file first
+        for held in reversed(moved):  # restores the order within a file
             self._held[held.tier].put(held)
 
     def _moved(self, held: Held, name: str) -> bool:
-        """Whether a chunk goes elsewhere. If so it is counted there, and is to be put there."""
+        """Whether a chunk moves to another tier. If so, it is counted there already, and the caller
+        must queue it there."""
         if held.ask.tier is not None:
             return False
-        self._count(held, name, -1)  # it is not in its own way
+        self._count(held, name, -1)  # its own audio is not a queue in front of it
         try:
             there = self.choose(held.ask)
         except (NoTierError, TierUnavailableError):
-            there = name  # what it was sent to will tell
+            there = name  # stay: its present tier will raise the error
         finally:
             self._count(held, name, 1)
         if there == name:

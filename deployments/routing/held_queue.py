@@ -1,4 +1,4 @@
-"""Chunks of an ingress that are not done, and the order in which those that wait get their turn."""
+"""An ingress's unfinished chunks, and the order in which held chunks are sent."""
 
 import asyncio
 import time
@@ -13,17 +13,19 @@ from deployments.routing.router import Ask
 from engine import SAMPLE_RATE
 
 _AGING_S = 30.0
-"""A priority that gets nothing for so long rises by a step, as in the engine's queue."""
+"""A priority rises by one step when none of its chunks was taken for this long, as in the engine's
+queue."""
 
 
 @dataclass(eq=False, slots=True)
 class Held:
-    """A chunk that is not done.
+    """An unfinished chunk.
 
     Attributes:
-        tier: that it is held for, or was sent to.
-        sending: its call, once it was sent.
-        came_s, sent_s: of the monotonic clock; when it was last sent.
+        done: gets the chunk's result or error.
+        tier: the tier that the chunk is held for or was sent to.
+        sending: the call to the tier, once the chunk was sent.
+        came_s, sent_s: when the chunk came and when it was last sent, by the monotonic clock.
     """
 
     chunk: Chunk
@@ -40,8 +42,8 @@ class Held:
 
 
 class HeldQueue:
-    """Held chunks of one tier: by priority, which rises while none of its chunks is taken, so that
-    none starves; of the same priority requests take turns."""
+    """Held chunks of one tier, in order of priority. A priority rises while none of its chunks is
+    taken, so none starves. Within a priority, requests take turns."""
 
     def __init__(self) -> None:
         self._turns: dict[Priority, OrderedDict[str, deque[Held]]] = {
@@ -61,7 +63,7 @@ class HeldQueue:
         self._n += 1
 
     def pop(self, may: Callable[[Priority], bool] = lambda priority: True) -> Held | None:
-        """The next one of the priorities that may be taken; None if there is none."""
+        """Take the next chunk whose priority satisfies `may`; None if there is none."""
         now = time.monotonic()
 
         def aged(priority: Priority) -> tuple[int, int]:
@@ -77,7 +79,7 @@ class HeldQueue:
         request, chunks = turns.popitem(last=False)
         held = chunks.popleft()
         if chunks:
-            turns[request] = chunks  # at the end: the others come first
+            turns[request] = chunks  # at the end, so that other requests come first
         self._n -= 1
         return held
 
@@ -93,7 +95,7 @@ class HeldQueue:
         return True
 
     def last_first(self) -> Iterator[Held]:
-        """All, those first that would come last; the queue may change meanwhile."""
+        """All held chunks in reverse order. The queue may change during the iteration."""
         for turns in reversed(self._turns.values()):
             for chunks in reversed(list(turns.values())):
                 yield from reversed(list(chunks))

@@ -1,6 +1,6 @@
-"""Which tier a chunk goes to: the cheapest that is good enough and not too late.
+"""Chooses the tier for a chunk: the cheapest one that is accurate enough and not too late.
 
-A pure function of the chunk's wishes and the tiers' state, which the simulator calls as well.
+The choice is a pure function of the chunk's needs and the tiers' state. The simulator calls it too.
 """
 
 from collections.abc import Sequence
@@ -12,14 +12,16 @@ from deployments.fleet import MEAN_CHUNK_S, Priority, Quality, TierState
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What a chunk needs of a tier.
+    """What a chunk needs from a tier.
 
     Attributes:
-        language: ISO code; None: the tier has to tell it.
-        tier: the only one that may be taken; None: any that can and whose quality is known.
-        quality: how accurate.
-        above: only tiers whose quality is more than this: of a chunk whose text looked wrong.
-        patience_s: seconds that it may wait for a slot.
+        language: ISO code; None: the tier has to detect it.
+        tier: the only tier that may be chosen; None: any tier that can do it and whose quality is
+            known.
+        quality: required accuracy.
+        above: only tiers of higher quality than this may be chosen. Set for a chunk whose text
+            looked wrong.
+        patience_s: seconds that the chunk may wait for a slot.
     """
 
     language: str | None = None
@@ -36,8 +38,9 @@ class Route:
     """Where a chunk goes.
 
     Attributes:
-        reason: `named`, `cheapest`, `spilled` (cheaper ones would be late) or `late` (all would,
-            and this one the least).
+        wait_s: estimated seconds until the chunk gets a slot.
+        reason: `named`, `cheapest`, `spilled` (cheaper tiers would be too late) or `late` (all
+            tiers would be too late, and this one has the shortest wait).
     """
 
     tier: str
@@ -46,12 +49,12 @@ class Route:
 
 
 def candidates(ask: Ask, tiers: Sequence[TierState]) -> list[TierState]:
-    """Those that can do what is asked, the cheapest first.
+    """The tiers that can do what is asked, the cheapest first.
 
     Raises:
-        NoTierError: there is none.
+        NoTierError: no tier can.
     """
-    if ask.tier is not None:  # its model says itself what it cannot do
+    if ask.tier is not None:  # not checked here: the model itself refuses what it cannot do
         return [t for t in tiers if t.facts.name == ask.tier]
     able = [t for t in tiers if t.facts.quality and t.facts.can(ask.language, ask.task)]
     if able and ask.quality is Quality.BEST:
@@ -61,16 +64,16 @@ def candidates(ask: Ask, tiers: Sequence[TierState]) -> list[TierState]:
         able = [t for t in able if t.facts.quality > ask.above]
     if not able:
         raise NoTierError(_missing(ask))
-    # More accuracy for the same money is taken; names, so that equals have an order.
+    # At equal prices the more accurate tier is first. Names make the order unique.
     return sorted(able, key=lambda t: (t.usd_per_audio_s, -t.facts.quality, t.facts.name))
 
 
 def route(ask: Ask, tiers: Sequence[TierState], chunk_s: float = MEAN_CHUNK_S) -> Route:
-    """The cheapest tier that can do what is asked without the chunk waiting too long; if all are
-    late, the one that is so the least.
+    """The cheapest tier that can do what is asked within the chunk's patience. If all tiers are too
+    late, the one with the shortest wait.
 
     Args:
-        chunk_s: audio of a chunk, on average.
+        chunk_s: mean seconds of audio per chunk.
 
     Raises:
         NoTierError: no tier can do what is asked.

@@ -1,7 +1,7 @@
-"""Ray Serve's application-level autoscaling policy: what the board decided.
+"""Application-level autoscaling policy for Ray Serve: it returns what the board decided.
 
-It runs in Serve's controller, which a policy that waits or raises would stop for all applications,
-so that it does neither.
+The policy runs in Serve's controller. A policy that waits or raises would stop the controller for
+all applications, so this one does neither.
 """
 
 import logging
@@ -18,11 +18,19 @@ logger = logging.getLogger("ray.serve")
 def follow_board(
     contexts: Mapping[Any, AutoscalingContext],
 ) -> tuple[dict[Any, int], dict[Any, dict[str, Any]]]:
-    """Deployments' contexts by their ids -> replicas of those that the board has decided on. A
-    deployment without a decision stays as it is."""
+    """Return the number of replicas of each deployment for which the board has made a decision.
+
+    Other deployments stay as they are.
+
+    Args:
+        contexts: Serve's context of each deployment, by deployment id.
+
+    Returns:
+        Replicas by deployment id, and an empty policy state.
+    """
     try:
         return _targets(contexts), {}
-    except Exception:  # the border to the controller
+    except Exception:  # border to the controller
         logger.exception("the board's decision could not be read: replicas stay as they are")
         return {}, {}
 
@@ -30,7 +38,8 @@ def follow_board(
 def _targets(contexts: Mapping[Any, AutoscalingContext]) -> dict[Any, int]:
     newest: dict[str, tuple[float, float]] = {}
     for context in contexts.values():
-        # Serve's aggregates are means of some time, and a mean of decisions is none.
+        # Not Serve's aggregates: they are means over time, and a mean of decisions is no
+        # decision.
         for name, by_replica in (context.raw_metrics or {}).items():
             if name.startswith(TARGET):
                 tier = deployment_name(name.removeprefix(TARGET))
@@ -41,19 +50,19 @@ def _targets(contexts: Mapping[Any, AutoscalingContext]) -> dict[Any, int]:
         if deployment.name in newest:
             wanted = max(round(newest[deployment.name][1]), _is_wanted(context))
             if context.current_num_replicas == 0 and wanted:
-                # Of a deployment that has none and is called, Serve takes this for the policy's
-                # answer, and not what it answers (`_get_cold_start_scale_up_replicas`).
+                # If a deployment without replicas is called, Serve uses this number and ignores
+                # the policy's return value (`_get_cold_start_scale_up_replicas`).
                 context.target_num_replicas = wanted
             targets[deployment] = wanted
     return targets
 
 
 def _is_wanted(context: AutoscalingContext) -> bool:
-    """Whether calls are under way or wait. Serve starts a replica for those at once, and the board
+    """Whether calls are running or waiting. Serve starts a replica for them at once, and the board
     may not know of them yet."""
     return bool(context.total_num_requests)
 
 
 def deployment_name(tier: str) -> str:
-    """Ray cuts the names of its tasks at the last dot."""
+    """A tier's deployment name. It has no dots, because Ray cuts task names at the last dot."""
     return tier.replace(".", "_")
