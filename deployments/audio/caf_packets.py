@@ -22,7 +22,7 @@ _TOLERANCE_S = 0.05
 
 @dataclass(frozen=True, slots=True)
 class PacketTable:
-    """The number of priming frames in an ALAC stream, and of the frames of sound after them."""
+    """Frame counts of an ALAC stream: the priming frames, and the frames of sound after them."""
 
     n_priming: int
     n_valid: int

@@ -25,7 +25,7 @@ _RARE = 0.02  # `words` leaves out mixes with a smaller share of the hops
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Hop:
-    """Half a second of audio. `signs` is None for silence, which does not tell them."""
+    """Half a second of audio. `signs` is None if the hop is silent, because silence has none."""
 
     channels: _Channels
     signs: npt.NDArray[np.float64] | None

@@ -44,7 +44,7 @@ class DamageList:
         return True
 
     def tell(self, report: AudioReport) -> None:
-        """Add warnings about all of it to the report."""
+        """Add warnings for all that was collected to the report."""
         for start_s, stop_s in self._stretches:
             text = f"damaged: {stop_s - start_s:.2f} s from {start_s:.2f} s on cannot be decoded"
             report.warn("damaged", text, start_s, stop_s)

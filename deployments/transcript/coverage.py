@@ -32,9 +32,10 @@ class CoverageOptions:
         min_letters_per_s: text with fewer letters (bytes of UTF-8) per second of clear speech
             leaves words out.
         letters_per_s: the usual rate, which tells how much speech a text may stand for.
-        min_missing_s: by that rate, a text must leave at least so much speech without words to be
-            decoded again.
-        min_voiced_s: speech without any text is decoded again if so much of it is clear speech.
+        min_missing_s: a text is decoded again only if, by that rate, it leaves at least this much
+            speech without words.
+        min_voiced_s: audio without any text is decoded again only if it has at least this much
+            clear speech.
     """
 
     min_letters_per_s: float = 8.0

@@ -89,7 +89,7 @@ class Transcription:
 
     @property
     def n_unfinished(self) -> int:
-        """Parts of the file that are not final or not yet in turn. They bound how far to read
+        """Number of parts that are not final or wait for earlier ones. It bounds how far to read
         ahead."""
         return len(self._parts) + self._order.n_held
 
