@@ -68,7 +68,7 @@ def raise_quiet(
 ) -> npt.NDArray[np.int16]:
     """Samples in which the stretches of speech are raised if they are quiet.
 
-    Each stretch, given by its first sample and its end, has one gain, which fades out over 0.2 s on
+    Each stretch, given by its first sample and its end, has one gain, which fades over 0.2 s on
     both sides. Stretches that are loud enough do not change; if all are, `pcm` itself is returned.
     """
     gains = [(start, stop, _stretch_gain(pcm[start:stop])) for start, stop in stretches]
