@@ -1,9 +1,9 @@
-"""Which samples of an ALAC stream in a CAF file are sound.
+"""Which frames of an ALAC stream in a CAF file are sound.
 
-CAF counts them in its packet table: frames that the decoder needs to get going, frames that are
-sound, and what fills up the last packet. An ALAC packet also knows its own length, and ffmpeg (as
-of 9.0) takes the filling off both ways: up to 4,095 frames at the end are lost. So it is told to
-give everything, and the table is applied here.
+The packet table of a CAF file counts the priming frames, the frames of sound, and the frames that
+pad the last packet. An ALAC packet also states its own length, and ffmpeg (as of 9.0) removes the
+padding in both ways, so up to 4,095 frames at the end are lost. Therefore ffmpeg is told to output
+everything, and the table is applied here.
 """
 
 import struct
@@ -16,13 +16,13 @@ import numpy.typing as npt
 from deployments.audio.header import iter_chunks
 from deployments.audio.truncation import Truncation, promised
 
-_TABLE = struct.Struct(">qqii")  # packets, frames of sound, frames before them, frames after them
+_TABLE = struct.Struct(">qqii")  # packets, frames of sound, priming frames, padding frames
 _TOLERANCE_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class PacketTable:
-    """Of an ALAC file: frames before the sound, and of it."""
+    """Frame counts of an ALAC stream: the priming frames, and the frames of sound after them."""
 
     n_priming: int
     n_valid: int
@@ -39,10 +39,10 @@ class _Decoder(Protocol):
 
 
 def find_packet_table(file: IO[bytes]) -> PacketTable | None:
-    """The table of a CAF file that holds ALAC; None for any other, and where there is no table.
+    """The packet table of a CAF file that holds ALAC; None for other files or without a table.
 
     Args:
-        file: seekable; its position afterwards is anywhere.
+        file: seekable; its position afterwards is undefined.
     """
     file.seek(0)
     if file.read(4) != b"caff":
@@ -63,7 +63,7 @@ def find_packet_table(file: IO[bytes]) -> PacketTable | None:
 
 
 class PacketTableReader:
-    """Reads the sound alone of a decoder that gives all frames of all packets."""
+    """Reads only the frames of sound from a decoder that outputs all frames of all packets."""
 
     def __init__(self, decoder: _Decoder, table: PacketTable) -> None:
         self._decoder = decoder
@@ -84,8 +84,8 @@ class PacketTableReader:
         return frames
 
     def truncation(self, decoded_s: float) -> Truncation | None:
-        """What is missing of the sound that the table counts."""
-        self._decoder.truncation(decoded_s)  # which reports damage
+        """How much is missing of the sound that the table counts."""
+        self._decoder.truncation(decoded_s)  # only called because it also reports damage
         missing_s = self._n_left / self.sample_rate
         if missing_s <= _TOLERANCE_S:
             return None

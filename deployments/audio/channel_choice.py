@@ -1,7 +1,7 @@
 """Which of a stream's channels carry speech, half a second at a time.
 
-Silero's network hears every sound that the channels have; channels with the same sound are heard
-once. Not by level: hum and noise may be louder than speech.
+Silero's network runs on every distinct sound in the channels: channels with the same sound are
+checked once. Levels do not decide, because hum and noise may be louder than speech.
 """
 
 import numpy as np
@@ -14,14 +14,14 @@ from engine import SAMPLE_RATE
 
 _Mask = npt.NDArray[np.bool_]
 
-_SAME = 0.8  # correlation of one sound in two channels
+_SAME = 0.8  # correlation at which two channels count as the same sound
 _MIN_PROBABILITY = 0.5
-_MIN_FRAMES = 3  # of 32 ms; noises pass for speech no longer than for a frame or two
-_MAX_HEARD = 16  # sounds that the network hears, the loudest ones; each takes 1/500 of its length
+_MIN_FRAMES = 3  # of 32 ms; noise passes for speech for a frame or two at most
+_MAX_HEARD = 16  # only the loudest sounds are checked; each costs 1/500 of its duration
 
 
 class _Ear:
-    """Hears one channel."""
+    """Detects speech in one channel."""
 
     def __init__(self, sample_rate: int) -> None:
         self._to_16_khz = soxr.ResampleStream(
@@ -40,7 +40,7 @@ class _Ear:
 
 
 class ChannelChoice:
-    """Hears the channels of one stream."""
+    """Detects speech in the channels of one stream."""
 
     def __init__(self, sample_rate: int, n_channels: int) -> None:
         self._rate = sample_rate
@@ -52,7 +52,7 @@ class ChannelChoice:
 
         Args:
             channels: the next samples, shape (n_channels, n_frames).
-            likeness: which has taken them already.
+            likeness: has already taken these samples.
         """
         speaking = np.zeros(self._n_channels, np.bool_)
         for group in self._groups(likeness):
@@ -62,11 +62,11 @@ class ChannelChoice:
         return speaking
 
     def _groups(self, likeness: ChannelLikeness) -> list[list[int]]:
-        """Channels that can be heard, in groups of one sound; first in each who is listened to."""
+        """Audible channels in groups of the same sound. The first of each group is listened to."""
         correlation, energies = np.abs(likeness.correlation()), likeness.energies()
         alive = [int(index) for index in np.flatnonzero(likeness.alive())]
         groups: list[list[int]] = []
-        # Who was listened to before, goes on, since the network remembers.
+        # Channels that were listened to before come first: their networks keep a state.
         for index in sorted(alive, key=lambda i: (i not in self._ears, -energies[i])):
             same = (group for group in groups if correlation[group[0], index] >= _SAME)
             if (group := next(same, None)) is not None:

@@ -1,8 +1,9 @@
-"""How alike a stream's channels are: one sound in all, or different ones.
+"""How alike a stream's channels are: the same sound in all of them, or different sounds.
 
-Energies and correlations over the last seconds, where speech has most of its energy and where
-microphones some centimetres apart still hear the same phase. Each stretch counts by its amplitude,
-not by its energy: a loud jingle must not decide for the talk behind it.
+Energies and correlations are taken over the last few seconds, in the band where speech has most of
+its energy and where microphones some centimetres apart still receive the same phase. Each stretch
+is weighted by its amplitude, not by its energy, so that a loud jingle does not decide for the talk
+after it.
 """
 
 import math
@@ -10,20 +11,20 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-_BAND_RATE = 2_000  # Hz; sums of samples down to it, and their differences: about 150 to 1,000 Hz
+_BAND_RATE = 2_000  # Hz; samples are summed down to this rate, then differenced: 150 to 1,000 Hz
 _MEMORY_S = 3.0
-_SLICE = 64  # sums
-_GLANCE_SLICES = 4
+_SLICE = 64  # sums, 32 ms
+_GLANCE_SLICES = 4  # a glance takes one slice in this many
 _ALIKE = 0.4
 _OPPOSED = -0.3
 SILENCE = 1e-8
-"""Mean square of what nobody can hear: -80 dB of full scale."""
-_QUIETER = 1e-2  # of one sound's channels: 20 dB
-_DEAD = 1e-4  # 40 dB below the loudest channel a channel adds nothing to the mix
+"""Mean square below which nothing can be heard: -80 dB of full scale."""
+_QUIETER = 1e-2  # 20 dB below the loudest channel: too quiet to be the same sound
+_DEAD = 1e-4  # 40 dB below the loudest channel: adds nothing to the mix
 
 
 class ChannelLikeness:
-    """Takes a stream's channels, stretch by stretch."""
+    """Compares a stream's channels, stretch by stretch."""
 
     def __init__(self, sample_rate: int, n_channels: int) -> None:
         self._rate = sample_rate
@@ -32,7 +33,8 @@ class ChannelLikeness:
         self._now = self._memory
 
     def glance(self, frames: npt.NDArray[np.float32]) -> None:
-        """As `push`, of float32 (n_frames, n_channels), by a quarter of them: slices of 32 ms."""
+        """Like `push`, but takes float32 (n_frames, n_channels) and looks at one 32 ms slice in
+        four."""
         size = _SLICE * self._step
         n_slices = len(frames) // size
         if n_slices > _GLANCE_SLICES:
@@ -43,10 +45,11 @@ class ChannelLikeness:
         self.push(np.ascontiguousarray(seen.T), len(frames))
 
     def push(self, channels: npt.NDArray[np.float32], n_frames: int | None = None) -> None:
-        """Take the next samples, finite, shape (n_channels, n_frames).
+        """Take the next samples, which must be finite.
 
         Args:
-            n_frames: how many they stand for, if not for themselves.
+            channels: shape (n_channels, n_frames).
+            n_frames: number of frames that they stand for; by default their own.
         """
         n_steps = channels.shape[1] // self._step
         if n_steps < 2:
@@ -61,7 +64,7 @@ class ChannelLikeness:
 
     @property
     def is_silent(self) -> bool:
-        """Of the last stretch."""
+        """Whether the last stretch is silent."""
         return float(np.trace(self._now)) <= SILENCE
 
     @property
@@ -78,28 +81,30 @@ class ChannelLikeness:
         return not (_correlation(self._now)[np.ix_(heard, heard)] < _OPPOSED).any()
 
     def alive(self) -> npt.NDArray[np.bool_]:
-        """Channels that can be heard beside the others in the last stretch."""
+        """Channels that are audible beside the others in the last stretch."""
         energy = np.diagonal(self._now)
         heard: npt.NDArray[np.bool_] = energy > max(SILENCE, _DEAD * float(energy.max()))
         return heard
 
     def energies(self) -> npt.NDArray[np.float64]:
-        """Of each channel in the last seconds, on a scale of their own."""
+        """Energy of each channel over the last few seconds, on an arbitrary scale."""
         energies: npt.NDArray[np.float64] = np.diagonal(self._memory)
         return energies
 
     def correlation(self) -> npt.NDArray[np.float64]:
-        """Of each channel with each, -1 to 1, in the last seconds; 0 with silence."""
+        """Correlation of all pairs of channels over the last few seconds, -1 to 1; 0 where a
+        channel is silent."""
         return _correlation(self._memory)
 
     def signs(self, chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-        """-1 for channels that would cancel the loudest of those chosen, else 1."""
+        """-1 for channels that would cancel the loudest of the chosen ones, else 1."""
         leader = int(np.where(chosen, np.diagonal(self._memory), -1).argmax())
         return np.where(self.correlation()[leader] < _OPPOSED, -1.0, 1.0)
 
     def _covariance(self, channels: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         with np.errstate(over="ignore", invalid="ignore"):
-            # No BLAS: its threads would keep spinning on cores that ffmpeg and the engine need.
+            # einsum, not BLAS, whose threads would keep spinning on cores that ffmpeg and the
+            # engine need.
             sums = np.einsum("ij->i", channels.reshape(-1, self._step))
             band = np.diff(sums.reshape(len(channels), -1), axis=1)
             product = np.einsum("ik,jk->ij", band, band).astype(np.float64)

@@ -1,7 +1,8 @@
-"""Several channels -> one, as a stream, so that no speech is lost.
+"""Mixes several channels down to one, as a stream, without losing speech.
 
-Channels with one sound, which is nearly every file, are averaged. Where they differ, or are each
-other's negative, those that carry speech are averaged, and what would cancel is turned round.
+Channels with the same sound, as in nearly every file, are averaged. Where channels differ, or are
+inverted copies of each other, those that carry speech are averaged, and channels that would cancel
+others are inverted first.
 """
 
 from collections import defaultdict, deque
@@ -18,13 +19,13 @@ _Channels = npt.NDArray[np.float32]
 
 _HOP_S = 0.5
 _FADE_S = 0.02
-_CALM_HOPS = 4  # of one sound, until the channels are no longer listened to
-_RARE = 0.02  # share of hops that the words for a whole file pass over
+_CALM_HOPS = 4  # after so many hops with the same sound in all channels, stop listening to them
+_RARE = 0.02  # `words` leaves out mixes with a smaller share of the hops
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Hop:
-    """Half a second; `signs` are None where there is no sound to tell them from."""
+    """Half a second of audio. `signs` is None if the hop is silent, because silence has none."""
 
     channels: _Channels
     signs: npt.NDArray[np.float64] | None
@@ -34,8 +35,8 @@ class _Hop:
 class ChannelMixer:
     """Holds the state of one stream. Feed it with `push`, then call `finish` once.
 
-    Keeps up to a second and a half of it: whether a channel carries speech shows a little late,
-    and its first sound must not be missed.
+    Keeps up to a second and a half of audio, because speech in a channel is detected a little late
+    and its beginning must not be lost.
     """
 
     def __init__(self, sample_rate: int, n_channels: int) -> None:
@@ -45,7 +46,7 @@ class ChannelMixer:
         self._fade = max(1, round(_FADE_S * sample_rate))
         self._likeness = ChannelLikeness(sample_rate, n_channels)
         self._choice: ChannelChoice | None = None
-        """None while all channels have one sound."""
+        """None while all channels have the same sound."""
         self._rest: list[_Channels] = []
         self._n_rest = 0
         self._hops: deque[_Hop] = deque()
@@ -57,7 +58,8 @@ class ChannelMixer:
         self._used: dict[tuple[int, ...], float] = defaultdict(float)
 
     def push(self, frames: _Channels) -> _Mono:
-        """Take finite float32 (n_frames, n_channels), give (n_samples,): those decided by now."""
+        """Take finite float32 (n_frames, n_channels); returns (n_samples,), what is mixed so
+        far."""
         if self._choice is None:
             self._likeness.glance(frames)
             if self._likeness.is_one_sound:
@@ -69,7 +71,7 @@ class ChannelMixer:
         return self._listen(np.ascontiguousarray(frames.T))
 
     def finish(self) -> _Mono:
-        """What is kept still."""
+        """The mix of the audio that is still held."""
         pieces: list[_Mono] = []
         if self._n_rest:
             self._take_hop(self._take_rest())
@@ -79,7 +81,7 @@ class ChannelMixer:
 
     @property
     def words(self) -> str:
-        """What was made of the channels so far."""
+        """How the channels have been mixed so far, in words."""
         total = sum(self._used.values())
         common = [signs for signs, n in self._used.items() if n > _RARE * total]
         if len(common) > 1:
@@ -87,7 +89,7 @@ class ChannelMixer:
         return _words(common[0]) if common else f"mean of {self._n}"
 
     def _listen(self, channels: _Channels) -> _Mono:
-        """Cut into hops, and mix those whose next one is known."""
+        """Cut channels into hops, and mix every hop whose following one is known."""
         pieces: list[_Mono] = []
         start = 0
         while channels.shape[1] - start >= (missing := self._hop - self._n_rest):
@@ -122,7 +124,8 @@ class ChannelMixer:
         self._n_calm = self._n_calm + 1 if likeness.is_one_sound else 0
 
     def _give_hop(self) -> _Mono:
-        """Mix the oldest hop: of what speaks in it and its neighbours, or else did before."""
+        """Mix the oldest hop from the channels that carry speech in it or in its neighbours; if
+        there are none, keep the weights of the hop before."""
         hop = self._hops.popleft()
         following = self._hops[0] if self._hops else hop
         around = self._last_speaking | hop.speaking | following.speaking
@@ -141,7 +144,8 @@ class ChannelMixer:
         return self._mix(hop.channels, weights)
 
     def _mix(self, channels: _Channels, weights: npt.NDArray[np.float64]) -> _Mono:
-        """In float64, for the sum of large floats must not overflow."""
+        """Mix in float64, because the sum of large floats must not overflow. New weights fade
+        in."""
         mono = _mean(channels) if weights is self._mean else _weighted(channels, weights)
         if not np.array_equal(weights, self._weights):
             before = _weighted(channels[:, : self._fade], self._weights)
@@ -155,7 +159,8 @@ class ChannelMixer:
 
 
 def _mean(channels: _Channels) -> _Mono:
-    """Channel by channel: many times as fast as `mean`, whose inner loop runs over two."""
+    """Add channel by channel: this is many times as fast as `mean`, whose inner loop would run over
+    two numbers."""
     if len(channels) == 2:
         total: _Mono = np.add(channels[0], channels[1], dtype=np.float64)
     else:
@@ -171,7 +176,7 @@ def _weighted(channels: _Channels, weights: npt.NDArray[np.float64]) -> _Mono:
 
 
 def _words(signs: tuple[int, ...]) -> str:
-    """Of one choice for a whole file, -1, 0 or 1 for each channel."""
+    """Describe one mix for a whole file, given as -1, 0 or 1 for each channel."""
     n = len(signs)
     chosen = [str(index + 1) for index, sign in enumerate(signs) if sign]
     turned = [str(index + 1) for index, sign in enumerate(signs) if sign < 0]

@@ -1,7 +1,7 @@
-"""Whether a file ends inside one of its own units, which only a file that was cut does.
+"""Whether a file ends inside one of its own units, as only a truncated file does.
 
-For containers without a length in their header: it shows that something is missing, not how much.
-Formats whose header promises a length are `header`'s and ffmpeg's.
+This is for containers that state no length in their header. It shows that something is missing, not
+how much. `header` and ffmpeg handle formats whose header promises a length.
 """
 
 import io
@@ -22,7 +22,7 @@ def ends_inside_a_unit(file: IO[bytes], container: str) -> bool:
     """Whether the last box, packet, page or frame is incomplete.
 
     Args:
-        file: seekable; its position afterwards is anywhere.
+        file: seekable; its position afterwards is undefined.
         container: the first name of ffmpeg's demuxer.
     """
     size = file.seek(0, io.SEEK_END)
@@ -43,7 +43,7 @@ def ends_inside_a_unit(file: IO[bytes], container: str) -> bool:
 
 
 def lacks_index(file: IO[bytes]) -> bool:
-    """Whether this is an MP4 or MOV file without the box (`moov`) that tells what is where."""
+    """Whether this is an MP4 or MOV file without its index, the `moov` box."""
     names = {name for name, _, _ in top_boxes(file)}
     return bool(names) and b"moov" not in names
 
@@ -61,7 +61,7 @@ def _cuts_ts_packet(file: IO[bytes], size: int) -> bool:
 
 
 def _cuts_ps_packet(tail: bytes) -> bool:
-    """Follow a program stream from a pack header on (ISO/IEC 13818-1)."""
+    """Follow a program stream from a pack header to its end (ISO/IEC 13818-1)."""
     offset = tail.find(b"\0\0\1\xba")
     while offset >= 0 and tail[offset : offset + 3] == b"\0\0\1" and offset + 14 <= len(tail):
         kind = tail[offset + 3]
@@ -79,7 +79,7 @@ def _cuts_riff(file: IO[bytes], size: int) -> bool:
     file.seek(0)
     head = file.read(8)
     n_bytes = int.from_bytes(head[4:8], "little")
-    is_promise = 0 < n_bytes < _OPEN_RIFF_BYTES  # what writes to a pipe leaves it open
+    is_promise = 0 < n_bytes < _OPEN_RIFF_BYTES  # a writer to a pipe leaves the size open
     return head[:4] == b"RIFF" and is_promise and n_bytes + 8 > size
 
 
@@ -96,7 +96,8 @@ def _cuts_ogg_page(tail: bytes) -> bool:
 
 
 def _cuts_frame(tail: bytes, container: str) -> bool:
-    """Follow frames from the first that others follow; tags behind the last are no frame."""
+    """Follow frames, starting at the first one that others follow. Tags after the last frame do
+    not count as one."""
     start = tail.find(b"\xff")
     while start >= 0:
         offset, n_frames = start, 0

@@ -1,10 +1,10 @@
-"""Which stretches of a file could not be decoded, as few warnings."""
+"""Collects the stretches of a file that could not be decoded, and reports them in few warnings."""
 
 from deployments.audio.report import AudioReport
 
-_MERGE_S = 1.0  # one blow often breaks several frames, with good ones between
+_MERGE_S = 1.0  # one fault often breaks several frames, with good ones between
 _NEAR_S = 3.0  # ffmpeg's threads and pipes run ahead of each other
-_MAX_WARNINGS = 16  # they travel in an HTTP header too
+_MAX_WARNINGS = 16  # they also travel in an HTTP header
 
 
 class DamageList:
@@ -15,7 +15,7 @@ class DamageList:
         self._unplaced_s: float | None = None
 
     def add_gap(self, start_s: float, end_s: float) -> None:
-        """A gap that the decoder had complained about before: sound was there, and is lost."""
+        """Add a gap that follows a complaint of the decoder: there was sound, and it is lost."""
         self._unplaced_s = None
         last = self._stretches[-1] if self._stretches else None
         is_near = last is not None and start_s - last[1] < _MERGE_S
@@ -25,17 +25,18 @@ class DamageList:
             self._stretches.append((start_s, end_s))
 
     def add_complaint(self, near_s: float) -> None:
-        """The decoder complained; a gap may follow and explain it."""
+        """Add a complaint of the decoder. A gap may follow and explain it."""
         if self._unplaced_s is None:
             self._unplaced_s = near_s
 
     @property
     def is_unexplained(self) -> bool:
-        """Whether no gap followed the last complaint yet."""
+        """Whether no gap has followed the last complaint yet."""
         return self._unplaced_s is not None
 
     def take_complaint_near(self, end_s: float) -> bool:
-        """Whether the decoder complained near `end_s` without a gap, which is then explained."""
+        """Whether the decoder complained near `end_s` and no gap followed. The complaint then
+        counts as explained."""
         near_s = self._unplaced_s
         if near_s is None or near_s < end_s - _NEAR_S:
             return False
@@ -43,7 +44,7 @@ class DamageList:
         return True
 
     def tell(self, report: AudioReport) -> None:
-        """Warn of all."""
+        """Add warnings for all that was collected to the report."""
         for start_s, stop_s in self._stretches:
             text = f"damaged: {stop_s - start_s:.2f} s from {start_s:.2f} s on cannot be decoded"
             report.warn("damaged", text, start_s, stop_s)

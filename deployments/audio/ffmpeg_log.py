@@ -1,8 +1,8 @@
-"""What ffmpeg says on stderr, line by line in bounded memory: lengths, streams and complaints.
+"""Reads ffmpeg's stderr, line by line in bounded memory: durations, streams and complaints.
 
-Expects `-loglevel level+info`, whose lines bear their level in brackets. The file's own tags pass
-through here too, indented further than the lines matched; a tag that forged one could only bring
-its own file to be refused, or its cut to be overlooked.
+Expects `-loglevel level+info`, which puts each line's level in brackets. The file's own tags pass
+through here too, indented further than the lines that are matched. A tag that forged such a line
+could only get its own file refused, or hide that this file is truncated.
 """
 
 import re
@@ -14,11 +14,11 @@ from deployments.audio.refusals import in_our_words
 _MAX_LINE_BYTES = 4_096
 _MAX_STREAMS = 1_000
 
-# ffmpeg rounds `Duration` to 10 ms, and sample rates, frame sizes and a clock drift of a few
-# hundred ppm move an honest one: less than 0.25 s + 0.5 %. Whoever cuts a file loses more.
+# ffmpeg rounds `Duration` to 10 ms. Sample rates, frame sizes and a clock drift of a few hundred
+# ppm also change the length of an intact file, but by less than 0.25 s + 0.5 %. A cut loses more.
 _TOLERANCE_S = 0.25
 _TOLERANCE_SHARE = 0.005
-# Bits a second of the whole file below which its length is the work of a wild timestamp.
+# With fewer bits per second over the whole file, the stated length comes from a wild timestamp.
 _MIN_BIT_RATE = 1_000
 _HAS_NO_TIMESTAMPS = frozenset(["flac", "mp3", "wav", "w64", "aiff", "au", "caf", "wv", "tta"])
 _COUNTS_FROM_0 = frozenset(["matroska", "ogg", "asf"])
@@ -31,13 +31,13 @@ _STREAM = re.compile(r"^\[info\]   Stream #0:\d+\S* (Audio|Video): (\w+)(.*)$")
 _STREAM_START = re.compile(r", start (-?\d+\.\d+)")
 _READING = re.compile(r"^\[info\] Stream mapping:")
 _COMPLAINT = re.compile(r"^(?:\[[^\]]+\] )*?\[(?:error|fatal|panic)\] (.+)$")
-# Of the demuxer, and of packets that a decoder could not use. What decoders say beside those is
+# Errors of the demuxer, and packets that a decoder could not use. Other messages of decoders are
 # often harmless.
 _DAMAGE = re.compile(
     r"^\[in#0/[^\]]+\] \[error\]|\] Error submitting packet to decoder|\] Decoding error"
     r"|\] corrupt decoded frame"
 )
-# Said of tags between joined MP3s, too; where frames of an MP3 are lost `frame_clock` knows.
+# ffmpeg also writes this about tags between joined MP3s. `frame_clock` finds lost MP3 frames.
 _NO_FRAME = re.compile(r"^\[mp3\w* @ .*\] Header missing")
 _EARLY_DAMAGE = re.compile(r"^\[in#0[^\]]*\] \[error\]")
 _ESTIMATE = re.compile(r"\[warning\] Estimating duration from bitrate")
@@ -46,7 +46,7 @@ _BROKE_OFF = "Error during demuxing"
 
 
 class FfmpegLog:
-    """Takes stderr as it arrives and keeps only what the questions below need.
+    """Takes stderr as it arrives, and keeps only what its methods and attributes need.
 
     Args:
         track: number of the audio stream that is read, from 0.
@@ -66,12 +66,12 @@ class FfmpegLog:
         self._ends_early = False
         self._is_reading = self._is_no_frame = False
         self.broke_off = False
-        """ffmpeg could not read on. Its exit status may be 0 all the same."""
+        """Whether ffmpeg could not read on. Its exit status may be 0 nevertheless."""
         self.complained_early = False
-        """While it looked for streams, which it may not do again when it reads on from there. Often
-        harmless, but it explains a gap."""
+        """Whether the demuxer complained while ffmpeg looked for streams. It may not complain again
+        when ffmpeg reads on from there. Often harmless, but it explains a gap."""
         self.n_damages = 0
-        """Complaints so far about packets, after the file was opened."""
+        """Number of complaints about packets since the file was opened."""
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of stderr."""
@@ -83,10 +83,10 @@ class FfmpegLog:
         self._extend_line(rest)
 
     def exact_duration_s(self, n_bytes: int) -> float | None:
-        """The length of the audio where the file states it, not ffmpeg's guess from a bit rate.
+        """The length of the audio if the file states it; never ffmpeg's guess from a bit rate.
 
-        None too where there is video, whose length it may be, and where it is absurd for a file of
-        `n_bytes`: one wild timestamp may have made it.
+        Also None if there is video, because the length may be the video's, and if the length is
+        absurd for a file of `n_bytes`, because one wild timestamp may have caused it.
         """
         duration_s = self._duration_s
         if duration_s is None or self._has_video:
@@ -95,13 +95,13 @@ class FfmpegLog:
         return None if is_absurd and self._container not in _HAS_NO_TIMESTAMPS else duration_s
 
     def missing_s(self, reached_s: float) -> float:
-        """How far the sound clearly falls short of the stated length, 0 if it does not.
+        """Seconds by which the sound clearly falls short of the stated length; 0 if it does not.
 
-        Video may outlast its sound and a Matroska file may end in a pause (silence that was never
-        sent), so for both ffmpeg must also have noticed that the file itself breaks off.
+        Video may be longer than its sound, and a Matroska file may end in a pause (silence that was
+        never sent). So for both, ffmpeg must also have noticed that the file itself breaks off.
 
         Args:
-            reached_s: where the sound ends, on the file's clock, from that clock's beginning.
+            reached_s: where the sound ends, in seconds since the file's clock began.
         """
         duration_s = self._duration_s
         if duration_s is None:
@@ -113,7 +113,7 @@ class FfmpegLog:
         return short_s if short_s > _TOLERANCE_S + _TOLERANCE_SHARE * duration_s else 0.0
 
     def facts(self, trims_delay: bool) -> StreamFacts:
-        """What was said of the file and the stream that is read; see `StreamFacts`."""
+        """What ffmpeg said about the file and the stream that is read; see `StreamFacts`."""
         codecs = self._audio_codecs
         codec = codecs[self._track] if self._track < len(codecs) else ""
         clock_start_s = self._start_s if len(codecs) > 1 else None
@@ -123,7 +123,7 @@ class FfmpegLog:
 
     @property
     def container(self) -> str:
-        """The first name of its demuxer."""
+        """The first name of the file's demuxer."""
         return self._container
 
     @property
@@ -138,7 +138,8 @@ class FfmpegLog:
 
     @property
     def reason(self) -> str:
-        """Why it failed, one line. ffmpeg is given a descriptor, so it has no path to tell."""
+        """Why decoding failed, in one line. ffmpeg gets a descriptor, so it has no path to
+        reveal."""
         return in_our_words(self._complaints)
 
     def mentions(self, text: str) -> bool:
@@ -147,11 +148,12 @@ class FfmpegLog:
 
     @property
     def _duration_s(self) -> float | None:
-        """As stated. The length of an AVI that was written to a pipe is made up."""
+        """The stated length; None for AVI, because an AVI written to a pipe states a made-up
+        one."""
         if self._end_s is None or self._is_estimate or self._container == "avi":
             return None
-        # These count the length from 0, also where the first sound comes later; in Ogg Vorbis
-        # ffmpeg has then subtracted it already.
+        # These containers count the length from 0, even where the first sound comes later. For Ogg
+        # Vorbis, ffmpeg has then already subtracted the start.
         is_end = self._container in _COUNTS_FROM_0 and self._end_s >= self._start_s > 0
         return self._end_s - self._start_s if is_end else self._end_s
 

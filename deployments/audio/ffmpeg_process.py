@@ -1,14 +1,14 @@
-"""The ffmpeg subprocess: how it is started, and its three pipes of samples, stamps and complaints.
+"""The ffmpeg subprocess: how it is started, and its three pipes (samples, timestamps, messages).
 
 ffmpeg gets the file as an open descriptor on its standard input (`fd:`, which can seek, unlike
-`pipe:`) and may use no other protocol. So no path can be mistaken for an option or a URL, none
-shows up in a message, and no playlist, however it is named, leads to another file or host; the
-demuxers that follow references are refused on top of that.
+`pipe:`) and may use no other protocol. So no path can be mistaken for an option or a URL, no path
+shows up in a message, and no playlist, whatever its name, leads to another file or host. In
+addition, demuxers that follow references are not allowed.
 
-Its output is an AU stream of float32 at the file's own rate and channels, so that mixing down and
-resampling are the same code for every format. Beside it comes a line for each frame, with its
-timestamp and its number of samples, as they went into the encoder of that output: before any muxer
-could refuse or repair a clock that jumps.
+The output is an AU stream of float32 at the file's own rate and channel count, so that one code
+path mixes down and resamples every format. Beside it, ffmpeg writes one line per frame with its
+timestamp and its number of samples. The lines describe the frames that enter the output's encoder,
+before any muxer could reject or repair a clock that jumps.
 """
 
 import contextlib
@@ -33,33 +33,34 @@ _DEMUXERS = (
     "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,eac3,flac,flv,gsm,ircam,loas,matroska,mov,"
     "mp3,mpc,mpc8,mpeg,mpegts,nistsphere,ogg,qcp,tak,tta,voc,w64,wav,wv"
 )
-_MAX_ALLOCATION_BYTES = 256 * 1024 * 1024  # of a single block inside ffmpeg
+_MAX_ALLOCATION_BYTES = 256 * 1024 * 1024  # for a single block inside ffmpeg
 _PIPE_READ_BYTES = 65_536
 _PIPE_BYTES = 1 << 18
 _MAX_STAMP_BYTES = 64
-# A decoder that crashes does so on this file everywhere, so it is the file that is refused.
+# With these signals the decoder itself crashed. It would crash on this file anywhere, so the file
+# is refused.
 _CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
 
 
 class FfmpegProcess:
     """Decodes one audio stream of a file, as fast as its pipes are emptied.
 
-    The total time counts only while the caller waits in here, since a slow consumer of a long
-    file is no fault of the file's.
+    The total timeout counts only the time that the caller waits in here: a slow consumer of a long
+    file is not the file's fault.
 
     Args:
-        file: a real file, not read by anyone else meanwhile: ffmpeg shares its position.
+        file: a real file that nobody else reads meanwhile, because ffmpeg shares its position.
         track: number of the audio stream, from 0.
-        n_threads: of the decoder. ffmpeg has five more, which mostly wait for each other.
+        n_threads: threads of the decoder. ffmpeg has five more, which mostly wait for each other.
         stall_timeout_s: longest wait for the next samples.
         total_timeout_s: longest wait in all.
-        keeps_padding: whether what the file marks as no part of the sound is given too.
+        keeps_padding: whether to also output frames that the file marks as not part of the sound.
 
     Attributes:
-        samples: bytes of the AU stream that were read and not taken yet.
-        stamps: (timestamp in samples, number of samples) of frames, not taken yet. They are read
-            ahead of the samples. The timestamp is None where ffmpeg has none.
-        log: what it said.
+        samples: bytes of the AU stream that have been read and not yet taken.
+        stamps: (timestamp in samples, number of samples) of frames that have not been taken yet.
+            They are read ahead of the samples. The timestamp is None where ffmpeg has none.
+        log: what ffmpeg wrote to stderr.
     """
 
     def __init__(
@@ -84,16 +85,16 @@ class FfmpegProcess:
         assert self._process.stdout is not None and self._process.stderr is not None
         self._pipes.register(self._process.stdout, selectors.EVENT_READ, self.samples.extend)
         self._pipes.register(self._process.stderr, selectors.EVENT_READ, self.log.feed)
-        # Not waited for: a stamp is written before its samples, so where these are it is, too. To
-        # wake up for each of them took as long as all other reading.
+        # Nothing waits for this pipe: a stamp is written before its samples, so when those are
+        # there, so is the stamp. Waking up for each stamp took as long as all other reading.
         os.set_blocking(stamp_pipe, False)
         _widen(self._process.stdout)
 
     def fill(self, is_enough: Callable[[], bool]) -> bool:
-        """Read pipes until `is_enough`; returns whether there may be more.
+        """Read the pipes until `is_enough` returns true; returns whether more may come.
 
         Raises:
-            AudioDecodeTimeoutError: one of the two waits is over.
+            AudioDecodeTimeoutError: one of the two timeouts has passed.
         """
         idle_since = time.monotonic()
         while not is_enough() and self._pipes.get_map():
@@ -108,9 +109,10 @@ class FfmpegProcess:
         return bool(self._pipes.get_map())
 
     def wait(self) -> int:
-        """Exit status of ffmpeg, which ends by itself as soon as it has closed its pipes.
+        """The exit status of ffmpeg, which exits by itself as soon as it has closed its pipes.
 
         Raises:
+            AudioDecodeTimeoutError: it does not exit.
             DeploymentError: it was killed from outside.
         """
         try:
@@ -122,8 +124,8 @@ class FfmpegProcess:
         return status
 
     def close(self) -> None:
-        """Stop ffmpeg. May be called at any time, and again."""
-        self._process.kill()  # does nothing to one that has been waited for
+        """Stop ffmpeg. May be called at any time, and more than once."""
+        self._process.kill()  # does nothing if the process has been waited for
         self._process.wait()
         for pipe in (self._process.stdout, self._process.stderr, self._stamp_pipe):
             assert pipe is not None
@@ -140,7 +142,7 @@ class FfmpegProcess:
         self._read_stamps()
 
     def _read_stamps(self) -> None:
-        """Those that are there; there are always fewer bytes of them than of samples."""
+        """Read the stamps that are there. They are always fewer bytes than the samples."""
         while data := self._stamp_pipe.read(_PIPE_READ_BYTES):
             self._take_stamps(data)
             if len(data) < _PIPE_READ_BYTES:
@@ -162,8 +164,9 @@ class FfmpegProcess:
 
 
 def _widen(pipe: IO[bytes]) -> None:
-    """Let ffmpeg write further ahead: each time that it waits costs both sides a change of process.
-    Where the system has no such pipes, or no room for one, it is left as it is."""
+    """Enlarge a pipe so that ffmpeg can write further ahead: each time it has to wait costs both
+    sides a context switch. If the system has no such pipes, or no room for one, the pipe stays as
+    it is."""
     with contextlib.suppress(OSError, AttributeError):
         fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
@@ -171,7 +174,7 @@ def _widen(pipe: IO[bytes]) -> None:
 def _start(
     file: IO[bytes], track: int, n_threads: int, keeps_padding: bool
 ) -> tuple[subprocess.Popen[bytes], int]:
-    """The process, and the end of the pipe that its stamps come from."""
+    """The process, and the read end of the pipe for its stamps."""
     file.seek(0)
     stamp_pipe, stamp_sink = os.pipe()
     try:

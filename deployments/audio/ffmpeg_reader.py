@@ -1,7 +1,7 @@
-"""Frames of everything that is not plain PCM, on the file's own clock, through ffmpeg.
+"""Frames of every format that is not plain PCM, on the file's own clock, through ffmpeg.
 
 `ffmpeg_process` gives decoded samples and their timestamps, `priming` says where the sound begins,
-`timeline` which silence belongs in between; here they become one stream of frames.
+and `timeline` says which silence belongs in between. Here they become one stream of frames.
 """
 
 import os
@@ -32,15 +32,15 @@ class FfmpegReader:
     """Reads float32 frames, shape (n_frames, n_channels), of one of a file's audio streams.
 
     Args:
-        file: a real file, not read by anyone else meanwhile: ffmpeg shares its position.
-        report: told of stretches that cannot be decoded, when `truncation` is asked for.
+        file: a real file that nobody else reads meanwhile, because ffmpeg shares its position.
+        report: receives the stretches that cannot be decoded when `truncation` is called.
         stall_timeout_s, total_timeout_s, n_threads, track, keeps_padding: see `FfmpegProcess`.
 
     Raises:
         NotAudioError: ffmpeg finds no audio that it may read.
-        TruncatedAudioError: the file was cut before anything that could be decoded.
-        AudioDecodeTimeoutError: one of the two waits is over.
-        DeploymentError: ffmpeg is missing or unfit, or was killed from outside.
+        TruncatedAudioError: the file is cut off before anything that can be decoded.
+        AudioDecodeTimeoutError: one of the two timeouts has passed.
+        DeploymentError: ffmpeg is missing or too old, or was killed from outside.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class FfmpegReader:
         self._ended = False
         self._frame_clock: FrameClock | None = None
         self._first_stamp = 0
-        self._n_stamped = 0  # samples that a stamp came for, but not those dropped
+        self._n_stamped = 0  # samples whose stamps have come, without the dropped ones
         self._n_dropped = 0
         self._n_taken = 0
         try:
@@ -79,8 +79,8 @@ class FfmpegReader:
         self.expected_s = self._log.exact_duration_s(self._n_bytes)
 
     def read(self, n_frames: int) -> npt.NDArray[np.float32]:
-        """Some frames, up to about `n_frames`; none at the end, whatever ended it: see
-        `truncation`."""
+        """Some frames, up to about `n_frames`; none at the end. `truncation` tells what ended
+        it."""
         step = self._next_step(n_frames)
         if step is None:
             return np.zeros((0, self.n_channels), np.float32)
@@ -98,10 +98,10 @@ class FfmpegReader:
 
     def truncation(self, decoded_s: float) -> Truncation | None:
         """What is wrong after the last frame: ffmpeg gave up, the file promises more, or it ends
-        in the middle of something.
+        inside one of its own units.
 
         Args:
-            decoded_s: all that `read` gave.
+            decoded_s: seconds of audio that `read` has returned in all.
 
         Raises:
             DeploymentError: ffmpeg was killed from outside.
@@ -112,11 +112,11 @@ class FfmpegReader:
         return truncation
 
     def close(self) -> None:
-        """Stop ffmpeg. May be called at any time, and again."""
+        """Stop ffmpeg. May be called at any time, and more than once."""
         self._process.close()
 
     def _read_header(self) -> tuple[int, int]:
-        """Sample rate and channels of the AU header, which is removed from the buffer."""
+        """Sample rate and channel count from the AU header, which is removed from the buffer."""
         samples = self._process.samples
         self._process.fill(lambda: len(samples) >= _AU_HEADER.size)
         if len(samples) < _AU_HEADER.size:
@@ -151,7 +151,7 @@ class FfmpegReader:
         return NotAudioError(f"not audio: {log.reason}")
 
     def _begin(self) -> Timeline:
-        """Look at the first frames; drop the codec's delay, if it is there."""
+        """Look at the first frames, and drop the encoder delay if it is there."""
         process = self._process
         process.fill(lambda: bool(process.stamps))
         if not process.stamps:
@@ -159,7 +159,7 @@ class FfmpegReader:
         stamp, n_samples = process.stamps[0]
         self._first_stamp = stamp or 0
         facts = self._log.facts(self._trims_delay)
-        if facts.container in FRAMED and facts.codec != "mp2":  # of which ffmpeg's count is right
+        if facts.container in FRAMED and facts.codec != "mp2":  # ffmpeg counts MP2 correctly
             descriptor = self._file.fileno()
             self._frame_clock = FrameClock(descriptor, facts.container, self.sample_rate)
         beginning = find_beginning(facts, self._first_stamp, n_samples, self.sample_rate)
@@ -172,7 +172,8 @@ class FfmpegReader:
         return Timeline(self.sample_rate, beginning.silence)
 
     def _next_step(self, n_frames: int) -> Step | None:
-        """A step that is plain and shorter than `n_frames` only where another follows."""
+        """The next step; None at the end. A plain step is shorter than `n_frames` only if another
+        step follows, or at the end."""
         while (step := self._timeline.pop()) is None or (step.is_plain and step.n_in < n_frames):
             if step is not None:
                 if self._timeline.has_steps or self._ended:
@@ -184,10 +185,10 @@ class FfmpegReader:
         return step
 
     def _read_stamps(self, n_frames: int) -> None:
-        """Hand the next stamps to the timeline, or what is left without one at the end.
+        """Hand the next stamps to the timeline; at the end, also the samples that have no stamp.
 
-        Waits for about `n_frames` of samples, whose stamps come before them: to look at each stamp
-        as it comes took half as long again in this process.
+        Waits for samples of about `n_frames`, whose stamps come before them. Looking at each stamp
+        as it came took this process half as long again.
         """
         process, timeline = self._process, self._timeline
         n_bytes = max(len(process.samples) + 1, n_frames * self._frame_bytes)
@@ -254,7 +255,7 @@ class FfmpegReader:
 
 
 def _stretch(frames: npt.NDArray[np.float32], n_frames: int) -> npt.NDArray[np.float32]:
-    """A few samples more or less, by linear interpolation."""
+    """Lengthen or shorten frames by a few samples, by linear interpolation."""
     if len(frames) == 0:
         return frames
     places = np.arange(n_frames) * (len(frames) / n_frames)

@@ -1,8 +1,8 @@
-"""The clock of files that are nothing but frames (MP3, ADTS): their place in the file.
+"""A clock for files that consist of frames only (MP3, ADTS), from each frame's place in the file.
 
-ffmpeg counts the frames that it finds there. Where a header is broken it finds too few, and
-all that follows comes early. Here the bytes between two runs of frames count as
-the frames that they once were. A few headers are read ahead of the decoder, none twice.
+In such files ffmpeg counts the frames that it finds. Where a header is broken it finds too few, and
+everything after it comes too early. Here, the bytes between two runs of frames count as the frames
+that they once were. Headers are read a little ahead of the decoder, and none twice.
 """
 
 import os
@@ -12,17 +12,17 @@ from deployments.audio.mpeg_frames import MIN_FRAMES, Frame, read_frame
 
 _PIECE_BYTES = 1 << 18
 _MARGIN_BYTES = 1 << 13  # more than the largest frame
-_TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICS")  # files that were joined, with theirs between
+_TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICS")  # found between the frames of joined files
 _INFO_TAGS = (b"Xing", b"Info", b"VBRI")  # a first frame that holds no sound
 
 
 class FrameClock:
-    """Moves ffmpeg's stamps to where their frames lie.
+    """Moves ffmpeg's timestamps to where their frames lie in the file.
 
     Args:
-        descriptor: of the file; its position is left alone.
+        descriptor: of the file; its position does not change.
         container: one of `mpeg_frames.FRAMED`.
-        sample_rate: of the stamps, Hz.
+        sample_rate: of the timestamps, Hz.
     """
 
     def __init__(self, descriptor: int, container: str, sample_rate: int) -> None:
@@ -32,7 +32,8 @@ class FrameClock:
         self._break = next(self._breaks, None)
 
     def place(self, stamp: int, n_samples: int) -> tuple[int, bool]:
-        """Where a frame belongs, and whether frames are lost before it. In file order."""
+        """A frame's true timestamp, and whether frames were lost before it. Frames must come in
+        file order."""
         stamp += self._shift
         is_behind = False
         while self._break is not None and stamp + n_samples // 2 >= self._rate * self._break[0]:
@@ -45,9 +46,9 @@ class FrameClock:
 
 
 def _find_breaks(descriptor: int, container: str) -> Iterator[tuple[float, float]]:
-    """Where frames are lost: when the last one before ends, and the next one begins, in seconds.
+    """Where frames are lost, in seconds: the end of the last frame before, the start of the next.
 
-    Of MP3 ffmpeg's parser swallows the first whole frame behind the break along with it.
+    For MP3, the next frame is the second after the break: ffmpeg's parser swallows the first.
     """
     window = _Window(descriptor)
     offset = _next_run(window, 0, container)
@@ -77,11 +78,11 @@ def _find_breaks(descriptor: int, container: str) -> Iterator[tuple[float, float
         offset = resumes
         following = read_frame(*window.at(offset), container)
         if following is None or following.sample_rate != first.sample_rate:
-            return  # joined files of several rates: ffmpeg's count has to do
+            return  # joined files of several rates: make do with ffmpeg's count
 
 
 def _next_run(window: "_Window", offset: int, container: str) -> int | None:
-    """Offset of the first frame from `offset` on that others follow."""
+    """Offset of the first frame at or after `offset` that is followed by other frames."""
     while (found := window.find_sync(offset)) is not None:
         end, n_frames = found, 0
         while n_frames < MIN_FRAMES and (frame := read_frame(*window.at(end), container)):
@@ -102,7 +103,8 @@ class _Window:
         self._data = b""
 
     def at(self, offset: int) -> tuple[bytes, int]:
-        """Bytes, and where in them `offset` is, with a header's length behind it at least."""
+        """Bytes, and the index of `offset` in them. At least a frame's length follows it, unless
+        the file ends."""
         inside = offset - self._start
         if not 0 <= inside <= len(self._data) - _MARGIN_BYTES:
             self._start, inside = offset, 0

@@ -1,8 +1,8 @@
 """Where a chunked audio file has its samples: how many bytes it promises, and how many it holds.
 
-libsndfile and ffmpeg both repair the sizes of a WAV that was cut short (a copy that broke off, a
-full disk) and then say nothing, so the promise is read from the header here. Knows of sizes only:
-not of codecs, sample rates or seconds.
+libsndfile and ffmpeg both silently repair the sizes of a WAV that was cut short (an interrupted
+copy, a full disk), so the promised size is read from the header here. This module knows only sizes:
+no codecs, sample rates or seconds.
 """
 
 import io
@@ -24,10 +24,10 @@ class DataChunk:
     """Where the samples lie in a file.
 
     Attributes:
-        declared_bytes: what the header promises; None where a writer to a pipe left it open.
-        held_bytes: what the file has from the first sample's byte on, at most `declared_bytes`.
-        offset: of the first sample's byte.
-        magic: the first four bytes, which tell the container.
+        declared_bytes: size that the header promises; None where a writer to a pipe left it open.
+        held_bytes: bytes that the file has from the first sample on, at most `declared_bytes`.
+        offset: of the first sample, in bytes.
+        magic: the first four bytes, which identify the container.
     """
 
     declared_bytes: int | None
@@ -44,11 +44,11 @@ def find_data_chunk(file: IO[bytes], start: int = 0) -> DataChunk | None:
     """Find the sample data of a WAV, RF64, BW64, W64, AIFF, AU or CAF file.
 
     Args:
-        file: seekable; its position afterwards is anywhere.
-        start: where the audio file begins in it.
+        file: seekable; its position afterwards is undefined.
+        start: offset at which the audio file begins in it.
 
     Returns:
-        None for any other kind of file and where the header breaks off before the samples.
+        None for any other kind of file, or if the header breaks off before the samples.
     """
     size = file.seek(0, io.SEEK_END)
     file.seek(start)
@@ -112,7 +112,7 @@ def _locate_w64(file: IO[bytes], start: int) -> tuple[int, int | None] | None:
 
 
 def _behind(found: tuple[int, int | None] | None, n_bytes: int) -> tuple[int, int | None] | None:
-    """Without what a chunk has before its samples."""
+    """Skip the `n_bytes` that a chunk has before its samples."""
     if found is None:
         return None
     offset, size = found
@@ -122,7 +122,7 @@ def _behind(found: tuple[int, int | None] | None, n_bytes: int) -> tuple[int, in
 def iter_chunks(
     file: IO[bytes], offset: int, layout: str, align: int = 2
 ) -> Iterator[tuple[bytes, int, int]]:
-    """Name, payload offset and payload size of chunk after chunk."""
+    """Name, payload offset and payload size of one chunk after another."""
     head_bytes = struct.calcsize(layout)
     for _ in range(_MAX_CHUNKS):
         if offset > _MAX_OFFSET:
@@ -143,9 +143,10 @@ def _first(
 
 
 def _known_32(size: int) -> int | None:
-    """A 32-bit size, or None for one of the placeholders of writers that cannot seek back.
+    """A 32-bit size; None if it is the placeholder of a writer that could not seek back.
 
-    Seen: 0, 2 GiB and 4 GiB, each less up to a few kilobytes (sox, arecord, ffmpeg, browsers).
+    Placeholders seen are 0, and 2 GiB or 4 GiB less up to a few kilobytes (sox, arecord, ffmpeg,
+    browsers).
     """
     is_open = size == 0 or 0x7FFF0000 <= size <= 0x80000000 or size >= 0xFFFF0000
     return None if is_open else size

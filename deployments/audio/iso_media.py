@@ -1,6 +1,6 @@
-"""The few boxes of an MP4 or MOV file that ffmpeg says nothing about (ISO/IEC 14496-12).
+"""Reads the few boxes of an MP4 or MOV file that ffmpeg does not report (ISO/IEC 14496-12).
 
-Reads headers only, a few hundred bytes however long the file is.
+Only headers are read: a few hundred bytes, however long the file is.
 """
 
 import io
@@ -8,26 +8,26 @@ import struct
 from collections.abc import Iterator
 from typing import IO
 
-_MAX_BOXES = 100_000  # a fragment a second makes two; a crafted file must not keep the reader busy
+_MAX_BOXES = 100_000  # two per fragment; a crafted file must not keep the reader busy
 _MAX_TAGS_BYTES = 1 << 20
 _EDIT_LIST_ENTRIES = 16
 _KNOWN_FIRST = frozenset([b"ftyp", b"styp", b"moov", b"mdat", b"moof", b"wide", b"free", b"skip"])
 
 Box = tuple[bytes, int, int]
-"""Type, offset of the payload, offset of the end, which may lie behind the file's end."""
+"""Type, offset of the payload, and offset of the end, which may lie beyond the file's end."""
 
 
 def top_boxes(file: IO[bytes]) -> list[Box]:
-    """The boxes of the file itself; none where it is another kind of file."""
+    """The top-level boxes of the file; none if it is another kind of file."""
     size = file.seek(0, io.SEEK_END)
     boxes = list(_boxes(file, 0, size))
     return boxes if boxes and boxes[0][0] in _KNOWN_FIRST else []
 
 
 def trims_delay(file: IO[bytes]) -> bool:
-    """Whether edit lists or iTunes' tag say how much of the beginning is the codec's delay.
+    """Whether edit lists or the iTunes tag say how much of the beginning is encoder delay.
 
-    True also where nothing of it is read (no `moov`): then nothing is known to be amiss.
+    Also True if there is no `moov` to read them from: then nothing is known to be wrong.
     """
     for name, start, end in top_boxes(file):
         if name == b"moov":
@@ -53,7 +53,7 @@ def _is_sound(file: IO[bytes], start: int, end: int) -> bool:
 
 
 def _media_time(file: IO[bytes], offset: int) -> int:
-    """Where in the media the first edit that is no pause begins, in the track's units."""
+    """The media time at which the first edit that is not a pause begins, in the track's units."""
     file.seek(offset)
     version, n_entries = struct.unpack(">B3xI", file.read(8).ljust(8, b"\0"))
     entry = struct.Struct(">QqI" if version == 1 else ">IiI")

@@ -1,4 +1,4 @@
-"""Uncompressed files whose sizes lie, and files joined into one: all samples, in file order."""
+"""Reads all samples of uncompressed files that state a wrong size or were joined, in file order."""
 
 from collections.abc import Sequence
 from itertools import groupby
@@ -18,7 +18,7 @@ _TOLERANCE_S = 0.05  # some writers count their own header as samples
 
 
 def is_as_promised(parts: Sequence[Part], chunk: DataChunk) -> bool:
-    """Whether the file is what its header says: one stretch of samples, of that length."""
+    """Whether the file is what its header says: one stretch of samples of the stated length."""
     end = chunk.offset + chunk.held_bytes
     return len(parts) == 1 and parts[0].spans in ([], [(chunk.offset, end)])
 
@@ -26,13 +26,13 @@ def is_as_promised(parts: Sequence[Part], chunk: DataChunk) -> bool:
 def open_parts(
     file: IO[bytes], parts: Sequence[Part], first: PcmFormat, report: AudioReport
 ) -> "JoinedReader | None":
-    """A reader of all parts that are uncompressed; it warns of others.
+    """A reader for all uncompressed parts. Adds a warning for each other part.
 
     Args:
-        first: of the first part.
+        first: format of the first part.
 
     Returns:
-        None: not one frame.
+        None if there is not a single frame.
     """
     layouts = [first, *(pcm_format(file, part) for part in parts[1:])]
     readers: list[PcmReader] = []
@@ -46,7 +46,7 @@ def open_parts(
 
 
 def _missing_s(file: IO[bytes], last: Part, layout: PcmFormat | None) -> float:
-    """How far the end of all falls short of what the last header promises."""
+    """Seconds by which the last part falls short of what its header promises."""
     chunk = find_data_chunk(file, last.start)
     if layout is None or chunk is None or chunk.declared_bytes is None:
         return 0.0
@@ -55,7 +55,7 @@ def _missing_s(file: IO[bytes], last: Part, layout: PcmFormat | None) -> float:
 
 
 def warn_unread(spans: Sequence[tuple[int, int]], report: AudioReport) -> None:
-    """Say that samples of a file behind the first one were passed over."""
+    """Warn that samples of a file after the first one were not read."""
     n_bytes = sum(end - start for start, end in spans)
     report.warn(
         "damaged",
@@ -65,7 +65,7 @@ def warn_unread(spans: Sequence[tuple[int, int]], report: AudioReport) -> None:
 
 
 class JoinedReader:
-    """Reads one file behind the other, at the highest rate and with the most channels of them."""
+    """Reads several files in a row, at the highest rate and channel count among them."""
 
     def __init__(self, readers: Sequence[PcmReader], missing_s: float = 0.0) -> None:
         self._readers = list(readers)
@@ -92,7 +92,7 @@ class JoinedReader:
         return np.zeros((0, self.n_channels), np.float32)
 
     def truncation(self, decoded_s: float) -> Truncation | None:
-        """What the last of the files lacks."""
+        """What is missing from the last file."""
         if self._missing_s <= _TOLERANCE_S:
             return None
         return promised(decoded_s, decoded_s + self._missing_s)

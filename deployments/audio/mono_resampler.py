@@ -1,6 +1,6 @@
 """Float frames at any rate and channel count -> 16 kHz mono int16, piece by piece.
 
-The pieces joined are what resampling the whole at once gives: soxr keeps its filter's state.
+The joined pieces equal the whole resampled at once, because soxr keeps its filter's state.
 """
 
 from typing import Any
@@ -27,10 +27,11 @@ class MonoResampler:
         )
 
     def push(self, frames: npt.NDArray[np.float32]) -> npt.NDArray[np.int16]:
-        """Take float32 (n_frames, n_channels), give int16 (n_samples,): those ready by now.
+        """Take float32 (n_frames, n_channels); returns int16 (n_samples,), what is ready so far.
 
         NaN and infinity count as silence, channel by channel. The mix of the channels is clamped
-        to full scale before the filter, which one wild sample would make ring for milliseconds.
+        to full scale before the filter, because one wild sample would make it ring for
+        milliseconds.
         """
         finite = np.isfinite(frames)
         if not finite.all():
@@ -39,7 +40,7 @@ class MonoResampler:
         return _to_int16(mono if self._stream is None else self._stream.resample_chunk(mono))
 
     def finish(self) -> npt.NDArray[np.int16]:
-        """The samples that mixer and filter still hold."""
+        """The samples that the mixer and the filter still hold."""
         rest = np.zeros(0, np.float32) if self._mixer is None else _clamped(self._mixer.finish())
         if self._stream is not None:
             rest = self._stream.resample_chunk(rest, last=True)
@@ -47,7 +48,7 @@ class MonoResampler:
 
     @property
     def channels(self) -> str:
-        """What was made of the channels so far, in words."""
+        """How the channels have been mixed so far, in words."""
         return "mono" if self._mixer is None else self._mixer.words
 
 

@@ -1,19 +1,19 @@
-"""Headers of the frames that MP3, MP2 and ADTS AAC files consist of, one behind the other."""
+"""Headers of the frames that make up MP3, MP2 and ADTS AAC files, one after another."""
 
 from dataclasses import dataclass
 
 FRAMED = frozenset(["mp3", "aac"])
-"""Containers, by the first name of ffmpeg's demuxer, that are nothing but frames and tags."""
+"""Containers that hold only frames and tags, by the first name of ffmpeg's demuxer."""
 
 MIN_FRAMES = 3
-"""In a row, to be sure of having found frames and not lookalikes."""
+"""Number of frames in a row that cannot be lookalikes."""
 
-# kbit/s by index, of layers II and III of MPEG-1, and of both in MPEG-2 and 2.5
+# kbit/s by index: layer II and layer III of MPEG-1, then both layers of MPEG-2 and 2.5
 _LAYER_2 = (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384)
 _LAYER_3 = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
 _LOW_RATES = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
 _MPEG_RATES = (44_100, 48_000, 32_000)
-_HALVINGS = {3: 0, 2: 1, 0: 2}  # of these rates, by version: MPEG-1, 2, 2.5
+_HALVINGS = {3: 0, 2: 1, 0: 2}  # how often these rates are halved, by version: MPEG-1, 2, 2.5
 _AAC_RATES = (
     96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000,
     7_350,
@@ -23,7 +23,7 @@ _ADTS_HEAD_BYTES, _MPEG_HEAD_BYTES = 7, 4
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Of one header: the frame's length in bytes, its samples a channel, and their rate in Hz."""
+    """A frame's length in bytes, its samples per channel, and its sample rate in Hz."""
 
     n_bytes: int
     n_samples: int
@@ -54,8 +54,8 @@ def _read_adts(data: bytes, offset: int) -> Frame | None:
 
 
 def _read_mpeg(data: bytes, offset: int) -> Frame | None:
-    """Layers II and III (ISO/IEC 11172-3, 13818-3). Free format counts as none: its length is not
-    in its header."""
+    """Layers II and III (ISO/IEC 11172-3, 13818-3). Frames of free format are not recognised,
+    because their headers do not state a length."""
     head = data[offset : offset + _MPEG_HEAD_BYTES]
     if len(head) < _MPEG_HEAD_BYTES or head[1] & 0xE0 != 0xE0:
         return None

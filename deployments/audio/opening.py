@@ -1,7 +1,7 @@
-"""Which reader a file gets, and which of its tracks.
+"""Chooses the reader for a file, and which of its tracks is read.
 
-Plain PCM is read by `pcm_reader`, with `joined_reader` where its header's size is not the truth;
-all else by ffmpeg, whose tracks are weighed here and whose refusals are put in our words.
+`pcm_reader` reads plain PCM, with `joined_reader` where the size in its header is wrong. ffmpeg
+reads everything else. For it, tracks are chosen here and refusals are put in our own words.
 """
 
 import contextlib
@@ -24,13 +24,13 @@ from deployments.audio.truncation import Truncation
 from deployments.errors import NotAudioError, TruncatedAudioError
 from deployments.messages import AudioInfo
 
-_SOUND = 1e-3  # peak; what stays below -60 dB of full scale all along is an empty track
+_SOUND = 1e-3  # peak; a track that never exceeds -60 dB of full scale is empty
 _PEEK_FRAMES = 1 << 16
 _WAVS = (b"RIFF", b"RF64", b"BW64")
 
 
 class Reader(Protocol):
-    """A decoder of one file. `expected_s` is None where only decoding can tell the length."""
+    """A decoder of one file. `expected_s` is None if only decoding can tell the length."""
 
     sample_rate: int
     n_channels: int
@@ -42,7 +42,7 @@ class Reader(Protocol):
 
 
 class Decode(Protocol):
-    """Opens a real file with ffmpeg: a track from 0, and whether with what fills its packets."""
+    """Opens a real file with ffmpeg. `track` counts from 0; see `FfmpegProcess`."""
 
     def __call__(self, file: IO[bytes], track: int = 0, keeps_padding: bool = False) -> Reader: ...
 
@@ -52,11 +52,11 @@ class Opener:
 
     Args:
         decode: see `Decode`.
-        to_real: makes a real file of one that may be in memory.
-        stack: closes what is made on the way.
-        wish: which track is asked for.
-        report: gets what is listened to, and warnings.
-        list_timeout_s: for the list of tracks.
+        to_real: turns a file that may be in memory into a real file.
+        stack: closes temporary files.
+        wish: which track the caller asks for.
+        report: receives which track is read, and warnings.
+        list_timeout_s: timeout for listing the tracks.
     """
 
     def __init__(
@@ -76,14 +76,15 @@ class Opener:
         self._list_timeout_s = list_timeout_s
 
     def open(self, file: IO[bytes], chunk: DataChunk | None) -> Reader:
-        """A reader, which the caller closes.
+        """A reader for the file, which the caller closes.
 
         Args:
-            chunk: where the samples lie, if the file has chunks of samples.
+            chunk: where the samples lie, if the file has a sample chunk.
 
         Raises:
-            NotAudioError: what it is instead, or what is wrong with it.
-            OptionError: it has no such track.
+            NotAudioError: the file cannot be read; the message says what it is instead, or what is
+                wrong with it.
+            OptionError: the file has no such track.
         """
         if chunk is not None:
             parts = find_parts(file, chunk)
@@ -105,7 +106,7 @@ class Opener:
     def _open_plain(self, file: IO[bytes], chunk: DataChunk, parts: list[Part]) -> Reader | None:
         if is_as_promised(parts, chunk):
             reader = open_pcm(file)
-            # libsndfile takes some tags behind the samples for more of them.
+            # libsndfile takes some tags after the samples for more samples.
             if reader is not None and reader.holds(parts[0].n_bytes):
                 return reader
             if reader is not None:
@@ -114,7 +115,7 @@ class Opener:
         return None if layout is None else open_parts(file, parts, layout, self._report)
 
     def _mended(self, file: IO[bytes], chunk: DataChunk, parts: list[Part]) -> IO[bytes]:
-        """A WAV of coded samples with a true size, since ffmpeg believes it."""
+        """A WAV of coded samples with its true size, because ffmpeg believes the header."""
         spans = parts[0].spans
         if is_as_promised(parts, chunk) or chunk.magic not in _WAVS or not spans:
             return file
@@ -144,19 +145,20 @@ class Opener:
         return choices
 
     def _with_sound(self, file: IO[bytes], choices: list[Track]) -> list[Track]:
-        """The choices without those before the first that has sound; all, if none has."""
+        """The choices from the first one that has sound; all of them if none has."""
         for index, track in enumerate(choices[:-1]):
             if not track.is_encrypted and self._has_sound(file, track):
                 return choices[index:]
-        # Nobody needs to look at the last one, unless it is the only hope.
+        # The last choice is only decoded when all others were silent.
         last = choices[-1]
         return [last] if not last.is_encrypted and self._has_sound(file, last) else choices
 
     def _has_sound(self, file: IO[bytes], track: Track) -> bool:
-        """Read a track until its first sound. Silence is decoded at a thousandth of its length."""
+        """Whether a track has sound. Decoding stops at the first sound; decoding silence takes a
+        thousandth of its duration."""
         try:
             reader = self._decode(file, track.number - 1)
-        except (NotAudioError, TruncatedAudioError):  # it is empty, or of an unknown codec
+        except (NotAudioError, TruncatedAudioError):  # it is empty, or its codec is unknown
             return False
         with contextlib.closing(reader):
             while len(frames := reader.read(_PEEK_FRAMES)):

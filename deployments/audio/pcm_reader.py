@@ -1,9 +1,9 @@
-"""Frames of uncompressed audio files, through libsndfile, in this process.
+"""Frames of uncompressed audio files, read by libsndfile in this process.
 
-Only linear and companded PCM is read here, for there libsndfile is exact to the frame. Elsewhere
-(version 1.2.2) it loses audio without an error: a VBR MP3 without a Xing header ends at a length
-estimated from its first frames, a chained Ogg or MP3 ends after its first link, a FLAC that was
-streamed or cut loses its last block. Those all go to `ffmpeg_reader`.
+Only linear and companded PCM is read here, because there libsndfile is exact to the frame. With
+other formats it (version 1.2.2) loses audio without an error: a VBR MP3 without a Xing header ends
+at a length estimated from its first frames, a chained Ogg or MP3 ends after its first link, and a
+FLAC that was streamed or cut loses its last block. Those all go to `ffmpeg_reader`.
 """
 
 import io
@@ -42,7 +42,7 @@ class PcmReader:
         self.sample_rate: int = sound.samplerate
         self.n_channels: int = sound.channels
         self.expected_s: float | None = sound.frames / sound.samplerate
-        """What the file holds, not what its header promises."""
+        """Length of what the file holds, not of what its header promises."""
 
     def read(self, n_frames: int) -> npt.NDArray[np.float32]:
         """Up to `n_frames` frames; none at the end."""
@@ -55,8 +55,8 @@ class PcmReader:
         return frames
 
     def truncation(self, decoded_s: float) -> Truncation | None:
-        """What is missing if the file became shorter while it was read. Of headers that promised
-        too much libsndfile knows nothing: it repairs their lengths on opening."""
+        """What is missing if the file became shorter while it was read. It cannot be told here
+        whether a header promised too much, because libsndfile repairs such lengths on opening."""
         assert self.expected_s is not None, "a PCM file's length is known"
         if self.expected_s - decoded_s <= _TOLERANCE_S:
             return None
@@ -64,7 +64,7 @@ class PcmReader:
         return Truncation(reason, self.expected_s)
 
     def holds(self, n_bytes: int) -> bool:
-        """Whether so many bytes of the file are what it reads."""
+        """Whether the reader covers exactly this many bytes of samples."""
         frame_bytes = self.n_channels * _SAMPLE_BYTES[self._sound.subtype]
         return bool(self._sound.frames == n_bytes // frame_bytes)
 
@@ -74,7 +74,7 @@ class PcmReader:
 
 @dataclass(frozen=True, slots=True)
 class PcmFormat:
-    """How samples are laid out in a file; all but the rate and channels in libsndfile's words."""
+    """How samples are laid out in a file. `subtype` and `endian` use libsndfile's names."""
 
     sample_rate: int
     n_channels: int
@@ -94,8 +94,8 @@ def open_pcm(file: IO[bytes]) -> PcmReader | None:
             position, and does not close it.
 
     Returns:
-        None where the file is better left to ffmpeg: broken, coded samples, or a length of 0,
-        which is what libsndfile makes of a WAV whose writer left the size open.
+        None if the file is better left to ffmpeg: it is broken, its samples are coded, or its
+        length is 0, which libsndfile reports for a WAV whose writer left the size open.
     """
     file.seek(0)
     try:
@@ -109,8 +109,8 @@ def open_pcm(file: IO[bytes]) -> PcmReader | None:
 
 
 def pcm_format(file: IO[bytes], part: Part) -> PcmFormat | None:
-    """What a part's header says of its samples; None where they are coded, or it is broken."""
-    # Not further than its first samples: libsndfile refuses some of what may follow them.
+    """What a part's header says about its samples; None if they are coded, or it is broken."""
+    # Read only up to the end of the first samples: libsndfile refuses some of what may follow.
     end = part.spans[0][1] if part.spans else file.seek(0, io.SEEK_END)
     try:
         sound = soundfile.SoundFile(SpanFile(file, [(part.start, end)]))
@@ -121,7 +121,7 @@ def pcm_format(file: IO[bytes], part: Part) -> PcmFormat | None:
             return None
         file.seek(part.start)
         is_big = file.read(4) in (b"RIFX", b"FORM", b".snd", b"caff")
-        # libsndfile names only an order that is not its container's.
+        # libsndfile names the byte order only if it differs from the container's default.
         endian = {"FILE": "BIG" if is_big else "LITTLE"}.get(sound.endian, sound.endian)
         return PcmFormat(sound.samplerate, sound.channels, sound.subtype, endian)
 
@@ -129,12 +129,12 @@ def pcm_format(file: IO[bytes], part: Part) -> PcmFormat | None:
 def open_spans(
     file: IO[bytes], spans: Sequence[tuple[int, int]], layout: PcmFormat
 ) -> PcmReader | None:
-    """Read samples where they lie, whatever a header says of their number.
+    """Read samples where they lie, whatever a header says about their number.
 
     Returns:
-        None: not one frame.
+        None if there is not a single frame.
     """
-    # Whole frames each, or all channels behind a loose byte would be noise.
+    # Each span must hold whole frames: after a stray byte, everything would be noise.
     size = layout.frame_bytes
     whole = [(start, start + (end - start) // size * size) for start, end in spans]
     if not any(end > start for start, end in whole):
@@ -153,5 +153,5 @@ def open_spans(
 def _open(file: IO[bytes]) -> soundfile.SoundFile:
     if isinstance(file, io.BytesIO):
         return soundfile.SoundFile(file)
-    # By descriptor, since soundfile takes a path's extension for its format ("x.raw" would fail).
+    # By descriptor, because soundfile takes a path's extension for its format ("x.raw" would fail).
     return soundfile.SoundFile(file.fileno(), closefd=False)

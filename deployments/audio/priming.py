@@ -1,9 +1,9 @@
-"""Where a file's sound begins: encoder delay to drop, silence before a late start.
+"""Where a file's sound begins: encoder delay to drop, or silence before a late start.
 
-A coded stream begins with samples that only the codec made: the encoder's delay, and what a
-decoder puts out before its overlapping windows meet. MP4 edit lists, CAF, Matroska, Ogg and the
-tag of LAME state it and ffmpeg drops it. MP3 without that tag, ADTS, MPEG-TS, FLV, AVI and
-fragmented MP4 do not, and there the sound would come 10 to 70 ms late.
+A coded stream begins with samples that only the codec made: the encoder delay, and what a decoder
+outputs before its overlapping windows meet. MP4 edit lists, CAF, Matroska, Ogg and the LAME tag
+state this delay, and ffmpeg drops it. MP3 without that tag, ADTS, MPEG-TS, FLV, AVI and fragmented
+MP4 do not state it, and their sound would come 10 to 70 ms late.
 """
 
 from dataclasses import dataclass
@@ -13,25 +13,25 @@ import numpy.typing as npt
 
 from deployments.audio.timeline import MAX_GAP_S
 
-# Samples: what LAME (576 + 529), ffmpeg's MP2 encoder (480 + 1) and most AAC encoders (a frame)
-# put before the sound. Others put more; no stream tells.
+# Samples before the sound, as made by LAME (576 + 529) and ffmpeg's MP2 encoder (480 + 1). Most AAC
+# encoders make one frame. Other encoders make more, but no stream says so.
 _MP3_DELAY, _MP2_DELAY = 1_105, 481
 _TELLS_ITS_DELAY = frozenset(["caf", "matroska", "ogg"])
 _ROUNDING_S = 0.002
 _SILENT_RMS = 1e-4  # -80 dB
-_QUIET_SHARE = 0.25  # -12 dB: a coder lets some of the onset leak in front of it
+_QUIET_SHARE = 0.25  # -12 dB: coding lets some of an onset leak to before it (pre-echo)
 
 
 @dataclass(frozen=True, slots=True)
 class StreamFacts:
-    """What ffmpeg says of a file.
+    """What ffmpeg says about a file.
 
     Attributes:
         container: the first of its demuxer's names, such as `mov` or `mpegts`.
         codec: such as `aac` or `mp3`.
-        clock_start_s: when the file's clock begins: that of its picture, or of all its audio
-            tracks if there are several; None where the sound that is read is all there is.
-        trims_delay: whether an MP4 or MOV file states the codec's delay.
+        clock_start_s: when the file's clock begins: with its video, or with the earliest of its
+            audio tracks if there are several; None if the sound that is read is all there is.
+        trims_delay: whether an MP4 or MOV file states the encoder delay.
     """
 
     container: str
@@ -42,7 +42,7 @@ class StreamFacts:
 
 @dataclass(frozen=True, slots=True)
 class Beginning:
-    """`silence` samples before the first, or else `delay` samples to drop if nothing is in them."""
+    """Either `silence` samples to insert, or `delay` samples to drop if they hold no sound."""
 
     silence: int
     delay: int
@@ -52,31 +52,32 @@ def find_beginning(facts: StreamFacts, stamp: int, n_samples: int, sample_rate: 
     """What to do before the first frame.
 
     Args:
-        stamp: of the first frame, in samples.
-        n_samples: of the first frame.
+        stamp: timestamp of the first frame, in samples.
+        n_samples: length of the first frame.
         sample_rate: Hz.
     """
     delay = _codec_delay(facts, stamp, n_samples)
     is_wma = facts.codec.startswith("wmav")
     if facts.clock_start_s is None:
-        # Windows overlap by a frame, and ffmpeg's decoder gives nothing for the first one.
+        # Windows overlap by a frame, and ffmpeg's decoder outputs nothing for the first one.
         return Beginning(n_samples, 0) if is_wma else Beginning(0, delay)
     offset = stamp - round(facts.clock_start_s * sample_rate)
     if offset < 0:
-        # Ahead of the picture by no more than the delay; by more it is sound, and begins the file.
+        # The stream starts before the video. If by no more than the delay, the difference is delay;
+        # if by more, it is sound, and begins the file.
         is_delay = -offset <= delay + _ROUNDING_S * sample_rate
         return Beginning(0, -offset if is_delay else 0)
     if offset > MAX_GAP_S * sample_rate:
         offset = 0
-    # Elsewhere the stamp is that of the delay's first sample.
+    # In these cases the delay must end at `offset`; in others, its first sample belongs there.
     counts_delay = facts.container == "avi" or (offset == 0 and not is_wma)
     place = offset - delay if counts_delay else offset
     return Beginning(max(0, place), max(0, -place))
 
 
 def is_empty(beginning: npt.NDArray[np.float32], delay: int) -> bool:
-    """Whether the first `delay` frames hold no sound of their own: silence, or far less than what
-    follows. A stream that was cut out of a longer one has no delay, and its sound is kept.
+    """Whether the first `delay` frames hold no sound of their own: they are silent, or far quieter
+    than what follows. A stream that was cut out of a longer one has no delay, so its sound is kept.
 
     Args:
         beginning: shape (n_frames, n_channels), about three times `delay` frames.
@@ -86,12 +87,12 @@ def is_empty(beginning: npt.NDArray[np.float32], delay: int) -> bool:
 
 
 def _codec_delay(facts: StreamFacts, stamp: int, n_samples: int) -> int:
-    """Samples that only the codec made."""
+    """Number of samples at the beginning that only the codec made."""
     if facts.codec.startswith("wmav"):
         return n_samples
     if facts.container in _TELLS_ITS_DELAY or (facts.container == "mov" and facts.trims_delay):
         return 0
-    if facts.container == "mp3" and stamp != 0:  # dropped already, as LAME's tag says
+    if facts.container == "mp3" and stamp != 0:  # already dropped, as the LAME tag says
         return 0
     if facts.codec.startswith("aac"):
         return n_samples

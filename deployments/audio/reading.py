@@ -1,8 +1,8 @@
 """Bytes, a file or samples in, 16 kHz mono int16 blocks out: the first step of a request's audio.
 
-Memory stays at a few blocks however long the file is. `opening` finds a reader for a file,
-`mono_resampler` makes of its channels one at one rate; the limits and the rules for bad input are
-here, once. Knows nothing of chunks or HTTP.
+Memory stays at a few blocks, however long the file is. `opening` finds a reader for a file, and
+`mono_resampler` turns its channels into one at 16 kHz. All limits and rules for bad input are in
+this module. It knows nothing of chunks or HTTP.
 """
 
 import contextlib
@@ -41,30 +41,30 @@ from engine import SAMPLE_RATE
 __all__ = ["AudioLimits", "Samples", "Source", "TrackWish", "read_audio"]
 
 Source = str | os.PathLike[str] | bytes | IO[bytes] | Samples
-"""A path on this machine, the content of a file, a real file that is open (and is closed when it
-has been read), or samples."""
+"""A path on this machine, the content of a file, an open real file (which is closed after it has
+been read), or samples."""
 
 _Pcm = npt.NDArray[np.int16]
 
 _READ_SAMPLES = 1 << 18  # of all channels together: 1 MiB of float32
-_MIN_SOURCE_RATE, _MAX_SOURCE_RATE = 1_000, 1_000_000  # Hz; a header beyond them is nonsense
+_MIN_SOURCE_RATE, _MAX_SOURCE_RATE = 1_000, 1_000_000  # Hz; other rates in a header are nonsense
 # Some writers count their own header as samples; no word is as short as this.
 _CUT_TOLERANCE_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class AudioLimits:
-    """What one file may cost, and what is too little to be speech.
+    """What one file may cost, and how short it may be.
 
     Attributes:
         max_duration_s: longest audio.
-        min_duration_s: shortest audio; OpenAI too refuses less than 0.1 s.
-        max_bytes: largest source; 32 GiB hold 24 h of 48 kHz stereo in 24 bit.
+        min_duration_s: shortest audio; OpenAI also refuses less than 0.1 s.
+        max_bytes: largest source; 32 GiB hold 24 h of 48 kHz stereo with 24 bits.
         decode_timeout_s: longest wait for ffmpeg in all, not counting the time that the consumer
             takes between blocks.
         stall_timeout_s: longest wait for ffmpeg's next samples.
-        decoder_threads: of ffmpeg's decoder, a file. An ingress reads many files at once, each
-            hundreds of times as fast as it is spoken on one thread.
+        decoder_threads: threads of ffmpeg's decoder, per file. An ingress reads many files at once,
+            and one thread decodes each hundreds of times faster than real time.
     """
 
     max_duration_s: float = 24 * 3600.0
@@ -99,28 +99,28 @@ def read_audio(
 ) -> Generator[_Pcm, None, None]:
     """Decode `source` block by block.
 
-    Channels are averaged where they have one sound, else those that carry speech. NaN and infinite
-    samples become silence, others are clamped to full scale; 16-bit mono at 16 kHz passes through
-    unchanged. Nothing is opened before the first block is asked for. Closing the generator ends
-    the decoder and frees the file.
+    Channels are averaged: all of them where they have the same sound, otherwise those that carry
+    speech. NaN and infinite samples become silence, others are clamped to full scale; 16-bit mono
+    at 16 kHz passes through unchanged. Nothing is opened before the first block is requested.
+    Closing the generator stops the decoder and closes the file.
 
     Args:
         source: see `Source`; a path is never a URL.
         limits: see `AudioLimits`.
         block_s: length of a block.
-        on_open: told the length in seconds, None where only decoding can tell it, before the first
-            block. What it raises ends the reading.
-        report: takes what is found beside the samples: warnings of a file that was cut, or is
+        on_open: called before the first block with the length in seconds, or None if only decoding
+            can tell it. An exception that it raises ends the reading.
+        report: receives what is found beside the samples. Warnings about a file that was cut, or is
             damaged in the middle, come with the last block.
-        wish: which track is asked for, of a file that has several.
+        wish: which track to read of a file that has several.
 
     Yields:
-        int16 arrays of shape (n_samples,), at 16 kHz. All hold `block_s` seconds but the last.
+        int16 arrays of shape (n_samples,), at 16 kHz. All but the last hold `block_s` seconds.
 
     Raises:
         ValueError: `block_s` is shorter than a sample.
-        AudioError: one of its kinds. AudioTooLongError and AudioDecodeTimeoutError may come after
-            some blocks, all others come before the first.
+        AudioError: one of its subclasses. AudioTooLongError and AudioDecodeTimeoutError may come
+            after some blocks, all others come before the first.
         OptionError: the file has no such track.
         DeploymentError: ffmpeg is missing, or was killed.
     """
@@ -148,7 +148,7 @@ def _open(
     wish: TrackWish,
     report: AudioReport,
 ) -> tuple[Reader, DataChunk | None]:
-    """A reader for the source, and where a file's samples lie if it says so."""
+    """A reader for the source, and where a file's samples lie if its header says so."""
     if isinstance(source, Samples):
         candidates([Track(1)], wish)
         report.info = AudioInfo()
@@ -192,10 +192,10 @@ def _check_size(file: IO[bytes], limits: AudioLimits) -> None:
 
 
 def _to_real_file(stack: contextlib.ExitStack, file: IO[bytes]) -> IO[bytes]:
-    """One without a buffer: with one, `seek` may leave the descriptor, which ffmpeg gets, where
-    it is."""
+    """A real file without a buffer. With one, `seek` might not move the descriptor, which ffmpeg
+    gets."""
     if isinstance(file, io.BytesIO):
-        spooled = stack.enter_context(tempfile.TemporaryFile())  # has no name that could be left
+        spooled = stack.enter_context(tempfile.TemporaryFile())  # unnamed: cannot be left behind
         spooled.write(file.getvalue())  # no copy, unlike getbuffer
         spooled.flush()
         file = spooled
@@ -243,8 +243,8 @@ def _decode(reader: Reader, limits: AudioLimits, report: AudioReport) -> Iterato
 
 
 def _read_frames(reader: Reader) -> npt.NDArray[np.float32]:
-    """Frames in large pieces, for readers may give as few as a packet has, and each piece costs
-    what does not depend on its length."""
+    """Frames in large pieces: readers may return as few as one packet holds, and each piece has a
+    fixed cost."""
     n_frames = max(1, _READ_SAMPLES // reader.n_channels)
     pieces: list[npt.NDArray[np.float32]] = []
     while sum(map(len, pieces)) <= n_frames // 2 and len(frames := reader.read(n_frames)):
@@ -267,7 +267,7 @@ def _conclude(
     limits: AudioLimits,
     report: AudioReport,
 ) -> None:
-    """Behind the last sample: warn of what is missing, refuse what is nothing or next to it."""
+    """After the last sample, warn about what is missing, and refuse audio that is too short."""
     truncation = _truncation(reader, chunk, decoded_s)
     if truncation is None:
         if decoded_s < limits.min_duration_s:
@@ -281,7 +281,8 @@ def _conclude(
 
 
 def _truncation(reader: Reader, chunk: DataChunk | None, decoded_s: float) -> Truncation | None:
-    """What is missing after the last sample, by the header's sizes or else by the decoder."""
+    """What is missing after the last sample: by the header's sizes if they show a cut, else by what
+    the reader says."""
     if chunk is None or not chunk.is_cut or chunk.declared_bytes is None:
         return reader.truncation(decoded_s)
     if chunk.held_bytes == 0:
@@ -292,17 +293,17 @@ def _truncation(reader: Reader, chunk: DataChunk | None, decoded_s: float) -> Tr
 
 
 class _Blocks:
-    """Cuts pieces of any size into blocks of one size. Keeps less than a block and a piece."""
+    """Cuts pieces of any size into blocks of one size. Holds less than a block and a piece."""
 
     def __init__(self, block_samples: int) -> None:
         self._block_samples = block_samples
         self._pieces: list[_Pcm] = []
         self._n_kept = 0
         self.n_samples = 0
-        """Taken so far."""
+        """Number of samples taken so far."""
 
     def cut(self, pieces: Iterable[_Pcm]) -> Iterator[_Pcm]:
-        """The full blocks; what is left over is `rest`."""
+        """Yields the full blocks; `rest` returns what is left over."""
         for piece in pieces:
             self.n_samples += len(piece)
             self._pieces.append(piece)
@@ -316,7 +317,7 @@ class _Blocks:
     def _full_blocks(self) -> Iterator[_Pcm]:
         joined = self.rest()
         n_full = len(joined) // self._block_samples * self._block_samples
-        # Copies, for a view would keep all of `joined` alive, and the next block with it.
+        # Copies, because a view would keep all of `joined` alive, and the next block with it.
         self._pieces = [joined[n_full:].copy()]
         self._n_kept = len(joined) - n_full
         for start in range(0, n_full, self._block_samples):

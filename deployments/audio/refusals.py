@@ -1,7 +1,7 @@
-"""Why something is not audio that can be read, in a line of our own: what it is, and what to do.
+"""Says in one line of our own why a file is not readable audio: what it is, and what to do.
 
-By the first bytes of a file that ffmpeg refused, and by what ffmpeg said of it. Its own words speak
-of its insides, and never get into an answer whole.
+This is judged by the first bytes of a file that ffmpeg refused, and by what ffmpeg said about it.
+ffmpeg's own messages speak of its internals, so they never get into an answer whole.
 """
 
 import json
@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 
 HEAD_BYTES = 4_096
-"""How much of a file `what_it_is` wants to see."""
+"""How much of a file `what_it_is` needs."""
 _MAX_HINT_CHARS = 80
 
 _SEND = "send the audio itself"
@@ -19,7 +19,7 @@ _ARCHIVE = "archive: unpack it and send the audio files in it"
 _PLAYLIST = "it is a playlist, which only names files: send the files themselves"
 _BASE64 = "it is audio as base64 text: decode it to bytes first"
 
-# Regular expressions, each from the first byte on.
+# Regular expressions, matched from the first byte on.
 _MAGICS = [
     (re.compile(pattern, re.DOTALL | re.IGNORECASE), words)
     for pattern, words in (
@@ -84,7 +84,7 @@ ENCRYPTED = "its audio is encrypted (DRM): send it without copy protection"
 
 
 def what_it_is(head: bytes) -> str | None:
-    """What a file is that is no audio, by its first bytes; None where they do not tell."""
+    """What a file that is not audio is, by its first bytes; None if they do not tell."""
     plain = head.removeprefix(b"\xef\xbb\xbf")
     for pattern, words in _MAGICS:
         if pattern.match(plain):
@@ -98,7 +98,7 @@ def what_it_is(head: bytes) -> str | None:
 
 
 def in_our_words(complaints: Iterable[str]) -> str:
-    """What ffmpeg's complaints, oldest first, come down to."""
+    """Sum up ffmpeg's complaints, given oldest first."""
     lines = list(complaints)
     text = "\n".join(lines)
     for pattern, words in _COMPLAINTS:
@@ -115,7 +115,7 @@ def _text(data: bytes) -> str | None:
             "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8", "strict"
         )
     except UnicodeDecodeError as error:
-        if error.start < len(data) - 4:  # not just a character that the end of the head cuts
+        if error.start < len(data) - 4:  # more than a character cut off at the end of the head
             return None
         text = data[: error.start].decode()
     return text if len(text) > 1 and all(c.isprintable() or c.isspace() for c in text) else None

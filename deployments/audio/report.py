@@ -1,6 +1,6 @@
-"""What reading a file brought to light beside its samples: warnings, and what was listened to.
+"""What reading a file found beside its samples: warnings, and which track and channels were read.
 
-Written on the thread that reads, and read when the reading is over.
+The reading thread writes the report; others read it when the reading is over.
 """
 
 from deployments.messages import AudioInfo, AudioWarning
@@ -9,11 +9,11 @@ WARNINGS = {
     "truncated": "the file ends before the end that it promises",
     "damaged": "a stretch of the file cannot be decoded",
 }
-"""Every warning's code, and what it means."""
+"""The code of each kind of warning, and what it means."""
 
 
 class AudioReport:
-    """Of one file.
+    """What reading one file found.
 
     Attributes:
         warnings: in file order.

@@ -1,8 +1,8 @@
 """Which bytes of a chunked audio file are samples, where the size in its header does not tell.
 
-A recorder that wrote the size early and went on, a size that wrapped at 4 GiB, files joined by
-`cat`: what follows the promised end is then more samples, or another file. Chunks and tags that
-follow it are no sound (`trailers`).
+A recorder may have written the size early and gone on, a size may have wrapped at 4 GiB, or files
+may have been joined by `cat`. Then more samples, or another file, follow the promised end. Chunks
+and tags that follow it are not sound (`trailers`).
 """
 
 import io
@@ -22,24 +22,24 @@ _MAGICS = re.compile(
     re.DOTALL,
 )
 _MAGIC_BYTES = 24
-# What a header is looked for by, and how many bytes it has before that.
+# The bytes by which to search for a header, and how many bytes of the header precede them.
 _ANCHORS = {
     b"FORM": (b"AIF", 8),
     b".snd": (b".snd\0", 0),
     b"caff": (b"caff\0", 0),
     b"riff": (b"riff\x2e", 0),
 }
-# Shorter than any word: what is left of a sample, or padding of a kind that nobody knows.
+# Shorter than any word: the rest of a sample, or padding of an unknown kind.
 _MIN_TAIL_BYTES = 1_024
 
 
 @dataclass(slots=True)
 class Part:
-    """A file in the file.
+    """One of the files that were joined into the file.
 
     Attributes:
-        start: of its header.
-        spans: from and to which byte its samples lie.
+        start: offset of its header.
+        spans: start and end offset of each stretch of its samples.
     """
 
     start: int
@@ -51,11 +51,11 @@ class Part:
 
 
 def find_parts(file: IO[bytes], chunk: DataChunk) -> list[Part]:
-    """The files that were joined into this one, most often one, and where their samples lie.
+    """The files that were joined into this one (usually just one), and where their samples lie.
 
     Args:
-        file: seekable; its position afterwards is anywhere.
-        chunk: of its first header.
+        file: seekable; its position afterwards is undefined.
+        chunk: what the first header says.
     """
     return _Finder(file, chunk).find()
 
@@ -77,14 +77,16 @@ class _Finder:
         return self._parts
 
     def _take_data(self, chunk: DataChunk) -> int:
-        """Samples as a header promises them; where they end. An open size promises none."""
+        """Take the samples that a header promises; returns where they end. A size that was left
+        open promises none."""
         end = chunk.offset + (0 if chunk.declared_bytes is None else chunk.held_bytes)
         if end > chunk.offset:
             self._parts[-1].spans.append((chunk.offset, end))
         return end
 
     def _take_known(self, position: int) -> bool:
-        """Another header, chunk of samples, or chunks and tags to skip, if there are any here."""
+        """Take another header or sample chunk, or skip chunks and tags; returns whether one of
+        these is at `position`."""
         self._file.seek(position)
         head = self._file.read(_MAGIC_BYTES)
         if _MAGICS.match(head) and (chunk := find_data_chunk(self._file, position)) is not None:
@@ -104,7 +106,7 @@ class _Finder:
         return True
 
     def _take_samples(self) -> None:
-        """Samples up to the next header, or the end, less the chunks before it."""
+        """Take samples up to the next header or the end, without the chunks just before it."""
         start, limit = self._position, self._next_header(self._position)
         end = self._trailers.start_before(start, limit)
         self._position = limit
@@ -119,7 +121,8 @@ class _Finder:
         spans.append((start, end))
 
     def _next_header(self, position: int) -> int:
-        """Of a file of the same kind. One search in each block: gigabytes may have to be read."""
+        """Offset of the next header of a file of the same kind. Each block is searched only once,
+        because there may be gigabytes to read."""
         anchor, before = _ANCHORS.get(self._magic, (b"WAVE", 8))
         position += 1
         while (position := self._skip_hole(position)) < self._size:
@@ -135,10 +138,11 @@ class _Finder:
         return self._size
 
     def _skip_hole(self, position: int) -> int:
-        """The next byte that the disk holds: a recorder may have reserved gigabytes."""
+        """The next byte at or after `position` that is stored on the disk: a recorder may have
+        reserved gigabytes."""
         try:
             return os.lseek(self._file.fileno(), position, os.SEEK_DATA)
         except io.UnsupportedOperation:  # it is in memory
             return position
-        except OSError:  # no more of them
+        except OSError:  # no stored byte follows
             return self._size

@@ -1,4 +1,4 @@
-"""Samples that a caller has in memory, read like a file."""
+"""Reads samples that a caller has in memory, as if they were a file."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -21,8 +21,8 @@ class Samples:
         sample_rate: Hz.
 
     Raises:
-        NotAudioError: another type or shape.
-        EmptyAudioError: no samples.
+        NotAudioError: `pcm` has another type or shape.
+        EmptyAudioError: `pcm` has no samples.
     """
 
     pcm: npt.NDArray[Any]
@@ -40,7 +40,7 @@ class Samples:
 
 
 class SampleReader:
-    """Reads float32 frames, shape (n_frames, n_channels), of an array."""
+    """Reads float32 frames, shape (n_frames, n_channels), from an array."""
 
     def __init__(self, samples: Samples) -> None:
         self._frames = samples.pcm.reshape(len(samples.pcm), -1)

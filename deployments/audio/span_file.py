@@ -1,4 +1,4 @@
-"""Stretches of a file as if they were a file of their own."""
+"""Presents stretches of a file as a file of their own."""
 
 import bisect
 import io
@@ -18,10 +18,10 @@ _MAX_WAV_BYTES = 0xFFFF_0000
 
 
 class SpanFile(io.RawIOBase):
-    """Reads stretches of `file` one behind the other, and leaves its position anywhere.
+    """Reads stretches of `file` one after another, and changes its position.
 
     Args:
-        spans: from and to which byte each reaches.
+        spans: start and end offset of each stretch, in bytes.
     """
 
     def __init__(self, file: IO[bytes], spans: Sequence[tuple[int, int]]) -> None:
@@ -46,7 +46,8 @@ class SpanFile(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: "WriteableBuffer") -> int:
-        """Fill the buffer, less only at the end: to libsndfile a short read is the end."""
+        """Fill the buffer; read less only at the end, because libsndfile takes a short read for the
+        end."""
         view = memoryview(buffer).cast("B")
         n_read = 0
         while n_read < len(view) and self._position < self._starts[-1]:
@@ -55,7 +56,7 @@ class SpanFile(io.RawIOBase):
             place = start + self._position - self._starts[index]
             self._file.seek(place)
             data = self._file.read(min(len(view) - n_read, end - place))
-            if not data:  # it became shorter meanwhile
+            if not data:  # the file has become shorter meanwhile
                 break
             view[n_read : n_read + len(data)] = data
             self._position += len(data)
@@ -64,13 +65,13 @@ class SpanFile(io.RawIOBase):
 
 
 def splice_wav(file: IO[bytes], part: Part) -> IO[bytes]:
-    """A WAV with all of a part's samples and a size that says so, as a temporary file: for readers
-    that want a real file and believe the size."""
+    """A temporary WAV file with all of a part's samples and their true size, for readers that need
+    a real file and believe its size."""
     spliced = tempfile.TemporaryFile()
     file.seek(part.start)
     head = bytearray(file.read(part.spans[0][0] - part.start))
     size = part.n_bytes if part.n_bytes <= _MAX_WAV_BYTES else 0  # 0: as far as the file goes
-    head[:4] = b"RIFF"  # of an RF64 the size would be elsewhere
+    head[:4] = b"RIFF"  # an RF64 would have its size elsewhere
     struct.pack_into("<I", head, len(head) - 4, size)
     spliced.write(head)
     spans = SpanFile(file, part.spans)

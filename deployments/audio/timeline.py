@@ -1,19 +1,19 @@
-"""A file's clock over its samples: which silence belongs between frames, and where to smooth.
+"""Keeps samples on a file's clock: which silence belongs between frames, and where to smooth.
 
-Containers stamp each frame. Counting samples instead of reading the stamps moves all that follows
-a pause, a lost packet or a damaged stretch; believing each stamp makes holes of rounding errors,
-and hours of silence of one wild number. So, of a frame's deviation (its stamp less what counting
-from the last frame gives):
+Containers give each frame a timestamp. Counting samples and ignoring timestamps would shift all
+that follows a pause, a lost packet or a damaged stretch. Believing every timestamp would turn
+rounding errors into holes, and one wild number into hours of silence. So the deviation of each
+frame is judged (its timestamp minus the time that counting from the last frame gives):
 
-- What stays within a few milliseconds of the deviations just before is jitter, and changes nothing.
-- A jump forward that the following second of sound confirms is a gap, filled with silence.
-- A small jump back, and any slow drift, is smoothed away by stretching or squeezing the sound by
+- A deviation within a few milliseconds of those just before is jitter, and changes nothing.
+- A jump forward that the following second of sound confirms is a gap, and filled with silence.
+- A small jump back, or any slow drift, is smoothed away by stretching or squeezing the sound by
   at most 0.25 %, which nobody hears.
-- A larger jump back, and one forward by more than an hour, is no time that passed: a counter that
-  was reset or wrapped around, joined files, a broken stamp. Counting goes on as before.
-- A stamp that the next frames contradict is ignored.
+- A larger jump back, or a jump forward of more than an hour, is not time that passed: a counter was
+  reset or wrapped around, files were joined, or a timestamp is broken. Counting goes on as before.
+- A timestamp that the next frames contradict is ignored.
 
-Pure arithmetic on stamps: no samples, files or processes.
+This is pure arithmetic on timestamps (stamps): no samples, files or processes.
 """
 
 import statistics
@@ -23,10 +23,10 @@ from dataclasses import dataclass
 MAX_GAP_S = 3600.0
 """Longest pause that is believed and filled with silence."""
 
-# A jump must clear what stamps scattered over lately by this much. Less than the shortest packet
-# that can be lost on its own (10 ms), more than rounding to 1 ms or 1/90,000 s.
+# A jump must leave the range of recent deviations by this much. It is less than the shortest packet
+# that can be lost on its own (10 ms), and more than rounding to 1 ms or 1/90,000 s.
 _MARGIN_S = 0.008
-_JITTER_S = 0.03  # frames behind a jump that belong together: Vorbis at 8 kHz scatters by 24 ms
+_JITTER_S = 0.03  # frames of one jump differ by less: Vorbis at 8 kHz scatters by 24 ms
 _LATELY_FRAMES = 32
 _LOOKAHEAD_S = 1.0
 _LOOKAHEAD_FRAMES = 64  # bounds the work where frames are tiny
@@ -38,7 +38,7 @@ _MAX_STRETCH = 0.0025
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What to do next: `silence` samples of it, then `n_in` decoded samples as `n_out`."""
+    """What to output next: `silence` samples of it, then `n_in` decoded samples made `n_out`."""
 
     silence: int
     n_in: int
@@ -50,38 +50,38 @@ class Step:
 
 
 class Timeline:
-    """Takes (stamp, samples) of each frame in decoding order, gives `Step`s in the same order.
+    """Takes (stamp, samples) of each frame in decoding order; gives `Step`s in the same order.
 
     All counts are samples at the decoder's rate.
 
     Args:
         sample_rate: Hz.
-        lead: silence before the first frame.
+        lead: samples of silence before the first frame.
     """
 
     def __init__(self, sample_rate: int, lead: int = 0) -> None:
         self._rate = sample_rate
         self._lead = lead
-        self._first = self._expected = 0  # stamps: of the first frame, and of the next by counting
+        self._first = self._expected = 0  # stamps of the first frame, and of the next by counting
         self._has_begun = False
         self._waiting: deque[tuple[int | None, int]] = deque()
         self._n_waiting = 0
         self._lately: deque[int] = deque([0], maxlen=_LATELY_FRAMES)  # deviations
         self._set_bounds()
-        self._drift = 0.0  # their mean
+        self._drift = 0.0  # running mean of the deviations
         self._drift_limit = _DRIFT_S[0] * sample_rate
         self._smooths = False
         self._stretch_credit = 0.0
         self._finished = False
-        self._n_plain = 0  # samples that pass unchanged behind the last of the steps
+        self._n_plain = 0  # samples after the last of the steps that pass unchanged
         self._steps: deque[Step] = deque([Step(lead, 0, 0)] if lead else [])
         self.position = lead
-        """Samples of all steps so far, those not yet taken included."""
+        """Samples of all steps so far, including those not yet taken."""
         self.gaps: list[tuple[int, int]] = []
-        """Start and end, as `position`s, of each gap that was filled; the reader takes them out."""
+        """Start and end `position` of each gap that was filled. The reader removes them."""
 
     def add(self, stamp: int | None, n_samples: int) -> None:
-        """A frame was decoded; `stamp` is None where nothing is known of its time."""
+        """Add a decoded frame. `stamp` is None if its time is unknown."""
         if not self._has_begun:
             self._has_begun = True
             self._first = self._expected = stamp or 0
@@ -101,18 +101,18 @@ class Timeline:
         self._advance()
 
     def finish(self) -> None:
-        """No frame follows."""
+        """Say that no frame follows."""
         self._finished = True
         self._advance()
 
     def pop(self) -> Step | None:
-        """The next step; None until more frames are known, or at the end."""
+        """The next step; None at the end, or until more frames are known."""
         if not self._steps:
             self._flush_plain()
         return self._steps.popleft() if self._steps else None
 
     def push_back(self, step: Step) -> None:
-        """Return the rest of the step that was popped last."""
+        """Put back the rest of the step that was popped last."""
         self._steps.appendleft(step)
 
     @property
@@ -121,7 +121,8 @@ class Timeline:
 
     @property
     def covered(self) -> int:
-        """What of the file's own clock was gone through, pauses that were not believed included."""
+        """Samples that have passed on the file's own clock, including pauses that were not
+        believed."""
         return max(self._expected - self._first, self.position - self._lead)
 
     def _advance(self) -> None:
@@ -133,11 +134,11 @@ class Timeline:
             elif not self._sees_enough():
                 return
             elif not all(map(self._is_jump, ahead := self._deviations_ahead())):
-                # The clock comes back, so this is jitter of a size not met lately, or a stray.
+                # The clock comes back: this is larger jitter than seen recently, or a stray stamp.
                 if abs(deviation) <= _JITTER_S * self._rate:
                     self._follow(deviation, n_samples)
             else:
-                # Frames of one jump: those further on may have jumped again.
+                # Only frames of this jump: later ones may have jumped again.
                 alike = [d for d in ahead if abs(d - deviation) <= _JITTER_S * self._rate]
                 self._jump(round(statistics.median(alike)), deviation)
             self._waiting.popleft()
@@ -164,7 +165,7 @@ class Timeline:
         return deviations
 
     def _follow(self, deviation: int, n_samples: int) -> None:
-        """Take note of an ordinary frame's deviation."""
+        """Note the deviation of an ordinary frame."""
         if deviation != self._lately[-1] or self._lately[0] != deviation:
             self._lately.append(deviation)
             self._set_bounds()
@@ -172,7 +173,8 @@ class Timeline:
         self._drift += weight * (deviation - self._drift)
 
     def _jump(self, size: int, deviation: int) -> None:
-        """The clock is off by `size` from here on, as is this frame, give or take its jitter."""
+        """Handle a clock that is off by `size` from here on. `deviation` is this frame's, which
+        includes its jitter."""
         is_gap = 0 < size <= MAX_GAP_S * self._rate and deviation > max(self._lately)
         is_other_clock = not -_MAX_OVERLAP_S * self._rate <= size <= MAX_GAP_S * self._rate
         if is_gap:
@@ -193,7 +195,8 @@ class Timeline:
         self._push(Step(0, n_samples, n_samples + stretch))
 
     def _stretch(self, n_samples: int) -> int:
-        """By how many samples to lengthen a frame, to follow the clock."""
+        """Number of samples by which to lengthen a frame (shorten it if negative), to follow the
+        clock."""
         begin, end = (limit_s * self._rate for limit_s in _DRIFT_S)
         if not self._smooths and abs(self._drift) < begin:
             return 0

@@ -1,7 +1,7 @@
-"""Which of a file's audio tracks is meant: films have several, in several languages and for several
+"""Chooses one of a file's audio tracks: films have several, in several languages and for several
 kinds of listeners.
 
-ffmpeg lists the tracks; the rules of choice are here, and know nothing of decoding.
+ffmpeg lists the tracks. The rules of choice are here, and know nothing of decoding.
 """
 
 import re
@@ -20,7 +20,7 @@ _STREAM = re.compile(
     r": Audio: (?P<rest>.*)$"
 )
 _MARKS = re.compile(r"\(([a-z ]+)\)")
-# For listeners who have the main track beside them, or instead of the picture.
+# Tracks that accompany the main track, or replace the picture.
 _ASIDES = frozenset(["comment", "visual impaired", "hearing impaired", "karaoke", "descriptions"])
 _NO_LANGUAGE = frozenset(["und", "mul", "mis", "zxx"])  # ISO 639-2: unknown, several, other, none
 _ENCRYPTED = re.compile(r"\((?:enca|drms|encv) / 0x")
@@ -31,11 +31,11 @@ _MAX_PROBE_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class TrackWish:
-    """Which track is asked for.
+    """Which track the caller asks for.
 
     Args:
-        track: number from 1, or a language; None: the best one.
-        languages: ISO codes that the speech is in, where that is known.
+        track: its number from 1, or a language; None: the best one.
+        languages: ISO codes of the languages that the speech may be in, if they are known.
     """
 
     track: str | None = None
@@ -48,10 +48,10 @@ class Track:
 
     Attributes:
         number: from 1, in file order.
-        language: as the file names it; empty where it does not.
-        is_default: marked so by the file.
-        is_aside: a commentary, or made for those who do not see or hear well.
-        is_encrypted: its samples cannot be read.
+        language: as the file names it; empty if the file does not name one.
+        is_default: whether the file marks it as the default.
+        is_aside: whether it is a commentary, or made for people who do not see or hear well.
+        is_encrypted: whether its samples are encrypted and cannot be read.
     """
 
     number: int
@@ -77,16 +77,16 @@ def may_have_several(file: IO[bytes]) -> bool:
 
 
 def list_tracks(file: IO[bytes], timeout_s: float) -> list[Track]:
-    """A real file's audio tracks; none where ffmpeg cannot open it.
+    """The audio tracks of a real file; none if ffmpeg cannot open it.
 
     Raises:
-        AudioDecodeTimeoutError: ffmpeg stands still.
-        DeploymentError: it cannot be run.
+        AudioDecodeTimeoutError: ffmpeg does not finish in time.
+        DeploymentError: ffmpeg cannot be run.
     """
     file.seek(0)
     command = [
         *(imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-nostdin", "-loglevel", "level+info"),
-        # The same guards as where it is decoded: one descriptor, and no playlists.
+        # The same guards as for decoding: one descriptor, and no playlists.
         *("-protocol_whitelist", "fd", "-format_whitelist", _DEMUXERS, "-i", "fd:"),
     ]
     try:
@@ -122,10 +122,10 @@ def parse_tracks(log: str) -> list[Track]:
 
 
 def candidates(tracks: Sequence[Track], wish: TrackWish) -> list[Track]:
-    """Tracks to try, the best one first; the one asked for alone.
+    """Tracks to try, the best one first; a single one if the caller asks for it.
 
     Raises:
-        OptionError: there is none of that number or language.
+        OptionError: no track has that number or language.
     """
     if wish.track is None:
         return sorted(tracks, key=lambda track: _rank(track, wish.languages))
@@ -144,8 +144,8 @@ def candidates(tracks: Sequence[Track], wish: TrackWish) -> list[Track]:
 
 
 def _rank(track: Track, languages: Sequence[str]) -> tuple[bool, int, bool, bool, int]:
-    """Lower is better. A commentary in the language asked for is worse than no language at all,
-    but better than another one."""
+    """Sort key: lower is better. A commentary in the wanted language is worse than a track without
+    a language, but better than a track in another language."""
     if not languages or any(track.is_in(language) for language in languages):
         distance = 0
     else:
@@ -173,6 +173,6 @@ def _what(track: Track) -> list[str]:
 
 
 def _code(language: str) -> str | None:
-    """A language by its shortest code, whichever way it is written; None for what is none."""
+    """A language's shortest code, however it is written; None if it names no language."""
     code = language_code(language)
     return None if code in _NO_LANGUAGE else code

@@ -1,7 +1,8 @@
-"""What stands behind the samples of an audio file and is no sound: chunks, tags, padding.
+"""What follows the samples of an audio file and is not sound: chunks, tags, padding.
 
-Taken for samples it would be noise; samples taken for it would be lost. So a name alone is believed
-only where it is a known one, and any other only where chunk after chunk leads to the end.
+Trailers taken for samples would be noise; samples taken for trailers would be lost. So a chunk is
+believed by its name alone only if the name is known. A chunk with any other name is believed only
+if chunk after chunk leads from there to the end.
 """
 
 import re
@@ -34,10 +35,10 @@ def _names(joined: bytes) -> frozenset[bytes]:
 
 
 class Trailers:
-    """Of one file.
+    """Finds the trailers of one file.
 
     Args:
-        file: seekable; its position afterwards is anywhere.
+        file: seekable; its position afterwards is undefined.
         magic: the file's first four bytes.
     """
 
@@ -55,7 +56,7 @@ class Trailers:
         self._head_bytes = struct.calcsize(self._layout)
 
     def end_of(self, position: int, limit: int) -> int:
-        """How far chunks and tags reach that begin at `position`; `position` if it has none.
+        """The end of the chunks and tags that begin at `position`; `position` if there are none.
 
         Args:
             limit: where the file, or this part of it, ends.
@@ -67,10 +68,10 @@ class Trailers:
         return sure
 
     def start_before(self, start: int, limit: int) -> int:
-        """Where the chunks and tags begin that end at `limit`; `limit` if there are none.
+        """The start of the chunks and tags that end at `limit`; `limit` if there are none.
 
         Args:
-            start: what lies before it is not looked at.
+            start: nothing before it is looked at.
         """
         limit = self._before_tags(start, limit)
         start = max(start, limit - _SEARCH_BYTES)
@@ -80,12 +81,12 @@ class Trailers:
         for match in names.finditer(self._read(start, limit - start)):
             position = start + match.start()
             ends = [end for end, _ in self._walk(position, limit)]
-            if ends and limit - 1 <= ends[-1] <= limit + 1:  # the last one's padding
+            if ends and limit - 1 <= ends[-1] <= limit + 1:  # with or without the last padding byte
                 return position
         return limit
 
     def data_at(self, position: int) -> tuple[int, int] | None:
-        """Start and end of the samples of another chunk of them."""
+        """Start and end of the samples if another sample chunk is at `position`, else None."""
         head = self._read(position, self._head_bytes)
         if self._is_w64 or head[:4] not in (b"data", b"SSND") or len(head) < self._head_bytes:
             return None
@@ -94,15 +95,15 @@ class Trailers:
         return offset, min(offset + size, self._size)
 
     def is_padding(self, position: int, limit: int) -> bool:
-        """Whether nothing but zeros, or nothing but printable text, is left, and not much of it:
-        some megabytes of zeros are a pause, to be kept for the times of what follows."""
+        """Whether only a little is left, all of it zeros or printable text. Megabytes of zeros are
+        a pause instead, which is kept so that what follows has the right times."""
         if limit - position > _MAX_PADDING_BYTES:
             return False
         text = self._read(position, limit - position).strip(b"\0")
         return all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in text)
 
     def _walk(self, position: int, limit: int) -> Iterator[tuple[int, bool]]:
-        """The end of chunk after chunk, and whether its name is a known one."""
+        """Yields the end of one chunk or tag after another, and whether it is of a known kind."""
         for _ in range(_MAX_CHUNKS):
             if position >= limit:
                 return
@@ -124,7 +125,7 @@ class Trailers:
             if name in _NO_TRAILERS or not _is_printable(name) or (end > limit and not is_known):
                 return
             yield end, is_known
-            # Some writers leave the padding out.
+            # Some writers leave out the padding.
             padded = end + (position - end) % self._align
             position = end if self._is_chunk(end, limit) else padded
 
@@ -132,7 +133,7 @@ class Trailers:
         return position < limit and self._read(position, 4) in self._known
 
     def _tag_end(self, position: int, limit: int) -> int | None:
-        """Of a tag as MP3 files have it."""
+        """The end of a tag as in MP3 files (ID3, APE); None if there is none at `position`."""
         head = self._read(position, 32)
         if head[:3] == b"TAG" and limit - position == 128:
             return limit

@@ -1,4 +1,4 @@
-"""What a reader found missing behind the last sample."""
+"""What a reader found missing after the last sample."""
 
 from dataclasses import dataclass
 
@@ -9,8 +9,8 @@ class Truncation:
 
     Attributes:
         reason: one sentence, fit to be shown to the caller.
-        declared_s: the length that the header promises; None where it promises none that can be
-            put in seconds.
+        declared_s: the length that the header promises; None if it promises none that can be
+            expressed in seconds.
     """
 
     reason: str
@@ -18,7 +18,7 @@ class Truncation:
 
 
 def promised(decoded_s: float, declared_s: float) -> Truncation:
-    """The header promises `declared_s`."""
+    """The truncation of a file whose header promises `declared_s`."""
     return Truncation(
         f"truncated: the audio stops at {decoded_s:.2f} s, its header promises {declared_s:.2f} s",
         declared_s,

@@ -1,9 +1,9 @@
 """Silero's voice activity network: probabilities of speech, frame by frame.
 
-The sequence front end of the `silero-vad` package: one call of the network per block of frames,
-its state carried from block to block, so that any length of audio passes through bounded memory.
-It lies with the audio, since it tells which of a file's channels to listen to, before it tells
-where in their mix there is speech.
+Runs the sequence model of the `silero-vad` package: one call of the network per block of frames,
+with the state carried from block to block, so that audio of any length takes bounded memory. It
+belongs to the audio wing because it first tells which of a file's channels to listen to, and only
+then where their mix has speech.
 """
 
 from functools import cache
@@ -40,12 +40,12 @@ def _model_file() -> Path:
 
 
 def frames_of(pcm: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
-    """Samples of whole frames, at 16 kHz -> (n_frames, 512) with full scale at ±1."""
+    """int16 samples of whole frames at 16 kHz -> float32 (n_frames, 512), full scale ±1."""
     return (pcm.astype(np.float32) / 32_768.0).reshape(-1, FRAME_SAMPLES)
 
 
 class VoiceNetwork:
-    """The network over one stream."""
+    """The network and its state over one stream."""
 
     def __init__(self) -> None:
         self._hidden = np.zeros(_STATE_SHAPE, np.float32)
@@ -53,7 +53,7 @@ class VoiceNetwork:
         self._context = np.zeros(_CONTEXT_SAMPLES, np.float32)
 
     def run(self, frames: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Probabilities of speech of the stream's next frames, shape (n_frames, 512)."""
+        """Speech probabilities, shape (n_frames,), of the stream's next frames (n_frames, 512)."""
         blocks = [
             self._run_block(frames[start : start + _MAX_FRAMES])
             for start in range(0, len(frames), _MAX_FRAMES)

@@ -1,7 +1,7 @@
 """One part of a file: decoded attempt after attempt, tier after tier, until its text is kept.
 
 `Attempts` judges each result by the file's options and says what comes next. It knows nothing of
-the file's order, of what chunks wait for, or of how a chunk travels: that is `transcription.py`'s.
+the file's order, of what chunks wait for, or of how a chunk travels: `transcription.py` does.
 """
 
 from collections.abc import Sequence
@@ -26,31 +26,31 @@ from deployments.transcript.stitching import place_segment, repeats_itself
 from deployments.transcript.trials import Trial, Trials
 
 _MIN_GAIN = 1.1
-"""A second look is kept where it found so many times the letters of the first."""
+"""A second look is kept if it finds at least this many times the letters of the first."""
 
 
 @dataclass(eq=False)
 class Part:
-    """A piece of the file: what is being decoded of it, what is left, and what there is already.
+    """A part of the file: the piece that is being decoded, what is left, and the text so far.
 
     Attributes:
         index: its place in the file's order.
-        piece: what is being decoded.
-        rest: what is to be decoded after that, and text between those pieces.
+        piece: the audio that is being decoded.
+        rest: pieces to decode after that, and text between them.
         segments: the final text so far.
-        first: the text of a first look that is being looked at again; None: there is none.
-        is_bare: whether it is decoded without the prompt, which may have silenced it.
+        first: the text of the first look while there is a second; None: there is no second look.
+        is_bare: whether it is decoded without the prompt, which may have silenced the model.
         context: tokens of the text before the part.
-        tried: results for `piece` of the tier that it has come to.
-        attempt: how it is decoded now; None: as at first.
-        n_blamed: of `tried`, those whose faults were put down to the caller's prompt.
-        above: a tier must have more quality than this; None: any will do.
-        doubted: the result that sent it to a better tier.
+        tried: results for `piece` from its current tier.
+        attempt: how `piece` is decoded now; None: by the first attempt.
+        n_blamed: how many of `tried`, from the first, have faults blamed on the caller's prompt.
+        above: a tier must have more quality than this; None: any tier will do.
+        doubted: the result that sent `piece` to a better tier.
         escalation: the record of that.
-        lower: the surest result of the tiers before, of which nothing else was wrong.
-        trials: those that wait for what comes of it.
-        stays: whether one of them kept it from a better tier.
-        n_done: pieces before this one.
+        lower: the most probable result of lower tiers in which nothing else looked wrong.
+        trials: trials of hopeless chunks that this part decides.
+        stays: whether a trial that did not help keeps it from a better tier.
+        n_done: number of pieces before this one.
     """
 
     index: int
@@ -72,19 +72,19 @@ class Part:
     n_done: int = 0
 
     def best(self, options: FallbackOptions) -> ChunkResult:
-        """The result to keep of what was tried."""
+        """The result to keep of those tried."""
         return best_result(self.tried[self.n_blamed :] or self.tried, options)
 
     @property
     def duration_s(self) -> float:
-        """Of the audio that is not decoded yet."""
+        """Seconds of audio that are not decoded yet."""
         rest = [item.duration_s for item in self.rest if isinstance(item, Piece)]
         return self.piece.duration_s + sum(rest)
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """How a piece is decoded: at which temperature, with which text before it, and whether with the
+    """How a piece is decoded: the temperature, tokens of the text before it, and whether with the
     caller's keywords and prompt."""
 
     temperature: float
@@ -96,9 +96,9 @@ class Next(Enum):
     """What comes after a result."""
 
     DECODE = auto()
-    """Another chunk of the part."""
+    """Decode another chunk of the part."""
     WAIT = auto()
-    """A trial decides; `Attempts.released` tells."""
+    """Wait until a trial decides and `Attempts.released` returns the part."""
     EMIT = auto()
     """The part is final."""
 
@@ -107,8 +107,8 @@ class Attempts:
     """The attempts at all parts of one file.
 
     Attributes:
-        language: of the file, None while nobody knows it.
-        escalations: chunks that went to a better tier, in that order.
+        language: of the file; None while it is unknown.
+        escalations: chunks that went to a better tier, in the order in which they went.
     """
 
     def __init__(self, options: TranscriptionOptions) -> None:
@@ -118,14 +118,14 @@ class Attempts:
         self._trials: Trials[Part] = Trials()
 
     def next(self, part: Part) -> Attempt:
-        """How the part's piece is to be decoded now."""
+        """How to decode the part's piece now."""
         return part.attempt or self._first(part)
 
     def judge(self, part: Part, result: ChunkResult, is_only: bool) -> Next:
         """Take the result of a part's chunk.
 
         Args:
-            is_only: whether the file has no other part, so that a better tier may tell another
+            is_only: whether the file has no other part. Then a better tier may find another
                 language than this one.
         """
         part.tried.append(result)
@@ -143,13 +143,13 @@ class Attempts:
         return self._escalate(part, reason)
 
     def released(self) -> list[tuple[Part, Next]]:
-        """Parts that waited for a trial which has ended, and what comes next for each."""
+        """Parts whose trial has ended, and what comes next for each."""
         return [(part, self._follow(part, helped)) for part, helped in self._trials.released()]
 
     def give_up(self, part: Part) -> Next | None:
-        """Make do with the text that there is: the better tier that the part went to is away. None:
-        it has no text."""
-        if part.above is None:  # nothing was tried yet, or its caller named the tier
+        """Make do with the text that a part has, because the better tier that it went to is
+        unavailable. Returns None if the part has no text."""
+        if part.above is None:  # nothing was tried yet, or the caller named the tier
             return None
         if part.tried:
             return self._settle(part, part.best(self.options.fallback))
@@ -160,21 +160,21 @@ class Attempts:
         return self._settle(part, part.lower or part.doubted)
 
     def _doubt(self, part: Part, result: ChunkResult) -> str | None:
-        """Why a better tier is to try, and not this one hotter: what a small model does not hear,
-        it does not hear at any temperature."""
+        """Why a better tier should try, and not this one at a higher temperature; None: there is no
+        reason. What a small model does not hear, it does not hear at any temperature."""
         ladder = self.options.ladder
         if ladder is None or part.stays:
             return None
         if not ladder.options.is_hopeless(result):
             self._end_trials(part, helped=True)
         above = ladder.above(result.model, self.language, self.options.decoding.task)
-        if above is None:  # what it is tried at now, no other tier is asked for
+        if above is None:  # this is a best tier: further attempts must not go to a lower one
             part.above = ladder.below_best(self.language, self.options.decoding.task)
             return None
         return ladder.options.doubt(result, self.language)
 
     def _escalate(self, part: Part, reason: str) -> Next:
-        """Have a better tier try."""
+        """Send the part's piece to a better tier."""
         ladder, result = self.options.ladder, part.tried[-1]
         assert ladder is not None, "without one nothing is doubted"
         part.escalation = Escalation(result.model, reason)
@@ -197,7 +197,7 @@ class Attempts:
         return self._go_on(part) if reason is None else self._escalate(part, reason)
 
     def _go_on(self, part: Part) -> Next:
-        """Another attempt at the same tier if the last one looks wrong, or what there is."""
+        """Try again on the same tier if the last result looks wrong, or keep the best result."""
         attempt, result = self.next(part), part.tried[-1]
         then = self._then(part, attempt, result)
         if then is None:
@@ -214,8 +214,8 @@ class Attempts:
         return Attempt(self.options.fallback.temperatures[0], context, prompted)
 
     def _then(self, part: Part, attempt: Attempt, result: ChunkResult) -> Attempt | None:
-        """What to try after a result: without the text before it, without keywords and prompt, and
-        then hotter. None: keep the best that there is."""
+        """What to try after a result: first without the text before it, next without keywords and
+        prompt, then at higher temperatures. None: keep the best result."""
         is_wrong = looks_wrong(result, self.options.fallback)
         if attempt.context and (is_wrong or self._is_misled(part.piece, result)):
             return replace(attempt, context=())
@@ -226,15 +226,16 @@ class Attempts:
         return replace(attempt, temperature=hotter[0]) if is_wrong and hotter else None
 
     def _is_misled(self, piece: Piece, result: ChunkResult) -> bool:
-        """Whether the text before it may have led a model astray: into a loop, or past a sentence,
-        which shows in text that ends early. What is really so shows again without that text."""
+        """Whether the text before a piece may have led the model astray: into a loop, or past a
+        sentence, which shows as text that ends early. If the audio is really like that, decoding
+        without that text gives the same."""
         silent = not result.segments and self._is_speech(piece)
         seen = self._review(piece, result, 2 * self.options.tail_s, may_replace=True)
         return silent or bool(seen.pieces) or repeats_itself(result)
 
     def _costs_words(self, piece: Piece, result: ChunkResult) -> bool:
-        """Whether a prompt may have led a model astray: so, or to no words, or none to rely on, for
-        a piece with voice in it."""
+        """Whether a prompt may have led the model astray: as in `_is_misled`, or to no words, or to
+        unreliable ones, for a piece with voice in it."""
         if self._is_misled(piece, result):
             return True
         text = "".join(segment.text for segment in result.segments)
@@ -268,11 +269,12 @@ class Attempts:
         return Next.EMIT
 
     def _keep(self, part: Part, result: ChunkResult) -> None:
-        """Put what is kept of a result, and what is to be decoded again, before the part's rest."""
+        """Put the segments to keep of a result, and the pieces to decode again, before the part's
+        rest."""
         fallback, piece = self.options.fallback, part.piece
         result = replace(result, segments=without_echo(piece, result, self._prompt(part)))
-        # What a first look did not hear is not to be made up by a second one, and what voice
-        # detection hardly heard is not to be made up at all.
+        # A second look must not make up what the first did not hear, and nothing must be made up
+        # where voice activity detection found hardly any speech.
         hardly_speech = outruns_speech(result.segments, piece.voiced_s(0, len(piece.pcm)))
         strict = hardly_speech or part.first is not None
         doubt = is_doubtful if strict else is_silence
@@ -286,8 +288,8 @@ class Attempts:
         part.rest[:0] = self._placed_items(piece, result, seen)
 
     def _listen_again(self, part: Part) -> None:
-        """Decode a piece that is left without text again if it is clearly speech and has a
-        pause: in two, and without the prompt."""
+        """Decode a piece that was left without text again, in halves and without the prompt, if it
+        clearly is speech and has a pause."""
         piece = part.piece
         if part.first is not None or not self._is_speech(piece):
             return
@@ -299,7 +301,7 @@ class Attempts:
     def _review(
         self, piece: Piece, result: ChunkResult, tail_s: float, may_replace: bool
     ) -> Review:
-        # A caller's own token limit is kept.
+        # A caller's own token limit is kept: nothing is decoded again in halves.
         may_halve = self.options.decoding.max_new_tokens is None
         return review(
             piece, result, tail_s, self.options.coverage, may_replace and may_halve, may_halve
@@ -314,13 +316,15 @@ class Attempts:
         ]
 
     def _prompt(self, part: Part) -> str | None:
-        """What the caller has the model read first, unless the part is decoded without it."""
+        """The keywords and prompt of the caller; None if there are none, or the part is decoded
+        without them."""
         decoding = self.options.decoding
         words = " ".join([*decoding.keywords, decoding.prompt or ""]).strip()
         return None if part.is_bare else words or None
 
     def _may_replace(self, part: Part) -> bool:
-        """A second look is followed by a third where it found more than the first."""
+        """Whether another look may follow: a third one does only if the second found more than the
+        first."""
         return part.first is None or _n_letters(part.segments) > _n_letters(part.first)
 
     def _is_speech(self, piece: Piece) -> bool:

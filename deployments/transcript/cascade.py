@@ -1,9 +1,9 @@
 """When a chunk's text looks wrong enough for a more accurate model to try, and which text is kept.
 
-The signals are those of openai/whisper's fallback, with thresholds of their own: there a wrong
-guess costs another try of the same model, here the price of a larger one. But for its mean
-logarithm of probabilities the mean of these themselves is taken, which tells better where a larger
-model helps (docs/scaling.md).
+The signals are those of openai/whisper's fallback, with other thresholds: there a wrong guess costs
+another attempt of the same model, here it costs the price of a larger one. Instead of the mean log
+probability, the mean probability is used, because it tells better where a larger model helps
+(docs/scaling.md).
 """
 
 import math
@@ -16,7 +16,7 @@ from engine import Segment
 
 LANGUAGE = "language"
 PROBABILITY = "probability"
-"""The doubt that a larger model may share."""
+"""The one doubt that may also apply to the larger model's text: see `CascadeOptions.prefers`."""
 _NGRAM = 4
 _MIN_WORDS = 12
 """Shorter texts repeat themselves by chance."""
@@ -24,16 +24,17 @@ _MIN_WORDS = 12
 
 @dataclass(frozen=True, slots=True)
 class CascadeOptions:
-    """
+    """When a result looks wrong.
+
     Args:
-        min_token_prob: text whose tokens are less probable than this, on average.
+        min_token_prob: text whose tokens are less probable than this on average looks wrong.
         max_compression_ratio: text that compresses better than this loops.
-        max_no_speech_prob: above this, a chunk in which voice was found is taken for silence.
-        max_repeated: share of its words in sequences of four that were there before.
-        min_language_prob: a chunk whose language was told from itself and is less sure than this.
-        hopeless_token_prob: text that looks wrong and whose new words are less probable than this,
-            on average (`fresh_prob`): of such chunks one is tried for the others (`Trials`). 0: all
-            go up.
+        max_no_speech_prob: above this, the model took a chunk for silence in which voice was found.
+        max_repeated: above this share of repeated four-word sequences, text loops.
+        min_language_prob: a chunk whose language was detected with a lower probability looks wrong.
+        hopeless_token_prob: text that looks wrong and whose new tokens are less probable than this
+            on average (`fresh_prob`) is hopeless: one such chunk is tried on behalf of others
+            (`Trials`). 0: all go up.
     """
 
     min_token_prob: float = 0.8
@@ -47,7 +48,7 @@ class CascadeOptions:
         """Why a result looks wrong, in one word; None: it does not.
 
         Args:
-            language: that the file is known to be in.
+            language: of the file; None while it is unknown.
         """
         loop = self.loop(result)
         if loop is not None:
@@ -61,7 +62,7 @@ class CascadeOptions:
         return PROBABILITY if token_prob(result) < self.min_token_prob else None
 
     def loop(self, result: ChunkResult) -> str | None:
-        """What shows that a text says the same over and over; None: nothing does."""
+        """What shows that a text repeats itself; None: nothing does."""
         text = "".join(segment.text for segment in result.segments)
         if result.compression_ratio > self.max_compression_ratio:
             return "compression"
@@ -70,13 +71,12 @@ class CascadeOptions:
         return None
 
     def is_hopeless(self, result: ChunkResult) -> bool:
-        """Whether next to nothing of a text may be what was said."""
+        """Whether hardly any of a text can be what was said."""
         return fresh_prob(result) < self.hopeless_token_prob
 
     def prefers(self, lower: ChunkResult | None, higher: ChunkResult) -> bool:
-        """Whether a smaller model's text, of which nothing was wrong but that it was not sure of
-        it, is kept: where the larger one loops or is still less sure, it more often makes things
-        up."""
+        """Whether to keep a smaller model's text whose only fault was low probability. Where the
+        larger model's text loops or is even less probable, that one is more often made up."""
         if lower is None:
             return False
         return self.loop(higher) is not None or fresh_prob(lower) > fresh_prob(higher)
@@ -84,10 +84,10 @@ class CascadeOptions:
 
 @dataclass(frozen=True, slots=True)
 class Ladder:
-    """Tiers by how accurate they are, for a file whose chunks may go from one to the next.
+    """The tiers among which a file's chunks may move up to more accurate ones.
 
     Attributes:
-        tiers: that may be taken.
+        tiers: tiers that may be used.
         options: when a chunk goes up.
     """
 
@@ -95,21 +95,21 @@ class Ladder:
     options: CascadeOptions = field(default_factory=CascadeOptions)
 
     def above(self, tier: str, language: str | None, task: str) -> int | None:
-        """The quality that a better tier than this has more of; None: none is better that can do
-        the task in the language."""
+        """The quality that a better tier must exceed; None: no better tier can do the task in the
+        language."""
         quality = next(facts.quality for facts in self.tiers if facts.name == tier)
         able = [facts.quality for facts in self.tiers if facts.can(language, task)]
         return quality if quality < max(able, default=0) else None
 
     def below_best(self, language: str | None, task: str) -> int | None:
-        """The quality that only the best tiers that can do the task in the language have more of;
-        None: all are as good."""
+        """The quality that only the best tiers able to do the task in the language exceed; None:
+        all are equally good."""
         able = {facts.quality for facts in self.tiers if facts.can(language, task)}
         return max(able - {max(able, default=0)}, default=None)
 
 
 def token_prob(result: ChunkResult) -> float:
-    """Mean probability of a result's tokens, 0 to 1; of one without any, that of its end."""
+    """Mean probability of a result's tokens, 0 to 1; without tokens, that of its end token."""
     logprobs = [logprob for segment in result.segments for logprob in segment.logprobs]
     if not logprobs:
         return math.exp(result.avg_logprob)
@@ -117,8 +117,8 @@ def token_prob(result: ChunkResult) -> float:
 
 
 def fresh_prob(result: ChunkResult) -> float:
-    """Mean probability of a text's tokens without timestamps and without those that continue a
-    sequence of four that was there before: of what it repeats even a lost model is sure. 0 to 1."""
+    """Mean probability of a text's new tokens, 0 to 1. Timestamps do not count, nor do tokens that
+    end a sequence of four that occurred before: even a lost model is sure of what it repeats."""
     tokens = [pair for segment in result.segments for pair in _text_tokens(segment)]
     seen: set[tuple[int, ...]] = set()
     fresh = []
@@ -131,7 +131,7 @@ def fresh_prob(result: ChunkResult) -> float:
 
 
 def repeated_share(text: str) -> float:
-    """Of a text's sequences of four words, those that were there before, 0 to 1."""
+    """The share of a text's four-word sequences that occurred before, 0 to 1."""
     words = text.lower().split()
     if len(words) < _MIN_WORDS:
         return 0.0
@@ -140,7 +140,7 @@ def repeated_share(text: str) -> float:
 
 
 def _text_tokens(segment: Segment) -> list[tuple[int, float]]:
-    """Tokens of a segment's text and their logarithms; a timestamp begins it, and one ends it
-    unless the model gave no end."""
+    """Tokens of a segment's text, with their log probabilities. A timestamp begins the segment, and
+    another ends it unless the model gave no end."""
     pairs = list(zip(segment.tokens, segment.logprobs, strict=False))
     return pairs[1:] if segment.end_s is None else pairs[1:-1]

@@ -1,8 +1,8 @@
 """A stream of audio -> chunks of at most 30 s: cut in silence, packed full, nothing lost.
 
-Speech regions are packed into a chunk until the next one would overflow it. The cut then goes to
-the longest pause in the last part of the chunk. Pauses too long to keep are shortened, so a chunk
-is a row of spans of the file; its clock maps its own seconds back to the file's.
+Speech regions are packed into a chunk until the next one would overflow it. The cut is then made in
+the longest pause in the last part of the chunk. Pauses that are too long to keep are shortened, so
+a chunk is a row of spans of the file, and a `Piece` maps the chunk's times back to the file's.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,14 +22,14 @@ from deployments.transcript.vad import (
 from engine import N_SAMPLES, SAMPLE_RATE
 
 CLEAR_PROBABILITY = 0.5
-"""Silero's own threshold: what a lower one of the caller lets in may be anything."""
+"""Silero's own threshold. What passes only a lower one set by the caller may be any sound."""
 
 
 class Chunker:
     """Cuts one file's audio, block by block. Holds at most a minute or two of it.
 
     Args:
-        probabilities: tells speech from silence; Silero's model unless given.
+        probabilities: tells speech from silence; by default Silero's model.
     """
 
     def __init__(
@@ -56,21 +56,21 @@ class Chunker:
         return self._buffer.end
 
     def push(self, pcm: npt.NDArray[np.int16]) -> Iterator[Piece]:
-        """Take the next samples of the file; yields the chunks that they complete."""
+        """Take the file's next samples; yields the chunks that they complete."""
         probabilities = self._probabilities.push(pcm)
         self._buffer.append(pcm, probabilities)
         yield from self._advance(probabilities)
         self._buffer.drop_before(self._needed_from())
 
     def _advance(self, probabilities: npt.NDArray[np.float32]) -> Iterator[Piece]:
-        # Frame by frame, so that the cuts do not depend on the size of the blocks.
+        # Go frame by frame, so that the cuts do not depend on the size of the blocks.
         for frame in range(len(probabilities)):
             yield from self._take(self._detector.push(probabilities[frame : frame + 1]))
             yield from self._split_long_speech()
             yield from self._end_at_silence()
 
     def finish(self) -> Iterator[Piece]:
-        """The end of the file; yields what is left."""
+        """Take the end of the file; yields the chunks that are left."""
         probabilities = self._probabilities.finish()
         self._buffer.append(np.zeros(0, np.int16), probabilities)
         yield from self._advance(probabilities)
@@ -92,12 +92,12 @@ class Chunker:
         return sum(span.length for span in spans) > self._max
 
     def _best_cut(self, next_start: int) -> int:
-        """How many regions to cut off: up to the longest pause in the chunk's last part; of pauses
-        alike the later one."""
+        """How many regions to cut off: those before the longest pause in the last part of the
+        chunk; of equal pauses, the latest."""
         ends = [region.end for region in self._regions]
         starts = [*(region.start for region in self._regions[1:]), next_start]
         earliest = self._regions[0].start + (1.0 - self.options.cut_window) * self._max
-        # Pauses of a second and more are all good: beyond that a fuller chunk is better.
+        # Pauses of a second or more are all equally good: among them, a fuller chunk is better.
         pauses = [
             (min(start - end, SAMPLE_RATE), count + 1)
             for count, (end, start) in enumerate(zip(ends, starts, strict=True))
@@ -106,11 +106,12 @@ class Chunker:
         return max(pauses)[1]
 
     def _shared_end(self, end: int, following: int) -> int:
-        """Where a pause is divided: the next chunk's padding is its own, half of it if short."""
+        """Where a pause between two chunks is divided: the next chunk gets its padding, but at most
+        half of the pause."""
         return max((end + following) // 2, following - self._before)
 
     def _cut(self, count: int, end: int) -> Piece:
-        """Make a piece of the first `count` regions, padded to the sample `end` at most."""
+        """Make a piece of the first `count` regions, padded up to the sample `end` at most."""
         regions, rest = self._regions[:count], self._regions[count:]
         spans = self._spans(regions, self._last_cut, end)
         voiced = [run for region in regions for run in self._buffer.voiced(region)]
@@ -121,7 +122,7 @@ class Chunker:
         return piece
 
     def _spans(self, regions: Sequence[Region], begin: int, end: int) -> list[Region]:
-        """The regions with padding, joined where the pause between them is kept whole."""
+        """The regions with padding, joined where the pause between them is short enough to keep."""
         spans = [Region(max(begin, regions[0].start - self._before), regions[0].end)]
         for region in regions[1:]:
             if region.start - spans[-1].end <= self._max_pause:
@@ -136,7 +137,7 @@ class Chunker:
         return spans
 
     def _split_long_speech(self) -> Iterator[Piece]:
-        """Cut speech that goes on for a whole chunk at its least speech-like moment."""
+        """Cut speech that fills a whole chunk at its least speech-like moment."""
         start = self._detector.open_start
         longest = self._max - self._before
         if start is None or self._detector.position - start <= longest:
@@ -155,12 +156,12 @@ class Chunker:
         starts = [region.start for region in self._regions[:1]]
         if self._detector.open_start is not None:
             starts.append(self._detector.open_start)
-        # A region may begin up to a frame or two before it is recognised.
+        # A region may begin a frame or two before it is recognised.
         return min([*starts, self._detector.position - 2 * FRAME_SAMPLES]) - self._before
 
 
 class _Buffer:
-    """Samples and probabilities that a chunk may still need; positions are the file's."""
+    """Samples and probabilities that a chunk may still need. Positions are samples of the file."""
 
     def __init__(self) -> None:
         self._pcm = np.zeros(0, np.int16)
@@ -190,7 +191,8 @@ class _Buffer:
         return np.concatenate(parts)
 
     def voiced(self, region: Region) -> Iterator[Region]:
-        """The runs of a region's frames that are clearly speech, whatever made it a region."""
+        """Yields runs of a region's frames that are clearly speech, whatever threshold made the
+        region."""
         first = region.start // FRAME_SAMPLES
         last = -(-region.end // FRAME_SAMPLES)
         clear = self._probabilities[first - self._first_frame : last - self._first_frame]
@@ -206,6 +208,6 @@ class _Buffer:
         low, high = (sample // FRAME_SAMPLES - self._first_frame for sample in (first, last))
         window = self._probabilities[low:high]
         smooth = np.convolve(window, np.ones(width) / width, mode="valid")
-        # Of equals the latest, which fills the chunk.
+        # Of equal moments the latest, which makes the fullest chunk.
         best = len(smooth) - 1 - int(np.argmin(smooth[::-1]))
         return (low + best + width // 2 + self._first_frame) * FRAME_SAMPLES

@@ -1,8 +1,8 @@
 """What a chunk is told of the text before it.
 
-Chunks stand in rows. Within a row each is decoded after the one before it, with its text as the
-prompt, timestamps included (openai/whisper's `condition_on_previous_text`). Rows know nothing of
-each other and run side by side. A row of one is a chunk on its own.
+Chunks form rows. Within a row, each chunk is decoded after the one before it and gets the text so
+far as its prompt, including timestamps (openai/whisper's `condition_on_previous_text`). Rows are
+independent of each other and run side by side. In rows of one, every chunk is on its own.
 """
 
 from collections.abc import Sequence
@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from deployments.messages import TranscriptSegment
 
 MAX_TOKENS = 223
-"""More than this the engine does not take of a prompt, so no more needs to travel."""
+"""The engine takes at most this many tokens of a prompt, so no more need to travel."""
 MAX_TEMPERATURE = 0.5
-"""Hotter text is a guess, and guesses breed: openai/whisper, too, starts afresh behind it."""
+"""Text decoded at a higher temperature is a guess, and as context it leads to more guesses.
+openai/whisper, too, resets its prompt after such text."""
 
 
 class RowContext:
@@ -23,14 +24,15 @@ class RowContext:
         self._tokens: dict[int, tuple[int, ...]] = {}
 
     def is_known(self, index: int) -> bool:
-        """Whether a chunk may be decoded yet."""
+        """Whether the context of a chunk is known, so that it may be decoded."""
         return self._begins_row(index) or index in self._tokens
 
     def tokens(self, index: int) -> tuple[int, ...]:
         return self._tokens.get(index, ())
 
     def hand_on(self, index: int, segments: Sequence[TranscriptSegment]) -> None:
-        """A chunk is final: its context and its text become the next one's context."""
+        """Take the final text of a chunk: its context and its text become the next one's
+        context."""
         before = self._tokens.pop(index, ())
         if self._begins_row(index + 1):
             return
@@ -42,6 +44,6 @@ class RowContext:
 
 
 def with_text(before: tuple[int, ...], segments: Sequence[TranscriptSegment]) -> tuple[int, ...]:
-    """A context, and behind it the tokens of some segments."""
+    """A context followed by the tokens of some segments; at most the last `MAX_TOKENS`."""
     tokens = tuple(token for segment in segments for token in segment.tokens)
     return (before + tokens)[-MAX_TOKENS:]

@@ -1,8 +1,8 @@
-"""Speech whose words are not in a chunk's text: what of the text is kept, what is decoded again.
+"""Speech whose words are missing from a chunk's text: what to keep, and what to decode again.
 
-The model tells where its text ends, and is not always right: it may give no end, an end far
-behind the words, or jump over a sentence. Voice detection knows where speech is, so a text is held
-against that: letters for each second of it.
+The model says where its text ends, and is not always right: it may give no end, give an end long
+after the words, or skip a sentence. Voice activity detection knows where the speech is, so a text
+is checked against that by its letters per second of speech.
 """
 
 from dataclasses import dataclass, replace
@@ -12,27 +12,30 @@ from deployments.transcript.piece import Piece
 from engine import SAMPLE_RATE, Segment
 
 MIN_PROGRESS_S = 1.0
-"""Of a chunk, before the rest of it is decoded again: bounds how often that can happen."""
+"""How far a text must get in a chunk before the rest is decoded again. This bounds how often that
+can happen."""
 MIN_SPLIT_S = 4.0
 """A piece is not halved below this length."""
 _SNAP_S = 1.0
-"""A sentence that is said to end this little behind a pause ended before it."""
+"""A sentence that is said to end less than this after a pause really ended before the pause."""
 _SENTENCE_ENDS = tuple(".?!\u2026\u3002\uff1f\uff01\u0964")
 _AT_EDGE = round(0.3 * SAMPLE_RATE)
-"""Timestamps are no more exact than this."""
+"""Timestamps are no more exact than this (in samples)."""
 _LETTERS_OF_DIGIT = 4
 
 
 @dataclass(frozen=True, slots=True)
 class CoverageOptions:
-    """When speech counts as left without its words.
+    """When words of the speech count as missing.
 
     Args:
-        min_letters_per_s: text with fewer letters (bytes of UTF-8) for each second of clear speech
+        min_letters_per_s: text with fewer letters (bytes of UTF-8) per second of clear speech
             leaves words out.
-        letters_per_s: what is usual: tells how much speech a text may stand for.
-        min_missing_s: speech that a text leaves over by that measure, before it is decoded again.
-        min_voiced_s: clear speech without any text, before it is decoded again.
+        letters_per_s: the usual rate, which tells how much speech a text may stand for.
+        min_missing_s: a text is decoded again only if, by that rate, it leaves at least this much
+            speech without words.
+        min_voiced_s: audio without any text is decoded again only if it has at least this much
+            clear speech.
     """
 
     min_letters_per_s: float = 8.0
@@ -41,7 +44,7 @@ class CoverageOptions:
     min_voiced_s: float = 2.0
 
     def is_thin(self, text: str, voiced_s: float) -> bool:
-        """Whether a text has too few letters for the speech that it is said to cover."""
+        """Whether a text has too few letters for the speech that it claims to cover."""
         n_letters = letters(text)
         missing_s = voiced_s - n_letters / self.letters_per_s
         return n_letters < self.min_letters_per_s * voiced_s and missing_s >= self.min_missing_s
@@ -49,9 +52,9 @@ class CoverageOptions:
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """What is kept of a chunk's text, and pieces to decode again, in order of time.
+    """The segments to keep of a chunk's text, and pieces to decode again, in order of time.
 
-    `replaces`: text was left out, because the pieces are to give it and more.
+    `replaces` is true if text was left out because the pieces should give it and more.
     """
 
     items: tuple[Segment | Piece, ...]
@@ -70,13 +73,15 @@ def review(
     may_replace: bool,
     may_halve: bool,
 ) -> Review:
-    """Hold a chunk's text against its speech.
+    """Check a chunk's text against its speech.
 
     Args:
-        tail_s: speech between two segments, or behind the last, that is decoded again if it is
-            longer than this.
-        may_replace: whether what has too little text, or got nowhere, may be decoded again in two.
-        may_halve: whether what the token limit cut off may, with no timestamp to tell where.
+        tail_s: speech between two segments, or after the last one, is decoded again if it is longer
+            than this.
+        may_replace: whether to decode again, in halves, audio whose text is too short or got
+            nowhere.
+        may_halve: whether to decode again, in halves, audio whose text the token limit cut off
+            without a timestamp that tells where.
     """
     if not result.segments:
         return Review(())
@@ -112,12 +117,12 @@ def review(
 
 
 def undecoded_from(piece: Piece, result: ChunkResult, tail_s: float) -> int | None:
-    """The sample of a piece from which speech is left behind the last segment; None: there is none,
+    """The sample of a piece from which speech is left after the last segment; None: there is none,
     or nothing tells where.
 
-    The last timestamp precedes the last speech by more than `tail_s`, or the token limit cut the
-    text off, in which case its open segment is decoded again from its start. Where a sentence is
-    said to end just behind a pause, it is from that pause on.
+    Speech is left if the last timestamp precedes its end by more than `tail_s`, or if the token
+    limit cut the text off. In the latter case the open segment is decoded again from its start. If
+    a sentence is said to end just after a pause, decoding starts from that pause.
     """
     last = result.segments[-1]
     if last.end_s is None and result.finish_reason != "length":
@@ -132,8 +137,8 @@ def undecoded_from(piece: Piece, result: ChunkResult, tail_s: float) -> int | No
 
 
 def letters(text: str) -> int:
-    """The length of a text as it is spoken: bytes of its letters, so that one of Chinese counts for
-    the syllable that it is, and four for a digit."""
+    """The spoken length of a text: its letters in bytes of UTF-8, so that a Chinese character
+    counts as the syllable that it is, and four for each digit."""
     return sum(
         _LETTERS_OF_DIGIT if letter.isdigit() else len(letter.encode())
         for letter in text
@@ -147,14 +152,14 @@ def _tail(piece: Piece, result: ChunkResult, tail_s: float) -> Piece | None:
 
 
 def _got_nowhere(piece: Piece, last: Segment, tail_s: float) -> bool:
-    """Whether all of a text lies before `MIN_PROGRESS_S`, and speech goes on."""
+    """Whether all of a text ends before `MIN_PROGRESS_S`, and speech goes on."""
     if last.end_s is None or last.end_s >= MIN_PROGRESS_S:
         return False
     return _speech_end(piece) - _sample(last.end_s) > tail_s * SAMPLE_RATE
 
 
 def _gap(piece: Piece, start: int, stop: int, tail_s: float) -> Piece | None:
-    """Whole regions of speech between two segments."""
+    """The piece between two segments if it has whole regions of speech, longer than `tail_s`."""
     between = [
         (begin, end)
         for begin, end in piece.speech_at()
@@ -168,8 +173,9 @@ def _gap(piece: Piece, start: int, stop: int, tail_s: float) -> Piece | None:
 def _halves_if_thin(
     piece: Piece, segment: Segment, start: int, stop: int, options: CoverageOptions
 ) -> list[Piece]:
-    """What a segment with too little text covers, in two: where its words may have ended."""
-    # Of a segment that begins with the chunk, the silence before it is a part.
+    """The audio of a segment with too little text, in two halves, cut near where its words may have
+    ended; empty if the text is long enough."""
+    # A segment that begins with the chunk includes the silence before it.
     start = 0 if segment.start_s < MIN_PROGRESS_S else start
     stop = min(stop, len(piece.pcm))
     if stop - start < MIN_SPLIT_S * SAMPLE_RATE:
@@ -184,7 +190,7 @@ def _halves_if_thin(
 
 
 def _sample_of_voiced(piece: Piece, spoken_s: float) -> int:
-    """The sample of a piece by which this much of it was clear speech."""
+    """The sample of a piece at which `spoken_s` seconds of clear speech have passed."""
     left = _sample(spoken_s)
     for run in piece.voiced:
         if left <= run.length:
@@ -194,13 +200,14 @@ def _sample_of_voiced(piece: Piece, spoken_s: float) -> int:
 
 
 def _stop(piece: Piece, result: ChunkResult, index: int) -> int:
-    """Where a segment ends: one without an end, with the speech."""
+    """The sample at which a segment ends. One without an end ends with the speech."""
     end_s = result.segments[index].end_s
     return max(_speech_end(piece), 1) if end_s is None else _sample(end_s)
 
 
 def _snapped(piece: Piece, start: int, earliest: int) -> int:
-    """The end of the pause just before a sample inside a region of speech, or the sample."""
+    """A sample in the pause just before `start`, if `start` lies shortly after a pause; else
+    `start`."""
     regions = piece.speech_at()
     for (_, end), (begin, _) in zip(regions, regions[1:], strict=False):
         if end > earliest and begin < start <= begin + _SNAP_S * SAMPLE_RATE:
@@ -209,7 +216,7 @@ def _snapped(piece: Piece, start: int, earliest: int) -> int:
 
 
 def _ended_by(piece: Piece, segment: Segment, tail: Piece) -> Segment:
-    """A segment that ends where the tail behind it begins, at the latest."""
+    """The segment, with an end no later than the beginning of the tail after it."""
     latest_s = (len(piece.pcm) - len(tail.pcm)) / SAMPLE_RATE
     assert segment.end_s is not None, "it was cut off otherwise"
     return replace(segment, end_s=min(segment.end_s, latest_s))

@@ -1,7 +1,7 @@
 """Text where next to nothing was said: more letters than the clear speech there has room for.
 
-Over clicks and breath a model that is given a prompt writes it down, or the keywords in it. Who
-really says the prompt's words takes the time that they need.
+Where there are only clicks and breath, a model that is given a prompt writes down the prompt or its
+keywords. Someone who really says these words takes the time that they need.
 """
 
 import re
@@ -13,20 +13,20 @@ from deployments.transcript.piece import Piece
 from engine import SAMPLE_RATE, Segment
 
 _MAX_LETTERS_PER_S = 40.0
-"""Of clear speech: three times what is usual, and more than anybody says."""
+"""Per second of clear speech: three times the usual rate, and more than anybody says."""
 _NGRAM = 3
 _MIN_SHARE = 0.8
 _MARGIN = round(0.5 * SAMPLE_RATE)
 
 
 def outruns_speech(segments: Sequence[Segment], voiced_s: float) -> bool:
-    """Whether nobody could say as much in so many seconds of clear speech."""
+    """Whether nobody could say so much in `voiced_s` seconds of clear speech."""
     n_letters = sum(letters(segment.text) for segment in segments)
     return n_letters > _MAX_LETTERS_PER_S * voiced_s
 
 
 def without_echo(piece: Piece, result: ChunkResult, prompt: str | None) -> tuple[Segment, ...]:
-    """A result's segments without those that repeat the prompt over what is hardly speech."""
+    """A result's segments without those that repeat the prompt where there is hardly any speech."""
     if not prompt:
         return result.segments
     return tuple(s for s in result.segments if not _is_echo(piece, s, prompt))
@@ -40,8 +40,8 @@ def _is_echo(piece: Piece, segment: Segment, prompt: str) -> bool:
 
 
 def _repeats(text: str, prompt: str) -> bool:
-    """Whether nearly all sequences of three words of a text are the prompt's; of a shorter text,
-    all of it."""
+    """Whether nearly all three-word sequences of a text occur in the prompt. A shorter text must
+    occur as a whole."""
     said, given = _words(text), _words(prompt)
     size = min(_NGRAM, len(said))
     if not size:

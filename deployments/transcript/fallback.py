@@ -1,7 +1,7 @@
 """What to make of a chunk's result: keep it, drop it as silence, or decode again less greedily.
 
-The rules and thresholds are those of openai/whisper's `transcribe` (`decode_with_fallback`); where
-every temperature fails, the likeliest text that does not loop is kept, as faster-whisper does.
+The rules and thresholds are those of openai/whisper's `transcribe` (`decode_with_fallback`). If
+every temperature fails, the most likely text that does not loop is kept, as in faster-whisper.
 """
 
 from collections.abc import Sequence
@@ -32,11 +32,11 @@ class FallbackOptions:
         if not self.temperatures:
             raise ValueError("temperatures must name at least one")
         for temperature in self.temperatures:
-            DecodingOptions(temperature=temperature)  # raises for one that cannot be
+            DecodingOptions(temperature=temperature)  # raises if it is out of range
 
 
 def is_silence(result: ChunkResult, options: FallbackOptions) -> bool:
-    """Whether the model itself doubts that there is speech, and doubts what it wrote."""
+    """Whether the model itself doubts that there is speech, and also doubts what it wrote."""
     return (
         result.no_speech_prob > options.max_no_speech_prob
         and result.avg_logprob < options.min_avg_logprob
@@ -44,7 +44,7 @@ def is_silence(result: ChunkResult, options: FallbackOptions) -> bool:
 
 
 def is_doubtful(result: ChunkResult, options: FallbackOptions) -> bool:
-    """Whether any of the signs speaks against a text: too much for one that a second look found."""
+    """Whether any sign speaks against a text: this is enough to reject text from a second look."""
     return result.no_speech_prob > options.max_no_speech_prob or looks_wrong(result, options)
 
 
@@ -59,7 +59,8 @@ def looks_wrong(result: ChunkResult, options: FallbackOptions) -> bool:
 
 
 def best_result(results: Sequence[ChunkResult], options: FallbackOptions) -> ChunkResult:
-    """The one to keep after the last temperature: the likeliest of those that do not loop."""
+    """The result to keep after the last attempt: the last if it looks right, otherwise the most
+    likely of those that do not loop."""
     last = results[-1]
     if not looks_wrong(last, options) and (len(results) == 1 or not is_silence(last, options)):
         return last

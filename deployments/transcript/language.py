@@ -1,11 +1,11 @@
-"""Which language a file is in, by the votes of its first chunks."""
+"""Which language a file is in, by a vote of its first chunks."""
 
 
 class LanguageVote:
-    """Sums probabilities until one chunk is sure, or enough were asked.
+    """Sums probabilities until one chunk is sure, or enough chunks have been asked.
 
     Args:
-        wanted: chunks to ask at most.
+        wanted: number of chunks to ask at most.
     """
 
     SURE = 0.5
@@ -23,7 +23,7 @@ class LanguageVote:
             self.decided = True
 
     def close(self) -> None:
-        """There is nobody left to ask."""
+        """End the vote, because no chunk is left to ask."""
         self.decided = True
 
     @property

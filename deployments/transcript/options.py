@@ -1,4 +1,4 @@
-"""What the state machine of a file is told: a caller's options, once the model is known."""
+"""Options for a file's state machine: what the caller asks for, once the model is known."""
 
 import re
 from collections.abc import Iterable
@@ -14,32 +14,32 @@ from deployments.transcript.fallback import FallbackOptions
 from engine import DecodingOptions, language_code
 
 _MAX_PROMPT_CHARACTERS = 8_000
-"""Of which the engine takes 223 tokens: it would read all of a longer one to find them, each chunk.
-"""
+"""The engine takes only 223 tokens of a prompt, but to find them it would read all of a longer
+prompt for each chunk."""
 _MAX_KEYWORD_CHARACTERS = 1_000
-"""Longer ones fit no prompt."""
+"""Longer keywords fit no prompt."""
 _KEYWORD_ENDS = re.compile(r"[,\n]")
 
 
 @dataclass(frozen=True, slots=True)
 class TranscriptionOptions:
-    """What a caller asks of a file.
+    """What a caller asks for in one file.
 
     Args:
-        decoding: options of every chunk. Its language None means that the file's first speech
-            tells the language of all of it. Temperatures are those of `fallback`, and previous
+        decoding: options of every chunk. If its language is None, the file's first speech decides
+            the language of the whole file. Temperatures are those of `fallback`, and previous
             tokens come from the file itself, so neither may be set here.
         fallback: when to decode again.
-        detections: chunks that may be asked for the language, one after another, until one is
-            sure of it (a probability of one half).
+        detections: number of chunks that may be asked for the language, one after another, until
+            one is sure of it (a probability of one half).
         tail_s: speech that a chunk leaves without text is decoded again if it is longer than this.
-        coverage: when a text has too few words for its speech, and is decoded again, too.
-        ladder: None: all chunks go to one tier. It needs `context_chunks` 1: a tier's tokens mean
-            something else to another one.
+        coverage: when a text has too few words for its speech and is decoded again, too.
+        ladder: tiers among which chunks may move up; None: all chunks go to one tier. It needs
+            `context_chunks` 1, because a tier's tokens mean something else to another tier.
         context_chunks: length of a row of chunks that are decoded one after another, each with the
-            text of those before it as its prompt; rows run side by side. 1: every chunk alone, all
-            at once.
-        track: of a file with several audio tracks; see `TrackWish`.
+            text of those before it as its prompt; rows run side by side. 1: every chunk is on its
+            own, and all are decoded at once.
+        track: which of several audio tracks; see `TrackWish`.
     """
 
     decoding: DecodingOptions = field(default_factory=DecodingOptions)
@@ -70,16 +70,17 @@ class TranscriptionOptions:
 
     @property
     def track_wish(self) -> TrackWish:
-        """Which of a file's audio tracks is asked for."""
+        """Which of a file's audio tracks the caller asks for."""
         language, languages = self.decoding.language, self.decoding.languages
         return TrackWish(self.track, languages if language is None else (language,))
 
 
 def transcription_options(asked: TranscribeOptions, info: TierInfo) -> TranscriptionOptions:
-    """What a caller asks, for a tier's model.
+    """What a caller asks for, with a tier's model.
 
     Raises:
-        OptionError: it does not have the language, or cannot translate.
+        OptionError: the model does not have the language or cannot translate, or a text is not
+            valid Unicode.
     """
     if asked.task == "translate" and not info.multilingual:
         raise OptionError(f"the model {asked.model!r} is English-only: no translation", "model")
@@ -111,8 +112,8 @@ def transcription_options(asked: TranscribeOptions, info: TierInfo) -> Transcrip
 
 
 def _first_keywords(keywords: Iterable[str]) -> Iterable[str]:
-    """Each once, and no more of them than could matter. Commas and line breaks part them, as the
-    model's prompt does."""
+    """Each keyword once, and no more of them than could matter. Commas and line breaks separate
+    keywords, as in the model's prompt."""
     seen: set[str] = set()
     n_characters = 0
     for word in (word for text in keywords for word in _KEYWORD_ENDS.split(text)):
@@ -127,7 +128,7 @@ def _first_keywords(keywords: Iterable[str]) -> Iterable[str]:
 
 
 def _all_known(names: tuple[str, ...], info: TierInfo) -> tuple[str, ...]:
-    """Codes, each once; none where one of the names stands for any language."""
+    """The codes of the names, each once; empty if one of them stands for any language."""
     codes = [_known(name, info, "languages") for name in names]
     known = [code for code in codes if code is not None]
     return tuple(dict.fromkeys(known)) if len(known) == len(codes) else ()
@@ -142,5 +143,5 @@ def _known(name: str, info: TierInfo, option: str) -> str | None:
 
 
 def _is_unicode(text: str) -> bool:
-    """False for the lone surrogates that stand for undecodable bytes."""
+    """False if a text has lone surrogates, which stand for undecodable bytes."""
     return not re.search("[\ud800-\udfff]", text)

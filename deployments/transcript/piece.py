@@ -18,9 +18,9 @@ class Piece:
     Attributes:
         pcm: int16 mono, shape (n_samples,).
         spans: the regions of the file that make it up, in order, without overlap.
-        speech: the regions of speech in it, in the file's samples.
-        voiced: the runs of frames in them that are clearly speech, whatever threshold the caller
-            set.
+        speech: the regions of speech in it, in samples of the file.
+        voiced: the runs of frames in these regions that are clearly speech, whatever threshold the
+            caller set.
     """
 
     pcm: npt.NDArray[np.int16]
@@ -33,10 +33,10 @@ class Piece:
         return len(self.pcm) / SAMPLE_RATE
 
     def file_time_s(self, time_s: float, is_end: bool = False) -> float:
-        """A time of the chunk on the file's clock.
+        """Convert a time of the chunk to the file's clock.
 
-        At a joint of two spans a start belongs to the later span, an end to the earlier one. Times
-        beyond the chunk are clamped to it.
+        Where two spans meet, a start belongs to the later span, and an end to the earlier one.
+        Times beyond the chunk are clamped to it.
         """
         offset = round(time_s * SAMPLE_RATE)
         for span in self.spans:
@@ -46,7 +46,8 @@ class Piece:
         return self.spans[-1].end / SAMPLE_RATE
 
     def chunk_sample(self, file_sample: int) -> int:
-        """The chunk's sample of a file's sample, or of the next one kept if it was cut out."""
+        """Convert a sample of the file to a sample of the chunk. If that sample was cut out, the
+        next one that was kept counts."""
         passed = 0
         for span in self.spans:
             if file_sample < span.end:
@@ -55,24 +56,24 @@ class Piece:
         return passed
 
     def speech_at(self) -> list[tuple[int, int]]:
-        """Its regions of speech in its own samples."""
+        """The regions of speech, in samples of the piece."""
         return [(self.chunk_sample(r.start), self.chunk_sample(r.end)) for r in self.speech]
 
     def voiced_s(self, start: int, stop: int) -> float:
-        """Seconds between two of its own samples that are clearly speech."""
+        """Seconds of clear speech between two samples of the piece."""
         runs = ((self.chunk_sample(r.start), self.chunk_sample(r.end)) for r in self.voiced)
         return sum(max(0, min(end, stop) - max(begin, start)) for begin, end in runs) / SAMPLE_RATE
 
     def raised(self) -> "Piece":
-        """The piece with its quiet regions of speech raised to where the model hears them."""
+        """The piece with its quiet regions of speech raised so that the model hears them."""
         return replace(self, pcm=raise_quiet(self.pcm, self.speech_at()))
 
     def between(self, start: int, stop: int) -> "Piece":
-        """The piece from its own sample `start` to `stop`."""
+        """The piece from its sample `start` to `stop`."""
         return self.head(stop).tail(start)
 
     def head(self, stop: int) -> "Piece":
-        """The piece up to its own sample `stop`."""
+        """The piece up to its sample `stop`."""
         spans, passed = [], 0
         for span in self.spans:
             taken = min(stop - passed, span.length)
@@ -84,7 +85,7 @@ class Piece:
         return Piece(self.pcm[:stop], tuple(spans), speech, voiced)
 
     def tail(self, start: int) -> "Piece":
-        """The rest of the piece from its own sample `start` on."""
+        """The rest of the piece from its sample `start` on."""
         spans, passed = [], 0
         for span in self.spans:
             skipped = min(max(start - passed, 0), span.length)
@@ -96,14 +97,14 @@ class Piece:
         return Piece(self.pcm[start:], tuple(spans), speech, voiced)
 
     def halves(self, near: int | None = None) -> list["Piece"]:
-        """The piece in two, cut in the pause nearest its own sample `near`, the middle unless
-        given; there itself if it has none. A half without speech is left out."""
+        """The piece in two, cut in the pause that is nearest to its sample `near` (by default its
+        middle), or at `near` if it has no pause. A half without speech is left out."""
         near = len(self.pcm) // 2 if near is None else near
         at = min(self._pauses(), key=lambda pause: abs(pause - near), default=near)
         return [half for half in (self.head(at), self.tail(at)) if half.speech]
 
     def _pauses(self) -> list[int]:
-        """The middle of each pause, in its own samples."""
+        """The middle of each pause, in samples of the piece."""
         at = self.speech_at()
         return [(a[1] + b[0]) // 2 for a, b in zip(at, at[1:], strict=False)]
 

@@ -8,7 +8,7 @@ from engine import SAMPLE_RATE, Segment
 
 
 def place_segment(piece: Piece, result: ChunkResult, segment: Segment) -> TranscriptSegment:
-    """A chunk's segment on the file's clock. One without an end ends with the speech."""
+    """A chunk's segment on the file's clock. A segment without an end ends with the speech."""
     start_s = piece.file_time_s(segment.start_s)
     if segment.end_s is None:
         end_s = piece.speech[-1].end / SAMPLE_RATE
@@ -29,13 +29,13 @@ def place_segment(piece: Piece, result: ChunkResult, segment: Segment) -> Transc
 
 
 def repeats_itself(result: ChunkResult) -> bool:
-    """Whether three segments in a row say the same, as where a model is caught in a loop."""
+    """Whether three segments in a row say the same, as when a model is caught in a loop."""
     texts = [segment.text.strip().lower() for segment in result.segments]
     return any(a == b == c for a, b, c in zip(texts, texts[1:], texts[2:], strict=False))
 
 
 class ReorderBuffer:
-    """Lets parts through in order of their index, however they come in."""
+    """Lets parts out in the order of their index, whatever order they come in."""
 
     def __init__(self) -> None:
         self._next = 0
@@ -46,7 +46,7 @@ class ReorderBuffer:
         return len(self._done)
 
     def put(self, index: int, segments: list[TranscriptSegment]) -> Iterator[TranscriptSegment]:
-        """Add the final segments of one part; yields those whose turn has come."""
+        """Add the final segments of one part; yields all segments whose turn has come."""
         self._done[index] = segments
         while self._next in self._done:
             yield from self._done.pop(self._next)

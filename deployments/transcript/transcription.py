@@ -1,8 +1,8 @@
 """One file's way from audio to transcript, as a state machine that does no input or output.
 
-Audio goes in, chunks to decode come out; their results go in, in any order, and final segments come
-out in file order. Whoever drives it (the command line over a local engine, the ingress over
-replicas) only carries chunks to engines and results back.
+Audio goes in, and chunks to decode come out. Their results go in, in any order, and final segments
+come out in file order. The caller (the command line with a local engine, the ingress with replicas)
+only carries chunks to engines and results back.
 """
 
 import zlib
@@ -33,7 +33,7 @@ from engine import SAMPLE_RATE, DecodingOptions
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What a result leads to: chunks to decode, and segments that are final now."""
+    """What a result leads to: chunks to decode, and segments that are now final."""
 
     chunks: list[Chunk]
     segments: list[TranscriptSegment]
@@ -44,15 +44,15 @@ class Transcription:
 
     Args:
         request_id: unique; part of every chunk's key.
-        detect: whether the language is to be detected: no language given, and a model that
-            knows several.
+        detect: whether the model knows several languages, so that the file's language is to be
+            detected unless `options` gives it.
     """
 
     def __init__(self, request_id: str, options: TranscriptionOptions, detect: bool) -> None:
         self.request_id = request_id
         self.options = options
         self.report = AudioReport()
-        """For who reads the file's audio."""
+        """To be filled by whoever reads the file's audio."""
         self.segments: list[TranscriptSegment] = []
         self._attempts = Attempts(options)
         detecting = detect and options.decoding.language is None
@@ -69,7 +69,7 @@ class Transcription:
 
     @property
     def language(self) -> str | None:
-        """ISO code; None while nobody knows it."""
+        """ISO code; None while it is unknown."""
         return self._attempts.language
 
     @property
@@ -84,12 +84,13 @@ class Transcription:
 
     @property
     def n_in_flight(self) -> int:
-        """Chunks that were given out and whose results are awaited."""
+        """Number of chunks that were handed out and whose results are awaited."""
         return len(self._in_flight)
 
     @property
     def n_unfinished(self) -> int:
-        """Parts of the file that are not final yet: what bounds how far ahead to read."""
+        """Number of parts that are not final or wait for earlier ones. It bounds how far to read
+        ahead."""
         return len(self._parts) + self._order.n_held
 
     @property
@@ -107,10 +108,10 @@ class Transcription:
         return self._ended and not self._parts
 
     def span_s(self, key: str) -> tuple[float, float]:
-        """Where a chunk's audio lies in the file, from start to end in seconds.
+        """Start and end of a chunk's audio in the file, in seconds.
 
         Args:
-            key: of a chunk whose result is awaited, without the attempt.
+            key: key of a chunk whose result is awaited, without the attempt.
         """
         piece = self._in_flight[key].piece
         return piece.file_time_s(0), piece.file_time_s(piece.duration_s, is_end=True)
@@ -120,8 +121,8 @@ class Transcription:
         return self.take(self.cut(pcm))
 
     def cut(self, pcm: npt.NDArray[np.int16]) -> list[Piece]:
-        """Find the speech in the file's next samples; returns what `take` is to get. The longer
-        part of `push`; it touches nothing that other methods change, so it may run on a thread of
+        """Find the speech in the file's next samples; returns pieces for `take`. This is the longer
+        part of `push`. It touches nothing that other methods change, so it may run on a thread of
         its own."""
         return list(self._chunker.push(pcm))
 
@@ -130,12 +131,12 @@ class Transcription:
         return self._take(pieces)
 
     def finish(self) -> list[Chunk]:
-        """The file has ended; returns chunks to decode."""
+        """Take the end of the file; returns chunks to decode."""
         return self.end(self.cut_end())
 
     def cut_end(self) -> list[Piece]:
-        """Find the speech that is left at the file's end; returns what `end` is to get. May run on
-        a thread of its own, as `cut`."""
+        """Find the speech that is left at the file's end; returns pieces for `end`. Like `cut`, it
+        may run on a thread of its own."""
         return list(self._chunker.finish())
 
     def end(self, pieces: Iterable[Piece]) -> list[Chunk]:
@@ -144,7 +145,7 @@ class Transcription:
         return self._take(pieces)
 
     def accept(self, result: ChunkResult) -> Progress:
-        """Take a chunk's result, of whichever attempt. A second one of a chunk is ignored."""
+        """Take a chunk's result, from whichever attempt. A second result for a chunk is ignored."""
         part = self._in_flight.pop(key_of_chunk(result.key), None)
         if part is None:
             return Progress([], [])
@@ -157,13 +158,14 @@ class Transcription:
         return self._after(part, self._attempts.judge(part, result, is_only))
 
     def give_up(self, key: str) -> Progress | None:
-        """Make do with the text that a chunk has already: the better tier that it went to is away.
+        """Make do with the text that a chunk already has, because the better tier that it went to
+        is unavailable.
 
         Args:
-            key: of a chunk whose result is awaited, without the attempt.
+            key: key of a chunk whose result is awaited, without the attempt.
 
         Returns:
-            None: it has no text.
+            None if the chunk has no text.
         """
         part = self._in_flight[key]
         what = self._attempts.give_up(part)
@@ -194,7 +196,7 @@ class Transcription:
         return self._release()
 
     def _release(self) -> list[Chunk]:
-        """Let held parts go whose language and context are known."""
+        """Let go of held parts whose language and context are known."""
         if self._vote is not None and not self._vote.decided:
             return self._ask_for_language(self._vote)
         if self._vote is not None and self.language is None:
@@ -206,7 +208,7 @@ class Transcription:
         return [self._chunk(part) for part in ready]
 
     def _ask_for_language(self, vote: LanguageVote) -> list[Chunk]:
-        """Ask the next part for the language. A file of one part needs no separate asking."""
+        """Ask the next part for the language. A file of one part is not asked separately."""
         if self._in_flight or (self._n_parts <= max(1, vote.n_votes) and not self._ended):
             return []
         if self._n_parts > vote.n_votes and self._n_parts > 1:
@@ -217,7 +219,7 @@ class Transcription:
         return self._release()
 
     def _after(self, part: Part, what: Next) -> Progress:
-        """What comes of a part, and of those that waited for the same trial."""
+        """Do what comes next for a part, and for those that waited for its trial."""
         progress = self._go(part, what)
         while released := self._attempts.released():
             for follower, then in released:
@@ -233,7 +235,7 @@ class Transcription:
         return self._emit(part) if what is Next.EMIT else Progress([], [])
 
     def _emit(self, part: Part) -> Progress:
-        """A part is final: its segments get in line, its text becomes the next part's context."""
+        """Finish a part: its segments get in line, and its text becomes the next part's context."""
         del self._parts[part.index]
         self._context.hand_on(part.index, part.segments)
         ready = list(self._order.put(part.index, part.segments))
@@ -251,7 +253,7 @@ class Transcription:
             language=self.language,
             temperature=attempt.temperature,
             previous_tokens=attempt.context,
-            # Of the place in the file alone: the same file gives the same text again.
+            # It depends only on the place in the file, so the same file gives the same text again.
             seed=asked.seed + zlib.crc32(place.encode()),
         )
         return self._submit(part, decoding, part.above)

@@ -1,7 +1,7 @@
-"""Of chunks whose text is hopeless, one in eight is tried by a better model for the others.
+"""Of the chunks whose text is hopeless, a better model tries one in eight on behalf of the others.
 
-Where a small model understands next to nothing, a larger one may do well or as badly; that depends
-on the two and on the sound, which is much the same all through a file.
+Where a small model understands next to nothing, a larger one may do well or just as badly. That
+depends on the two models and on the sound, which is much the same throughout a file.
 """
 
 from collections import Counter
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 _FOLLOWERS = 7
-"""Hopeless chunks that do as the one before them that was tried: an eighth of them costs little,
-and what a file sounds like may change within minutes."""
+"""Number of hopeless chunks that follow the outcome of the one tried before them. Trying one in
+eight costs little, and keeps up with a sound that may change within minutes."""
 
 Waiting = TypeVar("Waiting")
 """What waits for a trial: a part of the file."""
@@ -18,14 +18,14 @@ Waiting = TypeVar("Waiting")
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A hopeless chunk that a better tier tries for those that come after it on its tier."""
+    """A hopeless chunk that a better tier tries on behalf of the next ones on its tier."""
 
     tier: str
     number: int
 
 
 class Trials(Generic[Waiting]):
-    """The trials of one file, and what waits for them."""
+    """The trials of one file, and the parts that wait for them."""
 
     def __init__(self) -> None:
         self._n: Counter[str] = Counter()
@@ -33,8 +33,8 @@ class Trials(Generic[Waiting]):
         self._followers: list[tuple[Waiting, Trial]] = []
 
     def join(self, tier: str, waiting: Waiting) -> Trial | None:
-        """The trial that a tier's next hopeless chunk is to be; None: it waits for the one before
-        it, until `released`."""
+        """The trial that a tier's next hopeless chunk becomes; None: it has to wait for the trial
+        before it, until `released` returns it."""
         number, place = divmod(self._n[tier], 1 + _FOLLOWERS)
         self._n[tier] += 1
         trial = Trial(tier, number)
@@ -44,11 +44,12 @@ class Trials(Generic[Waiting]):
         return None
 
     def end(self, trial: Trial, helped: bool) -> None:
-        """Take what came of it, whether a better tier understood more; the first answer counts."""
+        """Take the outcome of a trial: whether a better tier understood more. The first outcome
+        counts."""
         self._helped.setdefault(trial, helped)
 
     def released(self) -> list[tuple[Waiting, bool]]:
-        """Those whose trial has ended, each once, and whether it helped."""
+        """What waited for a trial that has ended, each once, and whether the trial helped."""
         ended = [(w, self._helped[t]) for w, t in self._followers if t in self._helped]
         self._followers = [each for each in self._followers if each[1] not in self._helped]
         return ended

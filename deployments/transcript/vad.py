@@ -1,4 +1,4 @@
-"""Where speech is: probabilities of it over a stream, and regions from these."""
+"""Where speech is: speech probabilities over a stream, and regions made from them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,18 +14,19 @@ from engine import SAMPLE_RATE
 
 
 class ProbabilityStream(Protocol):
-    """Probabilities of speech, one per whole frame of a stream."""
+    """Speech probabilities, one per whole frame of a stream."""
 
     def push(self, pcm: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
-        """Take the stream's next samples; returns the probabilities that are known now."""
+        """Take the stream's next samples; returns the probabilities that are known by now."""
 
     def finish(self) -> npt.NDArray[np.float32]:
-        """Those that are left; the last frame, if it is not whole, is filled up with silence."""
+        """The probabilities that are left. If the last frame is not whole, it is padded with
+        silence."""
 
 
 class SpeechProbabilities:
-    """Probabilities of speech per frame of a stream, as Silero's streaming model gives them; quiet
-    speech is raised before (`loudness.py`), so they come half a second late."""
+    """Speech probabilities of a stream's frames, from Silero's network. Quiet speech is raised
+    first (`loudness.py`), so the probabilities come half a second late."""
 
     def __init__(self) -> None:
         self._network = VoiceNetwork()
@@ -58,7 +59,7 @@ class Region:
 
 
 class RegionDetector:
-    """Frames' probabilities -> regions, each as soon as the silence behind it is long enough."""
+    """Frame probabilities -> regions, each as soon as the silence after it is long enough."""
 
     def __init__(self, options: VadOptions) -> None:
         self._options = options
@@ -70,12 +71,12 @@ class RegionDetector:
 
     @property
     def position(self) -> int:
-        """How many samples the frames seen so far stand for."""
+        """Number of samples in the frames seen so far."""
         return self._position
 
     @property
     def open_start(self) -> int | None:
-        """Where the region begins that has not ended yet."""
+        """Where the region begins that has not ended yet; None if there is none."""
         return self._start
 
     def push(self, probabilities: npt.NDArray[np.float32]) -> Iterator[Region]:
@@ -86,7 +87,7 @@ class RegionDetector:
                 yield region
 
     def finish(self, n_samples: int) -> Iterator[Region]:
-        """Close what is open at the end of a stream of `n_samples`."""
+        """Close the region that is open at the end of a stream of `n_samples`."""
         if self._start is not None:
             end = self._silence_start if self._silence_start is not None else n_samples
             region = Region(self._start, min(end, n_samples))
@@ -95,7 +96,8 @@ class RegionDetector:
                 yield region
 
     def split_open(self, at: int) -> Region:
-        """End the open region at a sample and begin the next there, for speech without a pause."""
+        """End the open region at sample `at` and begin the next one there, for speech without a
+        pause."""
         assert self._start is not None and self._start < at <= self._position
         region = Region(self._start, at)
         self._start = at
