@@ -17,6 +17,9 @@ from deployments.audio.header import iter_chunks
 from deployments.audio.truncation import Truncation, promised
 
 _TABLE = struct.Struct(">qqii")  # packets, frames of sound, priming frames, padding frames
+_FORMAT = struct.Struct(
+    ">d4s5I"
+)  # rate, codec, flags, bytes and frames of a packet, channels, bits
 _TOLERANCE_S = 0.05
 
 
@@ -47,19 +50,27 @@ def find_packet_table(file: IO[bytes]) -> PacketTable | None:
     file.seek(0)
     if file.read(4) != b"caff":
         return None
-    is_alac, table = False, None
+    is_alac, frames_per_packet, table = False, 0, None
     try:
         for name, offset, size in iter_chunks(file, 8, ">4sQ", align=1):
             file.seek(offset)
             if name == b"desc":
-                is_alac = file.read(12)[8:] == b"alac"
+                _, codec, _, _, frames_per_packet, _, _ = _FORMAT.unpack(file.read(_FORMAT.size))
+                is_alac = codec == b"alac"
             if name == b"pakt" and size >= _TABLE.size:
-                _, n_valid, n_priming, _ = _TABLE.unpack(file.read(_TABLE.size))
-                if n_valid > 0 and n_priming >= 0:
-                    table = PacketTable(n_priming, n_valid)
+                table = _read_table(file.read(_TABLE.size), frames_per_packet)
     except struct.error:  # the end of the file
         pass
     return table if is_alac else None
+
+
+def _read_table(data: bytes, frames_per_packet: int) -> PacketTable | None:
+    n_packets, n_valid, n_priming, n_padding = _TABLE.unpack(data)
+    if n_valid <= 0 or n_priming < 0:
+        return None
+    # A recorder may have written the number of frames early and gone on.
+    n_held = n_packets * frames_per_packet - n_priming - max(0, n_padding)
+    return PacketTable(n_priming, max(n_valid, n_held))
 
 
 class PacketTableReader:
@@ -74,12 +85,15 @@ class PacketTableReader:
         self.expected_s: float | None = table.n_valid / decoder.sample_rate
 
     def read(self, n_frames: int) -> npt.NDArray[np.float32]:
-        """Up to `n_frames` frames; none at the end."""
-        while self._n_before and len(skipped := self._decoder.read(min(self._n_before, n_frames))):
-            self._n_before -= len(skipped)
-        if self._n_left == 0:
-            return np.zeros((0, self.n_channels), np.float32)
-        frames = self._decoder.read(min(n_frames, self._n_left))
+        """About `n_frames` frames; none at the end."""
+        frames = self._decoder.read(n_frames)
+        while self._n_before and len(frames):
+            n_skipped = min(self._n_before, len(frames))
+            self._n_before -= n_skipped
+            frames = frames[n_skipped:] if n_skipped < len(frames) else self._decoder.read(n_frames)
+        while self._n_left == 0 and len(frames):  # padding; a decoder ends only if all is read
+            frames = self._decoder.read(n_frames)
+        frames = frames[: self._n_left]
         self._n_left -= len(frames)
         return frames
 

@@ -4,6 +4,7 @@ from deployments.audio.report import AudioReport
 
 _MERGE_S = 1.0  # one fault often breaks several frames, with good ones between
 _NEAR_S = 3.0  # ffmpeg's threads and pipes run ahead of each other
+_MAX_COMPLAINTS = 16
 _MAX_WARNINGS = 16  # they also travel in an HTTP header
 
 
@@ -12,11 +13,11 @@ class DamageList:
 
     def __init__(self) -> None:
         self._stretches: list[tuple[float, float]] = []
-        self._unplaced_s: float | None = None
+        self._complaints: list[float] = []  # that no gap has explained, in file order
 
     def add_gap(self, start_s: float, end_s: float) -> None:
         """Add a gap that follows a complaint of the decoder: there was sound, and it is lost."""
-        self._unplaced_s = None
+        self._complaints = [near_s for near_s in self._complaints if near_s < start_s - _NEAR_S]
         last = self._stretches[-1] if self._stretches else None
         is_near = last is not None and start_s - last[1] < _MERGE_S
         if last is not None and (is_near or len(self._stretches) == _MAX_WARNINGS):
@@ -26,21 +27,22 @@ class DamageList:
 
     def add_complaint(self, near_s: float) -> None:
         """Add a complaint of the decoder. A gap may follow and explain it."""
-        if self._unplaced_s is None:
-            self._unplaced_s = near_s
+        last_s = self._complaints[-1] if self._complaints else None
+        if last_s is not None and near_s - last_s < _NEAR_S:
+            self._complaints[-1] = near_s
+        elif len(self._complaints) < _MAX_COMPLAINTS:
+            self._complaints.append(near_s)
 
-    @property
-    def is_unexplained(self) -> bool:
-        """Whether no gap has followed the last complaint yet."""
-        return self._unplaced_s is not None
+    def explains(self, start_s: float) -> bool:
+        """Whether a complaint explains a gap that begins at `start_s`."""
+        return any(near_s >= start_s - _NEAR_S for near_s in self._complaints)
 
     def take_complaint_near(self, end_s: float) -> bool:
         """Whether the decoder complained near `end_s` and no gap followed. The complaint then
         counts as explained."""
-        near_s = self._unplaced_s
-        if near_s is None or near_s < end_s - _NEAR_S:
+        if not self.explains(end_s):
             return False
-        self._unplaced_s = None
+        self._complaints = [near_s for near_s in self._complaints if near_s < end_s - _NEAR_S]
         return True
 
     def tell(self, report: AudioReport) -> None:
@@ -48,6 +50,6 @@ class DamageList:
         for start_s, stop_s in self._stretches:
             text = f"damaged: {stop_s - start_s:.2f} s from {start_s:.2f} s on cannot be decoded"
             report.warn("damaged", text, start_s, stop_s)
-        if self._unplaced_s is not None:
-            text = f"damaged: some of the sound near {self._unplaced_s:.0f} s cannot be decoded"
+        for near_s in self._complaints:
+            text = f"damaged: some of the sound near {near_s:.0f} s cannot be decoded"
             report.warn("damaged", text)

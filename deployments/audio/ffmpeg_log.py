@@ -27,7 +27,7 @@ _INPUT = re.compile(r"^\[info\] Input #0, (\S+), from ")
 _DURATION = re.compile(
     r"^\[info\]   Duration: (\d+):(\d\d):(\d\d(?:\.\d+)?)(?:, start: (-?\d+\.\d+))?"
 )
-_STREAM = re.compile(r"^\[info\]   Stream #0:\d+\S* (Audio|Video): (\w+)(.*)$")
+_STREAM = re.compile(r"^\[info\]   Stream #0:(\d+)\S* (Audio|Video): (\w+)(.*)$")
 _STREAM_START = re.compile(r", start (-?\d+\.\d+)")
 _READING = re.compile(r"^\[info\] Stream mapping:")
 _COMPLAINT = re.compile(r"^(?:\[[^\]]+\] )*?\[(?:error|fatal|panic)\] (.+)$")
@@ -60,7 +60,7 @@ class FfmpegLog:
         self._start_s = 0.0
         self._end_s: float | None = None
         self._is_estimate = False
-        self._audio_codecs: list[str] = []
+        self._audio_codecs: dict[int, str] = {}  # by index; a stream of two programs comes twice
         self._video_start_s: float | None = None
         self._has_video = False
         self._ends_early = False
@@ -114,12 +114,10 @@ class FfmpegLog:
 
     def facts(self, trims_delay: bool) -> StreamFacts:
         """What ffmpeg said about the file and the stream that is read; see `StreamFacts`."""
-        codecs = self._audio_codecs
-        codec = codecs[self._track] if self._track < len(codecs) else ""
-        clock_start_s = self._start_s if len(codecs) > 1 else None
+        clock_start_s = self._start_s if len(self._audio_codecs) > 1 else None
         if self._has_video:
             clock_start_s = self._video_start_s
-        return StreamFacts(self._container, codec, clock_start_s, trims_delay)
+        return StreamFacts(self._container, self._codec, clock_start_s, trims_delay)
 
     @property
     def container(self) -> str:
@@ -153,9 +151,17 @@ class FfmpegLog:
         if self._end_s is None or self._is_estimate or self._container == "avi":
             return None
         # These containers count the length from 0, even where the first sound comes later. For Ogg
-        # Vorbis, ffmpeg has then already subtracted the start.
+        # Vorbis, ffmpeg has already subtracted the start.
+        is_subtracted = (self._container, self._codec) == ("ogg", "vorbis")
         is_end = self._container in _COUNTS_FROM_0 and self._end_s >= self._start_s > 0
+        is_end &= not is_subtracted
         return self._end_s - self._start_s if is_end else self._end_s
+
+    @property
+    def _codec(self) -> str:
+        """Of the stream that is read."""
+        codecs = [codec for _, codec in sorted(self._audio_codecs.items())]
+        return codecs[self._track] if self._track < len(codecs) else ""
 
     def _extend_line(self, data: bytes) -> None:
         self._line += data[: _MAX_LINE_BYTES - len(self._line)]
@@ -189,9 +195,9 @@ class FfmpegLog:
             self.n_damages += not self._is_no_frame
             self._is_no_frame = False
 
-    def _take_stream(self, kind: str, codec: str, details: str) -> None:
+    def _take_stream(self, index: str, kind: str, codec: str, details: str) -> None:
         if kind == "Audio" and len(self._audio_codecs) < _MAX_STREAMS:
-            self._audio_codecs.append(codec)
+            self._audio_codecs[int(index)] = codec
         if kind == "Video" and "(attached pic)" not in details and not self._has_video:
             self._has_video = True
             start = _STREAM_START.search(details)

@@ -33,7 +33,7 @@ _DEMUXERS = (
     "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,eac3,flac,flv,gsm,ircam,loas,matroska,mov,"
     "mp3,mpc,mpc8,mpeg,mpegts,nistsphere,ogg,qcp,tak,tta,voc,w64,wav,wv"
 )
-_MAX_ALLOCATION_BYTES = 256 * 1024 * 1024  # for a single block inside ffmpeg
+MAX_ALLOCATION_BYTES = 256 * 1024 * 1024  # for a single block inside ffmpeg
 _PIPE_READ_BYTES = 65_536
 _PIPE_BYTES = 1 << 18
 _MAX_STAMP_BYTES = 64
@@ -196,18 +196,26 @@ def _start(
     return process, stamp_pipe
 
 
-def _command(track: int, n_threads: int, stamp_sink: int, keeps_padding: bool) -> list[str]:
+def ffmpeg_exe() -> str:
+    """The path of ffmpeg.
+
+    Raises:
+        DeploymentError: there is none.
+    """
     try:
-        exe = imageio_ffmpeg.get_ffmpeg_exe()
+        return imageio_ffmpeg.get_ffmpeg_exe()
     except RuntimeError as error:
         raise DeploymentError("ffmpeg is missing: imageio-ffmpeg brings no binary here") from error
+
+
+def _command(track: int, n_threads: int, stamp_sink: int, keeps_padding: bool) -> list[str]:
     source = ffmpeg.input(
         "fd:",
         hide_banner=None,
         nostats=None,
         nostdin=None,
         loglevel="level+info",
-        max_alloc=_MAX_ALLOCATION_BYTES,
+        max_alloc=MAX_ALLOCATION_BYTES,
         protocol_whitelist="fd",
         format_whitelist=_DEMUXERS,
         copyts=None,
@@ -230,5 +238,5 @@ def _command(track: int, n_threads: int, stamp_sink: int, keeps_padding: bool) -
         # The muxer would drop samples whose clock jumps back.
         **{"bsf:a": "setts=ts=N"},
     )
-    command: list[str] = ffmpeg.compile(sink, cmd=exe)
+    command: list[str] = ffmpeg.compile(sink, cmd=ffmpeg_exe())
     return command

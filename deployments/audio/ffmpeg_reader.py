@@ -17,6 +17,7 @@ from deployments.audio.ffmpeg_process import FfmpegProcess
 from deployments.audio.frame_clock import FrameClock
 from deployments.audio.iso_media import trims_delay
 from deployments.audio.mpeg_frames import FRAMED
+from deployments.audio.ogg_flac import end_of_first_page
 from deployments.audio.priming import find_beginning, is_empty
 from deployments.audio.report import AudioReport
 from deployments.audio.timeline import Step, Timeline
@@ -58,7 +59,9 @@ class FfmpegReader:
         self._damages = DamageList()
         self._n_damages = self._n_lost_runs = 0
         self._n_bytes = os.fstat(file.fileno()).st_size
+        # What reads the file itself does so before ffmpeg, which shares its position.
         self._trims_delay = trims_delay(file)
+        self._first_page_end = end_of_first_page(file)
         self._process = FfmpegProcess(
             file, track, n_threads, stall_timeout_s, total_timeout_s, keeps_padding
         )
@@ -66,6 +69,9 @@ class FfmpegReader:
         self._ended = False
         self._frame_clock: FrameClock | None = None
         self._first_stamp = 0
+        # Stamps from the first one on are later by the second, by which the clock only seems to
+        # leap (`ogg_flac`).
+        self._false_leap = (0, 0)
         self._n_stamped = 0  # samples whose stamps have come, without the dropped ones
         self._n_dropped = 0
         self._n_taken = 0
@@ -77,6 +83,8 @@ class FfmpegReader:
             self.close()
             raise
         self.expected_s = self._log.exact_duration_s(self._n_bytes)
+        if self.expected_s is not None:
+            self.expected_s -= self._false_leap[1] / self.sample_rate
 
     def read(self, n_frames: int) -> npt.NDArray[np.float32]:
         """Some frames, up to about `n_frames`; none at the end. `truncation` tells what ended
@@ -162,6 +170,8 @@ class FfmpegReader:
         if facts.container in FRAMED and facts.codec != "mp2":  # ffmpeg counts MP2 correctly
             descriptor = self._file.fileno()
             self._frame_clock = FrameClock(descriptor, facts.container, self.sample_rate)
+        if self._first_page_end is not None:
+            self._find_false_leap(self._first_page_end)
         beginning = find_beginning(facts, self._first_stamp, n_samples, self.sample_rate)
         if delay := beginning.delay:
             n_bytes = 3 * delay * self._frame_bytes
@@ -170,6 +180,13 @@ class FfmpegReader:
                 del process.samples[: delay * self._frame_bytes]
                 self._n_dropped = delay
         return Timeline(self.sample_rate, beginning.silence)
+
+    def _find_false_leap(self, end: int) -> None:
+        stamps = self._process.stamps
+        self._process.fill(lambda: any((stamp or 0) >= end for stamp, _ in stamps))
+        n_before = sum(n for stamp, n in stamps if (stamp or 0) < end)
+        if n_before < end:
+            self._false_leap = (end, end - n_before)
 
     def _next_step(self, n_frames: int) -> Step | None:
         """The next step; None at the end. A plain step is shorter than `n_frames` only if another
@@ -195,6 +212,8 @@ class FfmpegReader:
         goes_on = process.fill(lambda: len(process.samples) >= n_bytes and bool(process.stamps))
         while process.stamps:
             stamp, n_samples = process.stamps.popleft()
+            if stamp is not None and stamp >= self._false_leap[0]:
+                stamp -= self._false_leap[1]
             if self._frame_clock is not None and stamp is not None:
                 stamp, is_behind_loss = self._frame_clock.place(stamp, n_samples)
                 self._n_lost_runs += is_behind_loss
@@ -218,11 +237,12 @@ class FfmpegReader:
         n_damages, gaps = self._log.n_damages + self._n_lost_runs, self._timeline.gaps
         if n_damages > self._n_damages:
             self._damages.add_complaint(self._timeline.position / self.sample_rate)
-        is_damage = n_damages > self._n_damages or self._damages.is_unexplained
-        is_damage |= self._log.complained_early
         self._n_damages = n_damages
-        for start, end in gaps if is_damage else []:
-            self._damages.add_gap(start / self.sample_rate, end / self.sample_rate)
+        spans_s = [(start / self.sample_rate, end / self.sample_rate) for start, end in gaps]
+        is_any = self._log.complained_early
+        damaged = [span for span in spans_s if is_any or self._damages.explains(span[0])]
+        for start_s, end_s in damaged:
+            self._damages.add_gap(start_s, end_s)
         gaps.clear()
 
     def _truncation(self, status: int, decoded_s: float, breaks: bool) -> Truncation | None:
@@ -231,6 +251,7 @@ class FfmpegReader:
             reason = f"decoding broke off at {decoded_s:.2f} s: {log.reason}"
             return Truncation(reason, log.exact_duration_s(self._n_bytes))
         late_s = max(0.0, self._first_stamp / self.sample_rate - log.start_s)
+        late_s += self._false_leap[1] / self.sample_rate
         missing_s = log.missing_s(late_s + self._timeline.covered / self.sample_rate)
         if missing_s > 0:
             return promised(decoded_s, decoded_s + missing_s)

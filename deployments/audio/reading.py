@@ -153,6 +153,8 @@ def _open(
         candidates([Track(1)], wish)
         report.info = AudioInfo()
         return SampleReader(source), None
+    if not isinstance(source, str | os.PathLike | bytes):
+        stack.callback(source.close)
     file = stack.enter_context(_open_source(source))
     _check_size(file, limits)
     chunk = find_data_chunk(file)
@@ -168,7 +170,7 @@ def _open_source(
     if isinstance(source, bytes):
         return io.BytesIO(source)
     if not isinstance(source, str | os.PathLike):
-        return source
+        return _unbuffered(source)
     name = os.path.basename(os.path.normpath(source))
     try:
         mode = os.stat(source).st_mode
@@ -199,6 +201,14 @@ def _to_real_file(stack: contextlib.ExitStack, file: IO[bytes]) -> IO[bytes]:
         spooled.write(file.getvalue())  # no copy, unlike getbuffer
         spooled.flush()
         file = spooled
+    return _unbuffered(file)
+
+
+def _unbuffered(file: IO[bytes]) -> IO[bytes]:
+    """The same open file, whose position is the descriptor's."""
+    if isinstance(file, io.BytesIO):
+        return file
+    file.flush()
     return io.FileIO(file.fileno(), closefd=False)
 
 
@@ -283,8 +293,9 @@ def _conclude(
 def _truncation(reader: Reader, chunk: DataChunk | None, decoded_s: float) -> Truncation | None:
     """What is missing after the last sample: by the header's sizes if they show a cut, else by what
     the reader says."""
+    said = reader.truncation(decoded_s)  # always: it raises if the decoder was killed
     if chunk is None or not chunk.is_cut or chunk.declared_bytes is None:
-        return reader.truncation(decoded_s)
+        return said
     if chunk.held_bytes == 0:
         return Truncation("truncated: the audio stops after its header")
     declared_s = decoded_s * chunk.declared_bytes / chunk.held_bytes

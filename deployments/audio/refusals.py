@@ -110,14 +110,13 @@ def in_our_words(complaints: Iterable[str]) -> str:
 
 
 def _text(data: bytes) -> str | None:
+    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8"
     try:
-        text = data.decode(
-            "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8", "strict"
-        )
+        text = data.decode(encoding)
     except UnicodeDecodeError as error:
         if error.start < len(data) - 4:  # more than a character cut off at the end of the head
             return None
-        text = data[: error.start].decode()
+        text = data[: error.start].decode(encoding)
     return text if len(text) > 1 and all(c.isprintable() or c.isspace() for c in text) else None
 
 

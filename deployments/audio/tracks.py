@@ -6,12 +6,12 @@ ffmpeg lists the tracks. The rules of choice are here, and know nothing of decod
 
 import re
 import subprocess
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import IO
 
-import imageio_ffmpeg
-
+from deployments.audio.ffmpeg_process import MAX_ALLOCATION_BYTES, ffmpeg_exe
 from deployments.errors import AudioDecodeTimeoutError, DeploymentError, OptionError
 from engine import language_code
 
@@ -26,7 +26,8 @@ _NO_LANGUAGE = frozenset(["und", "mul", "mis", "zxx"])  # ISO 639-2: unknown, se
 _ENCRYPTED = re.compile(r"\((?:enca|drms|encv) / 0x")
 _DEMUXERS = "asf,avi,matroska,mov,mpeg,mpegts,ogg"
 _SEVERAL = (b"\x1a\x45\xdf\xa3", b"OggS", b"\x30\x26\xb2\x75", b"\0\0\1\xba")
-_MAX_PROBE_BYTES = 1 << 20
+_MAX_LINE_BYTES = 4_096
+_MAX_STREAMS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,24 +86,48 @@ def list_tracks(file: IO[bytes], timeout_s: float) -> list[Track]:
     """
     file.seek(0)
     command = [
-        *(imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-nostdin", "-loglevel", "level+info"),
-        # The same guards as for decoding: one descriptor, and no playlists.
-        *("-protocol_whitelist", "fd", "-format_whitelist", _DEMUXERS, "-i", "fd:"),
+        *(ffmpeg_exe(), "-hide_banner", "-nostdin", "-loglevel", "level+info"),
+        # The same guards as for decoding: one descriptor, no playlists, little memory.
+        *("-protocol_whitelist", "fd", "-format_whitelist", _DEMUXERS),
+        *("-max_alloc", str(MAX_ALLOCATION_BYTES), "-i", "fd:"),
     ]
     try:
-        done = subprocess.run(
-            command, stdin=file, capture_output=True, timeout=timeout_s, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise AudioDecodeTimeoutError("the list of tracks cannot be read in time") from error
+        process = subprocess.Popen(command, stdin=file, stderr=subprocess.PIPE)
     except OSError as error:
         raise DeploymentError(f"ffmpeg cannot be run: {error.strerror}") from error
-    return parse_tracks(done.stderr[:_MAX_PROBE_BYTES].decode("utf-8", "replace"))
+    late = threading.Event()
+
+    def give_up() -> None:
+        late.set()
+        process.kill()
+
+    timer = threading.Timer(timeout_s, give_up)
+    timer.start()
+    try:
+        assert process.stderr is not None
+        lines = _stream_lines(process.stderr)
+    finally:
+        timer.cancel()
+        process.kill()
+        process.communicate()
+    if late.is_set():
+        raise AudioDecodeTimeoutError("the list of tracks cannot be read in time")
+    return parse_tracks(lines)
 
 
-def parse_tracks(log: str) -> list[Track]:
-    """The audio tracks that ffmpeg's log lists."""
-    matches = (_STREAM.match(line.rstrip()) for line in log.splitlines())
+def _stream_lines(log: IO[bytes]) -> list[str]:
+    """Those lines of ffmpeg's log that list streams: the others may be hundreds of megabytes of a
+    file's tags."""
+    lines: list[str] = []
+    while (line := log.readline(_MAX_LINE_BYTES)) and len(lines) < _MAX_STREAMS:
+        if b"  Stream #0:" in line:
+            lines.append(line.decode("utf-8", "replace"))
+    return lines
+
+
+def parse_tracks(lines: Iterable[str]) -> list[Track]:
+    """The audio tracks that lines of ffmpeg's log list."""
+    matches = (_STREAM.match(line.rstrip()) for line in lines)
     streams = {int(match["index"]): match for match in matches if match}
     tracks = []
     for number, index in enumerate(sorted(streams), start=1):

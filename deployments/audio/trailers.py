@@ -90,9 +90,10 @@ class Trailers:
         head = self._read(position, self._head_bytes)
         if self._is_w64 or head[:4] not in (b"data", b"SSND") or len(head) < self._head_bytes:
             return None
-        offset = position + self._head_bytes + {b"FORM": 8}.get(head[:4], 0)
-        size = struct.unpack(self._layout, head)[-1]
-        return offset, min(offset + size, self._size)
+        start = position + self._head_bytes
+        end = min(start + struct.unpack(self._layout, head)[-1], self._size)
+        # In AIFF, the offset and the size of blocks stand before the samples.
+        return min(start + 8, end) if head[:4] == b"SSND" else start, end
 
     def is_padding(self, position: int, limit: int) -> bool:
         """Whether only a little is left, all of it zeros or printable text. Megabytes of zeros are

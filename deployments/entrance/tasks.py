@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from deployments.errors import OptionError
+from deployments.errors import NoTierError, OptionError
 from deployments.fleet import Priority, Quality, TierFacts
 from deployments.options import AUTO, TranscribeOptions
 from deployments.replicas.tier_client import TierClient
@@ -99,11 +99,13 @@ class Tasks:
 
     def _auto(self, options: TranscribeOptions, ask: Ask) -> Task:
         facts = tuple(facts for facts in self._routing.facts if facts.quality)
+        if not facts:
+            raise NoTierError(f"{AUTO!r} chooses by quality, which no tier has: name a tier")
         info = fleet_info(facts)
         wanted = transcription_options(options, info)
         if wanted.decoding.language is None and not info.multilingual:
-            english = replace(wanted.decoding, language=info.languages[0])
-            wanted = replace(wanted, decoding=english)
+            decoding = replace(wanted.decoding, language=_only_language(info))
+            wanted = replace(wanted, decoding=decoding)
         quality = options.quality or self._routing.quality
         ask = replace(ask, quality=quality, language=wanted.decoding.language)
         candidates(ask, self._dispatcher.all_states())  # raises NoTierError if there are none
@@ -115,6 +117,17 @@ class Tasks:
         if quality is Quality.BALANCED and self._routing.cascade is not None:
             wanted = replace(wanted, ladder=Ladder(facts, self._routing.cascade))
         return Task(wanted, info.multilingual, ask)
+
+
+def _only_language(info: TierInfo) -> str:
+    """The language of tiers that cannot detect one."""
+    if len(info.languages) > 1:
+        raise OptionError(
+            f"language must be given: no tier can detect it; there are tiers for "
+            f"{', '.join(info.languages)}",
+            "language",
+        )
+    return info.languages[0]
 
 
 def fleet_info(facts: Sequence[TierFacts]) -> TierInfo:

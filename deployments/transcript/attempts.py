@@ -24,6 +24,7 @@ from deployments.transcript.options import TranscriptionOptions
 from deployments.transcript.piece import Piece
 from deployments.transcript.stitching import place_segment, repeats_itself
 from deployments.transcript.trials import Trial, Trials
+from engine.config import TIME_PRECISION_S
 
 _MIN_GAIN = 1.1
 """A second look is kept if it finds at least this many times the letters of the first."""
@@ -262,10 +263,8 @@ class Attempts:
                 part.piece = item
                 return Next.DECODE
             part.segments.append(item)
-        if part.first is not None and _n_letters(part.segments) < _MIN_GAIN * _n_letters(
-            part.first
-        ):
-            part.segments = part.first
+        if part.first is not None:
+            part.segments = _better_look(part.first, part.segments)
         return Next.EMIT
 
     def _keep(self, part: Part, result: ChunkResult) -> None:
@@ -329,6 +328,22 @@ class Attempts:
 
     def _is_speech(self, piece: Piece) -> bool:
         return piece.voiced_s(0, len(piece.pcm)) >= self.options.coverage.min_voiced_s
+
+
+def _better_look(
+    first: list[TranscriptSegment], second: list[TranscriptSegment]
+) -> list[TranscriptSegment]:
+    """The second look at a part if it found enough more, else the first; with what was decoded
+    where the first had no text, in any case."""
+    new = [s for s in second if not any(_overlap(s, f) for f in first)]
+    if _n_letters(second) - _n_letters(new) >= _MIN_GAIN * _n_letters(first):
+        return second
+    return sorted([*first, *new], key=lambda segment: segment.start_s)
+
+
+def _overlap(one: TranscriptSegment, other: TranscriptSegment) -> bool:
+    shared_s = min(one.end_s, other.end_s) - max(one.start_s, other.start_s)
+    return shared_s > TIME_PRECISION_S
 
 
 def _n_letters(segments: Sequence[TranscriptSegment]) -> int:

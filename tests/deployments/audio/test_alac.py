@@ -48,12 +48,14 @@ def join(chunks: list[tuple[bytes, bytes]]) -> bytes:
     return b"caff\0\1\0\0" + b"".join(packed)
 
 
-def as_afconvert_writes(data: bytes, n_priming: int, n_valid: int, n_remainder: int) -> bytes:
+def as_afconvert_writes(
+    data: bytes, n_priming: int, n_valid: int, n_remainder: int, layout_tag: int = 0x640001
+) -> bytes:
     """The same packets in Apple's order: the table before the samples, a free chunk to move in."""
     chunks = caf_chunks(data)
     n_packets = struct.unpack_from(">q", chunks[b"pakt"])[0]
     table = struct.pack(">qqii", n_packets, n_valid, n_priming, n_remainder)
-    layout = struct.pack(">III", 0x640001, 0, 0)  # mono
+    layout = struct.pack(">III", layout_tag, 0, 0)  # by default mono
     return join(
         [
             (b"desc", chunks[b"desc"]),
@@ -86,6 +88,26 @@ def test_priming_and_the_end_that_the_table_tells(tmp_path: Path) -> None:
     cut = as_afconvert_writes(data, 1_000, 10 * FRAME - 3_000, 2_000)
     found, report = read(cut)
     assert np.array_equal(found, pcm[1_000:-2_000])
+    assert report.warnings == []
+
+
+def test_a_number_of_frames_that_was_written_early(tmp_path: Path) -> None:
+    pcm = noise(10 * FRAME + 500)
+    data = as_afconvert_writes(
+        encode(pcm, tmp_path / "x.caf").read_bytes(), 0, 3 * FRAME, FRAME - 500
+    )
+    found, report = read(data)
+    assert np.array_equal(found, pcm)
+    assert report.warnings == []
+
+
+def test_padding_that_its_packet_does_not_tell_is_left_out(tmp_path: Path) -> None:
+    """So much of it that a pipe does not hold it: the decoder ends nevertheless."""
+    pcm = np.stack([noise(20 * FRAME)] * 8, axis=1)
+    data = encode(pcm, tmp_path / "x.caf").read_bytes()
+    whole, _ = read(data)
+    found, report = read(as_afconvert_writes(data, 0, 8 * FRAME, 12 * FRAME, 0x80008))
+    assert np.array_equal(found, whole[: 8 * FRAME])
     assert report.warnings == []
 
 

@@ -97,13 +97,16 @@ def test_a_gap_is_as_long_as_the_clock_says(layout: str, folder: Path, tmp_path:
     assert np.abs(pcm[3 * SAMPLE_RATE : 14 * SAMPLE_RATE]).max() < 1e-3
 
 
-@pytest.mark.parametrize("layout", ["m4a", "opus.ogg", "opus.webm", "flv", "ts", "wma"])
+@pytest.mark.parametrize(
+    "layout", ["m4a", "opus.ogg", "vorbis.ogg", "flac.ogg", "opus.webm", "flv", "ts", "wma"]
+)
+@pytest.mark.parametrize("start_s", [1000, 20_000])
 def test_a_recording_cut_out_of_a_stream_begins_at_0(
-    layout: str, folder: Path, tmp_path: Path
+    layout: str, start_s: int, folder: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / f"live.{layout}"
     sound = ("-i", folder / f"{RATE}.wav")
-    run_ffmpeg(*sound, *GAPS[layout], "-output_ts_offset", "20000", path)
+    run_ffmpeg(*sound, *GAPS[layout], "-output_ts_offset", str(start_s), path)
     pcm, warnings = read_whole(path)
     assert warnings == []
     assert place_s(pcm, SOUND) == pytest.approx(0, abs=0.01)

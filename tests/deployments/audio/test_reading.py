@@ -682,6 +682,30 @@ class TestTime:
             read_all(b"x" * 100)
         assert not isinstance(caught.value, AudioError)
 
+    def test_killed_while_it_reads_a_cut_wav(
+        self, slow_ffmpeg: Callable[[str], None], tone_wav: Path, tmp_path: Path
+    ) -> None:
+        """The header shows a cut, too, which does not explain what is missing."""
+        coded = tmp_path / "coded.wav"
+        run_ffmpeg("-i", tone_wav, "-c:a", "adpcm_ima_wav", coded)
+        slow_ffmpeg(f"{self.AU}; head -c 64000 /dev/zero; kill -9 $$")
+        with pytest.raises(DeploymentError, match="signal 9"):
+            read_all(coded.read_bytes()[:-4_000])
+
+    def test_ffmpeg_is_missing(
+        self, monkeypatch: pytest.MonkeyPatch, tone_wav: Path, tmp_path: Path
+    ) -> None:
+        film = tmp_path / "film.mp4"
+        run_ffmpeg("-i", tone_wav, film)
+
+        def missing() -> str:
+            raise RuntimeError("No ffmpeg exe could be found")
+
+        monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", missing)
+        for source in (film, b"x" * 100):
+            with pytest.raises(DeploymentError, match="ffmpeg is missing"):
+                read_all(source)
+
     def test_a_crash_is_the_files(self, slow_ffmpeg: Callable[[str], None]) -> None:
         slow_ffmpeg("kill -SEGV $$")
         with pytest.raises(NotAudioError):

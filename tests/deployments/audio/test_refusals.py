@@ -149,5 +149,9 @@ def test_complaints(line: str, words: str) -> None:
     assert not FFMPEGS_OWN.search(said)
 
 
+def test_text_in_utf_16_that_ends_in_half_a_character() -> None:
+    assert "it is text" in refusal("words, words".encode("utf-16") + b"\n")
+
+
 def test_nothing_said() -> None:
     assert in_our_words([]) == "it cannot be decoded"

@@ -130,6 +130,9 @@ class TestTooSmall:
         data = write(noise[:20_000]) + chunk(b"LIST", b"odd")
         found, _ = read(data + chunk(b"data", noise[20_000:].tobytes()))
         assert np.array_equal(found, noise)
+        more = bytes(8) + noise[20_000:].astype(">i2").tobytes()
+        found, _ = read(write(noise[:20_000], "AIFF") + chunk(b"SSND", more, ">"))
+        assert np.array_equal(found, noise)
 
     def test_coded_samples(self, noise: Pcm, tmp_path: Path) -> None:
         path = tmp_path / "x.wav"
@@ -176,6 +179,14 @@ class TestJoined:
         parts = [noise[:10_000], noise[10_000:30_001], noise[30_001:]]
         files = [write(part) + TRAILERS["odd LIST, cue, bext"] for part in parts]
         assert np.array_equal(read(b"".join(files))[0], noise)
+
+    def test_in_a_file_that_is_open_with_a_buffer(self, noise: Pcm, tmp_path: Path) -> None:
+        one, two = write(noise[:20_000]), write(noise[20_000:])
+        path = tmp_path / "x.wav"
+        path.write_bytes(with_size(one, "WAV", lambda _: 0xFFFFFFFF) + two)
+        with path.open("rb") as file:
+            assert np.array_equal(np.concatenate(list(read_audio(file))), noise)
+            assert file.closed
 
     @pytest.mark.parametrize("size", [0, 0xFFFFFFFF, 12_000])
     def test_behind_a_size_that_is_open_or_small(self, size: int, noise: Pcm) -> None:

@@ -158,7 +158,7 @@ class TestRules:
 [info]   Stream #0:4(qaa): Audio: none, 0 channels (comment)
 [info]     title           :   Stream #0:9: Audio: forged
 """
-        assert parse_tracks(log) == [
+        assert parse_tracks(log.splitlines()) == [
             Track(1, is_encrypted=True),
             Track(2, "deu", is_default=True),
             Track(3, is_aside=True),

@@ -11,8 +11,10 @@ from deployments.fleet import TierFacts
 from deployments.options import TranscribeOptions
 
 
-def facts(name: str, translates: bool) -> TierFacts:
-    return TierFacts(name, 1, None, translates, "cpu", 1.0, 1, 1, 8, 20.0)
+def facts(
+    name: str, translates: bool, quality: int = 1, languages: frozenset[str] | None = None
+) -> TierFacts:
+    return TierFacts(name, quality, languages, translates, "cpu", 1.0, 1, 1, 8, 20.0)
 
 
 @pytest.mark.parametrize(
@@ -31,3 +33,21 @@ def test_a_tier_that_does_not_translate_says_which_do(
     with pytest.raises(OptionError, match=says) as caught:
         asyncio.run(tasks.make("turbo", TranscribeOptions(model=asked, task="translate")))
     assert caught.value.option == "model"
+
+
+@pytest.mark.parametrize(
+    ("tiers", "option", "says"),
+    [
+        ([facts("mine", True, 0)], "model", "by quality, which no tier has"),
+        (
+            [facts(name, False, 1, frozenset([name])) for name in ("en", "de")],
+            "language",
+            "no tier can detect it; there are tiers for de, en",
+        ),
+    ],
+)
+def test_what_auto_cannot_choose_by_is_said(tiers: list[TierFacts], option: str, says: str) -> None:
+    tasks = Tasks({}, RoutingOptions(tuple(tiers), {}), cast(Any, None))
+    with pytest.raises(OptionError, match=says) as caught:
+        asyncio.run(tasks.make("auto", TranscribeOptions()))
+    assert caught.value.option == option
