@@ -56,9 +56,10 @@ def joined(path: Path, parts: Sequence[Path]) -> Path:
 
 
 def damaged(path: Path, n_bytes: int = 400) -> Path:
-    """Bytes in the middle are replaced, in place."""
+    """Bytes in the middle are replaced, in place; behind the tables that a transport stream has in
+    the middle of this one, for those come again."""
     data = bytearray(path.read_bytes())
-    at = len(data) // 2
+    at = len(data) // 2 + (4 * 188 if path.suffix == ".ts" else 0)
     data[at : at + n_bytes] = np.random.default_rng(7).bytes(n_bytes)
     path.write_bytes(data)
     return path
