@@ -1,7 +1,7 @@
 """The `murmur` command and its subcommands.
 
-A subcommand's function does no work itself. It returns a function that does. That one runs after
-parsing and imports what it needs only then, so that help and completion are fast.
+A subcommand's function does no work itself. It returns a function for `main` to call, which imports
+what it needs only then, so that help and completion are fast.
 """
 
 import io

@@ -34,7 +34,7 @@ class LocalClusterError(Exception):
 def default_folder(environment: Mapping[str, str] = os.environ) -> Path:
     """The folder that MURMUR_CLUSTER_DIR names, or else one for this user in the temporary folder.
 
-    The path is short, because the path of a socket may have 107 bytes at most.
+    The default is short, because the path of a socket may have 107 bytes at most.
     """
     chosen = environment.get(FOLDER_VARIABLE)
     return Path(chosen) if chosen else Path(tempfile.gettempdir()) / f"murmur-{os.getuid()}"
