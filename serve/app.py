@@ -1,7 +1,7 @@
-"""The Ray Serve application: settings in, deployments out. Wiring only.
+"""Builds the Ray Serve application, with its deployments, from the settings. Wiring only.
 
-`serve run serve.app:build config=murmur.yaml`, `import_path: serve.app:build` in a Serve config
-(`murmur build` prints one), or `ray.serve.run(build({}))`.
+Use it with `serve run serve.app:build config=murmur.yaml`, with `import_path: serve.app:build` in a
+Serve config (`murmur build` prints one), or with `ray.serve.run(build({}))`.
 """
 
 from pathlib import Path
@@ -32,22 +32,24 @@ from serve.settings.tier_spec import tier_spec
 INGRESS_NAME = "Ingress"
 BOARD_NAME = "Board"
 _UNBOUNDED = 1_000_000
-"""`max_ongoing_requests` of replicas, whose own queue is fair where Serve's is first come, first
-served. What bounds it is what the ingress admits."""
+"""`max_ongoing_requests` of replicas. Their own queue is fair, while Serve's is first come, first
+served. What the ingress admits bounds the queue."""
 _SPARE_REQUESTS = 256
-"""Beyond what an ingress admits, so that it can refuse more itself, and answer probes."""
+"""Requests beyond those that an ingress admits, so that it can refuse requests itself and answer
+probes."""
 _HEALTH_PERIOD_S = 5.0
 _LOOK_BACK_S = 11.0
-"""Serve asks for numbers five times in it, and warns of less than its own default of 10 s."""
+"""Serve asks for metrics five times in this period. It warns of less than its default of 10 s."""
 _GANG_HEALTH_PERIOD_S = 1.0
-"""A gang may lose a rank while it idles, which nothing but the health check would tell Serve."""
+"""A gang may lose a rank while it is idle. Only the health check would tell Serve."""
 
 
 def build(args: dict[str, Any]) -> Application:
     """Ray's application builder.
 
     Args:
-        args: sections of the settings, and `config`, a settings file on the machine that builds.
+        args: sections of the settings, and `config`, the path of a settings file on the machine
+            where this runs.
 
     Raises:
         ConfigError: the settings are wrong.
@@ -58,13 +60,13 @@ def build(args: dict[str, Any]) -> Application:
 
 
 def assemble(settings: Settings, replica: type[Replica] = Replica) -> Application:
-    """The application of some settings.
+    """Build the application for these settings.
 
     Args:
-        replica: what a tier runs; a subclass of Replica.
+        replica: class of the tiers' replicas.
 
     Raises:
-        ConfigError: the settings ask for what cannot be.
+        ConfigError: the settings ask for something impossible.
     """
     check_settings(settings)
     routing = _routing(settings)
@@ -96,7 +98,7 @@ def assemble(settings: Settings, replica: type[Replica] = Replica) -> Applicatio
 
 def _routing(settings: Settings) -> RoutingOptions:
     slo, cascade = settings.slo, settings.routing.cascade
-    # Half of the objective: the rest is for what is not known yet where a chunk is sent.
+    # Half of the objective: the rest is for delays not yet known when a chunk is sent.
     waits_s = (slo.realtime_wait_s / 2, slo.queue_wait_s / 2, slo.batch_wait_s / 2)
     thresholds = cascade.model_dump(exclude={"enabled"})
     return RoutingOptions(
@@ -114,7 +116,7 @@ def _board(settings: Settings, routing: RoutingOptions) -> Application:
         max_ongoing_requests=_UNBOUNDED,
         health_check_period_s=_HEALTH_PERIOD_S,
         ray_actor_options=_beside_ingress(settings, 0),
-        # One, but only a deployment that scales is asked for its numbers.
+        # There is one board, but Serve asks only autoscaled deployments for metrics.
         autoscaling_config=AutoscalingConfig(
             min_replicas=1, max_replicas=1, look_back_period_s=_LOOK_BACK_S
         ),
@@ -133,7 +135,7 @@ def _beside_ingress(settings: Settings, cpus: float) -> dict[str, Any]:
 
 
 def _deployment(kind: Any) -> Deployment:
-    return cast(Deployment, ray_serve.deployment(kind))  # its type is also that of a decorator
+    return cast(Deployment, ray_serve.deployment(kind))  # its type covers decorators, too
 
 
 def _tier(
@@ -151,8 +153,8 @@ def _tier(
 
 
 def _resources(tier: TierSettings) -> dict[str, Any]:
-    """What Serve is told of a replica's place: of a gang its bundles, the first of which also holds
-    the replica itself."""
+    """Options that tell Serve where to place a replica. For a gang these are its bundles; the first
+    one also holds the replica itself."""
     placement = tier_placement(tier)
     labels = list(placement.labels)
     if tier.is_sharded:
@@ -177,9 +179,9 @@ def _replicas(tier: TierSettings) -> dict[str, Any]:
         "autoscaling_config": AutoscalingConfig(
             min_replicas=tier.min_replicas,
             max_replicas=tier.max_replicas,
-            # Of Serve's own policy, where the application is run without a config.
+            # For Serve's own policy, which applies if the application runs without a config.
             target_ongoing_requests=tier.batch_size,
-            # The board has waited before it decides.
+            # No delays here: the board waits before it decides.
             upscale_delay_s=0.0,
             downscale_delay_s=0.0,
             downscale_to_zero_delay_s=0.0,

@@ -1,4 +1,4 @@
-"""The cluster from Python, over HTTP or a Ray handle: the same two calls.
+"""A Python client for the cluster, with the same two calls over HTTP and over a Ray handle.
 
 with connect("http://127.0.0.1:8000") as client:      # from anywhere
 with connect("murmur") as client:                     # from a Ray job of the same cluster
@@ -31,7 +31,7 @@ Audio = bytes | str | os.PathLike[str] | np.ndarray[Any, Any]
 
 
 class ServerError(DeploymentError):
-    """An answer over HTTP that is no transcript; fields as in OpenAI's error bodies."""
+    """An HTTP answer that is not a transcript. Its fields are those of OpenAI's error body."""
 
     def __init__(self, status: int, message: str, param: str | None, code: str | None) -> None:
         super().__init__(f"{status}: {message}")
@@ -42,7 +42,7 @@ class ServerError(DeploymentError):
 
 
 class Client(Protocol):
-    """A cluster. Use it as a context manager, or `close` it."""
+    """A client of a cluster. Use it as a context manager, or `close` it."""
 
     def transcribe(
         self,
@@ -53,10 +53,10 @@ class Client(Protocol):
         """Transcribe a file.
 
         Args:
-            sample_rate: of samples, in Hz.
+            sample_rate: in Hz, if the audio is samples.
 
         Raises:
-            DeploymentError: over a handle one of its kinds, over HTTP a ServerError.
+            DeploymentError: over a handle one of its subclasses, over HTTP a ServerError.
         """
 
     def stream(
@@ -65,8 +65,8 @@ class Client(Protocol):
         options: TranscribeOptions | None = None,
         sample_rate: int = SAMPLE_RATE,
     ) -> Iterator[TranscriptSegment]:
-        """Segments as they become final, in file order. Over HTTP they carry text and times, and no
-        tokens."""
+        """Yield segments as they become final, in file order. Over HTTP they have text and times,
+        but no tokens."""
 
     def close(self) -> None: ...
 
@@ -85,7 +85,7 @@ def connect(target: str, api_key: str | None = None, timeout_s: float = 3600.0) 
 
     Args:
         api_key: for HTTP.
-        timeout_s: for HTTP, of one call.
+        timeout_s: for HTTP, the longest wait for the server within a call.
     """
     if target.startswith(("http://", "https://")):
         return HttpClient(target, api_key, timeout_s)
@@ -122,12 +122,12 @@ class HandleClient(_Closing):
         options: TranscribeOptions | None = None,
         sample_rate: int = SAMPLE_RATE,
     ) -> Transcript:
-        options = options or TranscribeOptions()  # they say who calls
+        options = options or TranscribeOptions()  # pickled options name the calling process
         response: Any = self._handle.transcribe.remote(_content(audio), options, sample_rate)
         try:
             return cast(Transcript, response.result())
         except BaseException:
-            response.cancel()  # an interrupted caller's work would go on
+            response.cancel()  # otherwise the work of an interrupted caller would go on
             raise
 
     def stream(
@@ -142,7 +142,7 @@ class HandleClient(_Closing):
         try:
             yield from segments
         finally:
-            segments.cancel()  # does nothing to one that is done
+            segments.cancel()  # has no effect on a call that is done
 
 
 class HttpClient(_Closing):
@@ -192,7 +192,7 @@ class HttpClient(_Closing):
 
 
 def _content(audio: Audio) -> bytes | np.ndarray[Any, Any]:
-    """What travels: a path is of this machine, so its file is read here."""
+    """What is sent. A path belongs to this machine, so its file is read here."""
     if isinstance(audio, str | os.PathLike):
         return Path(audio).read_bytes()
     return audio
@@ -219,7 +219,7 @@ def _fields(options: TranscribeOptions) -> dict[str, Any]:
     """Options as form fields.
 
     Raises:
-        OptionError: the form has no such field.
+        OptionError: the form has no field for an option.
     """
     fields = {
         "model": options.model,
@@ -298,5 +298,5 @@ def _server_error(status: int, body: str) -> ServerError:
     try:
         error = json.loads(body)["error"]
         return ServerError(status, error["message"], error["param"], error["code"])
-    except (ValueError, KeyError, TypeError):  # of a proxy, not of ours
+    except (ValueError, KeyError, TypeError):  # the answer comes from a proxy, not from Murmur
         return ServerError(status, body.strip()[:200] or "no answer", None, None)

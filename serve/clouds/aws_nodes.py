@@ -1,8 +1,8 @@
-"""Ray's provider of AWS machines, closed: cluster.yaml names it.
+"""Ray's node provider for AWS with tighter permissions. cluster.yaml names it.
 
-Ray's own opens SSH to the world and gives the head a role that may do all with EC2 and S3. Here a
-cluster has a security group and a role of its own: SSH from `provider.ssh_from` alone, and a role
-that starts, tags and ends this cluster's machines and reads which images there are.
+Ray's own provider opens SSH to the world and gives the head a role with full access to EC2 and S3.
+Here each cluster has its own security group and role. SSH is open to `provider.ssh_from` only, and
+the role may start, tag and terminate this cluster's machines and look up images.
 """
 
 import ipaddress
@@ -19,24 +19,24 @@ from serve.clouds.cluster_token import make_token
 
 _SSH_PORT = 22
 _PROPAGATION_S = 15.0
-"""Until EC2 knows a new profile; Ray waits as long."""
+"""Time until EC2 knows a new instance profile. Ray waits as long."""
 _CLUSTER_TAG = "ray-cluster-name"
 
 
 class AwsNodes(AWSNodeProvider):
-    """`provider.module` of a cluster's file.
+    """`provider.module` of a cluster file.
 
-    In `provider`, beside what Ray reads: `ssh_from`, networks that may open SSH connections, and
-    `vpc_id`, by default the region's default one.
+    Besides Ray's own keys, `provider` has `ssh_from`, the networks that may open SSH connections,
+    and `vpc_id`, by default the region's default VPC.
     """
 
     @staticmethod
     def bootstrap_config(cluster_config: dict[str, Any]) -> dict[str, Any]:
-        """Make what the cluster needs and has not got yet: token, security group, role, and what
-        Ray's own provider makes.
+        """Create what the cluster still lacks: token, security group, role, and what Ray's own
+        provider creates.
 
         Raises:
-            ClickException: the file leaves open who may connect, or where.
+            ClickException: the file names no valid networks, or no VPC where there is no default.
         """
         networks = _networks(cluster_config["provider"].get("ssh_from"))
         make_token()
@@ -63,7 +63,8 @@ def _networks(given: Any) -> list[str]:
 
 
 def _security_group(config: dict[str, Any], networks: list[str]) -> str:
-    """The cluster's group, whose members reach each other, and whose SSH port `networks` reach."""
+    """Find or create the cluster's security group; returns its id. Members reach each other, and
+    `networks` reach their SSH port."""
     ec2 = resource_cache("ec2", config["provider"]["region"])
     name = f"murmur-{config['cluster_name']}"
     vpc_id = config["provider"].get("vpc_id") or _default_vpc(ec2)
@@ -95,7 +96,7 @@ def _make_group(ec2: Any, vpc_id: str, name: str, cluster_name: str) -> Any:
 
 
 def _open_ssh(group: Any, networks: list[str]) -> None:
-    """To these networks and to no other one."""
+    """Open the SSH port to these networks, and close it to all others."""
     present = {
         found["CidrIp"]
         for rule in group.ip_permissions
@@ -119,7 +120,7 @@ def _ssh_rule(networks: set[str]) -> dict[str, Any]:
 
 
 def _profile(config: dict[str, Any]) -> str:
-    """The name of the head's instance profile, with a role of the same name."""
+    """Find or create the head's instance profile and role, which share a name; returns it."""
     iam = client_cache("iam", config["provider"]["region"])
     name = f"murmur-{config['cluster_name']}-{config['provider']['region']}"
     is_new = False
@@ -148,7 +149,7 @@ def _trust() -> dict[str, Any]:
 
 
 def _policy(cluster_name: str) -> dict[str, Any]:
-    """What the autoscaler does: start machines, and tag and end those of its cluster."""
+    """What the autoscaler may do: start machines, and tag and terminate those of its cluster."""
     of_cluster = {"StringEquals": {f"ec2:ResourceTag/{_CLUSTER_TAG}": cluster_name}}
     at_start = {"StringEquals": {"ec2:CreateAction": "RunInstances"}}
     for_spot = {"StringEquals": {"iam:AWSServiceName": "spot.amazonaws.com"}}

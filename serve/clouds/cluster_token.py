@@ -1,4 +1,4 @@
-"""The token that lets into a cluster on other machines, at the place where Ray looks for it."""
+"""The access token for a cluster on other machines, in the file where Ray looks for it."""
 
 import os
 import secrets
@@ -6,13 +6,13 @@ from pathlib import Path
 
 
 def make_token(path: Path | None = None) -> bool:
-    """Write a token, for its owner alone; one that is there stays.
+    """Write a new token that only its owner may read, unless there is one.
 
     Args:
         path: by default ~/.ray/auth_token.
 
     Returns:
-        Whether there was none.
+        Whether a new one was written.
     """
     path = path or Path.home() / ".ray" / "auth_token"
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Ray's provider of Google's machines, with a token: cluster.gcp.yaml names it."""
+"""Ray's node provider for Google Cloud, with an access token. cluster.gcp.yaml names it."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ from serve.clouds.cluster_token import make_token
 
 
 class GcpNodes(GCPNodeProvider):
-    """`provider.module` of a cluster's file."""
+    """`provider.module` of a cluster file."""
 
     @staticmethod
     def bootstrap_config(cluster_config: dict[str, Any]) -> dict[str, Any]:
-        """Make what the cluster needs and has not got: a token, and what Ray's own provider makes.
+        """Create what the cluster still lacks: a token, and what Ray's own provider creates.
 
         Raises:
             ClickException: the file names no project.

@@ -1,4 +1,4 @@
-"""How the application on the joined cluster is."""
+"""The state of the application on the connected cluster."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ _BOARD_WAIT_S = 5.0
 
 
 def application_status() -> dict[str, Any]:
-    """The application's status, its deployments', and what they say."""
+    """Status and messages of the application and its deployments."""
     from ray import serve as ray_serve
 
     found = ray_serve.status().applications.get(APP_NAME)
@@ -26,7 +26,7 @@ def application_status() -> dict[str, Any]:
 
 
 def board_state() -> dict[str, Any] | None:
-    """What the board knows; None where none answers."""
+    """The board's view of the cluster; None if no board answers."""
     from ray import serve as ray_serve
     from ray.exceptions import RayError
     from ray.serve.exceptions import RayServeException

@@ -1,7 +1,7 @@
-"""What `murmur transcribe` and `murmur plan` are told: options, what they mean, and their defaults.
+"""The arguments of `murmur transcribe` and `murmur plan`, with their help and defaults.
 
-Nothing is imported that takes long: help, completion and mistakes are answered from here. What the
-engine has in lists is written out, and a test compares.
+This module imports nothing slow, because help, completion and usage errors need nothing else. The
+engine's lists are copied here; a test compares them.
 """
 
 from dataclasses import dataclass
@@ -194,7 +194,7 @@ class TranscribeArguments:
     offload: _Offload = "none"
 
     def __call__(self) -> int:
-        """Do it; returns the exit code."""
+        """Run the command; returns the exit code."""
         from serve.commands.transcribe import transcribe
 
         return transcribe(self)
@@ -202,10 +202,10 @@ class TranscribeArguments:
 
 @dataclass(frozen=True, kw_only=True)
 class PlanArguments:
-    """Say which GPUs a model fits, how fast, at what price.
+    """Show which GPUs a model fits, how fast, at what price.
 
-    With which settings a model fits, how fast that can be at most, and what an hour of audio costs.
-    Arithmetic: it needs no GPU, nor a published model's files.
+    Computes with which settings a model fits, its highest possible speed, and what an hour of audio
+    costs. Needs no GPU, and no files of published models.
     """
 
     model: Annotated[
@@ -278,7 +278,7 @@ class PlanArguments:
     offload: _Offload = "none"
 
     def __call__(self) -> int:
-        """Do it; returns the exit code."""
+        """Run the command; returns the exit code."""
         from serve.commands.plan import plan_command
 
         return plan_command(self)

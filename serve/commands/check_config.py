@@ -13,7 +13,7 @@ from serve.settings.loading import load_settings
 
 
 def check_config(path: str | None, cluster: str | None = None) -> int:
-    """Print the settings with all defaults, as YAML; faults go to the standard error.
+    """Print the settings with all defaults as YAML, or their faults on the standard error.
 
     Args:
         cluster: a file for `ray up`, whose node types must have room for every tier.

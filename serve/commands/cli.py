@@ -1,7 +1,7 @@
-"""The `murmur` command: what there is to call.
+"""The `murmur` command and its subcommands.
 
-A command's function does no work. It returns what is to be done, which runs when parsing is over
-and imports what it needs then, so that help and completion are quick.
+A subcommand's function does no work itself. It returns a function for `main` to call, which imports
+what it needs only then, so that help and completion are fast.
 """
 
 import io
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output went away, as `head` does: nothing left to say, not even at exit.
+        # The reader of our output is gone, as after `| head`. Write nothing more, even at exit.
         sys.stdout = None
         return EXIT_OK
     except OSError as error:
@@ -68,8 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _make_streams_take_anything() -> None:
-    """A name or a text that a terminal's encoding lacks must not end the run, nor a stream that the
-    caller has closed."""
+    """Make sure that neither characters that a terminal's encoding lacks nor a stream that the
+    caller has closed can end the run."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))
@@ -83,10 +83,10 @@ def _run(argv: Sequence[str] | None) -> int:
     try:
         work = get_command(app).main(arguments, prog_name="murmur", standalone_mode=False)
     except SystemExit as end:
-        if isinstance(end.__context__, BrokenPipeError):  # while it printed help
+        if isinstance(end.__context__, BrokenPipeError):  # raised while help was printed
             raise end.__context__ from None
         raise
-    # Help and the like leave a code.
+    # Options such as --help leave an exit code instead of work.
     return int(work()) if callable(work) else int(work or EXIT_OK)
 
 
@@ -133,7 +133,7 @@ app.command("plan")(PlanArguments)
 def models(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> Work:
-    """List models by their names, and where they are."""
+    """List models by name, and where their weights are."""
 
     def work() -> int:
         from serve.commands.models import list_models
@@ -152,9 +152,9 @@ def up(
         typer.Option(metavar="SECONDS", help="How long to wait until all tiers serve."),
     ] = 1800.0,
 ) -> Work:
-    """Serve, on a Ray cluster or on this machine.
+    """Serve on a Ray cluster or on this machine.
 
-    Waits until all tiers serve, and prints the server's address. Where no cluster is named, one is
+    Waits until all tiers serve, then prints the server's address. If no cluster is named, one is
     started on this machine.
     """
 
@@ -168,7 +168,7 @@ def up(
 
 @app.command()
 def down(address: _Address = None) -> Work:
-    """Stop serving, and a cluster that `up` started."""
+    """Stop serving, and stop a cluster that `up` started."""
 
     def work() -> int:
         from serve.commands.cluster import down as run
@@ -190,7 +190,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="What Ray Serve says, as JSON.")] = False,
     as_yaml: Annotated[bool, typer.Option("--yaml", help="The same as YAML.")] = False,
 ) -> Work:
-    """Print how the server and its tiers are.
+    """Print the state of the server and its tiers.
 
     The exit code is 0 if it serves, else 1.
     """
@@ -295,7 +295,7 @@ def watch_spot(
         str, typer.Option(metavar="ADDRESS", help="Of the Ray cluster, host:port or auto.")
     ] = "auto",
 ) -> Work:
-    """Drain this spot machine's node when the cloud takes it."""
+    """Drain this spot machine's node when the cloud reclaims it."""
 
     def work() -> int:
         from serve.commands.watch_spot import watch_spot as run

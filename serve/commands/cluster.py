@@ -29,28 +29,29 @@ _INLINE_VARIABLE = "RAY_max_direct_call_object_size"
 _PUSH_VARIABLE = "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S"
 """Seconds until a decision about replicas reaches Serve's controller, by default 10."""
 _INLINE_BYTES = 1_000_000
-"""A chunk of 30 s, 960 kB, travels in the call itself, and not through the object store
-(docs/decisions.md)."""
+"""With this limit a chunk of 30 s, 960 kB, travels in the call itself and not through the object
+store (docs/decisions.md)."""
 
 
 def up(
     path: str | None, address: str | None, timeout_s: float, import_path: str = IMPORT_PATH
 ) -> int:
-    """Deploy, on a cluster of this machine's own if no other is named, and wait until it serves.
+    """Deploy the application and wait until it serves.
 
     Args:
-        import_path: of the application's builder.
+        address: of a Ray cluster; by default RAY_ADDRESS, or else a cluster of this machine's own.
+        import_path: names the application's builder.
     """
     return guarded(lambda: _up(path, address, timeout_s, import_path))
 
 
 def down(address: str | None) -> int:
-    """Take the application away, and with it a cluster that `up` started."""
+    """Delete the application; without an address, stop the cluster that `up` started."""
     return guarded(lambda: _down(address))
 
 
 def print_environment() -> int:
-    """Print, for a shell, what other Ray jobs need to join the cluster that `up` started."""
+    """Print shell commands that set what other Ray jobs need to join the cluster of `up`."""
     return guarded(_print_environment)
 
 
@@ -96,8 +97,8 @@ def _start_local(local: LocalCluster, settings: Settings) -> str:
 
 
 def _environment(settings: Settings) -> dict[str, str]:
-    """Of a cluster that we start. What the settings say is sent to it, and is not to be overridden
-    by what was set when it started."""
+    """The environment of a cluster that we start, without the variables for settings: the cluster
+    gets the settings with each deployment, and variables from its start must not override them."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(ENVIRONMENT_PREFIX)}
     kept.setdefault(_INLINE_VARIABLE, str(_INLINE_BYTES))
     kept.setdefault(_PUSH_VARIABLE, "1")

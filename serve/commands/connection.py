@@ -1,4 +1,4 @@
-"""The Ray cluster that a command is for: which one it is, and joining it."""
+"""Finds the Ray cluster that a command is for, and connects to it."""
 
 import logging
 import os
@@ -12,11 +12,11 @@ from serve.settings.config import ConfigError
 
 
 class ClusterError(Exception):
-    """What a command could not do, in a line."""
+    """A command could not do its work. The user sees the message."""
 
 
 def guarded(command: Callable[[], int]) -> int:
-    """Run a command; what it could not do becomes a line and an exit code."""
+    """Run a command; its errors become a message and an exit code."""
     try:
         return command()
     except ConfigError as error:
@@ -28,23 +28,23 @@ def guarded(command: Callable[[], int]) -> int:
 
 
 def given_address(given: str | None) -> str | None:
-    """Where the cluster is that the user means; None: this machine's own."""
+    """The address of the cluster that the user means; None for this machine's own."""
     return given or os.environ.get("RAY_ADDRESS") or None
 
 
 @contextmanager
 def connected(address: str) -> Iterator[None]:
-    """Joined to a cluster, within.
+    """Connect to a cluster for the length of a `with` block.
 
     Raises:
-        ClusterError: there is none.
+        ClusterError: there is none at this address.
     """
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
-    import ray.serve  # sets its logger's level, which is set again here
+    import ray.serve  # its import sets its logger's level, so we set ours afterwards
 
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)  # what matters is said in our words
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)  # we print messages of our own
     try:
         ray.init(address, namespace="serve", log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -56,12 +56,16 @@ def connected(address: str) -> Iterator[None]:
 
 
 def say(words: str) -> None:
-    """Tell on the standard error what is going on."""
+    """Print on the standard error what is going on."""
     print(f"murmur: {words}", file=sys.stderr, flush=True)
 
 
 def running_here() -> tuple[str, dict[str, str]]:
-    """Address of this machine's own cluster, and the variables that let a process in."""
+    """Address of this machine's own cluster, and the variables that a process needs to join it.
+
+    Raises:
+        ClusterError: it does not run.
+    """
     local = LocalCluster(default_folder())
     address = local.address()
     if address is None:

@@ -1,4 +1,4 @@
-"""Settings -> a running application: is there room, deploy it, wait until it serves."""
+"""Deploys the application: checks for room, hands it to Serve, waits until it serves."""
 
 import re
 import time
@@ -18,7 +18,11 @@ _EXCEPTION = re.compile(r"^[A-Za-z_][\w.]*(Error|Exception|Interrupt): ")
 
 
 def check_room(settings: Settings) -> None:
-    """Ray would let a replica that fits nowhere wait for ever, without a word."""
+    """Check that all replicas fit, because Ray lets one that fits nowhere wait silently for ever.
+
+    Raises:
+        ClusterError: a replica fits nowhere, and the cluster cannot grow.
+    """
     from deployments.replicas.cluster_nodes import cluster_nodes, may_grow
     from deployments.replicas.placement import shortage
 
@@ -33,7 +37,7 @@ def deploy(settings: Settings, import_path: str) -> None:
     """Hand the application to Serve.
 
     Raises:
-        ClusterError: Serve runs elsewhere, or has other applications by config.
+        ClusterError: Serve listens at another address, or runs other applications from a config.
     """
     from ray import serve as ray_serve
     from ray.serve.context import _get_global_client
@@ -55,24 +59,25 @@ def deploy(settings: Settings, import_path: str) -> None:
         for name, application in client.get_serve_details()["applications"].items()
         if name != APP_NAME and application["source"] == "declarative"
     ]
-    if others:  # a config is the whole of what is deployed by config
+    if others:  # a new config removes all applications of the previous one
         raise ClusterError(
             f"deployed there by config, and would be taken away: {', '.join(others)}. Add what "
             "`murmur build` prints to that config, and `serve deploy` it"
         )
-    # What the controller does with the body of `serve deploy`; there is no other public way to it
-    # than the dashboard, which a small cluster does without.
+    # The call with which the dashboard executes `serve deploy`. It has no public name, and our own
+    # small cluster runs without a dashboard.
     client.deploy_apps(ServeDeploySchema.model_validate(config))
 
 
 def wait_until_running(deadline: float, timeout_s: float) -> None:
-    """
+    """Wait until Serve says that the application runs.
+
     Args:
         deadline: when to give up, by `time.monotonic`.
         timeout_s: for the message.
 
     Raises:
-        ClusterError: it does not serve, and why.
+        ClusterError: the application does not run; the message says why.
     """
     said = ""
     while True:
@@ -92,8 +97,8 @@ def wait_until_running(deadline: float, timeout_s: float) -> None:
 
 
 def wait_until_ready(deadline: float, timeout_s: float) -> None:
-    """Until `/readyz` says so at every ingress: the first chunk of a replica takes its time, and is
-    not to be that of whoever comes first.
+    """Wait until `/readyz` of every ingress says that it is ready. A replica's first chunk is slow,
+    so it should not be that of the first caller.
 
     Args:
         deadline: when to give up, by `time.monotonic`.
@@ -111,7 +116,7 @@ def wait_until_ready(deadline: float, timeout_s: float) -> None:
     ingresses = ray_serve.get_app_handle(APP_NAME)
     while True:
         states: list[dict[str, bool]] = []
-        with suppress(RayError, RayServeException, TimeoutError):  # one is lost: there will be more
+        with suppress(RayError, RayServeException, TimeoutError):  # Serve replaces a lost ingress
             states = ingresses.broadcast("ready").results(timeout_s=_READY_WAIT_S)
         if states and all(is_ready(tiers) for tiers in states):
             return
@@ -132,7 +137,7 @@ def _reason(application: dict[str, Any]) -> str:
 
 
 def short_reason(message: str) -> str:
-    """What a traceback ends with. All of it is in the logs."""
+    """The message at the end of a traceback. The logs have all of it."""
     lines = message.splitlines()
     ends = [i for i, line in enumerate(lines) if _EXCEPTION.match(line)]
     if "Traceback" not in message or not ends:

@@ -4,7 +4,7 @@ EXIT_OK = 0
 EXIT_FAILED = 1
 """A cluster, a machine or a disk did not do what was asked."""
 EXIT_BAD_INPUT = 2
-"""Bad usage, or some input that failed; the other files are finished."""
+"""Bad usage, or some input failed; the other files are finished."""
 EXIT_WARNED = 3
 """All input was transcribed, but the audio of some could not be read whole: warnings say where."""
 EXIT_INTERRUPTED = 130

@@ -1,4 +1,4 @@
-"""`murmur fetch`: the weights of tiers, before their replicas need them."""
+"""`murmur fetch`: downloads the weights of tiers before their replicas need them."""
 
 import json
 import sys
@@ -17,11 +17,11 @@ from serve.settings.tier_placement import tier_placement
 
 
 def fetch(path: str | None, labels: str | None, models: Sequence[str] = ()) -> int:
-    """Print model and folder of each tier's weights, downloaded where they are not here yet.
+    """Download the weights of each tier that are missing; print each model and its folder.
 
     Args:
         labels: of a node, as JSON; tiers that cannot run there are left out.
-        models: fetch these instead.
+        models: fetch these instead of the tiers' models.
     """
     if models:
         return _fetch_all(models)
@@ -52,7 +52,7 @@ def _labels(text: str) -> dict[str, str]:
 
 
 def _runs(tier: TierSettings, node_labels: Mapping[str, str]) -> bool:
-    """Whether any part of its replicas may run there."""
+    """Whether any part of a tier's replicas may run on a node with these labels."""
     return any(suits(labels, node_labels) for labels in tier_placement(tier).labels)
 
 

@@ -1,8 +1,9 @@
-"""A Ray cluster of our own on this machine, for whoever has none.
+"""A Ray cluster of our own on this machine, for users who have none.
 
-Its sockets, logs and token lie in one folder. A lock, which its process holds as long as it lives,
-tells whether it runs, so that a process id is never taken for that of another program. Ray listens
-on every interface, and who reaches it can run code, so nobody may without the token.
+Its sockets, logs and token are in one folder. Its process holds a lock there for as long as it
+lives. The lock shows whether the cluster runs; a process id alone could belong to another program
+by now. Ray listens on every interface, and whoever reaches it can run code, so it requires the
+token.
 """
 
 import fcntl
@@ -31,17 +32,19 @@ class LocalClusterError(Exception):
 
 
 def default_folder(environment: Mapping[str, str] = os.environ) -> Path:
-    """MURMUR_CLUSTER_DIR, else one of the user's in the temporary folder. Short, for paths of
-    sockets may have 107 bytes."""
+    """The folder that MURMUR_CLUSTER_DIR names, or else one for this user in the temporary folder.
+
+    The default is short, because the path of a socket may have 107 bytes at most.
+    """
     chosen = environment.get(FOLDER_VARIABLE)
     return Path(chosen) if chosen else Path(tempfile.gettempdir()) / f"murmur-{os.getuid()}"
 
 
 class LocalCluster:
-    """The cluster of a folder.
+    """The cluster in a folder.
 
     Args:
-        folder: is made, for its owner alone.
+        folder: is created if needed; only its owner may enter it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -63,7 +66,7 @@ class LocalCluster:
         if not self._lock.exists():
             return None
         with self._lock.open() as lock:
-            # Shared, so that two who ask are not in each other's way.
+            # A shared lock, so that several processes can ask at the same time.
             if _try_lock(lock.fileno(), fcntl.LOCK_SH):
                 return None
         current = self._ray / "ray_current_cluster"
@@ -71,7 +74,7 @@ class LocalCluster:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a process needs to be let in."""
+        """The variables that a process needs to join the cluster."""
         self._check_folder()
         return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self._token)}
 
@@ -80,7 +83,7 @@ class LocalCluster:
 
         Args:
             n_cpus: cores that may be reserved.
-            environment: of all its processes, beside what lets them in.
+            environment: of all its processes; the variables for joining are added.
 
         Raises:
             LocalClusterError: it runs already, or Ray does not start.
@@ -91,7 +94,7 @@ class LocalCluster:
         with self._lock.open("w") as lock, self._log.open("a") as log:
             if not _try_lock(lock.fileno()):
                 raise LocalClusterError("the local cluster runs already, or is being started")
-            # Only now is what lies there nobody's.
+            # Now that we hold the lock, these files belong to no running cluster.
             log.truncate(0)
             (self._ray / "ray_current_cluster").unlink(missing_ok=True)
             process = subprocess.Popen(
@@ -107,7 +110,7 @@ class LocalCluster:
         return self._wait_for_start(process)
 
     def stop(self) -> bool:
-        """End it and all its processes; False if it did not run."""
+        """Stop the cluster with all its processes; returns False if it did not run."""
         self._check_folder()
         if not self._lock.exists():
             return False
@@ -126,19 +129,19 @@ class LocalCluster:
         return True
 
     def _command(self, n_cpus: int) -> list[str]:
-        # Ports that are not named here would be the same for every cluster of the machine.
+        # Ports that are not set here have fixed defaults, the same for every cluster.
         return [
             *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
             *("--node-ip-address", HOST, "--port", "0"),
-            *("--ray-client-server-port", str(_free_port())),  # it takes no 0
+            *("--ray-client-server-port", str(_free_port())),  # 0 is not accepted here
             *("--dashboard-agent-listen-port", "0", "--include-dashboard", "false"),
             *("--num-cpus", str(n_cpus), "--temp-dir", str(self._ray), "--disable-usage-stats"),
             *("--log-style", "record", "--log-color", "false"),
         ]
 
     def _check_folder(self) -> None:
-        """In a folder for temporary files anybody may make one of this name, with a token and an
-        address of their own in it."""
+        """Refuse a folder that others may write to. In the temporary folder, anybody may create one
+        with this name and put a token and an address of their own into it."""
         if not os.path.lexists(self._folder):
             return
         found = os.lstat(self._folder)
@@ -172,7 +175,7 @@ def _free_port() -> int:
 
 
 def _try_lock(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
-    """Take a file's lock; False if somebody else has it. It is given back on closing."""
+    """Take a file's lock; returns False if somebody else holds it. Closing the file releases it."""
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:

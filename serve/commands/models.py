@@ -1,4 +1,4 @@
-"""`murmur models`: what has a name, and what of it is on this machine."""
+"""`murmur models`: lists the models that have names, and which of them are on this machine."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Where transcripts go: the standard output, file after file, or one file each in a folder."""
+"""Writes transcripts: to the standard output one after another, or to a file each in a folder."""
 
 import os
 import sys
@@ -22,15 +22,15 @@ _SUFFIXES = {"txt": ".txt", "json": ".json", "verbose_json": ".json", "srt": ".s
 
 
 class Outputs(Protocol):
-    """Takes segments as they become final, and the whole when a file is finished."""
+    """Takes segments as they become final, and the whole transcript when a file is finished."""
 
     def segments(self, file: str, segments: Sequence[TranscriptSegment]) -> None: ...
 
     def finished(self, file: str, transcript: Transcript) -> None:
-        """The file ends here, whole or cut short by an error.
+        """The file is finished, whole or cut short by an error.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: the transcript cannot be written.
         """
 
     def discarded(self, file: str) -> None:
@@ -43,7 +43,7 @@ def render(
     """A whole transcript in one of the command's formats; JSON names the file if it is given.
 
     Args:
-        stream: where it will be written; None: a file in UTF-8.
+        stream: where the result will be written; None for a file in UTF-8.
     """
     if output_format not in ("json", "verbose_json"):
         return to_lines(transcript, cast(LineFormat, output_format))
@@ -58,10 +58,11 @@ def render(
 
 
 class StandardOutput:
-    """Prints the files in the order given. The first unfinished one streams, others wait for it.
+    """Prints transcripts in the order of the files. The first unfinished file streams, the others
+    wait for it.
 
-    JSON formats print one line a file when it is finished. Several files are told apart by
-    headings in plain text and by the key `file` in JSON.
+    JSON formats print one line per file when it is finished. With several files, plain text has
+    headings, and JSON has the key `file`.
     """
 
     def __init__(
@@ -116,9 +117,9 @@ class StandardOutput:
 
 
 class OutputFolder:
-    """Writes each finished file's transcript beside its name: `talk.mp3` gives `talk.srt`.
+    """Writes each finished file's transcript into the folder: `talk.mp3` gives `talk.srt`.
 
-    Where two inputs would give one name, the input's suffix is kept: `talk.mp3.srt`.
+    If two inputs would give the same name, the input's suffix is kept: `talk.mp3.srt`.
 
     Raises:
         OSError: the folder cannot be made or written.

@@ -1,4 +1,4 @@
-"""`murmur plan`: which GPUs a model fits, how, and what an hour of audio costs there."""
+"""`murmur plan`: which GPUs a model fits, with which settings, and what an hour of audio costs."""
 
 import json
 import sys
@@ -105,7 +105,7 @@ def _or_none(kind: type[_Named], name: str | None) -> _Named | None:
 
 
 def _dims(model: str) -> ModelDimensions:
-    """Of a published model from a table, of others from their files."""
+    """A model's sizes, from a table if it is published, else from its files."""
     return known_sizes(model) or open_checkpoint(model).dims
 
 
@@ -199,7 +199,7 @@ def _print_matrix(args: PlanArguments) -> int:
     cells: dict[tuple[str, str], Plan] = {}
     for model, dims in MODEL_SIZES.items():
         for gpu in gpus():
-            with suppress(EngineError):  # a cell without a plan
+            with suppress(EngineError):  # the model does not fit: its cell stays empty
                 cells[model, gpu.name] = find(_question(args, dims), gpu)
     if args.as_json:
         plans = [_as_json(p, model, "") for (model, _), p in cells.items()]

@@ -1,4 +1,4 @@
-"""What a command tells while it works: a bar on a terminal, JSON lines otherwise."""
+"""Progress of a command while it works: a bar on a terminal, JSON lines otherwise."""
 
 import codecs
 import json
@@ -16,7 +16,7 @@ from deployments.messages import AudioWarning
 
 
 class Writer(Protocol):
-    """Where text goes, in whole lines."""
+    """Takes text in whole lines."""
 
     def write(self, text: str, /) -> object: ...
 
@@ -24,18 +24,18 @@ class Writer(Protocol):
 
 
 class Progress(Protocol):
-    """Told of files as they advance, between `start` and `close`."""
+    """Shows how files advance, between `start` and `close`."""
 
     def text(self) -> Writer:
-        """The standard output, for text that does not get into the way of what is told."""
+        """A writer to the standard output that does not disturb the progress display."""
 
     def start(self) -> None: ...
 
     def advance(self, file: str, decoded_s: float) -> None:
-        """`decoded_s` seconds of a file's audio were read so far."""
+        """`decoded_s` seconds of a file's audio have been read so far."""
 
     def warned(self, file: str, warning: AudioWarning) -> None:
-        """A file's audio could not be read whole; told before it is done."""
+        """A file's audio could not be read whole. Called before `done`."""
 
     def done(self, file: str, duration_s: float, **details: Any) -> None:
         """A file is finished."""
@@ -47,11 +47,11 @@ class Progress(Protocol):
 
 
 class BarProgress:
-    """A bar that counts files, with the seconds of audio read; errors as lines above it.
+    """A bar that counts files and shows the seconds of audio read; errors are lines above it.
 
     Args:
         console: of a terminal.
-        shares_terminal: the standard output is on the same one, so that text must go above the bar.
+        shares_terminal: the standard output is on the same terminal, so text must go above the bar.
     """
 
     def __init__(self, n_files: int, console: Console, shares_terminal: bool) -> None:
@@ -97,7 +97,7 @@ class BarProgress:
 
 
 class _AboveBar:
-    """Writes to a console as it is, above a bar that it may have: no markup, no wrapping."""
+    """Writes text to a console without markup or wrapping, above the bar if there is one."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -106,7 +106,7 @@ class _AboveBar:
         self._console.out(text, end="", highlight=False)
 
     def flush(self) -> None:
-        """Nothing to do: a console keeps nothing back."""
+        """Nothing to do: a console does not buffer."""
 
 
 class JsonProgress:
@@ -142,14 +142,14 @@ class JsonProgress:
 
 
 def json_line(value: Mapping[str, Any], stream: object) -> str:
-    """JSON for a stream. What its encoding lacks is escaped here, for a stream's own way to write
-    that is none of JSON's."""
+    """JSON for a stream. Characters that its encoding may lack are escaped here, because the
+    stream's own escapes would not be valid JSON."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return json.dumps(value, ensure_ascii=codecs.lookup(encoding).name != "utf-8")
 
 
 def open_progress(n_files: int) -> Progress:
-    """Progress on the standard error, in the form that suits what it is."""
+    """Progress on the standard error: a bar if that is a terminal, else JSON lines."""
     if not sys.stderr.isatty():
         return JsonProgress(sys.stderr)
     console = Console(file=sys.stderr, force_terminal=True, highlight=False)

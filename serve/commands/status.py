@@ -1,4 +1,4 @@
-"""`murmur status`: how the application and its tiers are, once or again and again."""
+"""`murmur status`: the state of the application and its tiers, once or repeatedly."""
 
 import json
 import os
@@ -20,11 +20,11 @@ Form = Literal["table", "json", "yaml"]
 
 
 def status(address: str | None, form: Form = "table", every_s: float | None = None) -> int:
-    """Print how application and tiers are; 0 if it serves.
+    """Print the state of the application and its tiers; returns 0 if it serves.
 
     Args:
-        form: `json` and `yaml` are what Serve says, for programs.
-        every_s: print it again and again, until interrupted.
+        form: `json` and `yaml` give what Serve reports, for programs.
+        every_s: seconds between repeated prints, until interrupted; None: print once.
     """
     return guarded(lambda: _status(address, form, every_s))
 
@@ -44,7 +44,7 @@ def _status(address: str | None, form: Form, every_s: float | None) -> int:
 
 
 def _watch(address: str, form: Form, every_s: float) -> dict[str, Any]:
-    """Look until interrupted; returns what was seen last."""
+    """Print the state until interrupted; returns the last one."""
     application = application_status()
     with suppress(KeyboardInterrupt):
         if form == "table" and is_terminal():

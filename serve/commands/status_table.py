@@ -1,4 +1,4 @@
-"""`murmur status` as a table: tiers, what waits for them, their price, and why they are so many."""
+"""`murmur status` as a table: tiers, their queues and prices, and the reasons for their sizes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,10 +17,11 @@ _NAN = "-"
 def status_table(
     address: str, application: Mapping[str, Any], cluster: Mapping[str, Any] | None
 ) -> RenderableType:
-    """
+    """The table, with the application's state above it and notes below it.
+
     Args:
-        application: its status and its deployments'.
-        cluster: what `GET /v1/cluster` tells; None: the board does not answer.
+        application: status of the application and its deployments.
+        cluster: the answer of `GET /v1/cluster`; None if the board does not answer.
     """
     lines = [f"murmur at {address}: {application['status']}"]
     deployments = application["deployments"]

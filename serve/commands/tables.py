@@ -1,4 +1,4 @@
-"""Tables: as wide as a terminal for a person; elsewhere plain, whole and always the same."""
+"""Tables: fitted to a terminal for people; elsewhere plain, complete and always the same."""
 
 import sys
 from collections.abc import Collection, Sequence
@@ -10,22 +10,22 @@ from rich.table import Table
 from rich.text import Text
 
 _UNBOUNDED = 10_000
-"""Columns: nothing is wrapped or cut."""
+"""A width in columns at which nothing is wrapped or cut."""
 
 
 def is_terminal() -> bool:
-    """Whether a person sees the standard output. What the environment wishes about colours says
-    nothing of that."""
+    """Whether a person sees the standard output. Variables of the environment about colours do not
+    count."""
     return sys.stdout is not None and sys.stdout.isatty()
 
 
 def terminal() -> Console:
-    """The standard output, taken for a terminal."""
+    """A console on the standard output, which it takes for a terminal."""
     return Console(file=sys.stdout, force_terminal=True, highlight=False)
 
 
 def show(renderable: RenderableType) -> None:
-    """Print for whoever reads the standard output."""
+    """Print formatted on a terminal, else as plain text."""
     if is_terminal():
         terminal().print(renderable)
     else:
@@ -33,12 +33,12 @@ def show(renderable: RenderableType) -> None:
 
 
 def say(words: str) -> None:
-    """Print a paragraph, wrapped where it is read on a terminal."""
+    """Print a paragraph, which is wrapped on a terminal only."""
     show(Text(words))
 
 
 def plain(renderable: RenderableType) -> str:
-    """Text without escape sequences, and without blanks at the ends of its lines."""
+    """Render as text without escape sequences and without blanks at line ends."""
     written = StringIO()
     Console(file=written, width=_UNBOUNDED, color_system=None, force_terminal=False).print(
         renderable
@@ -52,14 +52,14 @@ def columns(
     """Columns side by side without lines.
 
     Args:
-        numbers: columns that are aligned on the right.
+        numbers: indices of the columns that are aligned on the right.
     """
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     return _filled(table, head, rows, numbers)
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """A table in Markdown where it is read by programs, with lines where by people."""
+    """A table in Markdown; on a terminal, a table with rules instead."""
     form = box.SIMPLE_HEAD if is_terminal() else box.MARKDOWN
     return _filled(Table(box=form, header_style="bold"), head, rows, ())
 
@@ -67,8 +67,8 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
 def in_parts(
     head: Sequence[str], rows: Sequence[Sequence[str]], n_repeated: int = 1
 ) -> list[Table]:
-    """A table in Markdown; on a terminal as many side by side as it is too narrow for, each with
-    the first columns."""
+    """A table in Markdown. If a terminal is too narrow for it, several tables that share out the
+    columns; each repeats the first `n_repeated`."""
     if not is_terminal():
         return [markdown(head, rows)]
     widths = [max(len(row[column]) for row in [head, *rows]) + 3 for column in range(len(head))]

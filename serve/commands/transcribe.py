@@ -1,4 +1,4 @@
-"""`murmur transcribe`: files to transcripts with one engine in this process."""
+"""`murmur transcribe`: transcribes files with one engine in this process."""
 
 import shutil
 import sys
@@ -112,7 +112,7 @@ def _finish(event: FileDone | FileFailed, outputs: Outputs) -> str | None:
 
 @contextmanager
 def _spooled_stdin(files: list[str]) -> Iterator[dict[str, str]]:
-    """The standard input as a file on disk, if it is asked for: memory does not hold it."""
+    """Copy the standard input to a file on disk, if it is asked for: it may not fit into memory."""
     if "-" not in files:
         yield {}
         return
@@ -124,10 +124,10 @@ def _spooled_stdin(files: list[str]) -> Iterator[dict[str, str]]:
 
 
 def asked_options(args: TranscribeArguments) -> TranscribeOptions:
-    """What is asked of each file, as a caller of a server would ask it.
+    """The options for each file, as a server's caller would give them.
 
     Raises:
-        ValueError: a value that cannot be.
+        ValueError: a value is not allowed.
     """
     named = _split(args.language)
     return TranscribeOptions(
@@ -147,7 +147,7 @@ def _is_open(languages: Sequence[str]) -> bool:
 
 
 def _split(values: Sequence[str] | None) -> tuple[str, ...]:
-    """`a,b` and `a`, `b` alike."""
+    """Values between commas or given repeatedly: `a,b` means the same as `a` and `b`."""
     parts = (part.strip() for value in values or () for part in value.split(","))
     return tuple(dict.fromkeys(part for part in parts if part))
 

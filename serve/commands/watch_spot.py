@@ -1,4 +1,4 @@
-"""`murmur watch-spot`: drain this machine's node when its cloud takes the machine away."""
+"""`murmur watch-spot`: drains this machine's node when the cloud reclaims the machine."""
 
 import sys
 import time
@@ -12,12 +12,12 @@ _RETRY_S = 1.0
 
 
 def watch_spot(cloud: str, address: str, poll_s: float = _POLL_S) -> int:
-    """Wait for the cloud's notice, then have Ray bring replicas up elsewhere and let those here
-    finish until the machine goes; 0 once Ray knows.
+    """Wait for the cloud's notice, then drain this node: Ray starts replicas elsewhere, and those
+    here finish until the machine goes. Returns 0 once Ray knows.
 
     Args:
         cloud: `aws` or `gcp`.
-        address: of the Ray cluster that the node is of.
+        address: of the node's Ray cluster.
     """
     notice = wait_for_notice(SERVICES[cloud](), poll_s, _say)
     _say(f"this machine goes in {notice.deadline - time.time():.0f} s: draining its node")

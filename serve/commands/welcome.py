@@ -1,4 +1,4 @@
-"""`murmur` and `murmur --version`: what this is, and where to begin."""
+"""`murmur` and `murmur --version`: what Murmur is, and where to begin."""
 
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of
@@ -23,7 +23,7 @@ def welcome() -> int:
 
 
 def version() -> str:
-    """Ours, and those of what a report of a fault should name."""
+    """The versions that a bug report should name: of Murmur, Python, torch and Ray."""
     parts = [f"Python {python_version()}", f"torch {_of('torch')}", f"Ray {_of('ray')}"]
     return f"murmur {_of('murmur-serve')} ({', '.join(parts)})"
 

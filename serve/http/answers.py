@@ -1,4 +1,4 @@
-"""Transcripts as OpenAI's response bodies and server-sent events."""
+"""Renders transcripts as OpenAI's response bodies and server-sent events."""
 
 import json
 from collections import Counter
@@ -17,16 +17,16 @@ MEDIA_TYPES: dict[ResponseFormat, str] = {
     "json": "application/json",
     "verbose_json": "application/json",
     "text": "text/plain",
-    # Not their own media types: OpenAI answers so, and clients look for it.
+    # Not their registered types: OpenAI answers with text/plain, and clients check for it.
     "srt": "text/plain",
     "vtt": "text/plain",
 }
 _POSITIONS_PER_S = SAMPLE_RATE / HOP_LENGTH / 2
-"""What the encoder makes of a second of audio: the audio tokens of `usage`."""
+"""Encoder positions per second of audio, which `usage` counts as audio tokens."""
 
 
 class TokenNames:
-    """Log-probabilities of segments as OpenAI's objects.
+    """Renders log-probabilities of segments as OpenAI's objects.
 
     Args:
         vocabulary: the bytes of each text token, by id.
@@ -36,7 +36,7 @@ class TokenNames:
         self._vocabulary = vocabulary
 
     def logprobs(self, segments: Iterable[TranscriptSegment]) -> list[dict[str, Any]]:
-        """Of the text tokens, in order; timestamps are left out."""
+        """Objects for the text tokens, in order; timestamp tokens are left out."""
         return [
             self._logprob(token, logprob)
             for segment in segments
@@ -60,9 +60,9 @@ def render_body(
     """The body of an answer that is not streamed.
 
     Args:
-        granularities: what `verbose_json` gives times of.
+        granularities: what `verbose_json` gives timestamps for.
         names: given if log-probabilities are wanted.
-        more: beside OpenAI's fields, in both kinds of JSON.
+        more: fields to add to OpenAI's, in `json` and `verbose_json`.
     """
     if response_format == "text":
         return to_text(transcript)
@@ -87,8 +87,8 @@ def render_body(
 
 
 def routing_account(transcript: Transcript, work: Work, usd: float) -> dict[str, Any]:
-    """Which tier made each segment, what went to a more accurate one and why, what it cost, and
-    what was listened to."""
+    """The field `murmur`: the tier of each segment, the chunks that went to a more accurate tier
+    and why, the cost, and the track and channels that were listened to."""
     escalated = Counter((e.tier, e.reason) for e in transcript.escalations)
     return {
         "segment_models": [segment.model for segment in transcript.segments],
@@ -106,8 +106,9 @@ def routing_account(transcript: Transcript, work: Work, usd: float) -> dict[str,
 
 
 def audio_headers(transcript: Transcript) -> dict[str, str]:
-    """What every answer that is not streamed says of its audio, for formats that are text alone:
-    its seconds, by which gateways bill, what was missing of it, and what was listened to."""
+    """Headers about the audio for every answer that is not streamed, because text formats have no
+    other place for them: its duration, by which gateways bill, the codes of its warnings, and the
+    track and channels that were listened to."""
     headers = {"x-audio-seconds": f"{transcript.duration_s:.3f}"}
     if transcript.warnings:
         codes = dict.fromkeys(warning.code for warning in transcript.warnings)
@@ -119,12 +120,12 @@ def audio_headers(transcript: Transcript) -> dict[str, str]:
 
 
 class EventStream:
-    """A growing transcript as server-sent events.
+    """Renders a growing transcript as server-sent events.
 
-    The deltas joined are the text of `transcript.text.done`, which is the body that the same
-    request has without `stream`: the text alone for both kinds of JSON and for text (there without
-    its line break), the subtitle file for srt and vtt. verbose_json has an event for each segment,
-    too.
+    Joined, the deltas are the text of `transcript.text.done`, which equals the answer to the same
+    request without `stream`: the transcript's text for json, verbose_json and text (without the
+    line break of the latter), and the subtitle file for srt and vtt. verbose_json also has an event
+    for each segment.
     """
 
     def __init__(self, response_format: ResponseFormat, names: TokenNames | None) -> None:
@@ -139,16 +140,16 @@ class EventStream:
         self._writer = LineWriter(cast(LineFormat, response_format)) if is_lines else None
 
     def begin(self) -> str:
-        """What goes before the first segment."""
+        """Events before the first segment; empty if there are none."""
         header = self._writer.header if self._writer is not None else ""
         return self._delta(header, {}) if header else ""
 
     def segments(self, segments: Sequence[TranscriptSegment]) -> str:
-        """Events of segments that are final now."""
+        """Events for segments that have become final."""
         return "".join(self._segment(segment) for segment in segments)
 
     def done(self, transcript: Transcript, more: Mapping[str, Any] | None = None) -> str:
-        """The last event; `more` goes beside OpenAI's fields."""
+        """The last event; `more` is added to OpenAI's fields."""
         audio_tokens = round(transcript.duration_s * _POSITIONS_PER_S)
         event: dict[str, Any] = {
             "type": "transcript.text.done",
@@ -182,7 +183,8 @@ class EventStream:
         return events
 
     def _text(self, segment: TranscriptSegment) -> str:
-        """A segment's part of the text, which begins and ends without blanks."""
+        """A segment's part of the text. Blanks at its end are held back until more text follows, so
+        that the whole text neither begins nor ends with blanks."""
         text = self._held + segment.text
         if not self._parts:
             text = text.lstrip()
@@ -196,7 +198,7 @@ class EventStream:
 
 
 def server_sent_event(event: dict[str, Any]) -> str:
-    """One event on the wire, in ASCII: some clients end lines at what Unicode calls line ends."""
+    """One event as it is sent, in ASCII, because some clients split lines at Unicode line ends."""
     return f"data: {json.dumps(event)}\n\n"
 
 
@@ -207,10 +209,10 @@ def _segment_event(segment: TranscriptSegment, segment_id: str) -> dict[str, Any
         "start": round(segment.start_s, 3),
         "end": round(segment.end_s, 3),
         "text": segment.text,
-        "speaker": "",  # the type has one; speakers are not told apart
+        "speaker": "",  # OpenAI's type requires it, but speakers are not told apart
     }
 
 
 def _languages(transcript: Transcript) -> list[dict[str, str]]:
-    """None where nothing was heard that could be in one."""
+    """OpenAI's list of languages; empty if nothing was heard."""
     return [{"code": transcript.language}] if transcript.segments else []

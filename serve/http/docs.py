@@ -1,4 +1,4 @@
-"""The forms in the OpenAPI page: bodies are parsed as a stream, so FastAPI cannot see them."""
+"""Describes the forms for the OpenAPI page; FastAPI cannot, as bodies are parsed as a stream."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ def describe_form(fields: type[BaseModel]) -> dict[str, Any]:
 
 
 def _inline(value: Any, nested: dict[str, Any]) -> Any:
-    """Definitions in the place of references to them."""
+    """Replace references with the definitions that they name."""
     if isinstance(value, list):
         return [_inline(item, nested) for item in value]
     if not isinstance(value, dict):

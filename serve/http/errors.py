@@ -1,4 +1,4 @@
-"""Errors -> HTTP: one table, and OpenAI's error body for all of them."""
+"""Maps exceptions to HTTP errors with OpenAI's error body."""
 
 import logging
 import math
@@ -42,8 +42,13 @@ _RETRY_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class HttpError:
-    """A status and OpenAI's error object; `retry_after_s` is also what says that a retry helps, and
-    `allow` names the methods that a route has."""
+    """An HTTP status and OpenAI's error object.
+
+    Attributes:
+        retry_after_s: seconds after which the client should retry. Among 5xx errors, only those
+            with it are worth a retry.
+        allow: the methods that the route has.
+    """
 
     status: int
     message: str
@@ -69,7 +74,7 @@ class HttpError:
             return {"allow": self.allow}
         if self.retry_after_s is not None:
             return {"retry-after": str(math.ceil(self.retry_after_s))}
-        # OpenAI's clients retry every 5xx, and all of a long file again, unless told not to.
+        # Unless told not to, OpenAI's clients retry every 5xx, which repeats all work on the file.
         return {"x-should-retry": "false"} if self.status >= 500 else {}
 
     def response(self) -> JSONResponse:
@@ -92,9 +97,9 @@ _BODY: dict[type[BaseException], tuple[int, str]] = {
 
 
 def to_http_error(error: BaseException) -> HttpError:
-    """What a caller is told. Of a fault of ours only that there was one: details are in the log."""
+    """The HTTP error for an exception. Internal errors give no details, which are in the log."""
     if isinstance(error, RayTaskError) and isinstance(error.cause, Exception):
-        error = error.cause  # Ray's own has the replica's stack in its words
+        error = error.cause  # RayTaskError's message has the replica's stack trace
     if isinstance(error, HTTPException):
         return _no_route(error)
     if isinstance(error, UnauthorizedError):
@@ -115,7 +120,7 @@ def to_http_error(error: BaseException) -> HttpError:
 
 
 def _no_route(error: HTTPException) -> HttpError:
-    """No such route, or another method."""
+    """Convert Starlette's own errors, such as an unknown route or method."""
     if error.status_code == 404:
         return HttpError(404, "there is no such route", _BAD_REQUEST, code="not_found")
     if error.status_code == 405:
@@ -143,7 +148,7 @@ def _deployment(error: DeploymentError) -> HttpError:
 
 
 def log_and_convert(error: Exception, request_id: str) -> HttpError:
-    """As `to_http_error`; a fault of ours goes to the log."""
+    """Convert with `to_http_error`, and log internal errors."""
     answer = to_http_error(error)
     if answer.code == "internal_error":
         logger.error("request id=%s failed", request_id, exc_info=error)

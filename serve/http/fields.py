@@ -1,7 +1,7 @@
-"""The form fields of a transcription request, as OpenAI names them, and what they ask for.
+"""The form fields of a transcription request, with OpenAI's names, and the options they stand for.
 
-A field that this server does not know, or knows and does not support, is refused by its name:
-nothing is ignored in silence. An empty one is as one that is not given.
+A field that is unknown or not supported is refused by name; nothing is silently ignored. An empty
+field counts as not given.
 """
 
 import json
@@ -20,7 +20,7 @@ LISTS = ("languages", "keywords", "timestamp_granularities", "include")
 _STRATEGY = "chunking_strategy"
 _SERVER_VAD = "server_vad"
 _LISTED = re.compile(r"(.+)\[\d*\]")
-"""How clients write the name of a list: `languages[]`, or `languages[0]`."""
+"""How clients write the name of a list: `languages[]` or `languages[0]`."""
 _UNSUPPORTED = {
     "known_speaker_names": "speakers are not told apart",
     "known_speaker_references": "speakers are not told apart",
@@ -28,7 +28,7 @@ _UNSUPPORTED = {
 
 
 class FieldError(Exception):
-    """A field that cannot be; `code` as in OpenAI's error bodies."""
+    """A form field is wrong. `param` and `code` are those of OpenAI's error body."""
 
     def __init__(self, message: str, param: str, code: str = "invalid_value") -> None:
         super().__init__(message)
@@ -44,70 +44,71 @@ _AnyCase = BeforeValidator(_lowered)
 
 
 class ServerVad(BaseModel):
-    """How speech is found, where `chunking_strategy` says more than `auto`."""
+    """How speech is found, if `chunking_strategy` is not `auto`."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     type: Annotated[Literal["server_vad"], _AnyCase]
     threshold: Annotated[float, Field(gt=0, lt=1)] = VadOptions().threshold
-    """A frame of at least this probability is speech."""
+    """A frame with at least this probability of speech counts as speech."""
     prefix_padding_ms: Annotated[int, Field(ge=0, le=1000)] = round(
         1000 * ChunkingOptions().pad_before_s
     )
-    """Audio kept before speech."""
+    """Milliseconds of audio kept before speech."""
     silence_duration_ms: Annotated[int, Field(ge=0, le=10_000)] = round(
         1000 * VadOptions().min_silence_s
     )
-    """Speech ends where it pauses this long."""
+    """Speech ends at a pause of this many milliseconds."""
 
 
 class TranslationFields(BaseModel):
-    """`POST /v1/audio/translations`; what says how to listen is an addition to OpenAI's fields."""
+    """Fields of `POST /v1/audio/translations`. Those on how to listen are additions to OpenAI's."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     model: Annotated[str, Field(max_length=256)]
-    """A tier, one of the aliases, or `auto`: each chunk goes to the cheapest tier that suits it."""
+    """A tier, an alias, or `auto`, which sends each chunk to the cheapest tier that suits it."""
     language: str | None = None
-    """The speech's: ISO code, locale or English name; by default, and with `auto`, the first speech
-    tells."""
+    """Language of the speech: ISO code, locale or English name. By default, and with `auto`, it is
+    detected from the first speech."""
     languages: list[str] = []
-    """Languages that it may be."""
+    """Languages among which the detection chooses."""
     prompt: str | None = None
-    """Text that the transcript is to continue: names, spelling, style. Its last words are used, up
-    to 223 tokens."""
+    """Text that the transcript continues, as a guide to names, spelling and style. Its last words
+    are used, up to 223 tokens."""
     keywords: list[str] = []
-    """Words to expect, the most important first: those that fit half of the prompt's room are
+    """Words to expect, the most important first. Those that fit into half of the prompt's room are
     used."""
     chunking_strategy: Literal["auto"] | ServerVad = "auto"
     """How speech is found and cut."""
     response_format: Annotated[ResponseFormat, _AnyCase] = "json"
-    """What the answer looks like."""
+    """Format of the answer."""
     temperature: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
-    """0: greedy, and hotter only where the text looks wrong; else fixed, from 0.01 on."""
+    """0: greedy decoding, and higher temperatures only where the text looks wrong. From 0.01 on:
+    this temperature throughout."""
     stream: bool = False
-    """Answer with server-sent events while text becomes final. An addition to OpenAI's fields."""
+    """Answer with server-sent events as text becomes final. An addition to OpenAI's fields."""
     context_chunks: Annotated[int, Field(ge=1, le=MAX_CONTEXT_CHUNKS)] = 1
-    """Chunks in a row that are told the text before them; 1: all at once. An addition to OpenAI's
-    fields."""
+    """Number of chunks in a row that are decoded one after another, each with the text before it.
+    1: all chunks at once. An addition to OpenAI's fields."""
     quality: Annotated[Quality | None, _AnyCase] = None
-    """How accurate, with the model `auto`: `fast`, `balanced` or `best`. An addition to OpenAI's
+    """How accurate the model `auto` is to be: `fast`, `balanced` or `best`. An addition to OpenAI's
     fields."""
     priority: Annotated[Priority, _AnyCase] = Priority.INTERACTIVE
-    """`realtime`, `interactive` or `batch`: who goes first, and how long chunks may wait. An
-    addition to OpenAI's fields."""
+    """`realtime`, `interactive` or `batch`: which requests go first, and how long their chunks may
+    wait. An addition to OpenAI's fields."""
     deadline_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Seconds that the answer may take; by default the cluster's limit. An addition to OpenAI's
     fields."""
     track: str | None = None
-    """Of a file with several audio tracks: a number from 1, or a language. An addition to OpenAI's
-    fields."""
+    """Which audio track of a file that has several: a number from 1, or a language. An addition to
+    OpenAI's fields."""
 
     def options(self, task: Task = "translate") -> TranscribeOptions:
-        """What is asked of the ingress.
+        """The fields as options for the ingress.
 
         Raises:
-            OptionError: a value that cannot be.
+            OptionError: a value is not allowed.
         """
         vad, chunking = VadOptions(), ChunkingOptions()
         if isinstance(strategy := self.chunking_strategy, ServerVad):
@@ -132,18 +133,18 @@ class TranslationFields(BaseModel):
 
 
 class TranscriptionFields(TranslationFields):
-    """`POST /v1/audio/transcriptions`."""
+    """Fields of `POST /v1/audio/transcriptions`."""
 
     timestamp_granularities: list[Annotated[Literal["segment", "word"], _AnyCase]] = []
-    """What `verbose_json` gives times of; by default segments."""
+    """What `verbose_json` gives timestamps for; by default segments."""
     include: list[Annotated[Literal["logprobs"], _AnyCase]] = []
-    """`logprobs`: each token's log-probability, in `json` and in streams of it."""
+    """`logprobs` adds each token's log-probability, with `json` and streams of it."""
 
     def options(self, task: Task = "transcribe") -> TranscribeOptions:
         return super().options(task)
 
     def check(self) -> None:
-        """Raises FieldError for fields that do not go together, and for what is not there yet."""
+        """Raises FieldError for fields that contradict each other or are not implemented yet."""
         if self.timestamp_granularities and self.response_format != "verbose_json":
             raise FieldError(
                 "timestamp_granularities needs response_format=verbose_json",
@@ -161,13 +162,13 @@ Fields = TypeVar("Fields", bound=TranslationFields)
 
 
 def parse_fields(items: Sequence[tuple[str, str]], kind: type[Fields]) -> Fields:
-    """Form fields, in order, to a checked request.
+    """Convert form fields, in order, to a checked request.
 
-    Lists are repeated fields, with `[]` behind their names or without, arrays of JSON, or, but for
-    keywords, parted by commas; of keywords commas are a matter of the prompt.
+    A list is a repeated field (with or without `[]` after its name), a JSON array, or values
+    between commas. Keywords are not split at commas here; the prompt does that.
 
     Raises:
-        FieldError: an unknown or unsupported field, or a value that cannot be.
+        FieldError: a field is unknown or not supported, or a value is not allowed.
     """
     values: dict[str, Any] = {}
     for name, value in items:
@@ -204,7 +205,7 @@ def _put(values: dict[str, Any], name: str, value: str, kind: type[BaseModel]) -
 
 
 def _items(name: str, value: str) -> list[str]:
-    """The items of a list that are in one field."""
+    """The items of a list that one field holds."""
     items = _json(value) if value.startswith("[") else None
     if not isinstance(items, list) or not all(
         isinstance(item, str | int | float) for item in items
@@ -214,7 +215,7 @@ def _items(name: str, value: str) -> list[str]:
 
 
 def _strategy(value: str) -> Any:
-    """`auto`, `server_vad`, or an object of JSON."""
+    """Parse `auto`, `server_vad` or a JSON object."""
     name = _lowered(value)
     if name == "auto":
         return name
@@ -226,17 +227,17 @@ def _strategy(value: str) -> Any:
 
 
 def _json(text: str) -> Any:
-    """None for what is not JSON."""
+    """The parsed text; None if it is not JSON."""
     try:
         return json.loads(text)
-    except (ValueError, RecursionError):  # the latter of brackets in brackets, without end
+    except (ValueError, RecursionError):  # RecursionError: brackets nested too deeply
         return None
 
 
 def _field_error(error: ValidationError) -> FieldError:
-    """The first fault, in words."""
+    """The first fault, as an error for the client."""
     faults = error.errors(include_url=False, include_context=False)
-    # An object that is no strategy is no word either, which is told first and helps nobody.
+    # For a wrong strategy object, pydantic's first fault is that it is not "auto". Skip that one.
     fault = faults[-1] if faults[0]["loc"][0] == _STRATEGY else faults[0]
     name = str(fault["loc"][0])
     if fault["type"] == "extra_forbidden" and len(fault["loc"]) == 1:

@@ -1,4 +1,4 @@
-"""The parts of a multipart form as they come: fields in memory, the file on disk, both bounded."""
+"""Parses a multipart form as it arrives: fields go to memory, the file to disk, both bounded."""
 
 import codecs
 from typing import TYPE_CHECKING
@@ -17,31 +17,32 @@ FILE = "file"
 MAX_PARTS = 8192
 MAX_FIELD_BYTES = 64 * 1024
 MAX_FIELDS_BYTES = 1_000_000
-"""Of all fields together."""
+"""Limit for all fields together."""
 _CHARSETS = ("utf-8", "ascii", "iso8859-1", "cp1252")
 
 
 class MalformedBodyError(Exception):
-    """The body says that it is a multipart form, and is not. The message is fit to be shown."""
+    """The body claims to be a multipart form but is invalid. The client sees the message."""
 
 
 class Form:
-    """Takes a body as it comes.
+    """Parses a body as it arrives.
 
-    The part called `file` is the file, whatever its headers say: some clients give no file name,
-    or one in a form (`filename*`) that RFC 7578 forbids. All other parts are fields. The first
-    fault of one is told at the end, when the client listens; until then its data is passed over.
+    The part named `file` is the file, whatever its headers say: some clients send no file name,
+    or send it as `filename*`, which RFC 7578 forbids. All other parts are fields. The first faulty
+    part is reported at the end of the body, because clients read no answer before; until then the
+    data of faulty parts is discarded.
 
     Args:
-        content_type: of the request.
-        sink: what the file is written to.
+        content_type: the request's `Content-Type` header.
+        sink: receives the file's bytes.
 
     Attributes:
-        fields: names and values so far, in order.
-        has_file: whether there is one.
+        fields: names and values of the fields so far, in order.
+        has_file: whether a part named `file` has begun.
 
     Raises:
-        MalformedBodyError: the content type names no boundary.
+        MalformedBodyError: the content type has no valid boundary.
     """
 
     def __init__(self, content_type: str, sink: UploadFile) -> None:
@@ -70,12 +71,12 @@ class Form:
             raise MalformedBodyError(f"malformed multipart body: {error}") from error
 
     async def feed(self, data: bytes) -> None:
-        """Take more of the body.
+        """Parse the next bytes of the body.
 
         Raises:
-            MalformedBodyError: it is no form.
+            MalformedBodyError: the body is not a valid form.
         """
-        if self._ended:  # what stands behind the last boundary is no part
+        if self._ended:  # bytes after the last boundary belong to no part
             return
         try:
             self._parser.write(self._lines.feed(data))
@@ -86,11 +87,11 @@ class Form:
         self._of_file.clear()
 
     def finish(self) -> None:
-        """The body has ended.
+        """Check the form at the end of the body.
 
         Raises:
-            MalformedBodyError: before its last boundary, so that something of it is missing.
-            FieldError: the first fault of a field.
+            MalformedBodyError: the body has no boundary, or ends before its last boundary.
+            FieldError: the first faulty part.
         """
         if not self._lines.began:
             raise MalformedBodyError("the body does not have the boundary of its content type")

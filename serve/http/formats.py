@@ -1,7 +1,7 @@
-"""A finished transcript as text, JSON or subtitles, and subtitles while it still grows.
+"""Renders a finished transcript as text, JSON or subtitles, and a growing one line by line.
 
 Pure: no HTTP, no files, no models. The JSON shapes are those of OpenAI's `Transcription` and
-`TranscriptionVerbose`; turning them into bytes is the caller's.
+`TranscriptionVerbose`; the caller turns them into bytes.
 """
 
 import re
@@ -10,7 +10,7 @@ from typing import Literal, TypedDict
 from deployments.messages import Transcript, TranscriptSegment
 
 LineFormat = Literal["txt", "srt", "vtt"]
-"""What can be written segment by segment."""
+"""Formats that can be written segment by segment."""
 
 _FRAMES_PER_S = 100  # Whisper's `seek` counts mel frames of 10 ms
 
@@ -33,8 +33,8 @@ class JsonWarning(TypedDict):
 class VerboseSegment(TypedDict):
     """OpenAI's `TranscriptionSegment`; times in seconds, `seek` in frames of 10 ms.
 
-    `seek` is the segment's own start: the window that it was decoded in was cut in silence and
-    means nothing to a caller.
+    `seek` is the segment's own start, not that of the window in which it was decoded: windows are
+    cut in silence and mean nothing to a caller.
     """
 
     id: int
@@ -50,8 +50,8 @@ class VerboseSegment(TypedDict):
 
 
 class VerboseTranscription(TypedDict):
-    """OpenAI's `TranscriptionVerbose`; `duration` in seconds, `language` an English name, and empty
-    where nothing was heard: the type has no null, and a name would be made up."""
+    """OpenAI's `TranscriptionVerbose`. `duration` is in seconds. `language` is an English name, or
+    empty if nothing was heard: the type has no null, and a name would be made up."""
 
     task: str
     language: str
@@ -75,8 +75,9 @@ def to_verbose_json(transcript: Transcript, language_name: str) -> VerboseTransc
 
     Args:
         transcript: its times are rounded to milliseconds.
-        language_name: English, for example "german"; OpenAI gives no code here. The table of names
-            comes with the model's tokenizer, too slow an import for this package.
+        language_name: in English, for example "german"; OpenAI gives no code here. The caller looks
+            it up, because the table of names comes with the model's tokenizer, whose import is too
+            slow for this module.
     """
     return {
         "task": transcript.task,
@@ -101,20 +102,20 @@ def warnings_object(transcript: Transcript) -> list[JsonWarning]:
 
 
 def to_lines(transcript: Transcript, line_format: LineFormat) -> str:
-    """The whole transcript as a txt, srt or vtt file: all that a `LineWriter` gives."""
+    """The whole transcript as a txt, srt or vtt file, rendered by a `LineWriter`."""
     writer = LineWriter(line_format)
     return writer.header + "".join(writer.render(segment) for segment in transcript.segments)
 
 
 class LineWriter:
-    """Renders one transcript segment after the other, as they become final.
+    """Renders transcript segments one after another, as they become final.
 
-    Write `header` first, then what each `render` returns, all without anything in between.
+    Write `header` first, then the result of each `render`, with nothing in between.
 
     - txt: a line per segment, as openai/whisper writes its .txt files.
-    - srt, vtt: a cue per segment. Its text is one line, for an empty line would end the cue. Cues
-      without text are left out and take no number. A cue ends at least 1 ms after its start, since
-      players ignore others and WebVTT forbids them.
+    - srt, vtt: a cue per segment. Its text is one line, because an empty line would end the cue.
+      Cues without text are left out and get no number. A cue ends at least 1 ms after its start,
+      because players ignore shorter ones and WebVTT forbids them.
     """
 
     def __init__(self, line_format: LineFormat) -> None:
@@ -125,7 +126,7 @@ class LineWriter:
 
     @property
     def header(self) -> str:
-        """What comes before the first segment, and stands alone if there is none."""
+        """Text before the first segment; the whole file if there is no segment."""
         return "WEBVTT\n\n" if self._format == "vtt" else ""
 
     def render(self, segment: TranscriptSegment) -> str:
@@ -137,7 +138,7 @@ class LineWriter:
         if self._format == "txt":
             return f"{text}\n"
         if self._format == "srt":
-            # SRT cannot escape; with fewer dashes it reads the same and is no separator.
+            # SRT has no escapes. An arrow with fewer dashes reads the same and is no separator.
             times, text = _cue_times(segment, ","), re.sub("--+>", "->", text)
             return f"{self._n_written}\n{times}\n{text}\n\n"
         return f"{_cue_times(segment, '.')}\n{_escape_vtt(text)}\n\n"
@@ -159,7 +160,7 @@ def _to_ms(time_s: float) -> int:
 
 
 def _format_ms(time_ms: int, decimal_mark: str) -> str:
-    # Integers all the way: rounding each field alone would give 00:00:59.1000.
+    # Integer arithmetic: rounding each field on its own could give 00:00:59.1000.
     seconds, ms = divmod(time_ms, 1000)
     minutes, seconds = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
@@ -167,7 +168,7 @@ def _format_ms(time_ms: int, decimal_mark: str) -> str:
 
 
 def _escape_vtt(text: str) -> str:
-    """Escape what WebVTT takes for markup, and with `>` the arrow that ends a cue."""
+    """Escape WebVTT's markup. Escaping `>` also covers the arrow `-->`, which would end a cue."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 

@@ -1,41 +1,42 @@
-"""Multipart bodies as some clients write them, made into what a strict parser reads."""
+"""Normalizes multipart bodies that some clients write, so that a strict parser can read them."""
 
 _MAX_PADDING = 256
-"""Blanks that may stand behind a boundary on its line."""
+"""Most blanks that may follow a boundary on its line."""
 _MAX_HEADER_BYTES = 64 * 1024
 
 
 class CrlfBody:
-    """Takes a multipart body as it comes, and gives it from its first boundary on, with lines of
-    boundaries and headers ended by CRLF.
+    """Takes a multipart body as it arrives and returns it from its first boundary on, with CRLF at
+    the end of boundary and header lines.
 
-    python-multipart wants both. But what stands before the first boundary is no part (RFC 2046,
-    5.1.1), and clients of one's own making end lines by LF alone. Of these the first boundary's
-    line tells; other bodies go through as they are. Parts' data is never changed.
+    python-multipart requires both. But RFC 2046 (5.1.1) allows a preamble before the first
+    boundary, and self-written clients end lines with LF alone. The first boundary's line shows
+    whether a client does; if not, the rest of the body passes unchanged. The data of parts is never
+    changed.
 
     Args:
-        boundary: as the content type has it.
+        boundary: from the content type.
     """
 
     def __init__(self, boundary: bytes) -> None:
         self._line = b"--" + boundary
-        self._held = b"\n"  # a body begins at the beginning of a line
+        self._held = b"\n"  # a body starts at the beginning of a line
         self._step = self._preamble
 
     @property
     def began(self) -> bool:
-        """Whether there was a boundary."""
+        """Whether the first boundary has been found."""
         return self._step != self._preamble
 
     def feed(self, data: bytes) -> bytes:
-        """What can be said of the body so far."""
+        """Take the next bytes; returns what of the body can be passed on so far."""
         self._held += data
         parts = []
         while (part := self._step()) is not None:
             parts.append(part)
         return b"".join(parts)
 
-    # Each step takes something from what is held, and gives what it becomes; None: more is needed.
+    # Each step consumes some held bytes and returns what to pass on, or None if it needs more.
 
     def _preamble(self) -> bytes | None:
         mark = b"\n" + self._line
@@ -53,7 +54,7 @@ class CrlfBody:
         line, found, rest = self._held.partition(b"\n")
         if not found:
             if len(self._held) > _MAX_HEADER_BYTES:
-                self._step = self._pass  # to be refused
+                self._step = self._pass  # the parser will refuse it
             return None
         self._held = rest
         line = line.removesuffix(b"\r")
@@ -72,12 +73,12 @@ class CrlfBody:
         return data or None
 
     def _boundary(self, start: int, otherwise: bytes, before: bytes) -> bytes | None:
-        """What may be a boundary's line.
+        """Handle what may be a boundary's line.
 
         Args:
-            start: where it begins in what is held, with the line break before it.
-            otherwise: what it is if it goes on.
-            before: what stands before it, if it does not.
+            start: index in the held bytes of the line break before it.
+            otherwise: what to return if the line goes on and so is no boundary.
+            before: what to return before the boundary if it is one.
         """
         rest = self._held[start + 1 + len(self._line) :]
         after, found, behind = rest.partition(b"\n")

@@ -1,4 +1,4 @@
-"""The HTTP routes, as OpenAI's API has them, on top of the ingress. Knows nothing of audio."""
+"""The HTTP routes of OpenAI's API on top of the ingress. Knows nothing of audio."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
@@ -40,11 +40,11 @@ from serve.http.upload import read_upload
 
 
 class HttpIngress(Ingress):
-    """The ingress with routes.
+    """The ingress with HTTP routes.
 
     Args:
-        max_upload_bytes: of one request.
-        api_keys_sha256: sums of the accepted keys; none: everybody may call.
+        max_upload_bytes: largest file of one request.
+        api_keys_sha256: SHA-256 hashes of the accepted keys. With none, everybody may call.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class HttpIngress(Ingress):
         self._max_upload_bytes = max_upload_bytes
         self._auth = Auth(api_keys_sha256)
 
-    # Serve calls this behind the constructor and routes requests to what it returns.
+    # Serve calls this after the constructor and routes requests to the app that it returns.
     def __serve_build_asgi_app__(self) -> FastAPI:
         return build_api(self)
 
@@ -84,13 +84,22 @@ class HttpIngress(Ingress):
         return await _answer(events, fields, names, request_id)
 
     def check_key(self, request: Request) -> None:
-        """Raises UnauthorizedError."""
+        """Check a request's key.
+
+        Raises:
+            UnauthorizedError: the key is missing or not accepted.
+        """
         self._auth.check(request)
 
     async def _begin(
         self, request: Request, task: Task, kind: type[TranslationFields], ticket: Ticket
     ) -> tuple[Events, TranslationFields, TokenNames | None]:
-        """Read and check the body; gives the run, which has not begun."""
+        """Read and check the body.
+
+        Returns:
+            The run, which has not started; the fields; names of tokens if log-probabilities are
+            wanted.
+        """
         upload = await read_upload(request, self._max_upload_bytes)
         try:
             fields = parse_fields(upload.fields, kind)
@@ -133,21 +142,21 @@ async def _answer(
 
 
 def _account(done: Done) -> dict[str, Any]:
-    """Who did what, what it cost, and what of the audio could not be read."""
+    """Fields beside OpenAI's: which tiers did the work, its cost, and what could not be read."""
     account: dict[str, Any] = {"murmur": routing_account(done.transcript, done.work, done.usd)}
     warnings = warnings_object(done.transcript)
     return {"warnings": warnings, **account} if warnings else account
 
 
 def _kind(error: BaseException) -> str:
-    """What metrics call an error that ends a request before its run."""
+    """The name in metrics of an error that ends a request before its run."""
     if not isinstance(error, Exception):
         return "cancelled"
     return to_http_error(error).code or "fault"
 
 
 def build_api(ingress: HttpIngress) -> FastAPI:
-    """The routes of an ingress."""
+    """The FastAPI app with the routes of an ingress."""
     api = FastAPI(title="Murmur", description="Whisper speech recognition, as OpenAI's API has it.")
     api.add_exception_handler(Exception, answer_error)
     api.add_exception_handler(HTTPException, answer_error)
@@ -155,19 +164,19 @@ def build_api(ingress: HttpIngress) -> FastAPI:
     @api.post("/v1/audio/transcriptions", openapi_extra=describe_form(TranscriptionFields))
     @_in_words
     async def transcriptions(request: Request) -> Response:
-        """Speech to text in its language."""
+        """Transcribe speech in its own language."""
         return await ingress.answer(request, "transcribe", TranscriptionFields)
 
     @api.post("/v1/audio/translations", openapi_extra=describe_form(TranslationFields))
     @_in_words
     async def translations(request: Request) -> Response:
-        """Speech to English text."""
+        """Translate speech to English text."""
         return await ingress.answer(request, "translate", TranslationFields)
 
     @api.get("/v1/models")
     @_in_words
     async def models(request: Request) -> Response:
-        """The tiers and their aliases."""
+        """List the tiers and their aliases."""
         ingress.check_key(request)
         names = [*ingress.tiers, AUTO, *ingress.aliases]
         return JSONResponse({"object": "list", "data": [_model(ingress, name) for name in names]})
@@ -175,7 +184,7 @@ def build_api(ingress: HttpIngress) -> FastAPI:
     @api.get("/v1/models/{model:path}")
     @_in_words
     async def model(request: Request) -> Response:
-        """A tier or an alias."""
+        """Look up one tier or alias."""
         ingress.check_key(request)
         name = request.path_params["model"]
         ingress.resolve(name)
@@ -196,7 +205,7 @@ def build_api(ingress: HttpIngress) -> FastAPI:
     @api.get("/readyz")
     @_in_words
     async def ready(request: Request) -> Response:
-        """Whether some tier decodes a real chunk; which ones do."""
+        """Whether at least one tier decodes real chunks, and which tiers do."""
         tiers = await ingress.ready()
         ready = is_ready(tiers)
         body = {"status": "ready" if ready else "not ready", "tiers": tiers}
@@ -208,13 +217,16 @@ def build_api(ingress: HttpIngress) -> FastAPI:
 def _in_words(
     route: Callable[[Request], Awaitable[Response]],
 ) -> Callable[[Request], Awaitable[Response]]:
-    """Answer with an error's own status. The application's handler for all else would, too, but
-    Starlette raises such an error again behind the answer, and Serve would count a crash."""
+    """Wrap a route so that its exceptions become answers with their own status.
+
+    The app's handler for Exception would answer them, too, but Starlette raises the exception again
+    after the answer, and Serve would count a crash.
+    """
 
     async def guarded(request: Request) -> Response:
         try:
             return await route(request)
-        except Exception as error:  # the border of the process: whatever it is, the client is told
+        except Exception as error:  # outermost handler: the client is told of any error
             return await answer_error(request, error)
 
     guarded.__name__, guarded.__doc__ = route.__name__, route.__doc__

@@ -1,5 +1,5 @@
-"""A run as server-sent events, which speaks as soon as the request is accepted and never falls
-silent for long."""
+"""Answers with server-sent events. The headers leave once the request is accepted, and comment
+lines fill long pauses."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
@@ -15,9 +15,9 @@ from serve.http.errors import log_and_convert
 
 PAUSE_S = 10.0
 COMMENT = ": waiting\n\n"
-"""What clients of server-sent events skip."""
+"""A comment line, which clients of server-sent events skip."""
 _UNBUFFERED = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-"""What keeps proxies from holding events back."""
+"""Headers that keep proxies from buffering events."""
 
 Events = AsyncGenerator[list[TranscriptSegment] | Done, None]
 _Event = TypeVar("_Event")
@@ -30,11 +30,12 @@ async def stream_answer(
     account: Callable[[Done], dict[str, Any]],
     request_id: str,
 ) -> StreamingResponse:
-    """Answer when the beginning of the audio was read, so that an error until then has a status of
-    its own; but not later than after `PAUSE_S`.
+    """Answer once the beginning of the audio has been read, or after `PAUSE_S` at the latest.
+
+    An error before that is answered with its own HTTP status.
 
     Args:
-        account: what goes beside OpenAI's fields of the last event.
+        account: returns the fields to add to OpenAI's in the last event.
     """
     spoken = with_pauses(events, PAUSE_S)
     first = await anext(spoken)
@@ -52,7 +53,7 @@ async def stream_answer(
                 yield stream.begin() + render(first)
                 async for event in spoken:
                     yield render(event)
-        except Exception as error:  # the border of the process: the status is sent, so it is told
+        except Exception as error:  # outermost handler; too late for a status, so send an event
             yield server_sent_event(log_and_convert(error, request_id).body)
 
     return StreamingResponse(body(), media_type="text/event-stream", headers=_UNBUFFERED)
@@ -61,7 +62,10 @@ async def stream_answer(
 async def with_pauses(
     events: AsyncGenerator[_Event, None], pause_s: float
 ) -> AsyncGenerator[_Event | None, None]:
-    """The events, and None whenever none came for `pause_s` seconds. Closing it closes them."""
+    """Yield `events`, and None after every `pause_s` seconds without one.
+
+    Closing this generator closes `events`.
+    """
     step: asyncio.Future[_Event | object] | None = None
     try:
         while True:
@@ -73,7 +77,7 @@ async def with_pauses(
             event, step = step.result(), None
             if event is _END:
                 return
-            yield event  # type: ignore[misc]  # no other object is of another type
+            yield event  # type: ignore[misc]  # every object but _END is an _Event
     finally:
         if step is not None:
             step.cancel()

@@ -1,4 +1,4 @@
-"""A request's multipart body: fields in memory, the file on disk as it comes, both bounded."""
+"""Reads a request's multipart body as it arrives: fields to memory, the file to disk, bounded."""
 
 import asyncio
 import os
@@ -13,19 +13,19 @@ from starlette.requests import Request
 from serve.http.form import Form
 
 _STALL_S = 60.0
-"""Longest wait for more of a body."""
+"""Longest wait for the next bytes of a body."""
 _OVERHEAD_BYTES = 4_000_000
-"""What fields, headers and boundaries may add to the file."""
+"""How much fields, headers and boundaries may add to the file's size."""
 _IN_MEMORY_BYTES = 1024 * 1024
 """Files up to this size are not written to disk."""
 
 
 class NotMultipartError(Exception):
-    """The body is no multipart form."""
+    """The body is not a multipart form."""
 
 
 class UploadTimeoutError(Exception):
-    """The caller does not go on with the body."""
+    """The client has stopped sending the body."""
 
 
 class TooLargeError(Exception):
@@ -37,13 +37,13 @@ class TooLargeError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """Form fields in order, and the file; None where there is none."""
+    """Form fields in order, and the file, or None if there is none."""
 
     fields: list[tuple[str, str]]
     file: UploadFile | None
 
     def source(self) -> bytes | IO[bytes]:
-        """What was uploaded, for `read_audio`: in memory if it is small, else an open file."""
+        """The file as a source for `read_audio`: its bytes if it is small, else an open file."""
         assert self.file is not None
         spooled = self.file.file
         if self.file.size is not None and self.file.size <= _IN_MEMORY_BYTES:
@@ -56,12 +56,15 @@ class Upload:
 
 
 async def read_upload(request: Request, max_bytes: int) -> Upload:
-    """Read a body.
+    """Read a request's body.
+
+    Args:
+        max_bytes: of the file.
 
     Raises:
-        NotMultipartError, MalformedBodyError, TooLargeError, UploadTimeoutError: see there.
-        FieldError: a field that is too long, not text, or a file; or two files.
-        ClientDisconnect: the caller went away.
+        NotMultipartError, MalformedBodyError, TooLargeError, UploadTimeoutError: see these classes.
+        FieldError: a field is too long, is not text or is sent as a file, or there are two files.
+        ClientDisconnect: the client went away.
     """
     content_type = request.headers.get("content-type", "")
     if content_type.partition(";")[0].strip().lower() != "multipart/form-data":

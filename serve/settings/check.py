@@ -1,5 +1,5 @@
-"""What is wrong with settings that are each within their bounds: what no machine could do, or what
-nothing tells the price of. Does not import Ray."""
+"""Checks settings that are each within their bounds: whether any machine could run the tiers, and
+whether their prices are known. Does not import Ray."""
 
 from deployments.options import AUTO
 from deployments.replicas.gang_mesh import check_fits
@@ -11,7 +11,8 @@ from serve.settings.tier_spec import tier_spec
 
 
 def check_settings(settings: Settings) -> None:
-    """
+    """Check the settings as a whole.
+
     Raises:
         ConfigError: with a line for each fault.
     """
@@ -34,7 +35,7 @@ def _fault_of(tier: TierSettings) -> str | None:
         return f"{tier.model} knows English alone: languages and translates cannot say otherwise"
     try:
         dims = known_sizes(tier.model)
-        if dims is not None:  # of another one its replicas will say it
+        if dims is not None:  # replicas of models of unknown size check this when they start
             check_fits(dims, tier_spec(tier), tier.accelerators)
         tier_facts(tier)
         expected_rtfx(tier)

@@ -1,4 +1,4 @@
-"""Settings beside a file for `ray up`: whether its node types can hold what is to be served.
+"""Checks settings against a file for `ray up`: whether its node types can hold the replicas.
 
 Does not import Ray.
 """
@@ -14,19 +14,20 @@ from serve.settings.tier_placement import placements
 
 
 def check_cluster(settings: Settings, path: Path) -> None:
-    """
+    """Check that the cluster has room for every tier and the ingress.
+
     Raises:
-        ConfigError: with a line for each tier that has no place; or the file cannot be read.
+        ConfigError: with a line for each tier that has no room; or the file cannot be read.
     """
     if faults := shortage(placements(settings), possible_nodes(path)):
         raise ConfigError("\n".join(f"{path.name}: {fault}" for fault in faults))
 
 
 def possible_nodes(path: Path) -> list[NodeResources]:
-    """The nodes of a cluster that has grown to the most of every type, named by it.
+    """The nodes of a cluster that has as many of every node type as it may, named after the type.
 
     Raises:
-        ConfigError: the file is no cluster's.
+        ConfigError: the file is not a cluster file.
     """
     try:
         cluster = yaml.safe_load(path.read_text(encoding="utf-8"))

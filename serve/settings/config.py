@@ -1,6 +1,6 @@
-"""Settings of the cluster: what there is to set, and within which bounds.
+"""The settings of the cluster, and their bounds.
 
-Every field has its meaning here; docs/configuration.md is rendered from it.
+The docstring of each field documents it; docs/configuration.md is rendered from these docstrings.
 """
 
 from typing import Annotated
@@ -23,7 +23,7 @@ from engine.errors import PrecisionError
 
 
 class ConfigError(Exception):
-    """What is wrong with the settings: a line for each fault, naming the field."""
+    """The settings are wrong. The message has a line for each fault, which names the field."""
 
 
 class _Section(BaseModel):
@@ -281,7 +281,7 @@ def _demo_tiers() -> tuple[TierSettings, ...]:
 
 
 OPENAI_MODELS = ("whisper-1", "gpt-transcribe", "gpt-4o-transcribe", "gpt-4o-mini-transcribe")
-"""What programs written for OpenAI name for files."""
+"""Models that programs written for OpenAI name when they send a file."""
 
 
 class Settings(_Section):
@@ -313,7 +313,7 @@ class Settings(_Section):
     @field_validator("aliases")
     @classmethod
     def _openai_models(cls, aliases: dict[str, str], info: ValidationInfo) -> dict[str, str]:
-        tiers = info.data.get("tiers", ())  # none, if they are wrong themselves
+        tiers = info.data.get("tiers", ())  # missing if they are invalid themselves
         if not tiers:
             return aliases
         names = {tier.name for tier in tiers}

@@ -1,4 +1,4 @@
-"""One YAML file, and the environment over it -> settings, checked before all else."""
+"""Loads the settings from one YAML file and the environment, which overrides it; checks them."""
 
 import os
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from serve.settings.config import ConfigError, Settings
 
 ENVIRONMENT_PREFIX = "MURMUR__"
 """`MURMUR__LIMITS__MAX_UPLOAD_MB=100` sets `limits.max_upload_mb`. Lists, sections and mappings are
-YAML, which JSON is a part of."""
+YAML, which includes JSON."""
 _DELIMITER = "__"
 _NONE = "null"
 
@@ -25,11 +25,11 @@ def load_settings(
     environment: Mapping[str, str] | None = None,
     values: Mapping[str, Any] | None = None,
 ) -> Settings:
-    """Read a YAML file, if there is one, put what the environment says over it, and check it all.
+    """Read a YAML file, if one is given, override it from the environment, and check the result.
 
     Args:
         environment: by default that of this process.
-        values: sections that go before those of the file.
+        values: sections that replace those of the file.
 
     Raises:
         ConfigError: the file cannot be read, or a field is unknown, missing or out of bounds.
@@ -43,7 +43,7 @@ def load_settings(
 
 
 class _Fields(Settings, BaseSettings):
-    """What may be set, for the source below."""
+    """The settings in the form that `_Environment` needs."""
 
     model_config = SettingsConfigDict(
         env_prefix=ENVIRONMENT_PREFIX, env_nested_delimiter=_DELIMITER, env_parse_none_str=_NONE
@@ -51,8 +51,8 @@ class _Fields(Settings, BaseSettings):
 
 
 class _Environment(EnvSettingsSource):
-    """Variables -> nested values. What the library would pass over in silence is an error here:
-    an unknown section, and a field of what has none."""
+    """Turns variables into nested values. What the library would silently ignore is an error here:
+    an unknown section, and a field inside a value that has no fields."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         super().__init__(_Fields)
@@ -76,7 +76,7 @@ class _Environment(EnvSettingsSource):
             raise ConfigError(f"{variable.upper()}: is not YAML: {_fault(error)}") from error
 
     def _check_fields(self, variable: str, fields: list[str], section: Any) -> None:
-        """What a variable names must be there: another one may have set a value in its place."""
+        """Check that a variable's value is there: another one may have replaced its section."""
         for name in fields:
             if not isinstance(section, dict) or name not in section:
                 raise ConfigError(f"{variable.upper()}: there is another value in its place")
@@ -88,7 +88,7 @@ def _path(variable: str) -> list[str]:
 
 
 def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Mappings are merged, all else replaced."""
+    """`over` on top of `under`: mappings are merged, all other values replaced."""
     both = {
         name: _merged(under[name], value)
         for name, value in over.items()
@@ -112,7 +112,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _lines(error: ValidationError) -> list[str]:
-    """A line for each fault, without those that only follow from another."""
+    """A line for each fault, without faults that only follow from others."""
     faults = [fault for fault in error.errors() if fault["type"] != "default_factory_not_called"]
     places = [fault["loc"] for fault in faults]
     return [
@@ -136,7 +136,7 @@ def _name_of(location: tuple[int | str, ...]) -> str:
 
 
 def _fault(error: yaml.YAMLError) -> str:
-    """Where and what, without the text itself: it may be a key."""
+    """Place and kind of a YAML error, without the text itself, which may be an API key."""
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
         return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"

@@ -1,4 +1,4 @@
-"""docs/configuration.md, rendered from the settings themselves.
+"""Renders docs/configuration.md from the settings.
 
 python -m serve.settings.reference > docs/configuration.md
 """

@@ -1,4 +1,4 @@
-"""Settings -> the config file of Ray Serve, as `serve deploy` and KubeRay take it."""
+"""Converts settings to the Ray Serve config that `serve deploy` and KubeRay take."""
 
 from typing import Any
 
@@ -11,11 +11,12 @@ POLICY = "deployments.routing.scaling_policy:follow_board"
 
 
 def serve_config(settings: Settings, import_path: str = IMPORT_PATH) -> dict[str, Any]:
-    """A ServeDeploySchema. It has the sums of API keys, not the keys: what Serve is given, its
-    dashboard shows.
+    """A ServeDeploySchema for the settings.
+
+    It has the hashes of API keys instead of the keys, because Serve's dashboard shows all of it.
 
     Args:
-        import_path: of a builder that takes the same arguments as `serve.app.build`.
+        import_path: names a builder that takes the same arguments as `serve.app.build`.
     """
     args = settings.model_dump(mode="json", exclude={"http", "auth"}, exclude_defaults=True)
     if keys := key_sums(settings.auth):

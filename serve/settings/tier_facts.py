@@ -1,5 +1,5 @@
-"""A tier's settings -> what the router knows of it: quality, price and speed, by its model's and
-its devices' names where the settings say nothing."""
+"""Converts a tier's settings to what the router knows of it: quality, price and speed. Where the
+settings do not say, the names of its model and devices decide."""
 
 from deployments.fleet import TierFacts
 from deployments.planning.accelerators import CPU, device_model, shared_arithmetic
@@ -33,28 +33,29 @@ _QUALITIES = {
 _ONE_LANGUAGE = ("distil-large-v2", "distil-large-v3", "distil-large-v3.5")
 _NEVER_TRANSLATE = ("turbo", *_ONE_LANGUAGE)
 _USD_PER_CORE_HOUR = 0.045
-"""As `TierSettings.usd_per_hour` says: half of a c7i.large, which has two."""
+"""Half the price of a c7i.large, which has two cores. `TierSettings.usd_per_hour` documents it."""
 _GPU_START_S, _CPU_START_S = 150.0, 20.0
 _TOKENS_PER_WINDOW = 100.0
 _UNKNOWN_RTFX = 50.0
-"""Of a model of unknown size, until it has been measured."""
+"""Assumed speed of a model of unknown size, until it has been measured."""
 
 
 def quality_of(tier: TierSettings) -> int | None:
-    """None: the tier takes no part in `auto`."""
+    """A tier's quality; None if it takes no part in `auto`."""
     return tier.quality or _QUALITIES.get(_base_name(tier))
 
 
 def is_english_only(tier: TierSettings) -> bool:
-    """By its model's name."""
+    """Whether a tier's model knows only English, by its name."""
     short = short_name(tier.model)
     return short.endswith(".en") or short in _ONE_LANGUAGE
 
 
 def tier_facts(tier: TierSettings) -> TierFacts:
-    """
+    """What the router knows of a tier.
+
     Raises:
-        ConfigError: nothing tells the price of its devices.
+        ConfigError: the price of its devices is not known.
     """
     english = is_english_only(tier)
     languages = tier.languages or (("en",) if english else ())
@@ -79,10 +80,10 @@ def tier_facts(tier: TierSettings) -> TierFacts:
 
 
 def expected_rtfx(tier: TierSettings) -> float:
-    """Of a replica, until it has been measured.
+    """A replica's speed (RTFx), assumed until it has been measured.
 
     Raises:
-        ShardingError: the model cannot be split so.
+        ShardingError: the model cannot be split like this.
     """
     if tier.rtfx is not None:
         return tier.rtfx

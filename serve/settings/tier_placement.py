@@ -1,10 +1,10 @@
-"""Where replicas of tiers and ingresses go, by the settings. Does not import Ray."""
+"""Where the settings place replicas of tiers and ingresses. Does not import Ray."""
 
 from deployments.replicas.placement import GangPlacement, Tier, gang_placement
 from serve.settings.config import IngressSettings, Settings, TierSettings
 
 LEADER_CPUS = 1
-"""Cores of a gang's leader, beside those of its ranks."""
+"""Cores of a gang's leader, in addition to those of its ranks."""
 
 
 def tier_placement(tier: TierSettings) -> GangPlacement:
@@ -20,8 +20,8 @@ def tier_placement(tier: TierSettings) -> GangPlacement:
 
 
 def placements(settings: Settings) -> list[Tier]:
-    """What needs a place, for `placement.shortage`: the tiers, and the ingress where it asks for
-    anything."""
+    """Everything that needs a place, for `placement.shortage`: the tiers, and the ingress if it
+    asks for cores or labels."""
     tiers = [(tier.name, tier_placement(tier), tier.min_replicas) for tier in settings.tiers]
     ingress = settings.ingress
     if ingress.cpus or ingress.labels:

@@ -1,4 +1,4 @@
-"""A tier's settings -> what its replicas are given. Does not import Ray."""
+"""Converts a tier's settings to the spec that its replicas are given. Does not import Ray."""
 
 from deployments.planning.accelerators import CPU
 from deployments.tier import Sharding, TierSpec

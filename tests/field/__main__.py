@@ -1,9 +1,9 @@
-"""What real clients send and what should come out, as a table, of any version of the program.
+"""Sends what real clients send, and prints a table of expected and actual answers.
 
 python -m tests.field [--murmur PATH] [--url URL] [--only WORDS] [--http | --command-line]
 
-Talks over HTTP and to the command line alone, so that versions can be compared: keep a run with
-`--json FILE` and put it beside a later one with `--compare FILE`.
+It uses only HTTP and the command line, so it can try any version of the program. To compare two
+versions, keep one run with `--json FILE` and put it beside a later one with `--compare FILE`.
 """
 
 import argparse
@@ -87,7 +87,7 @@ def _world(murmur: Path, url: str | None, is_http: bool) -> Iterator[World]:
 
 
 def _version(murmur: Path) -> str:
-    """The commit that the command belongs to, where it lies in a work tree, else its path."""
+    """The commit that the command belongs to if it lies in a work tree, else its path."""
     git = ["git", "-C", str(murmur.absolute().parent), "describe", "--always", "--dirty"]
     done = subprocess.run(git, capture_output=True, text=True)
     return done.stdout.strip() or str(murmur)

@@ -1,4 +1,4 @@
-"""An answer, over HTTP or from the command line, in one shape."""
+"""Answers over HTTP and from the command line, in one shape."""
 
 import json
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ class Cue:
 
 @dataclass(frozen=True)
 class Warned:
-    """What an answer says of audio that could not be read; None: no time is told."""
+    """A warning about audio that could not be read; a time is None if the answer gives none."""
 
     code: str
     message: str
@@ -28,14 +28,14 @@ class Warned:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back.
+    """An answer.
 
     Attributes:
-        status: of HTTP; 200 or 422 for a file that the command line did or did not finish.
-        exit_code: of the command line, where the file was alone.
+        status: the HTTP status; from the command line 200 if the file was finished, else 422.
+        exit_code: of the command, if the file was its only one.
         raw: the body, or what the command wrote for the file.
-        stderr: of the command line.
-        told: the command's warnings of the file.
+        stderr: of the command.
+        told: the command's warnings about the file.
     """
 
     status: int
@@ -47,7 +47,7 @@ class Answer:
 
     @cached_property
     def body(self) -> dict[str, Any]:
-        """JSON; empty if it is none."""
+        """The body as JSON; empty if it is not a JSON object."""
         try:
             body = json.loads(self.raw)
         except ValueError:
@@ -75,7 +75,7 @@ class Answer:
 
     @property
     def error(self) -> dict[str, Any]:
-        """OpenAI's error object, or one with the command's words alone."""
+        """OpenAI's error object, or one that has only the command's message."""
         if "error" in self.body:
             return dict(self.body["error"])
         return {"message": self.stderr} if self.status != 200 and self.stderr else {}
@@ -85,7 +85,7 @@ class Answer:
         return str(self.error.get("message", ""))
 
     def short(self) -> str:
-        """For a table's cell."""
+        """A summary for a table's cell."""
         if self.status != 200:
             return f"{self.status} {self.error.get('code', '')}: {self.message or self.raw}"[:160]
         cues = self.cues

@@ -13,7 +13,7 @@ RATE = 16_000
 CLIPS = {"C": "0870", "D": "0880", "E": "0890", "F": "0920", "G": "0930"}
 _FRAME = RATE // 50
 _VOICE_DB = -30.0
-"""Below the clip's loudest frame: where voice begins and ends."""
+"""Level relative to the clip's loudest frame, in dB, above which a frame counts as voice."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ class Speech:
         return tuple(said.moved(by_s) for said in self.said)
 
     def unsure(self, start_s: float, end_s: float) -> tuple[Said, ...]:
-        """What is said; words that reach into a stretch may be lost."""
+        """What is said, where the words of clips that overlap this stretch may be lost."""
         return tuple(replace(s, is_sure=s.end_s < start_s or s.start_s > end_s) for s in self.said)
 
     def until(self, end_s: float, margin_s: float = 0.5) -> tuple[Said, ...]:
-        """What is said before the audio is cut off; about there words may be lost."""
+        """What is said before the audio is cut off, where words near the cut may be lost."""
         return tuple(
             replace(s, is_sure=s.end_s < end_s - margin_s)
             for s in self.said
@@ -60,7 +60,7 @@ class Speech:
 
 
 def say(*parts: str | float) -> Speech:
-    """Letters of clips and pauses in seconds, one after another."""
+    """Join clips, given by their letters, and pauses, given in seconds."""
     samples: list[np.ndarray] = []
     said: list[Said] = []
     n = 0
@@ -81,12 +81,12 @@ def five() -> Speech:
 
 
 def noise(duration_s: float, seed: int = 1) -> np.ndarray:
-    """White noise of deviation 1."""
+    """White noise with a standard deviation of 1."""
     return np.random.default_rng(seed).standard_normal(round(duration_s * RATE))
 
 
 def breath(duration_s: float, low_hz: float, high_hz: float, every_s: float) -> np.ndarray:
-    """Clicks, and noise of a band that swells and fades as breath does; nobody speaks."""
+    """Clicks, and noise of one band that swells and fades like breath. Nobody speaks."""
     n = round(duration_s * RATE)
     spectrum = np.fft.rfft(noise(duration_s))
     frequencies = np.fft.rfftfreq(n, 1 / RATE)

@@ -1,4 +1,4 @@
-"""What a row of the table is made of."""
+"""The kinds of cases from which the table's rows are made."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,22 +16,24 @@ MODEL = "tiny.en"
 
 
 class UnfitError(Exception):
-    """The case cannot be tried here: why."""
+    """The case cannot be tried here; the message says why."""
 
 
 @dataclass(frozen=True)
 class FileCase:
-    """A file, what is asked of it, and what is right.
+    """A file, the request for it, and the check of the answer.
 
     Args:
         name: `group/what`.
         make: writes the file into a folder and returns its path.
-        check: of a `verbose_json` answer.
-        model: a tier, and a demo model of that name on the command line.
-        fields: of the form, and by the same names options of the command line; not lists.
-        form: of the form alone.
-        ways: over which it is tried.
-        is_alone: whether the command line gets it in a run of its own, so that its exit code shows.
+        check: judges the `verbose_json` answer.
+        model: a tier; on the command line, the demo model of that name.
+        fields: form fields that are also options of the command line, with the same names; no
+            lists.
+        form: further form fields, for HTTP only.
+        ways: interfaces through which the case is tried.
+        is_alone: whether the command line gets the file in a run of its own, so that its exit code
+            shows.
     """
 
     name: str
@@ -50,7 +52,7 @@ class FileCase:
 
 @dataclass(frozen=True)
 class World:
-    """What a call may use. `http` and `server` are None where it is not asked for, or not ours."""
+    """What a call may use. `http` is None if HTTP is not tried, `server` if it is not our own."""
 
     folder: Path
     command_line: CommandLine
@@ -70,7 +72,7 @@ class World:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a call has brought to light: in words, and what is wrong with it."""
+    """What a call has found: the result in words, and its faults."""
 
     got: str
     faults: tuple[str, ...] = ()
@@ -78,7 +80,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class CallCase:
-    """Anything else that a client does, as a function that judges, too."""
+    """Anything else that a client does, as a function that also judges the result."""
 
     name: str
     right: str
@@ -90,7 +92,7 @@ Case = FileCase | CallCase
 
 
 def asked(name: str, check: Check, ask: Callable[[World], Answer], way: str = HTTP) -> CallCase:
-    """A call whose answer a check judges."""
+    """A case of a call whose answer a check judges."""
 
     def call(world: World) -> Seen:
         answer = ask(world)

@@ -1,4 +1,4 @@
-"""What is right, and what is wrong with an answer: faults in words; none where it is right."""
+"""Checks of answers. A check returns an answer's faults in words, none if it is right."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -13,10 +13,11 @@ from tests.field.audio import Said
 
 START_TOLERANCE_S = 0.45
 END_TOLERANCE_S = 1.0
-"""Whisper often ends a segment where the next one begins, so a pause may be in one, but no more."""
+"""Whisper often ends a segment where the next one begins, so a segment may include the pause after
+it, but no more."""
 DURATION_TOLERANCE_S = 0.15
 _OVERLAP_S = 0.7
-"""A cue that covers so much of a clip's voice must have a word of it."""
+"""A cue that covers more of a clip's voice than this must have a word of it."""
 _FOREIGN = re.compile(
     r"moov atom|Invalid data found|Error (opening|while|submitting|splitting)|pipe:|/proc/|/dev/|"
     r"/tmp/|av_|\[[\w,]+ @ |Conversion failed|Output file|Stream map|Stream #|does not contain any|"
@@ -24,33 +25,33 @@ _FOREIGN = re.compile(
     r"monoton|\.py\b",
     re.IGNORECASE,
 )
-"""Words of ffmpeg and of Python, and places on the server."""
+"""Words of ffmpeg and Python, and paths on the server, none of which our messages may contain."""
 _normalize = EnglishTextNormalizer()
 
 
 class Check(Protocol):
-    """A judge of answers."""
+    """Judges answers."""
 
     @property
     def right(self) -> str:
-        """What is right, in words, for the table."""
+        """The right answer in words, for the table."""
 
     def faults(self, answer: Answer) -> list[str]: ...
 
 
 def words_of(text: str) -> list[str]:
-    """As Whisper's own normalizer leaves them."""
+    """The words of a text after Whisper's own normalizer."""
     return _normalize(text).split()
 
 
 @dataclass(frozen=True)
 class Heard:
-    """All words are there, and no others, in cues where they are spoken.
+    """The answer has all words and no others, in cues at the times when they are spoken.
 
     Args:
-        said: with true times.
-        duration_s: of the file; None: not looked at.
-        times: whether cues are looked at.
+        said: the words with their true times.
+        duration_s: of the file; None: the duration is not checked.
+        times: whether cues are checked.
     """
 
     said: Sequence[Said]
@@ -138,7 +139,7 @@ class Heard:
 
 
 def _aligned(spoken: list[str], heard: list[str]) -> list[tuple[int, int]]:
-    """Indices of words that are the same, by the alignment of fewest edits."""
+    """Pairs of indices of equal words, by the alignment with the fewest edits."""
     if not spoken or not heard:
         return []
     found = jiwer.process_words(" ".join(spoken), " ".join(heard)).alignments[0]
@@ -171,7 +172,7 @@ def _of_times(
     heard: list[tuple[str, int]],
     cues: Sequence[Cue],
 ) -> list[str]:
-    """Of a clip's words, where the next clip's voice begins at `following_s`."""
+    """Faults in the times of a clip's words. The next clip's voice begins at `following_s`."""
     first, last = own[0][1], own[-1][1]
     opening, closing = cues[heard[first][1]], cues[heard[last][1]]
     opens = first == 0 or heard[first - 1][1] != heard[first][1]
@@ -190,10 +191,10 @@ def _of_times(
 
 @dataclass(frozen=True)
 class Warns:
-    """A warning is there, about the right place.
+    """The answer has a warning about the right place.
 
     Args:
-        start_s, end_s: where the fault is; a warning with times must touch it.
+        start_s, end_s: where the damage is; a warning with times must touch it.
     """
 
     start_s: float
@@ -223,7 +224,7 @@ class Warns:
 
 @dataclass(frozen=True)
 class Silent:
-    """No words: nobody speaks."""
+    """The answer has no words, because nobody speaks."""
 
     right: str = "no text"
 
@@ -235,11 +236,11 @@ class Silent:
 
 @dataclass(frozen=True)
 class Refused:
-    """One clear error in our own words.
+    """The answer is one clear error in our own words.
 
     Args:
-        statuses: any of them; on the command line, exit code 2.
-        says: what the message must name, a regular expression.
+        statuses: HTTP statuses, any of which is right; on the command line, any failure is.
+        says: a regular expression that the message must match.
     """
 
     statuses: Sequence[int] = (400, 422)
@@ -271,7 +272,7 @@ class Refused:
 
 @dataclass(frozen=True)
 class That:
-    """Whatever else must hold of the answer."""
+    """Any other condition that the answer must meet."""
 
     right: str
     holds: Callable[[Answer], bool] = field(repr=False)
@@ -282,7 +283,7 @@ class That:
 
 @dataclass(frozen=True)
 class Both:
-    """All of several checks."""
+    """The answer passes all of several checks."""
 
     checks: tuple[Check, ...]
 
@@ -300,7 +301,7 @@ def every(*checks: Check) -> Check:
 
 @dataclass(frozen=True)
 class Either:
-    """Any of several checks; the first one's faults are told."""
+    """The answer passes any of several checks. If it passes none, the first one's faults count."""
 
     checks: tuple[Check, ...]
 

@@ -1,4 +1,4 @@
-"""The two ways in: HTTP, and the `murmur` command as a subprocess."""
+"""The two interfaces: HTTP, and the `murmur` command as a subprocess."""
 
 import json
 import os
@@ -22,7 +22,7 @@ Fields = Mapping[str, str | list[str]]
 
 
 class Http:
-    """A server by its address."""
+    """A server at an address."""
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
@@ -50,7 +50,7 @@ class Http:
         return _answer(self._client.post(route, content=body, headers=headers))
 
     def begin(self, body: bytes, boundary: str) -> socket.socket:
-        """Send a body whole, and leave the answer to whoever holds the connection."""
+        """Send a whole body. The caller may read the answer from the returned connection."""
         address = urlsplit(self.url)
         head = request_head(self.url, len(body), boundary)
         connection = socket.create_connection((address.hostname, address.port), _TIMEOUT_S)
@@ -58,17 +58,17 @@ class Http:
         return connection
 
     def stream(self, audio: bytes, fields: Fields) -> Any:
-        """A context with the answer while it comes."""
+        """A context manager that gives the answer as it arrives."""
         return self._client.stream(
             "POST", TRANSCRIPTIONS, data=dict(fields), files={"file": ("a.wav", audio)}
         )
 
 
 class CommandLine:
-    """A `murmur` command, by its path.
+    """A `murmur` command, given by its path.
 
     Args:
-        folder: where it is run: outside of any work tree, so that it imports its own code alone.
+        folder: where it runs: outside any work tree, so that it imports only its own code.
     """
 
     def __init__(self, murmur: Path, folder: Path) -> None:
@@ -77,13 +77,13 @@ class CommandLine:
 
     @property
     def python(self) -> Path:
-        """The interpreter beside it, which has its packages."""
+        """The Python interpreter beside the command, which has the command's packages."""
         return self.murmur.parent / "python"
 
     def run(
         self, *arguments: str | Path, timeout_s: float = 120.0
     ) -> "subprocess.CompletedProcess[str]":
-        """Run it; a command that does not end has exit code -1."""
+        """Run the command. If it does not end in time, the result has exit code -1."""
         command = [str(self.murmur), *map(str, arguments)]
         try:
             return subprocess.run(
@@ -99,7 +99,7 @@ class CommandLine:
             return subprocess.CompletedProcess(command, -1, str(error.stdout or ""), words)
 
     def transcribe(self, files: Sequence[Path], options: Sequence[str]) -> dict[Path, Answer]:
-        """All files with one engine; an answer each."""
+        """Transcribe all files with one engine; returns an answer for each."""
         common = ("transcribe", "--format", "verbose_json", *options)
         done = self.run(*common, *files, timeout_s=_COMMAND_TIMEOUT_S)
         bodies = {}
@@ -110,13 +110,13 @@ class CommandLine:
 
 
 def clean_environment() -> dict[str, str]:
-    """Ours, without what would make another program of the one that is tried."""
+    """Our environment, without variables that would change how the tried program behaves."""
     ours = ("RAY_", "MURMUR", "PYTHON")
     return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
 
 
 def request_head(url: str, n_bytes: int, boundary: str) -> bytes:
-    """Of a transcription, for a body of so many bytes."""
+    """The head of a transcription request whose body has `n_bytes` bytes."""
     address = urlsplit(url)
     return (
         f"POST {address.path}{TRANSCRIPTIONS} HTTP/1.1\r\nHost: {address.netloc}\r\n"
@@ -128,7 +128,7 @@ def request_head(url: str, n_bytes: int, boundary: str) -> bytes:
 def multipart(
     parts: Iterable[tuple[str, bytes]], boundary: str | None = None, line_end: bytes = b"\r\n"
 ) -> tuple[bytes, str]:
-    """A body by hand, of headers and content; returns it and its boundary."""
+    """Build a body from pairs of headers and content; returns it and its boundary."""
     boundary = boundary or uuid.uuid4().hex
     rule = b"--" + boundary.encode()
     body = b""

@@ -1,4 +1,4 @@
-"""Files as recorders, phones and transfers leave them."""
+"""Makes files like those that recorders, phones and broken transfers leave."""
 
 import struct
 import subprocess
@@ -23,13 +23,13 @@ def ffmpeg(*arguments: str | Path, cwd: Path | None = None) -> None:
 
 
 def write(path: Path, samples: np.ndarray, subtype: str = "PCM_16", rate: int = RATE) -> Path:
-    """Samples of shape (n,) or (n, n_channels), in the format of the path's suffix."""
+    """Write samples of shape (n,) or (n, n_channels) in the format of the path's suffix."""
     soundfile.write(path, samples, rate, subtype=subtype)
     return path
 
 
 def encode(path: Path, speech: Speech | np.ndarray, *arguments: str) -> Path:
-    """Through ffmpeg into the format of the path's suffix; arguments go before the output."""
+    """Encode with ffmpeg in the format of the path's suffix; `arguments` are output options."""
     samples = speech.samples if isinstance(speech, Speech) else speech
     plain = write(path.with_name(f"plain-{path.name}.wav"), samples)
     ffmpeg("-i", plain, *arguments, *_EXACT, path)
@@ -50,14 +50,14 @@ def with_picture(path: Path, speech: Speech, late_s: float, *arguments: str) -> 
 
 
 def joined(path: Path, parts: Sequence[Path]) -> Path:
-    """Files one behind another, as `cat` joins them."""
+    """Concatenate files, as `cat` does."""
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
     return path
 
 
 def damaged(path: Path, n_bytes: int = 400) -> Path:
-    """Bytes in the middle are replaced, in place; behind the tables that a transport stream has in
-    the middle of this one, for those come again."""
+    """Replace bytes in the middle of a file, in place. In a transport stream, this is just after
+    the tables that the middle of this one holds, because tables are repeated."""
     data = bytearray(path.read_bytes())
     at = len(data) // 2 + (4 * 188 if path.suffix == ".ts" else 0)
     data[at : at + n_bytes] = np.random.default_rng(7).bytes(n_bytes)
@@ -66,14 +66,15 @@ def damaged(path: Path, n_bytes: int = 400) -> Path:
 
 
 def cut(path: Path, share: float = 0.6, odd_bytes: int = 77) -> Path:
-    """The first bytes alone, in place; so many more that no packet of a fixed size is whole."""
+    """Keep only the first bytes of a file, in place. The cut is `odd_bytes` behind a multiple of
+    188 bytes, so that it does not fall between two packets of a transport stream."""
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share) // 188 * 188 + odd_bytes])
     return path
 
 
 def patched(path: Path, mark: bytes, offset: int, number: int, pack: str) -> Path:
-    """Overwrite a number behind a mark, in place."""
+    """Overwrite a number at an offset from a mark, in place."""
     data = bytearray(path.read_bytes())
     at = data.index(mark) + offset
     struct.pack_into(pack, data, at, number)
@@ -83,6 +84,6 @@ def patched(path: Path, mark: bytes, offset: int, number: int, pack: str) -> Pat
 
 @cache
 def known_encoders() -> frozenset[str]:
-    """Those of this ffmpeg."""
+    """The names of this ffmpeg's encoders."""
     done = subprocess.run([FFMPEG, "-hide_banner", "-encoders"], capture_output=True, text=True)
     return frozenset(line.split()[1] for line in done.stdout.splitlines() if len(line.split()) > 2)

@@ -1,4 +1,4 @@
-"""Cases to rows: make the input, ask, judge."""
+"""Turns cases into rows: makes the input, sends it, and judges the answer."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ from tests.field.table import Row
 
 
 def run(cases: Sequence[Case], world: World, ways: Sequence[str]) -> Iterator[Row]:
-    """A row for each case and way, as they are done."""
+    """Yield a row for each case and interface, as they are done."""
     for case in cases:
         if isinstance(case, CallCase):
             if case.way in ways:

@@ -1,4 +1,4 @@
-"""A server of our own: `murmur up` at a port and in a folder of its own."""
+"""A server of our own: `murmur up` with its own port and folder."""
 
 import shlex
 import shutil
@@ -18,19 +18,19 @@ _UP_TIMEOUT_S = 300.0
 
 
 class ServerError(Exception):
-    """It does not start."""
+    """The server does not start."""
 
 
 class Server:
-    """Started when made; `stop` ends it.
+    """A server that starts when it is constructed; `stop` ends it.
 
     Attributes:
-        ready: status and body of `/readyz` right behind `up`.
+        ready: status and body of `/readyz` right after `up`.
     """
 
     def __init__(self, murmur: Path) -> None:
         self._murmur = murmur
-        self.folder = Path(tempfile.mkdtemp(prefix="mf-"))  # short, for paths of sockets
+        self.folder = Path(tempfile.mkdtemp(prefix="mf-"))  # short, because it holds sockets
         self.port = _free_port()
         settings = self.folder / "field.yaml"
         settings.write_text(f"http: {{port: {self.port}}}\n", encoding="utf-8")
@@ -48,13 +48,13 @@ class Server:
         self._wait_until_ready()
 
     def joined(self) -> dict[str, str]:
-        """The environment of a Ray job of the cluster."""
+        """The environment for a Ray job on the cluster."""
         lines = self._run("env").stdout.splitlines()
         pairs = (shlex.split(line.removeprefix("export "))[0].split("=", 1) for line in lines)
         return {**self.environment, **dict(pairs)}
 
     def processes(self) -> list[psutil.Process]:
-        """All of the cluster."""
+        """All processes of the cluster."""
         try:
             root = psutil.Process(int((self.folder / "pid").read_text()))
             return list(root.children(recursive=True))
@@ -68,7 +68,7 @@ class Server:
     def _run(self, *arguments: str, timeout_s: float = 120.0) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             [str(self._murmur), *arguments],
-            cwd=self.folder,  # Ray's workers import from where `up` was run, before all else
+            cwd=self.folder,  # Ray's workers import first from the folder where `up` was run
             env=self.environment,
             capture_output=True,
             text=True,

@@ -1,4 +1,4 @@
-"""Rows as a Markdown table and as JSON, one run beside another."""
+"""Renders rows as a Markdown table and as JSON, and puts one run beside another."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,11 +10,11 @@ _MARKS = {True: "right", False: "**wrong**", None: "not tried"}
 
 @dataclass(frozen=True)
 class Row:
-    """What a case gave.
+    """The result of a case.
 
     Attributes:
-        is_right: None: it could not be tried.
-        taken_s: seconds, for whoever waits; nothing is judged by them.
+        is_right: None if the case could not be tried.
+        taken_s: seconds that the case took; only shown, never judged.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Row:
 
 
 def to_json(rows: Sequence[Row], murmur: str) -> str:
-    """One line."""
+    """All rows as one line of JSON."""
     return json.dumps(
         {
             "murmur": murmur,
@@ -45,13 +45,17 @@ def to_json(rows: Sequence[Row], murmur: str) -> str:
 
 
 def read_earlier(path: Path) -> dict[str, bool | None]:
-    """By a row's key, whether it was right, from what `to_json` gave."""
+    """Whether each row of an earlier run was right, by its key, from the output of `to_json`."""
     last = path.read_text(encoding="utf-8").strip().splitlines()[-1]
     return {f"{row['name']}, {row['way']}": row["is_right"] for row in json.loads(last)["rows"]}
 
 
 def to_markdown(rows: Sequence[Row], earlier: Mapping[str, bool | None] | None = None) -> str:
-    """A table with a line for each row, and what is in the earlier run alone below it."""
+    """A table with a line for each row, and a summary below it.
+
+    Args:
+        earlier: results of an earlier run, which get a column and a place in the summary.
+    """
     columns = ["case", "over", "right is", "got", *(["before"] if earlier is not None else []), ""]
     lines = [columns, ["---"] * len(columns)]
     for row in rows:

@@ -1,4 +1,4 @@
-"""The judges of the field table, on right answers and on wrong ones."""
+"""The checks of the field table, on right and on wrong answers."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""A real cluster for tests: `murmur up` in a folder and at a port of its own."""
+"""A real cluster for tests: `murmur up` with its own folder and port."""
 
 import json
 import os
@@ -22,12 +22,12 @@ ROOT = Path(__file__).parents[2]
 
 
 class Cluster:
-    """Started when made; `stop` ends it.
+    """A cluster that starts when it is constructed; `stop` ends it.
 
     Args:
-        settings: the settings file's content, less the port.
-        import_path: of the application's builder.
-        environment: of all its processes.
+        settings: the settings file's content, without the port.
+        import_path: names the application's builder.
+        environment: additional variables for all its processes.
         nodes: a cluster that runs already; by default one is started.
     """
 
@@ -38,7 +38,7 @@ class Cluster:
         environment: dict[str, str] | None = None,
         nodes: Nodes | GrowingNodes | None = None,
     ) -> None:
-        # Not pytest's folder: paths of Ray's sockets would be too long there.
+        # Not pytest's folder: the paths of Ray's sockets would be too long there.
         self.folder = Path(tempfile.mkdtemp(prefix="mm-"))
         self.port = free_port()
         http = {"port": self.port, **settings.get("http", {})}
@@ -76,7 +76,7 @@ class Cluster:
         )
 
     def job(self, *arguments: str, timeout_s: float = 120) -> str:
-        """Run Python as another Ray job of the cluster; returns what it printed."""
+        """Run Python as another Ray job on the cluster; returns what it printed."""
         done = subprocess.run(
             [sys.executable, *arguments],
             env=self.joined(),
@@ -89,7 +89,7 @@ class Cluster:
         return done.stdout
 
     def joined(self) -> dict[str, str]:
-        """The environment of another Ray job of the cluster."""
+        """The environment for another Ray job on the cluster."""
         if self._nodes:
             return self.environment
         lines = self.murmur("env").stdout.splitlines()
@@ -97,15 +97,15 @@ class Cluster:
         return {**self.environment, **{name: value.strip("'") for name, value in pairs}}
 
     def processes(self, deployment: str) -> list[psutil.Process]:
-        """Those of a deployment's replicas."""
+        """The processes of a deployment's replicas."""
         return self._titled(f"ray::ServeReplica:murmur:{deployment}")
 
     def shards(self) -> list[psutil.Process]:
-        """Those of all ranks of all gangs."""
+        """The processes of all ranks of all gangs."""
         return self._titled("ray::Shard")
 
     def placement_groups(self) -> list[dict[str, Any]]:
-        """Those that are not removed: their state, and the node of each bundle."""
+        """State and bundles' nodes of each placement group that is not removed."""
         found: list[dict[str, Any]] = self._told(
             "[{'state': g['state'], 'nodes': g['bundles_to_node_id']} "
             "for g in ray.util.placement_group_table().values() if g['state'] != 'REMOVED']"
@@ -113,14 +113,14 @@ class Cluster:
         return found
 
     def classes(self) -> dict[str, str | None]:
-        """Accelerator of each node, by its label."""
+        """The accelerator class of each node, from its label, by node id."""
         found: dict[str, str | None] = self._told(
             "{n['NodeID']: n['Labels'].get('ray.io/accelerator-type') for n in ray.nodes()}"
         )
         return found
 
     def machines(self) -> list[tuple[str, str]]:
-        """Class and market of each node with GPUs that lives, by their labels."""
+        """Accelerator class and market type of each live node with GPUs, from their labels."""
         found = self._told(
             "sorted((n['Labels']['ray.io/accelerator-type'], n['Labels']['ray.io/market-type']) "
             "for n in ray.nodes() if n['Alive'] and n['Resources'].get('GPU'))"
@@ -136,7 +136,7 @@ class Cluster:
         return found
 
     def _told(self, expression: str) -> Any:
-        """The value of an expression in another Ray job of the cluster."""
+        """Evaluate an expression in another Ray job on the cluster."""
         code = (
             "import json, ray; from ray._private.state import actors; "
             f"ray.init(log_to_driver=False); print(json.dumps({expression}))"
@@ -152,11 +152,11 @@ class Cluster:
         return [child for child in children if _is_titled(child, title)]
 
     def kill(self, deployment: str, index: int = 0) -> None:
-        """End a replica as the kernel does one that is out of memory."""
+        """Kill a replica as the kernel kills a process when memory runs out."""
         self.processes(deployment)[index].send_signal(signal.SIGKILL)
 
     def wait_for(self, deployment: str, n: int, timeout_s: float = 90) -> None:
-        """Wait until so many replicas of a deployment run, and all of the application does."""
+        """Wait until exactly `n` replicas of a deployment run, and the application as a whole."""
         deadline = time.monotonic() + timeout_s
         while True:
             status = yaml.safe_load(self.murmur("status", "--yaml").stdout) or {}
@@ -174,7 +174,7 @@ class Cluster:
         return "\n".join(file.read_text(errors="replace") for file in files)
 
     def records(self) -> list[dict[str, Any]]:
-        """What the log says of each request, in any order."""
+        """The log's record of each request, in any order."""
         lines = (json.loads(line) for line in self.logs().splitlines() if line.startswith("{"))
         return [line["murmur"] for line in lines if "murmur" in line]
 

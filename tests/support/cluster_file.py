@@ -1,4 +1,4 @@
-"""This repository's cluster file, for hosts that are there already instead of a cloud's."""
+"""Adapts this repository's cluster file to existing hosts instead of a cloud's machines."""
 
 import json
 import shlex
@@ -13,15 +13,15 @@ ROOT = Path(__file__).parents[2]
 _CLOUD = ("provider", "auth", "head_node_type", "available_node_types", "max_workers", "metadata")
 """Sections about a cloud's machines. All else stays as it is."""
 _EXTRAS = "demo"
-"""What nodes install beside the package: the demo models, and nothing to ask a cloud with."""
+"""The package's extra that nodes install: the demo models, without the clients of clouds."""
 
 
 def on_hosts(hosts: Hosts, head: str, replaced: dict[str, Path]) -> dict[str, Any]:
-    """The cluster file with the same set-up, files and start commands.
+    """The cluster file for these hosts, with the same set-up, files and start commands.
 
     Args:
         head: the name of the head; all other hosts are workers.
-        replaced: files of this repository -> what is sent in their stead.
+        replaced: files of this repository -> the files that are sent instead.
     """
     config = yaml.safe_load((ROOT / "cluster.yaml").read_text(encoding="utf-8"))
     types = config["available_node_types"]
@@ -48,13 +48,13 @@ def on_hosts(hosts: Hosts, head: str, replaced: dict[str, Path]) -> dict[str, An
 
 
 def with_redis(commands: list[str], address: str, password: str) -> list[str]:
-    """Start commands of a head that keeps what it knows in Redis, in variables as KubeRay's."""
+    """Start commands of a head that keeps its state in Redis, with the variables KubeRay sets."""
     exports = f"export RAY_gcs_storage=redis RAY_REDIS_ADDRESS={address}; "
     return [f"{exports}{command} --redis-password={password}" for command in commands]
 
 
 def image_command(config: dict[str, Any], token: Path) -> str:
-    """What brings a home to where the head's set-up commands leave it."""
+    """The command that prepares a home folder as the head's set-up commands do."""
     excluded = " ".join(f"--exclude {shlex.quote(name)}" for name in config["rsync_exclude"])
     commands = []
     for there, here in config["file_mounts"].items():
@@ -62,7 +62,7 @@ def image_command(config: dict[str, Any], token: Path) -> str:
         slash = "/" if source.is_dir() else ""
         commands.append(f"mkdir -p $(dirname {there})")
         commands.append(f"rsync -a {excluded} {source}{slash} {there}{slash}")
-    # Hosts reach no index. What pip wants for every build of the package has to lie there.
+    # Hosts reach no package index, so what pip needs for each build of the package must be there.
     commands += config["head_setup_commands"]
     commands.append("python3 -m pip download -q --no-deps -d ~/wheels 'setuptools>=77' wheel")
     commands.append("echo 'export PIP_NO_INDEX=1 PIP_FIND_LINKS=~/wheels' >>~/.bashrc")
@@ -76,8 +76,8 @@ def _demo(command: str) -> str:
 
 
 def _as_type(node_type: dict[str, Any], commands: list[str]) -> list[str]:
-    """With the variables by which Ray's launcher tells a node of its type, which it leaves out for
-    provider `local`."""
+    """Start commands with the variables by which Ray's launcher tells a node its type. The launcher
+    does not set them for provider `local`."""
     variables = {
         "RAY_OVERRIDE_RESOURCES": node_type.get("resources"),
         "RAY_OVERRIDE_LABELS": node_type.get("labels"),

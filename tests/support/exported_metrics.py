@@ -1,8 +1,8 @@
-"""What a node of the cluster exports to Prometheus: names of series, and their labels.
+"""The series that a node of the cluster exports to Prometheus, with their labels.
 
-Ours from deployments/metrics.py; Ray's of nodes from the module that records them; Serve's from the
-source of the installed package, where each is made. Ray puts `ray_` before all, `_total` behind
-counters, and splits histograms.
+Our metrics come from deployments/metrics.py, Ray's metrics of nodes from the module that records
+them, and Serve's from the source of the installed package. Ray prefixes all names with `ray_`,
+appends `_total` to those of counters, and splits histograms into several series.
 """
 
 import ast
@@ -17,15 +17,15 @@ from ray.serve._private.common import RequestProtocol
 from deployments import metrics
 
 _OF_SERVE = frozenset({"application", "deployment", "replica"})
-"""What `ray.serve.metrics` adds to the metrics of replicas."""
+"""Labels that `ray.serve.metrics` adds to the metrics of replicas."""
 OF_TARGETS = frozenset({"instance", "job", "namespace", "pod", "container", "endpoint"})
-"""What Prometheus' operator gives a series by its target."""
+"""Labels that the Prometheus operator adds to a series for its target."""
 _KINDS = {"Counter": "counter", "Gauge": "gauge", "Histogram": "histogram"}
 
 
 @cache
 def exported() -> dict[str, frozenset[str]]:
-    """Labels by name of series."""
+    """The labels of each series, by its name."""
     series: dict[str, frozenset[str]] = {}
     for metric in metrics.ALL:
         _add(series, metric.name, metric.kind, _OF_SERVE | set(metric.labels))
@@ -48,7 +48,7 @@ def _add(series: dict[str, frozenset[str]], name: str, kind: str, labels: frozen
 
 
 def _of_serve() -> Iterator[tuple[str, str, frozenset[str]]]:
-    """Every `Counter("serve_...", tag_keys=...)` and the like in the package's source."""
+    """Name, kind and labels of every `Counter("serve_...", tag_keys=...)` and the like in Serve."""
     for path in sorted(Path(str(ray_serve.__file__)).parent.rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
@@ -65,7 +65,7 @@ def _of_serve() -> Iterator[tuple[str, str, frozenset[str]]]:
 
 
 def _names(node: ast.expr) -> list[str]:
-    """Of a constant, or of a template with the protocol in it."""
+    """The names in a constant, or in an f-string that contains the protocol."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return [node.value]
     if not isinstance(node, ast.JoinedStr) or "protocol" not in ast.unparse(node):
@@ -78,7 +78,7 @@ def _names(node: ast.expr) -> list[str]:
 
 
 def _words(node: ast.expr, tree: ast.Module) -> Iterator[str]:
-    """The strings of an expression, and of what its names were given in the module."""
+    """The strings in an expression, and in the module's assignments to the names in it."""
     for part in ast.walk(node):
         if isinstance(part, ast.Constant) and isinstance(part.value, str):
             yield part.value

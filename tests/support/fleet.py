@@ -1,4 +1,4 @@
-"""Requests to a cluster of several tiers, and what it says of them."""
+"""Requests to a cluster of several tiers, and the state of its tiers."""
 
 import time
 from pathlib import Path
@@ -24,7 +24,7 @@ def ask(fleet: Cluster, audio: Path, **fields: str) -> dict[str, Any]:
 
 
 def models(body: dict[str, Any]) -> set[str]:
-    """Those that an answer's text is of."""
+    """The models that produced an answer's text."""
     return set(body["murmur"]["segment_models"])
 
 
@@ -39,7 +39,7 @@ def tier_state(fleet: Cluster, name: str) -> dict[str, Any]:
 
 
 def wait_for_replicas(fleet: Cluster, name: str, n: int, timeout_s: float = 90.0) -> None:
-    """Wait until so many of a tier's replicas answer."""
+    """Wait until exactly `n` of a tier's replicas answer."""
     deadline = time.monotonic() + timeout_s
     while tier_state(fleet, name)["replicas"] != n:
         assert time.monotonic() < deadline, tier_state(fleet, name)

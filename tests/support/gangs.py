@@ -1,4 +1,4 @@
-"""Gangs of real processes, and what is asked of them."""
+"""Gangs of real processes, and requests for them."""
 
 import random
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from engine.parallel.distributed import Mesh
 from engine.parallel.stages import cut_stages
 
 QUICK = GangLimits(ping_s=0.2, silent_s=2.0, work_s=60.0, load_s=120.0)
-"""Limits of tests that let ranks hang."""
+"""Short limits, for tests that let ranks hang."""
 
 
 def mesh_of(checkpoint: Checkpoint, tensor_parallel: int, layer_counts: list[int]) -> Mesh:
@@ -37,12 +37,12 @@ def gang_of(
 
 
 def ranks() -> list[BaseProcess]:
-    """The processes of the gang that runs, by rank."""
+    """The processes of the running gang, in order of rank."""
     return sorted(active_children(), key=lambda process: int(process.name.split("-")[-1]))
 
 
 def mixed(clips: dict[str, np.ndarray], n_clips: int, multilingual: bool) -> list[Request]:
-    """Chunks with all that options can change."""
+    """Requests that use every kind of decoding option."""
     options = [
         DecodingOptions(),
         DecodingOptions(timestamps=False, prompt="Jane Austen"),
@@ -62,7 +62,7 @@ def mixed(clips: dict[str, np.ndarray], n_clips: int, multilingual: bool) -> lis
 
 
 def run_mixed(engine: Engine, requests: list[Request], seed: int) -> dict[str, Result]:
-    """Requests that arrive at any time, in any order."""
+    """Run requests that arrive at random times in random order."""
     chance, results = random.Random(seed), {}
     left = chance.sample(requests, len(requests))
     while left or engine.has_unfinished:
@@ -74,7 +74,7 @@ def run_mixed(engine: Engine, requests: list[Request], seed: int) -> dict[str, R
 
 
 def check_equal(results: dict[str, Result], expected: dict[str, Result]) -> None:
-    """The same words, to the token; log-probabilities but for rounding."""
+    """Assert that all tokens are equal, and log-probabilities except for rounding."""
     assert set(results) == set(expected)
     for key, result in results.items():
         alone = expected[key]

@@ -1,7 +1,7 @@
-"""A Ray cluster that begins with its head alone, and Ray's own autoscaler, which brings nodes of
-the types of a cluster file: logical ones, on this machine, with the types' labels and resources.
+"""A Ray cluster that begins with just its head. Ray's own autoscaler adds nodes of the types in a
+cluster file: logical nodes on this machine, with the types' labels and resources.
 
-What is not the real thing is the provider, Ray's fake one, which starts a raylet for a machine.
+Only the provider is not real: Ray's fake one starts a raylet instead of a machine.
 """
 
 import json
@@ -18,7 +18,7 @@ import psutil
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 
 ROOT = Path(__file__).parents[2]
-HEAD_TYPE = "ray.head.default"  # the fake provider's own name for it
+HEAD_TYPE = "ray.head.default"  # the fake provider expects this name
 _STORE_BYTES = 80 * 2**20
 _PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
 _START_TIMEOUT_S = 120
@@ -29,11 +29,11 @@ _COMMANDS = (
 
 
 class GrowingNodes:
-    """Started when made; `stop` ends it.
+    """A cluster that starts when it is constructed; `stop` ends it.
 
     Args:
-        node_types: of workers, as `available_node_types` of a cluster file has them.
-        idle_s: that a node without work stays.
+        node_types: of workers, as in `available_node_types` of a cluster file.
+        idle_s: seconds for which a node without work is kept.
     """
 
     def __init__(self, node_types: dict[str, dict[str, Any]], idle_s: float) -> None:
@@ -57,7 +57,7 @@ class GrowingNodes:
         self._wait(folder / "log")
 
     def stop(self) -> None:
-        """End head and nodes. The nodes are the autoscaler's children, and outlive it."""
+        """End the head and the nodes. The nodes are children of the autoscaler and outlive it."""
         children = psutil.Process(self.pid).children(recursive=True)
         self._process.send_signal(signal.SIGTERM)
         try:
@@ -86,7 +86,7 @@ _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
     "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
-    # As `ray.cluster_utils.AutoscalingCluster` has it.
+    # As in `ray.cluster_utils.AutoscalingCluster`.
     "RAY_FAKE_CLUSTER": "1",
     "RAY_enable_autoscaler_v2": "1",
     "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID,
@@ -111,7 +111,7 @@ def _config(node_types: dict[str, dict[str, Any]], idle_s: float, gcs: str) -> d
         },
         "available_node_types": {HEAD_TYPE: head, **workers},
         "head_node_type": HEAD_TYPE,
-        # Machines are set up by nobody here, but Ray reads what would.
+        # No machine is set up here, but Ray reads these keys.
         **{name: [] for name in _COMMANDS},
         **{name: {} for name in ("auth", "file_mounts", "docker")},
         "cluster_synced_files": [],
@@ -119,7 +119,8 @@ def _config(node_types: dict[str, dict[str, Any]], idle_s: float, gcs: str) -> d
 
 
 def _small(node_type: dict[str, Any]) -> dict[str, Any]:
-    """Its labels and what of its resources counts for placement; a store that fits this machine."""
+    """A node type with the same labels and the resources that matter for placement, and with an
+    object store that fits this machine."""
     resources = {name: n for name, n in node_type["resources"].items() if name in ("CPU", "GPU")}
     return {
         "resources": {**resources, "object_store_memory": _STORE_BYTES},

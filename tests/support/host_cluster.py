@@ -1,4 +1,4 @@
-"""A cluster on hosts made of namespaces, which Ray's launcher sets up as it does a cloud's."""
+"""A cluster on hosts made of namespaces, which Ray's launcher sets up like a cloud's machines."""
 
 import json
 import os
@@ -25,13 +25,13 @@ _APPLICATIONS = (
 
 
 class HostCluster:
-    """A head and two workers; `up` starts Ray and Serve on them, `close` leaves nothing.
+    """A head and two workers; `up` starts Ray and Serve on them, `close` removes everything.
+
+    MURMUR_TEST_IMAGE may name a folder that keeps what the hosts have installed, for the next run.
 
     Args:
-        settings: the settings file's content, less the section `http`.
-        redis: whether the head keeps what it knows in a Redis server on this machine.
-
-    MURMUR_TEST_IMAGE may name a folder that keeps what every host has installed for the next time.
+        settings: the settings file's content, without the section `http`.
+        redis: whether the head keeps its state in a Redis server on this machine.
     """
 
     def __init__(self, settings: dict[str, Any], redis: bool = False) -> None:
@@ -52,7 +52,7 @@ class HostCluster:
         return f"http://{self.hosts[HEAD].address}:{_PORT}"
 
     def up(self) -> None:
-        """`ray up`, and the wait for Serve, which starts by itself."""
+        """Run `ray up`, and wait for Serve, which starts by itself."""
         self.launcher.ray("up", "-y")
         self.wait_until_running()
 
@@ -64,22 +64,22 @@ class HostCluster:
         self.wait_until_running()
 
     def deploy(self, settings: dict[str, Any]) -> None:
-        """Send other settings to the head and have Serve take them, through Ray's launcher."""
+        """Send new settings to the head and deploy them, with Ray's launcher."""
         self._write(settings)
         for file in (self._settings, self._serve_config):
             self.launcher.ray("rsync-up", str(file), f"~/murmur/{file.name}")
         self.launcher.ray("exec", "serve deploy ~/murmur/serve_config.yaml")
 
     def application(self) -> dict[str, Any]:
-        """What Serve says of ours; empty where there is none."""
+        """What Serve reports of our application; empty if there is none."""
         answer = json.loads(self.hosts[HEAD].run(_APPLICATIONS))
         found: dict[str, Any] = answer["applications"].get("murmur", {})
         return found
 
     def replicas(self, deployment: str) -> dict[str, str]:
-        """Those that run: their ids, and the addresses of their hosts.
+        """The ids of a deployment's running replicas, and the addresses of their hosts.
 
-        Empty while Serve builds the application anew: it lists no deployments then.
+        Empty while Serve rebuilds the application, because it lists no deployments then.
         """
         found = self.application()["deployments"].get(deployment, {"replicas": []})["replicas"]
         return {r["replica_id"]: r["node_ip"] for r in found if r["state"] == "RUNNING"}
@@ -93,7 +93,7 @@ class HostCluster:
         wait_for(is_running, "Serve to run", timeout_s)
 
     def records(self) -> list[dict[str, Any]]:
-        """A line of the ingresses' logs a request, from all hosts that are on."""
+        """The records of all requests, from the ingresses' logs on all hosts that are on."""
         logs = "cat /tmp/ray/session_latest/logs/serve/*Ingress* 2>/dev/null || true"
         lines = [line for h in self.hosts if h.is_on for line in h.run(logs).splitlines()]
         parsed = (json.loads(line) for line in lines if line.startswith("{"))

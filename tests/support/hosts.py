@@ -1,8 +1,7 @@
-"""Machines made of namespaces, for launchers that reach theirs over ssh.
+"""Machines made of Linux namespaces, for launchers that reach their machines over ssh.
 
-A host has a network, processes, a name, a home, a `/tmp` and a `/dev/shm` of its own; the rest of
-its file system is this machine's. The hosts are in one network behind a bridge, and reach nothing
-else.
+A host has its own network, processes, name, home, `/tmp` and `/dev/shm`; the rest of its file
+system is this machine's. The hosts are in one network behind a bridge, and reach nothing else.
 """
 
 import ipaddress
@@ -26,7 +25,7 @@ TOOLS = {
     "ssh": "openssh-client",
     "unshare": "util-linux",
 }
-"""Programs, and the Debian packages that have them."""
+"""Programs -> the Debian packages that have them."""
 HOME = "/home/host"
 _SCRIPT = Path(__file__).with_name("host.sh")
 _SSH_OPTIONS = (
@@ -37,15 +36,15 @@ _BOOT_TIMEOUT_S = 60.0
 _POLL_S = 0.5
 _PYPI = "https://pypi.org/simple"
 _PATIENCE = "export RAY_health_check_timeout_ms=8000 RAY_raylet_start_wait_time_s=300"
-"""All hosts share this machine's cores: one that is slow is not to be taken for dead."""
+"""All hosts share this machine's cores, so a slow host must not be taken for a dead one."""
 
 
 class Hosts:
-    """A network of hosts, switched off at first; `close` leaves nothing of it.
+    """A network of hosts, which are off at first; `close` removes all of it.
 
     Args:
         names: of the hosts.
-        image: a folder for what `prepare_image` makes, which stays; by default it goes as well.
+        image: a folder in which the result of `prepare_image` is kept; by default it is removed.
 
     Raises:
         RuntimeError: this machine lacks a program or a permission.
@@ -53,7 +52,7 @@ class Hosts:
 
     def __init__(self, *names: str, image: Path | None = None) -> None:
         install_tools()
-        # Not in /tmp, of which every host has its own.
+        # Not in /tmp, because every host has its own.
         self.folder = Path(tempfile.mkdtemp(prefix="murmur-hosts-", dir="/var/tmp"))
         self.ssh_key = self.folder / "id"
         self._base = self.folder / "base"
@@ -81,12 +80,12 @@ class Hosts:
         return iter(self._hosts.values())
 
     def address(self, n: int) -> str:
-        """Of the n-th host; 0 is this machine."""
+        """The address of host number n; 0 is this machine."""
         return str(self._subnet.network_address + (10 + n if n else 1))
 
     @property
     def home(self) -> str:
-        """What every host's home is at first."""
+        """The folders from which every host's home is made, upper ones first, joined by colons."""
         image = self._image / "home"
         return f"{image}:{self._base}" if image.exists() else str(self._base)
 
@@ -95,8 +94,10 @@ class Hosts:
         return (self._image / "made").exists()
 
     def prepare_image(self, command: str) -> None:
-        """Run a command in the home that every host begins with, on a host that has this machine's
-        network, as machine images are made. For hosts that are off."""
+        """Run a command in the home with which every host begins, as when a machine image is made.
+
+        The command runs on a host that has this machine's network. All other hosts must be off.
+        """
         _fill_host_folder(self._image, "image")
         log = self._image / "log"
         with log.open("wb") as output:
@@ -132,7 +133,7 @@ class Host:
         self._process: subprocess.Popen[bytes] | None = None
 
     def connect(self) -> None:
-        """Give it a network card, switched off as the host is."""
+        """Give the host a network card, which is off like the host."""
         _run("dropbearkey", "-t", "ed25519", "-f", self._folder / "key")
         _run("ip", "netns", "add", self._namespace)
         peer = ("peer", "name", "eth0", "netns", self._namespace)
@@ -142,7 +143,7 @@ class Host:
         _run(*inside, "address", "add", f"{self.address}/24", "dev", "eth0")
         _run(*inside, "link", "set", "lo", "up")
         _run(*inside, "link", "set", "eth0", "up")
-        # Ray tells a machine's own address from the route to a public one.
+        # Ray finds a machine's own address by the route to a public one.
         _run(*inside, "route", "add", "default", "via", self._network.address(0))
 
     @property
@@ -177,13 +178,13 @@ class Host:
         self._process = None
 
     def run(self, command: str) -> str:
-        """What a command says that runs over ssh, in a login shell."""
+        """Run a command over ssh, in a login shell; returns what it printed."""
         done = self._ssh(command)
         assert done.returncode == 0, f"{command} on {self.name}: {done.stdout}{done.stderr}"
         return done.stdout
 
     def processes(self) -> list[psutil.Process]:
-        """All but those that make the host: its first, and what answers ssh."""
+        """The host's processes, except for its first one and the ssh server."""
         if self._process is None:
             return []
         first = psutil.Process(self._process.pid).children()[0]
@@ -194,7 +195,7 @@ class Host:
     def remove(self) -> None:
         if self._process is not None:
             self.cut_power()
-        _try("ip", "netns", "delete", self._namespace)  # the card goes with it
+        _try("ip", "netns", "delete", self._namespace)  # this removes the network card, too
 
     def _answers(self) -> bool:
         assert self._process is not None
@@ -210,13 +211,13 @@ class Host:
 
 
 def install_tools(tools: Mapping[str, str] = TOOLS) -> None:
-    """Install with apt-get what is missing.
+    """Install missing programs with apt-get.
 
     Args:
-        tools: programs, and the Debian packages that have them.
+        tools: programs -> the Debian packages that have them.
 
     Raises:
-        RuntimeError: it is missing and cannot be installed.
+        RuntimeError: a program cannot be installed, or this process is not root.
     """
     if os.geteuid() != 0:
         raise RuntimeError("hosts made of namespaces need root")
@@ -247,13 +248,13 @@ _UNSHARE: tuple[str | Path, ...] = (
 
 
 def _furnish(image: Path, public_key: Path) -> None:
-    """The home as a cloud's image has it: a Python on the path, a key that is let in."""
+    """Fill a home as in a cloud's image: Python is on the path, and a key opens ssh."""
     (image / ".ssh").mkdir(mode=0o700, parents=True)
     keys = image / ".ssh" / "authorized_keys"
     shutil.copy(public_key, keys)
     keys.chmod(0o600)
     lines = [f"export PATH={Path(sys.base_prefix) / 'bin'}:$PATH"]
-    # Packages come from where this machine's own environment has them from.
+    # Packages come from the same index as those of this machine's environment.
     pip = {"PIP_INDEX_URL": _PYPI}
     pip |= {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
     lines += [f"export {name}={shlex.quote(value)}" for name, value in pip.items()]
@@ -268,8 +269,8 @@ def _fill_host_folder(folder: Path, name: str, address: str = "127.0.1.1") -> No
     others = [line for line in users if not line.startswith("root:")]
     root = f"root:x:0:0:root:{HOME}:/bin/bash\n"
     (folder / "passwd").write_text("".join([root, *others]), encoding="utf-8")
-    # Hosts reach no name server; without an answer a look-up takes ten seconds, of the fifteen that
-    # Ray gives its agents to start.
+    # Hosts reach no name server. A look-up without an answer would take ten of the fifteen seconds
+    # that Ray gives its agents to start.
     (folder / "resolv.conf").write_text("nameserver 127.0.0.1\n", encoding="utf-8")
     (folder / "hosts").write_text(f"127.0.0.1 localhost\n{address} {name}\n", encoding="utf-8")
 
@@ -283,7 +284,7 @@ def _free_subnet() -> ipaddress.IPv4Network:
 def _namespace(process: psutil.Process) -> str:
     try:
         return os.readlink(f"/proc/{process.pid}/ns/pid")
-    except (FileNotFoundError, PermissionError):  # it has ended, or is not ours to look at
+    except (FileNotFoundError, PermissionError):  # it has ended, or we may not look at it
         return ""
 
 

@@ -1,8 +1,8 @@
-"""A Dockerfile without Docker: its steps, run in a chroot.
+"""Builds a Dockerfile without Docker, by running its steps in a chroot. Needs root.
 
-What a step does to the file system is real: a Debian by debootstrap, packages by apt and pip, a
-layer of overlayfs a stage, the step's own user. What is Docker's own is not: images of a registry,
-limits, a network of its own. Needs root.
+What a step does to the file system is real: Debian comes from debootstrap, packages from apt and
+pip, each stage has a layer of overlayfs, and steps run as their own user. What Docker itself adds
+is missing: images from a registry, limits, and a separate network.
 """
 
 import fnmatch
@@ -19,16 +19,17 @@ from pathlib import Path
 from dockerfile_parse import DockerfileParser
 
 _DEBIAN = "debian:12."
-"""What debootstrap can make as well as whoever makes the image of this name."""
+"""Prefix of the base images for which debootstrap makes an equal substitute."""
 _RELEASE, _MIRROR = "bookworm", "http://deb.debian.org/debian"
 
 
 @dataclass(slots=True)
 class Stage:
-    """What a stage has said so far, and where its files are.
+    """The state of a stage after the steps so far, and where its files are.
 
     Attributes:
-        layers: folders that lie over each other, the uppermost first; the others are not its own.
+        layers: folders that lie over each other, the uppermost first. Only that one is the stage's
+            own.
     """
 
     layers: list[Path]
@@ -54,7 +55,7 @@ class Stage:
 
 
 def instructions(dockerfile: Path) -> list[tuple[str, str]]:
-    """Of a Dockerfile, without its comments."""
+    """The instructions of a Dockerfile, without comments."""
     parser = DockerfileParser(path=str(dockerfile))
     entries = [(entry["instruction"], entry["value"]) for entry in parser.structure]
     return [(name, value) for name, value in entries if name != "COMMENT"]
@@ -73,12 +74,12 @@ def stages(dockerfile: Path) -> dict[str, list[tuple[str, str]]]:
 
 
 class Replay:
-    """The stages of a Dockerfile that a target needs, one after the other.
+    """Builds the stages of a Dockerfile that a target needs, one after another.
 
     Args:
-        context: the folder that is built.
-        work: for layers; several GB.
-        debian: a Debian that is there already; else one is made.
+        context: the build context, with the Dockerfile.
+        work: a folder for layers, which take several GB.
+        debian: the root folder of a Debian; by default one is made.
     """
 
     def __init__(
@@ -94,7 +95,7 @@ class Replay:
         self._host = _HostPip(work / "host")
 
     def build(self, target: str) -> Stage:
-        """Run what a stage needs and then it."""
+        """Build the stages that a stage needs, and then that stage."""
         if target in self._done:
             return self._done[target]
         (_, source), *steps = self._stages[target]
@@ -107,10 +108,10 @@ class Replay:
     def run(
         self, stage: Stage, command: Sequence[str], binds: Mapping[Path, str] | None = None
     ) -> "subprocess.CompletedProcess[str]":
-        """A command in the stage as it is, as its user, with its environment.
+        """Run a command in a stage, as the stage's user and with its environment.
 
         Args:
-            binds: folders of this machine by where they are to be seen.
+            binds: folders of this machine -> where they appear in the stage.
         """
         folder = shlex.quote(stage.folder)
         words = shlex.join(command)
@@ -203,7 +204,7 @@ class Replay:
     def _mounted(
         self, stage: Stage, script: str, binds: Mapping[Path, str]
     ) -> "subprocess.CompletedProcess[str]":
-        """A script that sees the stage in $ROOT. Mounts are the script's own and end with it."""
+        """Run a script that sees the stage in $ROOT. The mounts are its own and end with it."""
         upper, *lower = stage.layers
         scratch, root = self._folder("overlay-scratch"), self._folder("root")
         lines = [
@@ -214,7 +215,7 @@ class Replay:
             f"mount --rbind /dev {root}/dev",
             f"mount -t proc proc {root}/proc",
             f"mount -t tmpfs tmpfs {root}/run",
-            # Docker's own: of the host, and in no layer.
+            # Docker, too, takes this file from the host and keeps it out of the layers.
             f"touch {root}/etc/resolv.conf",
             f"mount --bind /etc/resolv.conf {root}/etc/resolv.conf",
             *(
@@ -238,8 +239,8 @@ class Replay:
 
 
 class _HostPip:
-    """How this machine's pip reaches packages, for pip in a chroot: settings as variables, files
-    and folders that they name as binds. None of it is in an image."""
+    """Lets pip in a chroot reach packages as this machine's pip does: pip's settings become
+    variables, and the files and folders that they name become binds. None of it is in the image."""
 
     def __init__(self, copies: Path) -> None:
         self.environment: dict[str, str] = {}
@@ -264,7 +265,7 @@ class _HostPip:
     def _seen(self, word: str) -> str:
         path = Path(word.removeprefix("file://"))
         if path.is_absolute() and path.is_dir():
-            # Pages of an index may name files that lie beside it.
+            # Pages of an index may link to files beside the index.
             folder = path.parent if path.name == "simple" else path
             self.binds[folder] = str(folder)
         elif path.is_absolute() and path.is_file():
@@ -274,11 +275,12 @@ class _HostPip:
 
 
 def copy_context(context: Path, to: Path) -> None:
-    """What .dockerignore lets through, by the last pattern that matches a path or what it is in."""
+    """Copy what .dockerignore allows. The last pattern that matches a path or one of its parents
+    decides."""
     lines = (context / ".dockerignore").read_text(encoding="utf-8").splitlines()
     patterns = [line for line in lines if line and not line.startswith("#")]
     for folder, folders, names in os.walk(context):
-        # Nothing is let through again below what is not.
+        # Nothing below an ignored folder can be allowed again.
         inside = Path(folder).relative_to(context)
         folders[:] = [name for name in folders if not _is_ignored(inside / name, patterns)]
         for name in names:

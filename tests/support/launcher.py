@@ -1,4 +1,4 @@
-"""Ray's cluster launcher, on a machine of its own but for the network."""
+"""Ray's cluster launcher, kept apart from this machine except for the network."""
 
 import os
 import subprocess
@@ -12,15 +12,15 @@ _TIMEOUT_S = 900.0
 
 
 class Launcher:
-    """`ray up` and its like for one cluster file.
+    """Runs `ray up` and similar commands for one cluster file.
 
-    The launcher keeps its state in `/tmp` and the home, so it gets others than this machine's, for
-    as long as the hosts are there.
+    The launcher keeps its state in `/tmp` and the home folder, so it gets folders of its own for
+    both, which last as long as the hosts.
 
     Args:
-        hosts: that the file names.
-        file: of the cluster.
-        environment: beside what this machine's programs need.
+        hosts: those that the file names.
+        file: the cluster file.
+        environment: variables beyond those that this machine's programs need.
     """
 
     def __init__(self, hosts: Hosts, file: Path, environment: dict[str, str]) -> None:
@@ -32,13 +32,13 @@ class Launcher:
         self._environment = {
             **{name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ},
             "HOME": str(self.home),
-            # The launcher runs v2 by default, which asks provider `local` for hosts without end.
+            # The default, autoscaler v2, asks provider `local` for more and more hosts.
             "RAY_UP_enable_autoscaler_v2": "0",
             **environment,
         }
 
     def ray(self, command: str, *arguments: str) -> str:
-        """Run `ray COMMAND FILE ...`; returns what it said."""
+        """Run `ray COMMAND FILE ...`; returns its output."""
         private_tmp = (
             f'mount --make-rprivate / && mount --bind {self._folder / "tmp"} /tmp && exec "$@"'
         )

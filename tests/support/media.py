@@ -1,4 +1,4 @@
-"""Media files made by ffmpeg, and where in what was read of them a known sound is."""
+"""Makes media files with ffmpeg, and finds a known sound in the samples that are read from them."""
 
 import subprocess
 from pathlib import Path

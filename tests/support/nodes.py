@@ -1,6 +1,7 @@
-"""A Ray cluster of several logical nodes on this machine, with GPUs that are but labels.
+"""A Ray cluster of several logical nodes on this machine, whose GPUs exist in name only.
 
-Run as a program it holds the cluster: it prints the address, then obeys lines of its input.
+Run as a program, it holds the cluster: it prints the address, then takes commands from its input,
+one per line.
 """
 
 import os
@@ -14,10 +15,10 @@ _STORE_BYTES = 80 * 2**20
 
 
 class Nodes:
-    """Started when made; `stop` ends it.
+    """A cluster that starts when it is constructed; `stop` ends it.
 
     Args:
-        classes: of each node beside the head, two GPUs each.
+        classes: GPU class of each node besides the head. Each of these nodes has two GPUs.
     """
 
     def __init__(self, classes: list[str]) -> None:
@@ -65,7 +66,7 @@ class Nodes:
 
 def hold(classes: list[str]) -> None:
     with tempfile.TemporaryDirectory(prefix="mn-") as folder:
-        # Ray writes the cluster's address into the default folder, and does not make it.
+        # Ray writes the cluster's address into the default folder, but does not create that folder.
         os.environ["RAY_TMPDIR"] = folder
         Path(folder, "ray").mkdir()
         from ray.cluster_utils import Cluster

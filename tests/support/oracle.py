@@ -1,7 +1,7 @@
-"""transformers' Whisper as the judge: its forward, its own logits processors, one decoding pass.
+"""transformers' Whisper as the reference: its forward pass and logits processors, in one pass.
 
-Its `generate` seeks and encodes again, so it is no oracle for a chunk. The weights reach it through
-Murmur's readers, everything else is its own.
+Its `generate` seeks and encodes again, so it is no oracle for a single chunk. Murmur's readers load
+the weights; everything else is transformers' own.
 """
 
 from dataclasses import dataclass, field
@@ -20,12 +20,12 @@ from benchmarks.transformers_model import transformers_model
 from engine import Checkpoint, DecodingOptions, Engine
 
 EXCUSED_MARGIN = 1e-3
-"""A first difference is excused only where the oracle itself nearly chose otherwise."""
+"""A first difference is excused only if the oracle itself nearly chose another token."""
 
 
 def logit_error(engine: Engine, oracle: "Oracle", pcm: np.ndarray) -> float:
-    """The largest difference of a logit from the oracle's, teacher-forced on what it says, at equal
-    mel."""
+    """The largest difference between the engine's logits and the oracle's, for the same mel, with
+    the oracle's tokens as input to both (teacher forcing)."""
     runner = engine.executor.runner
     tokens = [oracle.tokenizer.sot, *oracle.decode(pcm, DecodingOptions()).tokens]
     mel = oracle.mel(pcm)
@@ -39,7 +39,7 @@ def logit_error(engine: Engine, oracle: "Oracle", pcm: np.ndarray) -> float:
 
 @dataclass
 class OracleResult:
-    """Tokens without the end token, and per step how near the oracle was to another choice."""
+    """Tokens without the end token, and the margin by which the oracle chose at each step."""
 
     tokens: list[int] = field(default_factory=list)
     margins: list[float] = field(default_factory=list)
@@ -116,7 +116,7 @@ class Oracle:
         return result
 
     def _encode_once(self, pcm: np.ndarray) -> torch.Tensor:
-        """A clip is decoded with many options, one after another."""
+        """Encode a clip, or reuse its encoding: a clip is decoded with many options in a row."""
         if self._last is None or self._last[0] is not pcm:
             self._last = pcm, self.encode(self.mel(pcm))
         return self._last[1]
@@ -144,7 +144,7 @@ class Oracle:
     def _before_mass_rule(
         self, processors: LogitsProcessorList, ids: list[int], logits: torch.Tensor
     ) -> torch.Tensor:
-        """Scores under every rule but the one that weighs all timestamps against text."""
+        """Scores under every rule except the one that weighs all timestamps against text."""
         scores = logits.clone()
         for processor in processors:
             if isinstance(processor, WhisperTimeStampLogitsProcessor):
@@ -158,7 +158,8 @@ class Oracle:
     def _margin(
         self, scores: torch.Tensor, before: torch.Tensor, options: DecodingOptions
     ) -> float:
-        """The smaller of: best against second best score; timestamp mass against best text."""
+        """The smaller of two differences: between the best and the second-best score, and between
+        the log-probability of all timestamps and that of the best text token."""
         top = scores[0].topk(2).values
         margin = (top[0] - top[1]).item()
         if options.timestamps:
@@ -180,7 +181,7 @@ class Comparison:
     smallest_margin: float = float("inf")
 
     def add(self, label: str, tokens: tuple[int, ...], oracle: OracleResult) -> None:
-        """Compare one chunk up to its first difference, the end token counted."""
+        """Compare one chunk up to its first difference, including the end token."""
         end = -1
         ours, theirs = [*tokens, end], [*oracle.tokens, end]
         self.n_tokens += len(theirs)
@@ -197,7 +198,7 @@ class Comparison:
             self.wrong.append(f"{label}: {len(ours)} tokens for {len(theirs)}")
 
     def check(self) -> None:
-        """At most 1 excused difference in 1,000 tokens, and no other."""
+        """Assert at most 1 excused difference in 1,000 tokens, and no other difference."""
         for line in self.excused:
             print("excused:", line)
         assert not self.wrong, "\n".join(self.wrong)

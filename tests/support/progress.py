@@ -1,7 +1,7 @@
-"""What runs, a line a file: `[ 45%] tests/engine/test_oracle.py: 8 in 31 s`, instead of dots.
+"""Prints a line per file instead of dots: `[ 45%] tests/engine/test_oracle.py: 8 in 31 s`.
 
-Files run side by side, so a line comes when the last test of its file is done; faults are told at
-once, by the test's name.
+Files run side by side, so a line comes when the last test of its file is done. Failures are printed
+at once, with the test's name.
 """
 
 import time
@@ -16,12 +16,12 @@ class FileProgress:
     """Counts a session's tests by file.
 
     Args:
-        reporter: takes the lines.
+        reporter: prints the lines.
     """
 
     def __init__(self, reporter: TerminalReporter) -> None:
         self._reporter = reporter
-        reporter.showfspath = False  # the lines here name files
+        reporter.showfspath = False  # our lines name the files
         self._left: Counter[str] = Counter()
         self._n: Counter[str] = Counter()
         self._began_s: dict[str, float] = {}
@@ -58,7 +58,7 @@ class FileProgress:
         return ("passed", "", "PASSED") if report.when == "call" and report.passed else None
 
     def _expect(self, ids: Iterable[str]) -> None:
-        if not self._n:  # each worker collects the same
+        if not self._n:  # all workers collect the same tests
             self._n = Counter(_file(nodeid) for nodeid in ids)
             self._left = self._n.copy()
 

@@ -13,11 +13,11 @@ _MANIFEST = Path(__file__).parents[2] / "k8s" / "components" / "redis" / "redis.
 
 
 class RedisServer:
-    """Started when made, with a password; `stop` ends it.
+    """A server with a password that starts when it is constructed; `stop` ends it.
 
     Args:
-        address: of this machine, to listen at.
-        folder: for its data; made.
+        address: the address of this machine at which it listens.
+        folder: for its data; is created.
     """
 
     def __init__(self, address: str, folder: Path) -> None:
@@ -40,7 +40,7 @@ class RedisServer:
             raise
 
     def n_keys(self) -> int | None:
-        """What it keeps; None while it does not answer."""
+        """The number of keys that it holds; None while it does not answer."""
         said = subprocess.run(
             ["redis-cli", "-h", self._host, "-p", str(_PORT), "dbsize"],
             env={"PATH": "/usr/bin:/bin", "REDISCLI_AUTH": self.password},
@@ -55,7 +55,7 @@ class RedisServer:
 
 
 def _start_command() -> str:
-    """That of the manifest, with its settings."""
+    """The manifest's start command, which includes the settings."""
     documents = yaml.safe_load_all(_MANIFEST.read_text(encoding="utf-8"))
     spec = next(each["spec"] for each in documents if each["kind"] == "StatefulSet")
     (command,) = spec["template"]["spec"]["containers"][0]["args"]

@@ -6,14 +6,14 @@ from engine import Engine, Request, Result
 
 
 def run(engine: Engine, requests: Iterable[Request]) -> dict[str, Result]:
-    """All results, by request id."""
+    """Run requests to their end; returns the results by request id."""
     for request in requests:
         engine.add_request(request)
     return drain(engine)
 
 
 def drain(engine: Engine) -> dict[str, Result]:
-    """Step until nothing is left."""
+    """Step until no request is left; returns the results by request id."""
     results = {}
     while engine.has_unfinished:
         for result in engine.step():

@@ -1,4 +1,4 @@
-"""Models of any size without weights, and the cuts of them."""
+"""Sizes of models, without weights, and the ways to cut them into stages."""
 
 from itertools import combinations
 
@@ -15,7 +15,7 @@ N_SLOTS, MAX_LENGTH, ENCODE_BATCH = 3, 64, 2
 
 
 def sizes(heads: int, head_dim: int = 64, encoder: int = 2, decoder: int = 3) -> ModelDimensions:
-    """A model whose vocabulary and frames divide by no number of ranks or columns."""
+    """A model whose vocabulary and frames are multiples of no number of ranks or columns."""
     return ModelDimensions(
         n_mels=80,
         n_vocab=1003,

@@ -1,4 +1,4 @@
-"""The rows, by what they are about."""
+"""All cases, in a module for each subject."""
 
 from tests.field.case import Case
 from tests.field.cases import (

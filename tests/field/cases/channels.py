@@ -1,4 +1,4 @@
-"""Which channel and which track is listened to."""
+"""Which channels and which track are listened to."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Times are those of the file's clock: sound that begins late, gaps, clocks that jump or wrap."""
+"""Times follow the file's clock: sound that begins late, gaps, clocks that jump or wrap."""
 
 from pathlib import Path
 
@@ -53,7 +53,7 @@ def _gap_in_stream(folder: Path) -> Path:
 
 
 def _gap(kind: str, arguments: tuple[str, ...]) -> Case:
-    """Packets whose times leave out what nobody recorded."""
+    """Audio whose packet times skip a stretch that was not recorded."""
     codec = ("-c:a", "libopus") if kind == "ogg" else _AAC
     rate = ("-ar", "48000") if kind == "ogg" else _STEREO_44
     skip = f"asetpts=PTS+gte(T\\,{_CLIP.duration_s})*{_GAP_AT_S - _CLIP.duration_s}/TB"
@@ -61,7 +61,7 @@ def _gap(kind: str, arguments: tuple[str, ...]) -> Case:
     def make(folder: Path) -> Path:
         both = write(folder / "both.wav", say("C", "D").samples)
         whole = folder / "whole.mka"
-        # In samples of the clip's end exactly, so that the gap begins between two of them.
+        # Frames of 1136 samples: at 48 kHz one ends exactly at the clip's end, before the gap.
         frames = ("-af", f"aresample={rate[1]},asetnsamples=n=1136:p=0,{skip}")
         ffmpeg("-i", both, *frames, *rate, *codec, whole)
         ffmpeg("-i", whole, *arguments, folder / f"a.{kind}")

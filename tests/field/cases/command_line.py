@@ -41,7 +41,7 @@ def _words(done: _Done) -> list[str]:
 
 
 def _completion(world: World) -> Seen:
-    """As bash asks behind `murmur tra<TAB>`."""
+    """Ask for completion as bash does after `murmur tra<TAB>`."""
     asked = {"_MURMUR_COMPLETE": "complete_bash", "COMP_WORDS": "murmur tra", "COMP_CWORD": "1"}
     line = world.command_line
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Damaged and cut files: what could be read is answered, and a warning says what is missing."""
+"""Damaged and cut files: what can be read is transcribed, and a warning says what is missing."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -38,11 +38,11 @@ _DAMAGED = ("ogg-opus", "ogg-vorbis", "webm", "mp3", "aac", "flac", "m4a", "ts")
 _CUT = ("m4a", "mp3", "ts", "mp4-fragmented", "wav", "flac", "ogg-opus", "ogg-vorbis")
 _MIDDLE_S = _SPEECH.duration_s / 2
 _AROUND_S = 2.6
-"""What 400 bytes may cost: half of a container's cluster of 5 s at most."""
+"""Audio on each side that 400 damaged bytes may cost: at most half of a container's 5 s cluster."""
 _CUT_SHARE = 0.6
 _CUT_S = _SPEECH.duration_s * _CUT_SHARE
 _VARIES_S = 2.0
-"""By how much a share of bytes may be off from that share of time, at a varying bit rate."""
+"""How far a share of the bytes may be from the same share of the time, as the bit rate varies."""
 
 
 def _maker(kind: str, spoil: Callable[[Path], Path]) -> Callable[[Path], Path]:

@@ -1,4 +1,4 @@
-"""What is no audio, or cannot be read at all: one clear error in our own words."""
+"""Files that are no audio, or cannot be read at all, get one clear error in our own words."""
 
 import io
 import zipfile
@@ -12,7 +12,7 @@ from tests.field.checks import Refused
 from tests.field.media import cut, encode
 
 _NIBBLES = np.random.default_rng(3).integers(0, 256, 24_000, np.uint8).tobytes()
-"""Codecs without a header are bytes that look like chance."""
+"""Random bytes, which is what files of codecs without a header look like."""
 _HTML = b"<!DOCTYPE html>\n<html><head><title>Sign in</title></head><body>Sign in</body></html>\n"
 _PDF = b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n1 0 obj\n<< /Type /Catalog >>\nendobj\ntrailer\n%%EOF\n"
 

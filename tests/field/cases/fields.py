@@ -1,4 +1,4 @@
-"""Form fields as clients fill them, and what answers carry."""
+"""Form fields as clients fill them in, and what answers contain."""
 
 import json
 from functools import partial

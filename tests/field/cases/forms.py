@@ -1,4 +1,4 @@
-"""Bodies as odd clients and broken connections leave them."""
+"""Request bodies of odd clients and from broken connections."""
 
 import socket
 from functools import partial
@@ -34,13 +34,13 @@ def _send_all(world: World, parts: tuple[Part, ...]) -> Answer:
 
 
 def _without_end(world: World) -> Answer:
-    """All bytes that were promised came, and the form's last boundary is not among them."""
+    """A body of the promised length that lacks the form's last boundary."""
     body, boundary = multipart([_MODEL, _FILE])
     return world.served().raw(body[: len(body) // 2], boundary)
 
 
 def _cut_off(world: World) -> Seen:
-    """The connection ends in the middle of the file; whoever still listens is told."""
+    """The client stops sending in the middle of the file, but still listens for an answer."""
     http = world.served()
     body, boundary = multipart([_MODEL, _FILE])
     address = urlsplit(http.url)

@@ -1,4 +1,4 @@
-"""Other Ray jobs of the cluster, ffmpeg's threads, and readiness: a server of our own is needed."""
+"""Other Ray jobs on the cluster, ffmpeg's threads, and readiness. Most need our own server."""
 
 import json
 import subprocess
@@ -21,7 +21,7 @@ _STOP_S = 10.0
 _BUSY_TIMEOUT_S = 90.0
 _HALF_MINUTES = 30
 _HALF_MINUTES_OF_JOB = 240
-"""Work for minutes: it must not end by itself in the time that is measured."""
+"""Minutes of work, so that it does not end by itself in the time that is measured."""
 _PYTHONS_OWN = {"ValueError", "RuntimeError", "TimeoutError"}
 
 
@@ -89,12 +89,12 @@ def _killed_job(world: World) -> Seen:
 
 
 def _load(answer: Answer) -> float:
-    """Audio that waits, and slots that are taken."""
+    """Queued audio plus slots in use; 0 if the cluster is idle."""
     return sum(t["queued_audio_s"] + t["slots_in_use"] for t in answer.body["tiers"])
 
 
 def _wait(holds: Callable[[], bool], timeout_s: float) -> float | None:
-    """Seconds until it holds; None: it did not."""
+    """Seconds until a condition holds; None if it does not within the time limit."""
     began = time.monotonic()
     while (waited := time.monotonic() - began) < timeout_s:
         if holds():
@@ -104,11 +104,11 @@ def _wait(holds: Callable[[], bool], timeout_s: float) -> float | None:
 
 
 def _threads_by_hand(path: Path) -> int:
-    """Of an ffmpeg that decodes on one thread, beside those that it always has."""
+    """The threads of an ffmpeg that decodes on one thread, including those that it always has."""
     command = [FFMPEG, "-loglevel", "error", "-threads", "1", "-filter_threads", "1", "-i", path,
                *("-threads", "1", "-f", "s16le", "-")]  # fmt: skip
     with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as process:
-        time.sleep(1.0)  # it stands still, for nobody reads
+        time.sleep(1.0)  # it blocks, because nobody reads its output
         n = psutil.Process(process.pid).num_threads()
         process.kill()
     return n
@@ -143,7 +143,7 @@ def _started(world: World, path: Path) -> Iterator["subprocess.Popen[bytes]"]:
 
 
 def _most_threads(process: "subprocess.Popen[bytes]") -> int | None:
-    """Most threads that an ffmpeg below a process was seen with, while there is one."""
+    """The most threads seen in an ffmpeg below a process; None if none was seen."""
     most, deadline = None, time.monotonic() + 90
     while process.poll() is None and time.monotonic() < deadline:
         found = [n for child in psutil.Process(process.pid).children(recursive=True)

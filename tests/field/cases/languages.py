@@ -29,7 +29,8 @@ def _make(folder: Path) -> Path:
 
 
 def _spelled(spelling: str, language: str) -> Case:
-    """What is written in another language than is spoken says nothing; that it was used does."""
+    """A row for a spelling. If the language is not the spoken one, the words prove nothing, so only
+    the answer's language is checked."""
     used = That(
         f"200, language {language}",
         lambda answer: answer.status == 200 and answer.body.get("language") == language,

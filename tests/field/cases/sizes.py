@@ -1,4 +1,4 @@
-"""Headers whose sizes are not those of the file: all audio that is there is heard."""
+"""Headers with wrong sizes: all audio in the file is heard nevertheless."""
 
 import struct
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from tests.field.media import joined, patched, write
 
 _PAIR = say("C", 1.0, "D")
 _EARLY = 2 * RATE * 2
-"""Bytes of the first 2 s: a recorder wrote the header, went on, and never came back."""
+"""Bytes of the first 2 s: a recorder wrote the header then, and never updated it."""
 _ALL = Heard(_PAIR.said, _PAIR.duration_s)
 _WIDE_RATE, _WIDE_CHANNELS = 48_000, 6
 _BEYOND_4_GIB_S = 2**32 / (_WIDE_RATE * _WIDE_CHANNELS * 2)
@@ -54,7 +54,7 @@ def _both_or_a_warning() -> Check:
 
 
 def _wrapped(folder: Path) -> Path:
-    """Silence until its size wraps, as a hole in the file, and then speech."""
+    """Silence, as a hole in the file, until the 32-bit size wraps; then speech."""
     speech = _resampled(_PAIR.samples)
     frames = np.repeat((speech * 32767).astype("<i2")[:, None], _WIDE_CHANNELS, axis=1)
     before = round(_BEYOND_4_GIB_S) * _WIDE_RATE * _WIDE_CHANNELS * 2

@@ -1,4 +1,4 @@
-"""Words that are easily lost or made up: a prompt, quiet speech, noise; and files' exact ends."""
+"""Where words are easily lost or made up (prompts, quiet speech, noise), and files' exact ends."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -42,9 +42,12 @@ def _exact(n: int) -> Case:
 
 
 def _first_word(kind: str, *arguments: str) -> Case:
-    """Of a file without a word about the encoder's delay. Cues have steps of 20 ms and voice begins
-    where a model thinks: that the first sample is where it was only a unit test can see. The
-    duration shows here whether the delay, 64 to 69 ms, was left out."""
+    """A file that does not tell the encoder's delay.
+
+    Cues have steps of 20 ms and begin where the model hears voice, so only a unit test can see
+    whether the first sample is in its place. Here the duration shows whether the delay, 64 to
+    69 ms, was removed.
+    """
     heard = Heard(_CLIP.said, _CLIP.duration_s, duration_tolerance_s=0.035)
     return FileCase(
         f"encoder-delay/{kind}",

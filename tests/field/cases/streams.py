@@ -1,4 +1,4 @@
-"""Server-sent events: when they begin, and what they say while there is nothing to say."""
+"""Server-sent events: when they begin, and what is sent while there is no text."""
 
 import json
 import threading
@@ -19,12 +19,12 @@ _AT_ONCE_S = 5.0
 _COMMENT_S = 12.0
 _N_BEFORE = 6
 _TIMES = 16
-"""Half minutes of each file that goes before."""
+"""Half minutes in each of the files that go before."""
 _CLIP = DATA / "librivox-0870.wav"
 
 
 def _plain(world: World) -> Seen:
-    """Deltas, joined, are the text."""
+    """The deltas, joined, are the text."""
     with world.served().stream(_CLIP.read_bytes(), {"model": MODEL, "stream": "true"}) as answer:
         lines = [line for line in answer.iter_lines() if line.startswith("data:")]
     events = [json.loads(line[5:]) for line in lines if line != "data: [DONE]"]
@@ -36,7 +36,7 @@ def _plain(world: World) -> Seen:
 
 
 def _no_audio(world: World) -> Seen:
-    """What is wrong with the file's beginning has a status of its own."""
+    """An error at the file's beginning is answered with its own HTTP status."""
     words = b"These are words and no sound. " * 200
     answer = world.served().transcribe(words, {"model": MODEL, "stream": "true"})
     faults = () if answer.status == 400 else (f"status {answer.status}",)
@@ -79,7 +79,7 @@ def _waiting(world: World) -> Seen:
 
 @contextmanager
 def _files_before(world: World, http: Http) -> Iterator[None]:
-    """Long files of a higher priority are being decoded; they are given up at the end."""
+    """During the block, long files of a higher priority are decoded; then they are given up."""
     long = np.tile(np.append(five().samples, np.zeros(16_000)), _TIMES)
     content = write(world.folder / "before.wav", long).read_bytes()
     fields = [field("model", "base"), field("priority", "realtime")]
@@ -95,7 +95,7 @@ def _files_before(world: World, http: Http) -> Iterator[None]:
 
 
 def _n_waiting(http: Http) -> float:
-    """Files that wait, at least, by the audio of those that a tier has not decoded."""
+    """An estimate of the files that wait, from the audio that the tiers have queued."""
     queued_s = sum(t["queued_audio_s"] for t in http.get("/v1/cluster").body["tiers"])
     return float(queued_s / (_TIMES * 10.0))
 

@@ -1,4 +1,5 @@
-"""A Ray job that cannot import the project: what it gets for a file and for two mistakes, as JSON.
+"""A Ray job that cannot import the project. It prints what it gets for a file and for three
+mistakes, as JSON.
 
 python plain_job.py AUDIO
 """
@@ -27,7 +28,7 @@ from ray import serve as ray_serve  # noqa: E402
 def _call(handle: object, audio: bytes, options: dict[str, object]) -> dict[str, object]:
     try:
         result = handle.transcribe.remote(audio, options).result()  # type: ignore[attr-defined]
-    except Exception as error:  # whatever comes is what is to be seen
+    except Exception as error:  # any error is reported
         cause = getattr(error, "cause", error)
         return {
             "kinds": [kind.__name__ for kind in type(cause).__mro__],
