@@ -103,7 +103,7 @@ CHUNKS_ESCALATED = Metric(
     "chunks",
     ("tier", "reason"),
     "Chunks that went to a more accurate tier, by the tier whose text looked wrong, and why: "
-    "`logprob`, `compression`, `repetition`, `no_speech` or `language`.",
+    "`probability`, `compression`, `repetition`, `no_speech` or `language`.",
 )
 DEVICE_SECONDS = Metric(
     "murmur_device_s",

@@ -165,7 +165,7 @@ class HttpClient(_Closing):
             )
         if answer.status_code != 200:
             raise _server_error(answer.status_code, answer.text)
-        return _transcript(answer.json(), options)
+        return _transcript(answer.json())
 
     def stream(
         self,
@@ -255,7 +255,8 @@ def _strategy(options: TranscribeOptions) -> dict[str, str]:
     }
 
 
-def _transcript(body: dict[str, Any], options: TranscribeOptions) -> Transcript:
+def _transcript(body: dict[str, Any]) -> Transcript:
+    account = body["murmur"]
     return Transcript(
         text=body["text"],
         language=language_code(body["language"]) or "",
@@ -271,15 +272,15 @@ def _transcript(body: dict[str, Any], options: TranscribeOptions) -> Transcript:
                 avg_logprob=segment["avg_logprob"],
                 compression_ratio=segment["compression_ratio"],
                 no_speech_prob=segment["no_speech_prob"],
-                model=options.model,
+                model=model,
             )
-            for segment in body["segments"]
+            for segment, model in zip(body["segments"], account["segment_models"], strict=True)
         ),
         warnings=tuple(
             AudioWarning(warning["code"], warning["message"], warning["start"], warning["end"])
             for warning in body.get("warnings", ())
         ),
-        audio=AudioInfo(**audio) if (audio := body["murmur"]["audio"]) else None,
+        audio=AudioInfo(**audio) if (audio := account["audio"]) else None,
     )
 
 

@@ -203,7 +203,7 @@ def ffmpeg_exe() -> str:
         DeploymentError: there is none.
     """
     try:
-        return imageio_ffmpeg.get_ffmpeg_exe()
+        return str(imageio_ffmpeg.get_ffmpeg_exe())
     except RuntimeError as error:
         raise DeploymentError("ffmpeg is missing: imageio-ffmpeg brings no binary here") from error
 

@@ -122,7 +122,8 @@ def wait_until_ready(deadline: float, timeout_s: float) -> None:
             return
         if time.monotonic() > deadline:
             waiting = sorted({name for tiers in states for name, ok in tiers.items() if not ok})
-            raise ClusterError(f"no chunk decoded after {timeout_s:g} s by {', '.join(waiting)}")
+            who = f"no chunk decoded by {', '.join(waiting)}" if waiting else "no ingress answers"
+            raise ClusterError(f"not ready after {timeout_s:g} s: {who}")
         time.sleep(_POLL_S)
 
 

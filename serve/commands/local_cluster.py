@@ -97,6 +97,7 @@ class LocalCluster:
             # Now that we hold the lock, these files belong to no running cluster.
             log.truncate(0)
             (self._ray / "ray_current_cluster").unlink(missing_ok=True)
+            self._pid.unlink(missing_ok=True)
             process = subprocess.Popen(
                 self._command(n_cpus),
                 env={**environment, **self.environment, _DRAIN_VARIABLE: "0"},
@@ -115,18 +116,25 @@ class LocalCluster:
         if not self._lock.exists():
             return False
         with self._lock.open() as lock:
-            if _try_lock(lock.fileno()):
+            # Shared, as in `address`: another process that asks just now is no cluster.
+            if _try_lock(lock.fileno(), fcntl.LOCK_SH):
                 return False
-            pid = int(self._pid.read_text())
+            pid = self._read_pid()
             os.kill(pid, signal.SIGTERM)
             deadline = time.monotonic() + _STOP_TIMEOUT_S
-            while not _try_lock(lock.fileno()):
+            while not _try_lock(lock.fileno(), fcntl.LOCK_SH):
                 if time.monotonic() > deadline:
                     raise LocalClusterError(f"process {pid} does not end")
                 time.sleep(0.1)
         self._pid.unlink()
         (self._ray / "ray_current_cluster").unlink(missing_ok=True)
         return True
+
+    def _read_pid(self) -> int:
+        try:
+            return int(self._pid.read_text())
+        except (FileNotFoundError, ValueError) as error:
+            raise LocalClusterError("the local cluster is just being started") from error
 
     def _command(self, n_cpus: int) -> list[str]:
         # Ports that are not set here have fixed defaults, the same for every cluster.

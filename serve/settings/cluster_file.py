@@ -12,6 +12,9 @@ from deployments.replicas.placement import NodeResources, shortage
 from serve.settings.config import ConfigError, Settings
 from serve.settings.tier_placement import placements
 
+_MAX_WORKERS = 2
+"""Ray's default (`ray/autoscaler/*/defaults.yaml`, 2.60)."""
+
 
 def check_cluster(settings: Settings, path: Path) -> None:
     """Check that the cluster has room for every tier and the ingress.
@@ -26,15 +29,18 @@ def check_cluster(settings: Settings, path: Path) -> None:
 def possible_nodes(path: Path) -> list[NodeResources]:
     """The nodes of a cluster that has as many of every node type as it may, named after the type.
 
+    With several types, this may be more nodes than `max_workers` allows in all.
+
     Raises:
         ConfigError: the file is not a cluster file.
     """
     try:
         cluster = yaml.safe_load(path.read_text(encoding="utf-8"))
-        head, most = cluster["head_node_type"], cluster["max_workers"]
+        head, most = cluster["head_node_type"], cluster.get("max_workers", _MAX_WORKERS)
         types = cluster["available_node_types"].items()
         counts = {
-            name: 1 if name == head else kind.get("max_workers", most) for name, kind in types
+            name: 1 if name == head else min(most, kind.get("max_workers", most))
+            for name, kind in types
         }
         return [node for name, kind in types for node in [_node(name, kind)] * counts[name]]
     except OSError as error:

@@ -16,6 +16,7 @@ from deployments.planning.gpu_catalogue import gpu_catalogue
 from deployments.replicas.placement import ACCELERATOR_LABEL, MARKET_LABEL
 from serve.commands.cli import main
 from serve.settings.check import check_settings
+from serve.settings.cluster_file import possible_nodes
 from serve.settings.loading import load_settings
 from tests.cluster_files.conftest import FILES, ROOT, read_cluster
 
@@ -106,6 +107,19 @@ def test_what_is_no_cluster_file_is_refused(
     path.write_text(text)
     assert main(["check-config", "--cluster", str(path)]) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("most", "n_nodes"), [(1, 2), (5, 4), (None, 3)])
+def test_no_more_nodes_than_the_cluster_may_have(
+    most: int | None, n_nodes: int, tmp_path: Path
+) -> None:
+    cluster = {
+        "head_node_type": "head",
+        "available_node_types": {"head": {}, "worker": {"max_workers": 3}},
+    } | ({} if most is None else {"max_workers": most})
+    path = tmp_path / "cluster.yaml"
+    path.write_text(yaml.safe_dump(cluster))
+    assert len(possible_nodes(path)) == n_nodes
 
 
 @pytest.mark.parametrize("name", FILES)

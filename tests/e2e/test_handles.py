@@ -107,6 +107,8 @@ def test_the_http_client(cluster: Cluster, long_file: Path) -> None:
             for audio in (CLIP, CLIP.read_bytes(), pcm, pcm / np.float32(32_768))
         }
         assert len(texts) == 1 and "leisure to consider" in texts.pop()
+        chosen = client.transcribe(CLIP, TranscribeOptions(model="whisper-1"))
+        assert {segment.model for segment in chosen.segments} == {"base"}, "what it stands for"
         translated = TranscribeOptions(model="base", task="translate")
         assert "leisure" in client.transcribe(CLIP, translated).text
         with pytest.raises(ServerError) as caught:

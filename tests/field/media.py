@@ -3,7 +3,6 @@
 import struct
 import subprocess
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -80,10 +79,3 @@ def patched(path: Path, mark: bytes, offset: int, number: int, pack: str) -> Pat
     struct.pack_into(pack, data, at, number)
     path.write_bytes(data)
     return path
-
-
-@cache
-def known_encoders() -> frozenset[str]:
-    """The names of this ffmpeg's encoders."""
-    done = subprocess.run([FFMPEG, "-hide_banner", "-encoders"], capture_output=True, text=True)
-    return frozenset(line.split()[1] for line in done.stdout.splitlines() if len(line.split()) > 2)

@@ -38,9 +38,15 @@ class Server:
             **clean_environment(),
             "MURMUR_CLUSTER_DIR": str(self.folder),
         }
+        try:
+            self._start(settings)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _start(self, settings: Path) -> None:
         done = self._run("up", str(settings), timeout_s=_UP_TIMEOUT_S)
         if done.returncode != 0:
-            self.stop()
             raise ServerError(done.stderr)
         self.url = done.stdout.split()[-1]
         answer = httpx2.get(f"{self.url}/readyz", timeout=30)

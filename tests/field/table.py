@@ -67,6 +67,8 @@ def to_markdown(rows: Sequence[Row], earlier: Mapping[str, bool | None] | None =
     n_wrong = sum(row.is_right is False for row in rows)
     summary = f"{n_right} right, {n_wrong} wrong, {len(rows) - n_right - n_wrong} not tried"
     if earlier:
+        gone = sorted(earlier.keys() - {row.key for row in rows})
+        summary += f"; in the earlier run alone: {'; '.join(gone)}" if gone else ""
         same = [earlier[row.key] for row in rows if row.key in earlier]
         summary += f"; before, of {len(same)} of these rows: {same.count(True)} right"
     return f"{table}\n\n{summary}\n"

@@ -40,6 +40,19 @@ def test_what_is_left_of_one_that_ended_does_not_run(folder: Path) -> None:
     assert not LocalCluster(folder).stop()
 
 
+def test_a_stale_process_id_is_not_killed(folder: Path) -> None:
+    """Not even while another process asks whether the cluster runs, or starts one."""
+    folder.mkdir()
+    (folder / "pid").write_text(str(os.getpid()))
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock.fileno(), fcntl.LOCK_SH)
+        assert not LocalCluster(folder).stop()
+        fcntl.flock(lock.fileno(), fcntl.LOCK_EX)
+        (folder / "pid").unlink()
+        with pytest.raises(LocalClusterError, match="just being started"):
+            LocalCluster(folder).stop()
+
+
 def test_a_second_start_leaves_the_first_alone(running: LocalCluster, folder: Path) -> None:
     assert running.address() == "10.0.0.1:6379"
     with pytest.raises(LocalClusterError, match="runs already"):
