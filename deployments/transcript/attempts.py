@@ -24,7 +24,7 @@ from deployments.transcript.options import TranscriptionOptions
 from deployments.transcript.piece import Piece
 from deployments.transcript.stitching import place_segment, repeats_itself
 from deployments.transcript.trials import Trial, Trials
-from engine.config import TIME_PRECISION_S
+from engine import SAMPLE_RATE
 
 _MIN_GAIN = 1.1
 """A second look is kept if it finds at least this many times the letters of the first."""
@@ -40,6 +40,7 @@ class Part:
         rest: pieces to decode after that, and text between them.
         segments: the final text so far.
         first: the text of the first look while there is a second; None: there is no second look.
+        again: start and end of the stretches of the file that have a second look, in seconds.
         is_bare: whether it is decoded without the prompt, which may have silenced the model.
         context: tokens of the text before the part.
         tried: results for `piece` from its current tier.
@@ -59,6 +60,7 @@ class Part:
     rest: list[Piece | TranscriptSegment] = field(default_factory=list)
     segments: list[TranscriptSegment] = field(default_factory=list)
     first: list[TranscriptSegment] | None = None
+    again: list[tuple[float, float]] = field(default_factory=list)
     is_bare: bool = False
     context: tuple[int, ...] = ()
     tried: list[ChunkResult] = field(default_factory=list)
@@ -264,7 +266,7 @@ class Attempts:
                 return Next.DECODE
             part.segments.append(item)
         if part.first is not None:
-            part.segments = _better_look(part.first, part.segments)
+            part.segments = _better_look(part.first, part.segments, part.again)
         return Next.EMIT
 
     def _keep(self, part: Part, result: ChunkResult) -> None:
@@ -281,7 +283,8 @@ class Attempts:
             self._listen_again(part)
             return
         seen = self._review(piece, result, self.options.tail_s, self._may_replace(part))
-        if seen.replaces and part.first is None:
+        if seen.again and part.first is None:
+            part.again = [_stretch(again) for again in seen.again]
             placed = (place_segment(piece, result, segment) for segment in result.segments)
             part.first = [*part.segments, *placed]
         part.rest[:0] = self._placed_items(piece, result, seen)
@@ -294,7 +297,7 @@ class Attempts:
             return
         if piece.duration_s < MIN_SPLIT_S or len(piece.speech) < 2:
             return
-        part.first, part.is_bare = [*part.segments], True
+        part.first, part.again, part.is_bare = [*part.segments], [_stretch(piece)], True
         part.rest[:0] = piece.halves()
 
     def _review(
@@ -331,19 +334,27 @@ class Attempts:
 
 
 def _better_look(
-    first: list[TranscriptSegment], second: list[TranscriptSegment]
+    first: list[TranscriptSegment],
+    second: list[TranscriptSegment],
+    again: list[tuple[float, float]],
 ) -> list[TranscriptSegment]:
-    """The second look at a part if it found enough more, else the first; with what was decoded
-    where the first had no text, in any case."""
-    new = [s for s in second if not any(_overlap(s, f) for f in first)]
-    if _n_letters(second) - _n_letters(new) >= _MIN_GAIN * _n_letters(first):
+    """The second look at some stretches if it found enough more there, else the first. Elsewhere
+    the second has all that there is."""
+
+    def is_there(segment: TranscriptSegment) -> bool:
+        middle_s = (segment.start_s + segment.end_s) / 2
+        return any(start_s <= middle_s <= end_s for start_s, end_s in again)
+
+    old = [segment for segment in first if is_there(segment)]
+    new = [segment for segment in second if is_there(segment)]
+    if _n_letters(new) >= _MIN_GAIN * _n_letters(old):
         return second
-    return sorted([*first, *new], key=lambda segment: segment.start_s)
+    kept = [*old, *(segment for segment in second if not is_there(segment))]
+    return sorted(kept, key=lambda segment: segment.start_s)
 
 
-def _overlap(one: TranscriptSegment, other: TranscriptSegment) -> bool:
-    shared_s = min(one.end_s, other.end_s) - max(one.start_s, other.start_s)
-    return shared_s > TIME_PRECISION_S
+def _stretch(piece: Piece) -> tuple[float, float]:
+    return piece.spans[0].start / SAMPLE_RATE, piece.spans[-1].end / SAMPLE_RATE
 
 
 def _n_letters(segments: Sequence[TranscriptSegment]) -> int:

@@ -54,11 +54,11 @@ class CoverageOptions:
 class Review:
     """The segments to keep of a chunk's text, and pieces to decode again, in order of time.
 
-    `replaces` is true if text was left out because the pieces should give it and more.
+    `again` are those of the pieces that should give text that was left out, and more.
     """
 
     items: tuple[Segment | Piece, ...]
-    replaces: bool = False
+    again: tuple[Piece, ...] = ()
 
     @property
     def pieces(self) -> list[Piece]:
@@ -86,7 +86,7 @@ def review(
     if not result.segments:
         return Review(())
     items: list[Segment | Piece] = []
-    replaces = False
+    again: list[Piece] = []
     position = 0
     for index, segment in enumerate(result.segments):
         start = _sample(segment.start_s)
@@ -97,22 +97,25 @@ def review(
         look = may_replace and not cut_off
         halves = _halves_if_thin(piece, segment, start, stop, options) if look else []
         items += halves or [segment]
-        replaces = replaces or bool(halves)
+        again += halves
         position = stop
-    last, done = items[-1], Review(tuple(items), replaces)
-    if isinstance(last, Piece):
-        return done
+    last, done = items[-1], Review(tuple(items), tuple(again))
     tail = _tail(piece, result, tail_s)
+    if isinstance(last, Piece):
+        # Its halves end where the segment did.
+        rest = () if tail is None else (piece.tail(position),)
+        return Review((*items, *rest), tuple(again))
     if tail is not None:
         # A segment that the token limit cut off is decoded again with the rest.
         cut_off = last.end_s is None
         ended = [] if cut_off else [_ended_by(piece, last, tail)]
-        return Review((*items[:-1], *ended, tail), replaces)
+        return Review((*items[:-1], *ended, tail), tuple(again))
     if piece.duration_s >= MIN_SPLIT_S and last.start_s < MIN_PROGRESS_S:
         if last.end_s is None and result.finish_reason == "length":
-            return Review((*items[:-1], *piece.halves()), replaces) if may_halve else done
+            return Review((*items[:-1], *piece.halves()), tuple(again)) if may_halve else done
         if may_replace and _got_nowhere(piece, last, tail_s):
-            return Review((*items[:-1], *piece.halves()), True)
+            halves = piece.halves()
+            return Review((*items[:-1], *halves), (*again, *halves))
     return done
 
 

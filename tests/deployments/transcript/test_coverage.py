@@ -77,6 +77,20 @@ def test_a_slow_speaker_costs_two_chunks_and_keeps_the_text(two: np.ndarray) -> 
     assert [s.text for s in transcription.segments] == [" Unless to be Mr. John Dashwood."]
 
 
+def test_a_second_look_that_finds_no_more_costs_no_words_behind_it(two: np.ndarray) -> None:
+    pause = np.zeros(SAMPLE_RATE, np.int16)
+    both = np.concatenate([two, pause, two[: round(5.3 * SAMPLE_RATE)]])
+    transcription, _ = looked_at_again(
+        both,
+        result(key(both), (0.0, 13.4, " Unless to be Mr. John Dashwood.")),
+        ((0.0, 5.0, " Unless to be"),),
+        ((0.0, 7.0, " Mr. John Dashwood."),),
+        ((0.0, 6.4, FIRST),),
+    )
+    texts = [" Unless to be Mr. John Dashwood.", FIRST]
+    assert [s.text for s in transcription.segments] == texts
+
+
 def test_words_between_two_segments_are_decoded_too(two: np.ndarray) -> None:
     both = np.concatenate([two, np.zeros(16_000, np.int16), two[: round(5.3 * SAMPLE_RATE)]])
     jumped = result(key(both), (0.0, 5.2, FIRST), (14.6, 19.8, FIRST))
