@@ -4,7 +4,7 @@ ray job submit -- python examples/ray_job.py FILE...
 eval "$(murmur env)" && python examples/ray_job.py FILE...     for the cluster of `murmur up`
 """
 
-import sys
+import argparse
 
 import ray
 
@@ -20,8 +20,11 @@ def transcribe(name: str, audio: bytes) -> tuple[str, str]:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("files", nargs="+", metavar="FILE")
+    files = parser.parse_args().files
     ray.init(log_to_driver=False)
-    pending = [transcribe.options(num_cpus=0).remote(name, read(name)) for name in sys.argv[1:]]
+    pending = [transcribe.options(num_cpus=0).remote(name, read(name)) for name in files]
     while pending:
         (done,), pending = ray.wait(pending)
         name, text = ray.get(done)

@@ -22,6 +22,7 @@ from deployments.audio.priming import find_beginning, is_empty
 from deployments.audio.report import AudioReport
 from deployments.audio.timeline import Step, Timeline
 from deployments.audio.truncation import Truncation, promised
+from deployments.audio.unread import find_unread
 from deployments.errors import DeploymentError, NotAudioError, TruncatedAudioError
 
 _SAMPLE_BYTES = 4
@@ -117,6 +118,8 @@ class FfmpegReader:
         breaks_at_end = self._damages.take_complaint_near(decoded_s)
         truncation = self._truncation(self._process.wait(), decoded_s, breaks_at_end)
         self._damages.tell(self._report)
+        if (unread := find_unread(self._file, self._log.container)) is not None:
+            self._report.warn("damaged", unread)
         return truncation
 
     def close(self) -> None:
@@ -173,6 +176,8 @@ class FfmpegReader:
         if self._first_page_end is not None:
             self._find_false_leap(self._first_page_end)
         beginning = find_beginning(facts, self._first_stamp, n_samples, self.sample_rate)
+        if beginning.silence > 0 and (self._log.complained_early or self._log.n_damages):
+            self._damages.add_gap(0.0, beginning.silence / self.sample_rate)
         if delay := beginning.delay:
             n_bytes = 3 * delay * self._frame_bytes
             process.fill(lambda: len(process.samples) >= n_bytes)

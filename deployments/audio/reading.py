@@ -158,6 +158,8 @@ def _open(
     file = stack.enter_context(_open_source(source))
     _check_size(file, limits)
     chunk = find_data_chunk(file)
+    if chunk is not None and chunk.is_cut and chunk.held_bytes == 0:
+        raise TruncatedAudioError("truncated: the audio stops after its header")
     decode = partial(_open_ffmpeg, limits, report)
     to_real = partial(_to_real_file, stack)
     opener = Opener(decode, to_real, stack, wish, report, limits.stall_timeout_s)
@@ -296,8 +298,6 @@ def _truncation(reader: Reader, chunk: DataChunk | None, decoded_s: float) -> Tr
     said = reader.truncation(decoded_s)  # always: it raises if the decoder was killed
     if chunk is None or not chunk.is_cut or chunk.declared_bytes is None:
         return said
-    if chunk.held_bytes == 0:
-        return Truncation("truncated: the audio stops after its header")
     declared_s = decoded_s * chunk.declared_bytes / chunk.held_bytes
     is_cut = declared_s - decoded_s > _CUT_TOLERANCE_S
     return promised(decoded_s, declared_s) if is_cut else None

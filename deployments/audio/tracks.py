@@ -147,7 +147,7 @@ def parse_tracks(lines: Iterable[str]) -> list[Track]:
 
 
 def candidates(tracks: Sequence[Track], wish: TrackWish) -> list[Track]:
-    """Tracks to try, the best one first; a single one if the caller asks for it.
+    """Tracks to try, the best one first; those alone that the caller asks for.
 
     Raises:
         OptionError: no track has that number or language.
@@ -165,7 +165,7 @@ def candidates(tracks: Sequence[Track], wish: TrackWish) -> list[Track]:
         raise OptionError(
             f"there is no audio track {wish.track!r}; the file has {_listed(tracks)}", "track"
         )
-    return found[:1]
+    return found
 
 
 def _rank(track: Track, languages: Sequence[str]) -> tuple[bool, int, bool, bool, int]:

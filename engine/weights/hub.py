@@ -118,7 +118,7 @@ def _unknown(name: str, folder: Path) -> str:
         return f"unknown model {name!r}: there is no such folder"
     known = ", ".join(by_likeness(name, (*NAMES, *DEMO_MODELS)))
     return (
-        f"unknown model {name!r}; known are, the likest first: {known}; any other one by its "
+        f"unknown model {name!r}; known are, the closest first: {known}; any other one by its "
         "folder, or by a hub id with its owner, such as 'openai/whisper-base'"
     )
 

@@ -505,6 +505,10 @@ class TestLength:
         with pytest.raises(AudioTooShortError):
             read_all(buffer.getvalue())
 
+    def test_a_header_whose_samples_are_gone(self, tone_wav: Path) -> None:
+        with pytest.raises(TruncatedAudioError, match="stops after its header"):
+            read_all(tone_wav.read_bytes()[:44])
+
     def test_the_shortest_allowed(self) -> None:
         buffer = io.BytesIO()
         soundfile.write(buffer, np.zeros(1_600, np.int16), SAMPLE_RATE, format="WAV")
