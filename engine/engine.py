@@ -16,6 +16,7 @@ from typing import Literal
 import torch
 
 from engine.config import EngineConfig
+from engine.decoding.hypotheses import Row
 from engine.decoding.tokenizer import Tokenizer
 from engine.errors import EngineError, RequestError
 from engine.executor import Executor, LocalExecutor
@@ -68,7 +69,7 @@ class Engine:
         self.executor = executor
         self._encoding = self.executor.encoding
         self._max_length = config.positions(checkpoint.dims)
-        self._scheduler = Scheduler(config.max_slots, config.aging_s)
+        self._scheduler = Scheduler(config.max_slots, config.aging_s, self.executor.n_groups)
         self._being_encoded: dict[int, Running] = {}
         self._being_detected: dict[int, Running] = {}
         self._ready: dict[int, Running] = {}
@@ -117,6 +118,11 @@ class Engine:
         self.tokenizer.check(request.options)
         if request.request_id in self._ids:
             raise RequestError(f"request id {request.request_id!r} is in use")
+        if request.options.n_rows > self._scheduler.most_slots:
+            raise RequestError(
+                f"{request.options.n_rows} texts of a chunk need as many slots; there are "
+                f"{self._scheduler.most_slots}"
+            )
         self._ids.add(request.request_id)
         self._arrived.append(request)
 
@@ -182,8 +188,8 @@ class Engine:
         admitted = self._scheduler.admit(now_s, self._encoding.room)
         now_s = self._clock()
         new = [
-            Running(item.request, slot, item.arrived_s, now_s, self._share_s)
-            for slot, item in admitted
+            Running(item.request, slots, item.arrived_s, now_s, self._share_s)
+            for slots, item in admitted
         ]
         self._n_sharing = max(1, self.n_running)
         self._being_encoded.update((sequence.slot, sequence) for sequence in new)
@@ -210,7 +216,7 @@ class Engine:
             del self._being_encoded[sequence.slot]
             options = sequence.request.options
             if sequence.aborted:
-                self._scheduler.free(sequence.slot)
+                self._scheduler.free(sequence.slots)
             elif options.language is not None and options.task != "detect_language":
                 sequence.language = options.language
                 self._ready[sequence.slot] = sequence
@@ -224,7 +230,7 @@ class Engine:
     def _know_language(self, sequence: Running) -> None:
         """Continue with a sequence whose language is known."""
         if sequence.aborted:
-            self._scheduler.free(sequence.slot)
+            self._scheduler.free(sequence.slots)
         elif sequence.request.options.task == "detect_language":
             sequence.finish_reason = "detected"
             sequence.first_token_s = self._clock()
@@ -237,7 +243,7 @@ class Engine:
         ready, self._ready = list(self._ready.values()), {}
         for sequence in ready:
             if sequence.aborted:
-                self._scheduler.free(sequence.slot)
+                self._scheduler.free(sequence.slots)
         for group in range(len(self._rounds)):
             new = [s for s in ready if self._group(s) == group and not s.aborted]
             size = self.config.prompt_limit
@@ -250,14 +256,14 @@ class Engine:
             wanted = sequence.request.options.max_new_tokens or self.dims.n_text_ctx // 2
             sequence.max_new_tokens = min(wanted, self._room(sequence.prompt))
             self._running[sequence.slot] = sequence
-        noise = [sequence.noise() for sequence in sequences]
         values = self.executor.begin(
             [sequence.prompt for sequence in sequences],
-            [sequence.slot for sequence in sequences],
+            [sequence.slots for sequence in sequences],
             [sequence.request.options for sequence in sequences],
-            noise,
+            [noise for sequence in sequences for noise in sequence.noise()],
         )
-        self._keep("begin", group, list(sequences), values)
+        rows: list[Running | None] = [s for s in sequences for _ in s.slots]
+        self._keep("begin", group, rows, values)
 
     def _may_decode(self, group: int) -> bool:
         """Whether a group has sequences, and no earlier step of it has to be read first."""
@@ -270,11 +276,20 @@ class Engine:
 
     def _decode(self, group: int) -> None:
         n_groups = len(self._rounds)
-        slots = [slot for slot in self._running if slot % n_groups == group]
-        n_positions = max(self._running[slot].position for slot in slots) + 1
-        rows = [self._running.get(slot) for slot in range(group, max(slots) + 1, n_groups)]
-        noise = [None if sequence is None else sequence.noise() for sequence in rows]
-        values = self.executor.decode(group, len(rows), n_positions, noise)
+        sequences = [s for s in self._running.values() if self._group(s) == group]
+        n_positions = max(sequence.position for sequence in sequences) + 1
+        owners = {slot: sequence for sequence in sequences for slot in sequence.slots}
+        noise = {
+            slot: noise
+            for sequence in sequences
+            for slot, noise in zip(sequence.slots, sequence.noise(), strict=True)
+        }
+        slots = range(group, max(owners) + 1, n_groups)
+        rows = [owners.get(slot) for slot in slots]
+        searches = [sequence.slots for sequence in sequences if sequence.is_search]
+        values = self.executor.decode(
+            group, len(rows), n_positions, [noise.get(slot) for slot in slots], searches
+        )
         self._rounds[group] += 1
         self._keep("decode", group, rows, values)
 
@@ -285,9 +300,8 @@ class Engine:
         rows: list[Running | None],
         values: Pending,
     ) -> None:
-        for sequence in rows:
-            if sequence is not None:
-                sequence.n_sampled += 1
+        for sequence in {id(s): s for s in rows if s is not None}.values():
+            sequence.n_sampled += 1
         self._launched.append(_Launched(kind, group, self._rounds[group] - 1, rows, values))
 
     def _is_due(self, launched: _Launched) -> bool:
@@ -319,12 +333,18 @@ class Engine:
             self._set_language(sequence, columns[0])
             self._know_language(sequence)
             return
-        for row, sequence in enumerate(launched.rows):
+        if launched.kind == "begin":
+            *columns, no_speech = columns
+            for sequence, probability in zip(launched.rows, no_speech, strict=True):
+                assert sequence is not None
+                sequence.no_speech_prob = probability
+                sequence.first_token_s = self._clock()
+        rows: dict[int, tuple[Running, list[Row]]] = {}
+        for sequence, *values in zip(launched.rows, *columns, strict=True):
             if sequence is not None:
-                sequence.append(columns[0][row], columns[1][row], self.tokenizer.eot)
-                if launched.kind == "begin":
-                    sequence.no_speech_prob = columns[2][row]
-                    sequence.first_token_s = self._clock()
+                rows.setdefault(id(sequence), (sequence, []))[1].append(Row(*values))
+        for sequence, its_rows in rows.values():
+            sequence.append_rows(its_rows, self.tokenizer.eot)
 
     def _set_language(self, sequence: Running, values: Sequence[float]) -> None:
         probabilities = dict(zip(self.tokenizer.languages, values, strict=True))
@@ -350,8 +370,9 @@ class Engine:
 
     def _release(self, sequence: Running) -> None:
         del self._running[sequence.slot]
-        self.executor.release(sequence.slot)
-        self._scheduler.free(sequence.slot)
+        for slot in sequence.slots:
+            self.executor.release(slot)
+        self._scheduler.free(sequence.slots)
 
     @property
     def _on_their_way(self) -> dict[int, Running]:

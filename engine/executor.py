@@ -4,7 +4,7 @@ from collections.abc import Sequence as Seq
 from typing import Protocol
 
 from engine.config import EngineConfig
-from engine.decoding.sampler import Noise, Sampled
+from engine.decoding.sampler import Noise
 from engine.encode_ahead import Encoding, make_encoding
 from engine.request import DecodingOptions
 from engine.runner import ModelRunner
@@ -31,19 +31,32 @@ class Executor(Protocol):
     def begin(
         self,
         prompts: Seq[list[int]],
-        slots: Seq[int],
+        slots: Seq[tuple[int, ...]],
         options: Seq[DecodingOptions],
         noise: Seq[Noise | None],
     ) -> Pending:
-        """Run the prompts of new sequences of one group. Gives the first sampled tokens, their
-        log-probabilities and the probabilities of no speech, (n,) each."""
+        """Run the prompts of new sequences of one group. Gives the columns of `Sampled` and the
+        probabilities of no speech, (n,) each, for each slot.
 
-    def decode(self, group: int, n: int, n_positions: int, noise: Seq[Noise | None]) -> Pending:
-        """Sample one more token in each of a group's first `n` slots. Gives the tokens and their
-        log-probabilities, (n,) each.
+        Args:
+            slots: of each sequence: the one with its window, and more if it has several texts.
+            noise: for each slot.
+        """
+
+    def decode(
+        self,
+        group: int,
+        n: int,
+        n_positions: int,
+        noise: Seq[Noise | None],
+        searches: Seq[tuple[int, ...]],
+    ) -> Pending:
+        """Sample one more token in each of a group's first `n` slots. Gives the columns of
+        `Sampled`, (n,) each.
 
         Args:
             n_positions: positions in use in the fullest slot, including that token's.
+            searches: the slots of each beam search of the group.
         """
 
     def release(self, slot: int) -> None:
@@ -81,17 +94,26 @@ class LocalExecutor:
     def begin(
         self,
         prompts: Seq[list[int]],
-        slots: Seq[int],
+        slots: Seq[tuple[int, ...]],
         options: Seq[DecodingOptions],
         noise: Seq[Noise | None],
     ) -> Pending:
         begun = self.runner.begin(prompts, slots, options, noise)
         assert begun is not None
         sampled, no_speech = begun
-        return Download(sampled.tokens, sampled.logprobs, no_speech)
+        return Download(*sampled.columns, no_speech)
 
-    def decode(self, group: int, n: int, n_positions: int, noise: Seq[Noise | None]) -> Pending:
-        return _download(self.runner.decode(n, n_positions, noise))
+    def decode(
+        self,
+        group: int,
+        n: int,
+        n_positions: int,
+        noise: Seq[Noise | None],
+        searches: Seq[tuple[int, ...]],
+    ) -> Pending:
+        sampled = self.runner.decode(n, n_positions, noise, searches=searches)
+        assert sampled is not None, "a rank alone samples"
+        return Download(*sampled.columns)
 
     def release(self, slot: int) -> None:
         self.runner.release(slot)
@@ -101,8 +123,3 @@ class LocalExecutor:
 
     def close(self) -> None:
         return
-
-
-def _download(sampled: Sampled | None) -> Download:
-    assert sampled is not None, "a rank alone samples"
-    return Download(sampled.tokens, sampled.logprobs)

@@ -13,6 +13,8 @@ from engine.config import N_SAMPLES, SAMPLE_RATE, TIME_PRECISION_S
 
 Task = Literal["transcribe", "translate", "detect_language"]
 FinishReason = Literal["stop", "length", "detected"]
+MAX_ROWS = 16
+"""Most texts of a chunk that are decoded side by side."""
 
 
 def _is_unicode(text: str) -> bool:
@@ -38,6 +40,15 @@ class DecodingOptions:
             stand behind the prompt and share its room, as where openai/whisper conditions on
             previous text.
         temperature: 0 takes the likeliest token; from 0.01 to 2, tokens are sampled.
+        beam_size: texts that are followed side by side where the temperature is 0; each takes a
+            slot. 1: greedy.
+        patience: of a beam search: it ends when `beam_size * patience` texts have ended
+            (arXiv:2204.05424).
+        best_of: texts that are sampled where the temperature is above 0, of which the likeliest is
+            kept; each takes a slot.
+        length_penalty: how texts of several lengths are compared: by the mean log-probability of a
+            token (None), or by the sum divided by ((5 + n) / 6) to this power, 0 to 1
+            (arXiv:1609.08144).
         max_new_tokens: limit of sampled tokens; None: half the text context (224), as in
             openai/whisper. A text cut off by it ends with `finish_reason == "length"`.
         max_initial_timestamp_s: latest time of the first timestamp; None: no limit.
@@ -52,6 +63,10 @@ class DecodingOptions:
     prompt: str | None = None
     previous_tokens: tuple[int, ...] = ()
     temperature: float = 0.0
+    beam_size: int = 1
+    patience: float = 1.0
+    best_of: int = 1
+    length_penalty: float | None = None
     max_new_tokens: int | None = None
     max_initial_timestamp_s: float | None = 1.0
     seed: int = 0
@@ -61,6 +76,7 @@ class DecodingOptions:
             raise ValueError(f"unknown task {self.task!r}")
         if self.temperature != 0.0 and not 0.01 <= self.temperature <= 2.0:
             raise ValueError(f"temperature must be 0 or 0.01 to 2, got {self.temperature}")
+        self._check_search()
         if self.prompt is not None and not _is_unicode(self.prompt):
             raise ValueError("the prompt is not valid Unicode")
         if not all(map(_is_unicode, self.keywords)):
@@ -70,6 +86,20 @@ class DecodingOptions:
         limit = self.max_initial_timestamp_s
         if limit is not None and not 0.0 <= limit <= 30.0:
             raise ValueError(f"max_initial_timestamp_s must be between 0 and 30, got {limit}")
+
+    def _check_search(self) -> None:
+        for name in ("beam_size", "best_of"):
+            if not 1 <= (value := getattr(self, name)) <= MAX_ROWS:
+                raise ValueError(f"{name} must be between 1 and {MAX_ROWS}, got {value}")
+        if not 0.0 < self.patience <= 10.0:
+            raise ValueError(f"patience must be above 0 and at most 10, got {self.patience}")
+        if self.length_penalty is not None and not 0.0 <= self.length_penalty <= 1.0:
+            raise ValueError(f"length_penalty must be between 0 and 1, got {self.length_penalty}")
+
+    @property
+    def n_rows(self) -> int:
+        """Slots that a chunk takes."""
+        return self.beam_size if self.temperature == 0.0 else self.best_of
 
     @property
     def max_initial_timestamp_index(self) -> int | None:

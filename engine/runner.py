@@ -18,11 +18,12 @@ from engine.audio.features import LogMel
 from engine.batching import batch_rows, padded_prompt, read_length
 from engine.config import EngineConfig
 from engine.cuda_graphs import DecodeGraphs
+from engine.decoding.beam_step import Proposals, beam_step
 from engine.decoding.rules import TokenRules
-from engine.decoding.sampler import Noise, Sampled, Sampler
+from engine.decoding.sampler import Noise, Ruled, Sampled, Sampler
 from engine.model.decoder import DecoderStage
 from engine.model.encoder import EncoderStage
-from engine.model.slots import Slots
+from engine.model.slots import Slots, slot_indices
 from engine.model.whisper import Whisper
 from engine.parallel.place import Inbound, Place, Wires
 from engine.parallel.stages import group_sizes
@@ -36,11 +37,26 @@ from engine.weights.host_memory import giving_back_memory
 
 @dataclass(frozen=True, slots=True)
 class _Coming:
-    """Tokens on their way from the last stage to the first that decodes."""
+    """What the last stage chose, on its way to another that decodes.
+
+    Attributes:
+        tokens: for the first stage.
+        moves: of beam searches.
+    """
 
     group: int
     where: Slots
-    tokens: Inbound
+    tokens: Inbound | None
+    moves: "_ComingMoves | None"
+
+
+@dataclass(frozen=True, slots=True)
+class _ComingMoves:
+    """Which slots' texts go on in the targets, (m,) each."""
+
+    sources: Inbound
+    targets: torch.Tensor
+    length: int
 
 
 class ModelRunner:
@@ -132,48 +148,73 @@ class ModelRunner:
     def begin(
         self,
         prompts: Seq[list[int]],
-        slots: Seq[int],
+        slots: Seq[tuple[int, ...]],
         options: Seq[DecodingOptions],
         noise: Seq[Noise | None],
     ) -> tuple[Sampled, torch.Tensor] | None:
         """Run the prompts of new sequences of one group and sample their first tokens.
 
+        Args:
+            slots: of each sequence: the one with its window, and more if it has several texts.
+            noise: for each slot.
+
         Returns:
-            Where decoding ends: the sampled tokens, and (n,) the probability of no speech.
+            Where decoding ends: the sampled tokens, and (n,) the probability of no speech, for each
+            slot.
         """
-        bank, where = self._bank(slots[0]), self._where(slots)
-        hidden = self._prefill(prompts, slots)
-        lengths = upload([len(prompt) for prompt in prompts], self.device)
-        bank.place_prompts(where, lengths)
+        windows = [each[0] for each in slots]
+        group, bank = windows[0] % self.n_groups, self._bank(windows[0])
+        self._take_choices(group)
+        hidden = self._prefill(prompts, windows)
+        self._fork(bank, prompts, slots)
+        owners = [owner for owner, each in enumerate(slots) for _ in each]
+        where = self._where([slot for each in slots for slot in each])
+        bank.place_prompts(where, upload([len(prompts[i]) for i in owners], self.device))
         if hidden is None:
-            self._expect_tokens(slots[0] % self.n_groups, where, len(slots))
+            self._expect_choices(group, where, len(owners), (), 0)
             return None
+        lengths = upload([len(prompt) for prompt in prompts], self.device)
         sot = upload([prompt.index(self.tokenizer.sot) for prompt in prompts], self.device)
         rows = torch.arange(len(prompts), device=self.device)
         at_both = torch.cat([hidden[rows, sot], hidden[rows, lengths - 1]])
         sot_logits, logits = self._logits(at_both).chunk(2)
         no_speech = self.sampler.probability(sot_logits, self.tokenizer.no_speech)
-        for slot, slot_options in zip(slots, options, strict=True):
-            index = slot // self.n_groups
-            bank.rule_state.begin(index, slot_options, self.tokenizer.timestamp_begin)
-        return self._sample(bank, where, logits, noise), no_speech
+        for each, its_options in zip(slots, options, strict=True):
+            for slot in each:
+                index = slot // self.n_groups
+                bank.rule_state.begin(index, its_options, self.tokenizer.timestamp_begin)
+        if len(owners) > len(slots):
+            index_of_row = upload(owners, self.device)
+            logits, no_speech = logits[index_of_row], no_speech[index_of_row]
+        searches = _searches_among(slots, options)
+        return self._choose(bank, where, logits, noise, searches), no_speech
 
     @torch.inference_mode()
     def decode(
-        self, n: int, n_positions: int, noise: Seq[Noise | None], group: int = 0
+        self,
+        n: int,
+        n_positions: int,
+        noise: Seq[Noise | None],
+        group: int = 0,
+        searches: Seq[tuple[int, ...]] = (),
     ) -> Sampled | None:
         """Feed each of a group's first `n` slots its last token and sample the next.
 
         Args:
             n_positions: positions in use in the fullest slot, including that token's.
+            searches: the slots of each beam search of the group.
 
         Returns:
             Where decoding ends: the sampled tokens.
         """
-        if self._graphs is not None and all(item is None for item in noise):
+        is_greedy = not searches and all(item is None for item in noise)
+        bank = self.banks[group]
+        if self._graphs is not None and is_greedy and not bank.has_followers:
             return self._graphs(n, n_positions)
-        rows = self._rows(n, self.banks[group].n_slots)
-        return self._decode(group, n, rows, read_length(n_positions, self.max_length), noise)
+        rows = self._rows(n, bank.n_slots)
+        length = read_length(n_positions, self.max_length)
+        places = [tuple(slot // self.n_groups for slot in each) for each in searches]
+        return self._decode(group, n, rows, length, noise, places)
 
     def release(self, slot: int) -> None:
         """A slot's sequence has ended."""
@@ -200,23 +241,34 @@ class ModelRunner:
         return self._sampler
 
     def _decode(
-        self, group: int, n: int, rows: int, length: int, noise: Seq[Noise | None]
+        self,
+        group: int,
+        n: int,
+        rows: int,
+        length: int,
+        noise: Seq[Noise | None],
+        searches: Seq[tuple[int, ...]] = (),
     ) -> Sampled | None:
-        """Decode a step of the first `n` slots in `rows` rows; reads nothing back to the host."""
+        """Decode a step of the first `n` slots in `rows` rows; reads nothing back to the host.
+
+        Args:
+            searches: places in the bank.
+        """
         bank, where = self.banks[group], slice(0, n)
-        self._take_tokens(group)
+        self._take_choices(group)
         if self.place.begins_decoding:
             x = self.decoder.embed(*bank.batch(n, rows))
         else:
             x = self._receive_hidden(rows, 1)
-        hidden = self.decoder.decode(x, bank.cache, bank.positions[:n], length)
+        windows = bank.windows_of(n)
+        hidden = self.decoder.decode(x, bank.cache, bank.positions[:n], length, windows)
         bank.advance(where)
         if not self.place.ends_decoding:
             self._send_hidden(hidden)
-            self._expect_tokens(group, where, n)
+            self._expect_choices(group, where, n, searches, length)
             return None
         logits = self.decoder.local_logits(hidden[:, 0])[:n]
-        return self._sample(bank, where, logits, noise)
+        return self._choose(bank, where, logits, noise, searches, length)
 
     def _prefill(self, prompts: Seq[list[int]], slots: Seq[int]) -> torch.Tensor | None:
         """Prompts, padded at the end, -> (n, padded length, n_text_state) where decoding ends. The
@@ -236,14 +288,89 @@ class ModelRunner:
         self._send_hidden(hidden)
         return None
 
-    def _sample(
-        self, bank: SlotBank, where: Slots, logits: torch.Tensor, noise: Seq[Noise | None]
+    def _fork(self, bank: SlotBank, prompts: Seq[list[int]], slots: Seq[tuple[int, ...]]) -> None:
+        """Let further slots of sequences begin as their first ones."""
+        for prompt, each in zip(prompts, slots, strict=True):
+            if len(each) > 1:
+                window, *others = (slot // self.n_groups for slot in each)
+                targets = upload(others, self.device)
+                bank.cache.copy(torch.full_like(targets, window), targets, len(prompt))
+                bank.follow(others, window)
+
+    def _choose(
+        self,
+        bank: SlotBank,
+        where: Slots,
+        logits: torch.Tensor,
+        noise: Seq[Noise | None],
+        searches: Seq[tuple[int, ...]],
+        length: int = 0,
     ) -> Sampled:
-        sampled = self.sampler(logits, bank.rule_state.select(where), noise)
+        """The next token of each row.
+
+        Args:
+            searches: the rows of each beam search.
+            length: positions that are in use; 0 if this is the first token.
+        """
+        ruled = self.sampler.rule(logits, bank.rule_state.select(where))
+        sampled = self.sampler(ruled, noise)
+        moves = None
+        if searches:
+            sampled, moves = self._search(bank, where, ruled, sampled, searches, length == 0)
+            if length:
+                bank.rule_state.copy(*moves)
+                self._move(bank, *moves, length)
         bank.record(where, sampled, self.tokenizer.timestamp_begin)
-        if not self.place.begins_decoding:
-            self._wires.tokens.send(sampled.tokens, self.place.decoders[0])
+        self._send_choices(sampled, moves[0] if moves and length else None)
         return sampled
+
+    def _search(
+        self,
+        bank: SlotBank,
+        where: Slots,
+        ruled: Ruled,
+        sampled: Sampled,
+        searches: Seq[tuple[int, ...]],
+        is_first: bool,
+    ) -> tuple[Sampled, tuple[torch.Tensor, torch.Tensor]]:
+        """Let beam searches choose in place of the sampler. Also returns the slots from which and
+        to which their texts go."""
+        tokens, logprobs = sampled.tokens.clone(), sampled.logprobs.clone()
+        parents, end_logprobs = torch.zeros_like(tokens), torch.full_like(logprobs, float("-inf"))
+        slots = slot_indices(where).to(self.device)
+        sources, targets = [], []
+        for n_beams in sorted({len(rows) for rows in searches}):
+            rows = upload([list(each) for each in searches if len(each) == n_beams], self.device)
+            likeliest = self.sampler.likeliest(ruled.rows(rows.flatten()), n_beams + 1)
+            proposals = Proposals(*(found.view(*rows.shape, -1) for found in likeliest))
+            places = slots[rows]
+            scores = torch.zeros_like(bank.scores[places]) if is_first else bank.scores[places]
+            step = beam_step(scores, proposals, self.tokenizer.eot, is_first)
+            tokens[rows], logprobs[rows] = step.tokens, step.logprobs
+            parents[rows], end_logprobs[rows] = step.parents, step.end_logprobs
+            bank.scores[places] = step.scores
+            sources.append(places.gather(1, step.parents).flatten())
+            targets.append(places.flatten())
+        moves = torch.cat(sources), torch.cat(targets)
+        return Sampled(tokens, logprobs, parents, end_logprobs), moves
+
+    def _move(
+        self, bank: SlotBank, sources: torch.Tensor, targets: torch.Tensor, length: int
+    ) -> None:
+        """Let the texts of slots go on in others, whose keys and values they need."""
+        if self._on_cpu:
+            moved = sources != targets
+            sources, targets = sources[moved], targets[moved]
+        if len(targets):
+            bank.cache.copy(sources, targets, length)
+
+    def _send_choices(self, sampled: Sampled, sources: torch.Tensor | None) -> None:
+        """Tell the earlier stages."""
+        for index, stage in enumerate(self.place.decoders[:-1]):
+            if index == 0:
+                self._wires.tokens.send(sampled.tokens, stage)
+            if sources is not None:
+                self._wires.tokens.send(sources, stage)
 
     def _send_hidden(self, hidden: torch.Tensor) -> None:
         self._wires.hidden.send(hidden, self.place.index + 1)
@@ -252,16 +379,31 @@ class ModelRunner:
         shape = (rows, length, self.dims.n_text_state)
         return self._wires.hidden.expect(shape, self.formats.dtype, self.place.index - 1).get()
 
-    def _expect_tokens(self, group: int, where: Slots, n: int) -> None:
+    def _expect_choices(
+        self, group: int, where: Slots, n: int, searches: Seq[tuple[int, ...]], length: int
+    ) -> None:
+        last, tokens, moves = self.place.decoders[-1], None, None
         if self.place.begins_decoding:
-            tokens = self._wires.tokens.expect((n,), torch.int64, self.place.decoders[-1])
-            self._coming.append(_Coming(group, where, tokens))
+            tokens = self._wires.tokens.expect((n,), torch.int64, last)
+        if searches:
+            # In the order of `_search`.
+            in_order = sorted(searches, key=len)
+            targets = upload([place for each in in_order for place in each], self.device)
+            sources = self._wires.tokens.expect(tuple(targets.shape), torch.int64, last)
+            moves = _ComingMoves(sources, targets, length)
+        if tokens is not None or moves is not None:
+            self._coming.append(_Coming(group, where, tokens, moves))
 
-    def _take_tokens(self, group: int) -> None:
-        """Wait for a group's tokens that the last stage has sampled."""
+    def _take_choices(self, group: int) -> None:
+        """Wait for what the last stage has chosen for a group."""
         while any(coming.group == group for coming in self._coming):
             coming = self._coming.popleft()
-            self.banks[coming.group].tokens[coming.where] = coming.tokens.get()
+            bank = self.banks[coming.group]
+            if coming.tokens is not None:
+                bank.tokens[coming.where] = coming.tokens.get()
+            if coming.moves is not None:
+                moves = coming.moves
+                self._move(bank, moves.sources.get(), moves.targets, moves.length)
 
     def _rows(self, n: int, max_rows: int) -> int:
         """Rows to compute for `n` sequences: on a CPU their number may change the bits."""
@@ -315,3 +457,15 @@ class ModelRunner:
 
         state = [bank.tokens, bank.positions, *bank.rule_state.tensors()]
         return DecodeGraphs(step, state, bank.n_slots, self.max_length)
+
+
+def _searches_among(
+    slots: Seq[tuple[int, ...]], options: Seq[DecodingOptions]
+) -> list[tuple[int, ...]]:
+    """The rows of each beam search, where the sequences' slots are rows in order."""
+    searches, row = [], 0
+    for each, its_options in zip(slots, options, strict=True):
+        if len(each) > 1 and its_options.temperature == 0.0:
+            searches.append(tuple(range(row, row + len(each))))
+        row += len(each)
+    return searches

@@ -37,17 +37,20 @@ class Scheduler:
     """Slots and the queue for them.
 
     Args:
-        n_slots: sequences that may run at once.
+        n_slots: texts that may be decoded at once.
         aging_s: each time a group gets no slot for so many seconds, the priority of its next
             request rises by a step.
+        n_sets: slot `s` is in set `s % n_sets`; a request's slots are in one set.
     """
 
-    def __init__(self, n_slots: int, aging_s: float) -> None:
+    def __init__(self, n_slots: int, aging_s: float, n_sets: int = 1) -> None:
         self.n_slots = n_slots
         self.aging_s = aging_s
-        self._free = list(range(n_slots))
+        self._free: list[list[int]] = [
+            list(range(first, n_slots, n_sets)) for first in range(n_sets)
+        ]
         self._groups: dict[str, _Group] = {}
-        self._running: dict[int, str] = {}
+        self._running: dict[tuple[int, ...], str] = {}
         self._arrivals = 0
         self._virtual_s = 0.0
 
@@ -77,32 +80,51 @@ class Scheduler:
                 return True
         return False
 
-    def admit(self, now_s: float, limit: int) -> list[tuple[int, Waiting]]:
-        """Give free slots to waiting requests: (slot, request), at most `limit` of them.
+    @property
+    def most_slots(self) -> int:
+        """Slots that a request may take."""
+        return self.n_slots // len(self._free)
 
-        The lowest slots are given first, which keeps the decoded batch small.
+    def admit(self, now_s: float, limit: int) -> list[tuple[tuple[int, ...], Waiting]]:
+        """Give free slots to waiting requests: (slots, request), at most `limit` of them.
+
+        The lowest slots are given first, which keeps the decoded batch small. Where there are too
+        few for the next request, nobody overtakes it.
         """
-        admitted: list[tuple[int, Waiting]] = []
-        while self._free and len(admitted) < limit:
+        admitted: list[tuple[tuple[int, ...], Waiting]] = []
+        while len(admitted) < limit:
             name = self._next_group(now_s)
             if name is None:
                 break
-            slot = heapq.heappop(self._free)
-            admitted.append((slot, self._take(name, slot, now_s)))
+            slots = self._take_slots(self._groups[name].waiting[0].request.options.n_rows)
+            if slots is None:
+                break
+            admitted.append((slots, self._take(name, slots, now_s)))
         return admitted
 
-    def free(self, slot: int) -> None:
-        """Return a slot whose sequence ended."""
-        name = self._running.pop(slot)
+    def free(self, slots: tuple[int, ...]) -> None:
+        """Return the slots of a sequence that ended."""
+        name = self._running.pop(slots)
         self._groups[name].n_running -= 1
-        heapq.heappush(self._free, slot)
+        for slot in slots:
+            heapq.heappush(self._free[slot % len(self._free)], slot)
         self._drop_if_empty(name)
 
     def audit(self) -> None:
-        """Check that every slot is either free or runs one sequence."""
-        assert sorted([*self._free, *self._running]) == list(range(self.n_slots))
+        """Check that every slot is either free or belongs to one sequence."""
+        used = [slot for slots in self._running for slot in slots]
+        free = [slot for each in self._free for slot in each]
+        assert sorted([*free, *used]) == list(range(self.n_slots))
         running = sum(group.n_running for group in self._groups.values())
         assert running == len(self._running)
+
+    def _take_slots(self, n: int) -> tuple[int, ...] | None:
+        """The lowest `n` free slots of a set."""
+        fitting = [free for free in self._free if len(free) >= n]
+        if not fitting:
+            return None
+        free = min(fitting, key=lambda each: heapq.nsmallest(n, each)[-1])
+        return tuple(heapq.heappop(free) for _ in range(n))
 
     def _next_group(self, now_s: float) -> str | None:
         candidates = [(name, group) for name, group in self._groups.items() if group.waiting]
@@ -119,14 +141,14 @@ class Scheduler:
 
         return min(candidates, key=key)[0]
 
-    def _take(self, name: str, slot: int, now_s: float) -> Waiting:
+    def _take(self, name: str, slots: tuple[int, ...], now_s: float) -> Waiting:
         group = self._groups[name]
         item = heapq.heappop(group.waiting)
         self._virtual_s = max(self._virtual_s, group.virtual_s)
         group.virtual_s += item.request.duration_s
         group.served_s = now_s
         group.n_running += 1
-        self._running[slot] = name
+        self._running[slots] = name
         return item
 
     def _drop_if_empty(self, name: str) -> None:

@@ -1,25 +1,28 @@
 """One chunk's decoding state on the host: from admission to result."""
 
+from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 
+from engine.decoding.hypotheses import BeamSearch, BestOf, Hypotheses, Row
 from engine.decoding.sampler import Noise
 from engine.decoding.segments import compression_ratio, split_segments
 from engine.decoding.tokenizer import Tokenizer
-from engine.request import FinishReason, Request, Result
+from engine.request import DecodingOptions, FinishReason, Request, Result
 
 
 @dataclass
 class Sequence:
-    """A request in a slot.
+    """A request in a slot, or in several if it has several texts.
 
-    `n_sampled` counts the tokens that the device was told to sample; `tokens` are those that have
-    come back, maybe some steps later. `sum_logprob` is their sum, end token included.
-    `began_share_s` is the engine time that a sequence would have used, had it been here from the
-    start until this one was admitted.
+    `slots` are its slots, of which the first has its window. `n_sampled` counts the tokens that the
+    device was told to sample for each; `tokens` are those that have come back, maybe some steps
+    later, or those of the best text once that is known. `sum_logprob` is their sum, end token
+    included. `began_share_s` is the engine time that a sequence would have used, had it been here
+    from the start until this one was admitted.
     """
 
     request: Request
-    slot: int
+    slots: tuple[int, ...]
     arrived_s: float
     admitted_s: float
     began_share_s: float = 0.0
@@ -35,6 +38,18 @@ class Sequence:
     finish_reason: FinishReason | None = None
     first_token_s: float = 0.0
     aborted: bool = False
+    texts: Hypotheses | None = None
+    _n_steps: int = 0
+
+    @property
+    def slot(self) -> int:
+        """The slot with its window."""
+        return self.slots[0]
+
+    @property
+    def is_search(self) -> bool:
+        """Whether it is a beam search."""
+        return len(self.slots) > 1 and self.request.options.temperature == 0.0
 
     @property
     def position(self) -> int:
@@ -55,12 +70,31 @@ class Sequence:
         if len(self.tokens) >= self.max_new_tokens:
             self.finish_reason = "length"
 
-    def noise(self) -> Noise | None:
-        """The noise for the next token; None if the likeliest token is taken."""
+    def append_rows(self, rows: Seq[Row], eot: int) -> None:
+        """Record what a step gave for each slot; sets `finish_reason` if it is the last step."""
+        if len(rows) == 1:
+            self.append(rows[0].token, rows[0].logprob, eot)
+            return
+        if self.finish_reason is not None:
+            return
+        if self.texts is None:
+            self.texts = _start(self.request.options, eot)
+        self._n_steps += 1
+        if self.texts.append(rows) or self._n_steps >= self.max_new_tokens:
+            best = self.texts.best()
+            self.tokens, self.logprobs = list(best.tokens), list(best.logprobs)
+            self.sum_logprob = best.sum_logprob
+            self.finish_reason = "stop" if best.has_ended else "length"
+
+    def noise(self) -> list[Noise | None]:
+        """The noise for the next token of each slot; None if the likeliest token is taken."""
         options = self.request.options
         if options.temperature == 0.0:
-            return None
-        return Noise(options.temperature, options.seed, self.n_sampled)
+            return [None] * len(self.slots)
+        return [
+            Noise(options.temperature, options.seed, self.n_sampled, row)
+            for row in range(len(self.slots))
+        ]
 
     def result(self, tokenizer: Tokenizer, finished_s: float, share_s: float) -> Result:
         """
@@ -88,3 +122,9 @@ class Sequence:
             },
             device_s=share_s - self.began_share_s,
         )
+
+
+def _start(options: DecodingOptions, eot: int) -> Hypotheses:
+    if options.temperature == 0.0:
+        return BeamSearch(options.beam_size, options.patience, options.length_penalty)
+    return BestOf(options.best_of, options.length_penalty, eot)

@@ -1,5 +1,7 @@
 """The slots that are decoded as one batch, as tensors on the device."""
 
+from collections.abc import Sequence
+
 import torch
 from torch.nn import functional as F
 
@@ -21,6 +23,9 @@ class SlotBank:
         tokens: the last token sampled, shape (n_slots,) int64; only where decoding begins.
         positions: the position of that token, shape (n_slots,) int64.
         rule_state: state of the token rules; only where decoding ends.
+        windows: the slot whose window a slot's tokens attend to, shape (n_slots,) int64.
+        scores: sums of the log-probabilities of the texts of beam searches, shape (n_slots,)
+            float64; only where decoding ends.
     """
 
     def __init__(
@@ -48,6 +53,24 @@ class SlotBank:
         self.tokens = torch.zeros(n_slots, dtype=torch.int64, device=device)
         self.positions = torch.zeros(n_slots, dtype=torch.int64, device=device)
         self.rule_state = RuleState.empty(n_slots, device)
+        self.windows = torch.arange(n_slots, device=device)
+        self.scores = torch.zeros(n_slots, dtype=torch.float64, device=device)
+        self._followers: set[int] = set()
+
+    def windows_of(self, n: int) -> Slots:
+        """The windows of the first `n` slots: a range if each has its own."""
+        return self.windows[:n] if self._followers else slice(0, n)
+
+    @property
+    def has_followers(self) -> bool:
+        """Whether a slot's tokens attend to another one's window."""
+        return bool(self._followers)
+
+    def follow(self, slots: Sequence[int], window: int) -> None:
+        """Let the tokens of slots attend to the window of another one."""
+        for slot in slots:
+            self.windows[slot] = window
+        self._followers.update(slots)
 
     def batch(self, n: int, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Tokens and positions of the first `n` slots, (rows, 1) each, including padding rows."""
@@ -73,3 +96,6 @@ class SlotBank:
         """Let an idle slot's row, which is still computed, write to a harmless place."""
         self.tokens[slot] = 0
         self.positions[slot] = 0
+        if slot in self._followers:
+            self._followers.discard(slot)
+            self.windows[slot] = slot

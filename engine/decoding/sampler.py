@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch.nn import functional as F
 
 from engine.decoding.rules import TokenRules
 from engine.decoding.state import RuleState
@@ -18,11 +19,52 @@ from engine.parallel.group import Group
 
 @dataclass(frozen=True)
 class Sampled:
-    """Shape (n,) each: token ids int64, and their log-probabilities float32 under the rules,
-    before the temperature, as openai/whisper counts them."""
+    """Tokens of n rows, shape (n,) each.
+
+    Attributes:
+        tokens: ids, int64.
+        logprobs: float32, under the rules and before the temperature, as openai/whisper counts
+            them.
+        parents, end_logprobs: of rows of beam searches as `BeamStep` has them; None where there are
+            none.
+    """
 
     tokens: torch.Tensor
     logprobs: torch.Tensor
+    parents: torch.Tensor | None = None
+    end_logprobs: torch.Tensor | None = None
+
+    @property
+    def columns(self) -> list[torch.Tensor]:
+        """What the host needs."""
+        if self.parents is None or self.end_logprobs is None:
+            return [self.tokens, self.logprobs]
+        return [self.tokens, self.logprobs, self.parents, self.end_logprobs]
+
+
+@dataclass(frozen=True)
+class Ruled:
+    """Logits under the rules.
+
+    Attributes:
+        logits: (n, local ids) float32; forbidden ids have -inf, but for the next two.
+        no_words, no_special: (n,) bool, see `TokenRules.apply`.
+        with_timestamps: (n,) bool.
+    """
+
+    logits: torch.Tensor
+    no_words: torch.Tensor
+    no_special: torch.Tensor
+    with_timestamps: torch.Tensor
+
+    def rows(self, rows: torch.Tensor) -> "Ruled":
+        """Some of the rows, copied."""
+        return Ruled(
+            self.logits[rows],
+            self.no_words[rows],
+            self.no_special[rows],
+            self.with_timestamps[rows],
+        )
 
 
 @dataclass(frozen=True)
@@ -62,38 +104,72 @@ class Sampler:
         self.n_vocab = n_vocab
         self.group = group
 
-    def __call__(
-        self, logits: torch.Tensor, state: RuleState, noise: Sequence["Noise | None"]
-    ) -> Sampled:
-        """Apply the rules and choose.
+    def rule(self, logits: torch.Tensor, state: RuleState) -> Ruled:
+        """Apply the rules.
 
         Args:
             logits: (n, local ids) float32; overwritten.
             state: the n slots' entries.
-            noise: per slot the noise to sample with, or None to take the likeliest token.
         """
-        no_words, no_special = self.rules.apply(logits, state)
-        scores = self._scores(logits, noise)
+        return Ruled(logits, *self.rules.apply(logits, state), state.with_timestamps)
+
+    def __call__(self, ruled: Ruled, noise: Sequence["Noise | None"]) -> Sampled:
+        """Choose a token for each row.
+
+        Args:
+            noise: per row the noise to sample with, or None to take the likeliest token.
+        """
+        text, timestamp = self._ranges(ruled, self._scores(ruled.logits, noise))
+        forced = _must_be_timestamp(ruled, text, timestamp)
+        is_timestamp = forced | (timestamp.score > text.score)
+        chosen = torch.where(is_timestamp, timestamp.token, text.token)
+        logit = torch.where(is_timestamp, timestamp.logit, text.logit)
+        logprobs = logit - _log_sum(forced, text, timestamp)
+        return Sampled(chosen.long(), logprobs.float())
+
+    def likeliest(self, ruled: Ruled, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The `k` likeliest tokens of each row, the likeliest first: ids (n, k) int64, and their
+        log-probabilities, float32.
+
+        Args:
+            ruled: overwritten.
+        """
+        text, timestamp = self._ranges(ruled, ruled.logits)
+        forced = _must_be_timestamp(ruled, text, timestamp)
+        words, special, _ = self.rules.split(ruled.logits)
+        words.masked_fill_((ruled.no_words | forced)[:, None], float("-inf"))
+        special.masked_fill_((ruled.no_special | forced)[:, None], float("-inf"))
+        n_local = min(k, ruled.logits.shape[1])
+        logits, ids = ruled.logits.topk(n_local, dim=1)
+        found = torch.stack([logits.double(), (ids + self.rules.vocab.start).double()])
+        if self.group.size > 1:
+            ranks = self._all_proposals(found, k)
+            # Lower ranks own lower ids, and the first of equals wins.
+            logits, order = ranks[0].sort(dim=1, descending=True, stable=True)
+            found = torch.stack([logits[:, :k], ranks[1].gather(1, order[:, :k])])
+        logprobs = found[0] - _log_sum(forced, text, timestamp)[:, None]
+        return found[1].clamp(min=0).long(), logprobs.float()
+
+    def _all_proposals(self, found: torch.Tensor, k: int) -> torch.Tensor:
+        """(2, n, at most k), this rank's -> (2, n, ranks * k), in the order of ranks."""
+        missing = k - found.shape[2]
+        padded = F.pad(found, (0, missing), value=float("-inf")) if missing else found
+        return self.group.all_gather(padded).permute(1, 2, 0, 3).flatten(2)
+
+    def _ranges(self, ruled: Ruled, scores: torch.Tensor) -> tuple["_Best", "_Best"]:
+        """The best of text (words and special tokens), and of timestamps, over all ranks."""
         first_id = self.rules.vocab.start
         ranges = []
         for range_scores, range_logits in zip(
-            self.rules.split(scores), self.rules.split(logits), strict=True
+            self.rules.split(scores), self.rules.split(ruled.logits), strict=True
         ):
             ranges.append(_best(range_scores, range_logits, first_id))
             first_id += range_logits.shape[1]
         words, special, timestamps = ranges
         text, timestamp = self._reduce(
-            _either(words.without(no_words), special.without(no_special)), timestamps
+            _either(words.without(ruled.no_words), special.without(ruled.no_special)), timestamps
         )
-
-        # All timestamps together are likelier than the best text token: it must be a timestamp.
-        forced = state.with_timestamps & (timestamp.lse > text.max_logit)
-        is_timestamp = forced | (timestamp.score > text.score)
-        chosen = torch.where(is_timestamp, timestamp.token, text.token)
-        logit = torch.where(is_timestamp, timestamp.logit, text.logit)
-        whole = torch.logaddexp(timestamp.lse, text.lse)
-        logprobs = logit - torch.where(forced, timestamp.lse, whole)
-        return Sampled(chosen.long(), logprobs.float())
+        return text, timestamp
 
     def probability(self, logits: torch.Tensor, token: int) -> torch.Tensor:
         """(n, local ids) unmasked logits -> (n,) probabilities of one token."""
@@ -142,13 +218,19 @@ class Noise:
     temperature: float
     seed: int
     step: int
+    text: int = 0
+    """Which of several texts that are sampled for a chunk."""
 
     def draw(self, n_vocab: int, device: torch.device) -> torch.Tensor:
         """(n_vocab,) float32."""
-        generator = torch.Generator(device).manual_seed(_mix(self.seed, self.step))
+        generator = torch.Generator(device).manual_seed(self._seed())
         exponential = torch.empty(n_vocab, device=device).exponential_(generator=generator)
         exponential.clamp_(min=torch.finfo(torch.float32).tiny)
         return -exponential.log()
+
+    def _seed(self) -> int:
+        seed = self.seed if self.text == 0 else _mix(self.seed, -self.text)
+        return _mix(seed, self.step)
 
 
 def _mix(seed: int, step: int) -> int:
@@ -158,6 +240,17 @@ def _mix(seed: int, step: int) -> int:
     value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & mask
     value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & mask
     return (value ^ (value >> 31)) >> 1
+
+
+def _must_be_timestamp(ruled: Ruled, text: _Best, timestamp: _Best) -> torch.Tensor:
+    """(n,) bool: where all timestamps together are likelier than the best text token."""
+    return ruled.with_timestamps & (timestamp.lse > text.max_logit)
+
+
+def _log_sum(forced: torch.Tensor, text: _Best, timestamp: _Best) -> torch.Tensor:
+    """(n,) float64: the log-sum-exp of all logits that are allowed."""
+    whole = torch.logaddexp(timestamp.lse, text.lse)
+    return torch.where(forced, timestamp.lse, whole)
 
 
 def _best(scores: torch.Tensor, logits: torch.Tensor, first_id: int) -> _Best:

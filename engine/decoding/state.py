@@ -56,6 +56,11 @@ class RuleState:
         """The entries of some slots; a view for a slice."""
         return RuleState(*(getattr(self, field.name)[slots] for field in fields(self)))
 
+    def copy(self, sources: torch.Tensor, targets: torch.Tensor) -> None:
+        """Copy the entries of slots to others, (n,) each; a slot may be both."""
+        for tensor in self.tensors():
+            tensor[targets] = tensor[sources]
+
     def advance(
         self, slots: slice | torch.Tensor, tokens: torch.Tensor, timestamp_begin: int
     ) -> None:

@@ -80,14 +80,21 @@ class Gang:
     def begin(
         self,
         prompts: Seq[list[int]],
-        slots: Seq[int],
+        slots: Seq[tuple[int, ...]],
         options: Seq[DecodingOptions],
         noise: Seq[Noise | None],
     ) -> _Awaited:
         return self._ask(Begin(tuple(prompts), tuple(slots), tuple(options), tuple(noise)))
 
-    def decode(self, group: int, n: int, n_positions: int, noise: Seq[Noise | None]) -> _Awaited:
-        return self._ask(Decode(group, n, n_positions, tuple(noise)))
+    def decode(
+        self,
+        group: int,
+        n: int,
+        n_positions: int,
+        noise: Seq[Noise | None],
+        searches: Seq[tuple[int, ...]],
+    ) -> _Awaited:
+        return self._ask(Decode(group, n, n_positions, tuple(noise), tuple(searches)))
 
     def release(self, slot: int) -> None:
         self._order_decoders(Release(slot))

@@ -54,22 +54,23 @@ class Detect:
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """Run prompts and sample the first tokens, in slots of one group."""
+    """Run prompts and sample the first tokens, in slots of one group; see `Executor.begin`."""
 
     prompts: tuple[list[int], ...]
-    slots: tuple[int, ...]
+    slots: tuple[tuple[int, ...], ...]
     options: tuple[DecodingOptions, ...]
     noise: tuple[Noise | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Decode:
-    """Decode one more token in the first `n` slots of a group."""
+    """Decode one more token in the first `n` slots of a group; see `Executor.decode`."""
 
     group: int
     n: int
     n_positions: int
     noise: tuple[Noise | None, ...]
+    searches: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,8 +171,8 @@ class Shard:
 
     def do(self, order: Order) -> None:
         match order:
-            case Decode(group, n, n_positions, noise):
-                self._answer(self._runner.decode(n, n_positions, noise, group))
+            case Decode(group, n, n_positions, noise, searches):
+                self._answer(self._runner.decode(n, n_positions, noise, group, searches))
             case Begin(prompts, slots, options, noise):
                 begun = self._runner.begin(prompts, slots, options, noise)
                 if begun is not None:
@@ -196,7 +196,7 @@ class Shard:
 
     def _answer(self, sampled: Sampled | None, *more: torch.Tensor) -> None:
         if sampled is not None and self._speaks:
-            self._answers.values(sampled.tokens, sampled.logprobs, *more)
+            self._answers.values(*sampled.columns, *more)
 
     def _expect(self, batch: int, n: int) -> None:
         dims, place = self._runner.dims, self._place

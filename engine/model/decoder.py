@@ -40,10 +40,15 @@ class DecoderLayer(nn.Module):
         return self._rest(x, cache, slots)
 
     def decode(
-        self, x: torch.Tensor, cache: LayerCache, positions: torch.Tensor, mask: torch.Tensor
+        self,
+        x: torch.Tensor,
+        cache: LayerCache,
+        positions: torch.Tensor,
+        mask: torch.Tensor,
+        windows: Slots,
     ) -> torch.Tensor:
         x = x.add_(self.attn.decode(self.attn_norm(x), cache.own, positions, mask))
-        return self._rest(x, cache, slice(0, len(positions)))
+        return self._rest(x, cache, windows)
 
     def _rest(self, x: torch.Tensor, cache: LayerCache, slots: Slots) -> torch.Tensor:
         x = x.add_(self.cross(self.cross_norm(x), cache.cross, slots))
@@ -91,7 +96,12 @@ class DecoderStage(nn.Module):
         return x
 
     def decode(
-        self, x: torch.Tensor, cache: KVCache, positions: torch.Tensor, length: int
+        self,
+        x: torch.Tensor,
+        cache: KVCache,
+        positions: torch.Tensor,
+        length: int,
+        windows: Slots | None = None,
     ) -> torch.Tensor:
         """Run one token in each of the first n slots: (B, 1, n_text_state) -> the same.
 
@@ -99,11 +109,13 @@ class DecoderStage(nn.Module):
             x: n rows of tokens, then rows of padding.
             positions: (n,) int64, where each token stands; all below `length`.
             length: number of positions that attention reads in each slot.
+            windows: the slots whose windows the tokens attend to; by default their own.
         """
+        windows = slice(0, len(positions)) if windows is None else windows
         reach = torch.arange(length, device=x.device)
         mask = (reach > positions[:, None])[:, None, None]
         for layer, layer_cache in self._with_caches(cache):
-            x = layer.decode(x, layer_cache, positions, mask)
+            x = layer.decode(x, layer_cache, positions, mask, windows)
         return x
 
     def _with_caches(self, cache: KVCache) -> Iterator[tuple[DecoderLayer, LayerCache]]:

@@ -86,6 +86,11 @@ class KVCache:
                 f"no room for {sizes.n_slots} slots: choose a smaller batch"
             ) from error
 
+    def copy(self, sources: torch.Tensor, targets: torch.Tensor, length: int) -> None:
+        """Copy what is stored of the first tokens of slots to others, (n,) each."""
+        for layer in self.layers:
+            layer.own.copy(sources, targets, length)
+
     @property
     def n_bytes(self) -> int:
         own = sum(layer.own.n_bytes for layer in self.layers)

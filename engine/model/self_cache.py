@@ -22,6 +22,9 @@ class SelfCache(Protocol):
     def write_prompt(self, keys: torch.Tensor, values: torch.Tensor, slots: Slots) -> None:
         """Store keys and values of the slots' first T positions, (n, H, T, D) each."""
 
+    def copy(self, sources: torch.Tensor, targets: torch.Tensor, length: int) -> None:
+        """Copy the first positions of slots to others, (n,) each; a slot may be both."""
+
     def attend(
         self, qkv: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor
     ) -> torch.Tensor:
@@ -63,6 +66,10 @@ class DenseSelfCache:
         self.keys[slots, :, : keys.shape[2]] = keys
         self.values[slots, :, : values.shape[2]] = values
 
+    def copy(self, sources: torch.Tensor, targets: torch.Tensor, length: int) -> None:
+        for kept in (self.keys, self.values):
+            kept[targets, :, :length] = kept[sources, :, :length]
+
     def attend(
         self, qkv: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor
     ) -> torch.Tensor:
@@ -100,6 +107,10 @@ class Int8SelfCache:
         length = keys.shape[2]
         for kept, scales, x in zip(self._kept, self._scales, (keys, values), strict=True):
             kept[slots, :, :length], scales[slots, :, :length] = quantize_rows(x)
+
+    def copy(self, sources: torch.Tensor, targets: torch.Tensor, length: int) -> None:
+        for kept in (*self._kept, *self._scales):
+            kept[targets, :, :length] = kept[sources, :, :length]
 
     def attend(
         self, qkv: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor

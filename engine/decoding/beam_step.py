@@ -1,0 +1,68 @@
+"""One step of beam search, on the device: which texts the rows of each chunk stand for next.
+
+As in openai/whisper's `BeamSearchDecoder.update` (whisper/decoding.py), each row proposes its B + 1
+likeliest tokens, and the B best proposals that do not end the text go on.
+
+Shapes: n chunks, B rows of each, K proposals of a row.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """Tokens that rows propose, the likeliest first.
+
+    Attributes:
+        tokens: (n, B, K) int64.
+        logprobs: (n, B, K) float32.
+    """
+
+    tokens: torch.Tensor
+    logprobs: torch.Tensor
+
+
+@dataclass(frozen=True)
+class BeamStep:
+    """What becomes of the rows, shape (n, B) each, the likeliest first.
+
+    Attributes:
+        parents: the number of the row that each row continues.
+        tokens, logprobs: the token that it continues with.
+        scores: sums of the log-probabilities so far, float64.
+        end_logprobs: of the end token behind what each row stood for; -inf if the last row to go on
+            is likelier than that.
+    """
+
+    parents: torch.Tensor
+    tokens: torch.Tensor
+    logprobs: torch.Tensor
+    scores: torch.Tensor
+    end_logprobs: torch.Tensor
+
+
+def beam_step(scores: torch.Tensor, proposals: Proposals, eot: int, is_first: bool) -> BeamStep:
+    """
+    Args:
+        scores: (n, B) float64, of what the rows stand for.
+        is_first: all rows of a chunk stand for the same text, so that the first speaks for all.
+    """
+    n, n_beams, n_proposals = proposals.tokens.shape
+    totals = scores[..., None] + proposals.logprobs.double()
+    if is_first:
+        totals[:, 1:] = float("-inf")
+    is_end = proposals.tokens == eot
+    going = totals.masked_fill(is_end, float("-inf")).flatten(1)
+    # Stable: of equals the first row's goes on, as in Python's sort.
+    best, order = (found[:, :n_beams] for found in going.sort(dim=1, descending=True, stable=True))
+    is_better = is_end & (totals >= best[:, -1, None, None])
+    ends = proposals.logprobs.masked_fill(~is_better, float("-inf")).amax(-1)
+    return BeamStep(
+        parents=order // n_proposals,
+        tokens=proposals.tokens.flatten(1).gather(1, order),
+        logprobs=proposals.logprobs.flatten(1).gather(1, order),
+        scores=best,
+        end_logprobs=ends,
+    )
