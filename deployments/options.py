@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from deployments.errors import OptionError
 from deployments.fleet import Priority, Quality
-from engine import language_code
+from engine import DecodingOptions, language_code
 from engine.request import Task
 
 AUTO = "auto"
@@ -100,6 +100,12 @@ class TranscribeOptions:
             room are used. A comma in an entry splits it.
         temperature: 0: greedy decoding, with higher temperatures only where the text looks wrong;
             above 0: this fixed temperature, at most 1.
+        beam_size: texts that are followed side by side where the temperature is 0, at most 16; each
+            takes one of the model's slots. 1: greedy.
+        patience: a beam search ends when `beam_size * patience` texts have ended.
+        best_of: texts that are sampled where the temperature is above 0, of which the likeliest is
+            kept; each takes a slot.
+        length_penalty: how texts of several lengths are compared, see `engine.DecodingOptions`.
         context_chunks: length of a row of chunks that are decoded one after another, each with the
             text before it as context. 1: no context, all chunks are decoded at once.
         vad: which frames are speech.
@@ -125,6 +131,10 @@ class TranscribeOptions:
     prompt: str | None = None
     keywords: tuple[str, ...] = ()
     temperature: float = 0.0
+    beam_size: int = 1
+    patience: float = 1.0
+    best_of: int = 1
+    length_penalty: float | None = None
     context_chunks: int = 1
     vad: VadOptions = field(default_factory=VadOptions)
     chunking: ChunkingOptions = field(default_factory=ChunkingOptions)
@@ -145,6 +155,7 @@ class TranscribeOptions:
             raise OptionError(
                 f"temperature must be 0 or 0.01 to 1, got {self.temperature}", "temperature"
             )
+        self._check_search()
         if not 1 <= self.context_chunks <= MAX_CONTEXT_CHUNKS:
             raise OptionError(
                 f"context_chunks must be 1 to {MAX_CONTEXT_CHUNKS}, got {self.context_chunks}",
@@ -157,6 +168,13 @@ class TranscribeOptions:
             raise OptionError(f"deadline_s must be positive, got {self.deadline_s}", "deadline_s")
         if self.caller is not None and not _WORKER_ID.fullmatch(self.caller):
             raise OptionError(f"caller must be a Ray worker ID, got {self.caller!r}", "caller")
+
+    def _check_search(self) -> None:
+        for name in ("beam_size", "patience", "best_of", "length_penalty"):
+            try:
+                DecodingOptions(**{name: getattr(self, name)})
+            except ValueError as error:
+                raise OptionError(str(error), name) from error
 
 
 def _unpickled(values: dict[str, Any]) -> TranscribeOptions:

@@ -79,6 +79,7 @@ class TierInfo:
     Attributes:
         languages: ISO codes of the languages that the model transcribes.
         multilingual: whether the model detects languages and translates.
+        max_texts: texts of a chunk that can be decoded side by side.
     """
 
     model: str
@@ -86,3 +87,4 @@ class TierInfo:
     languages: tuple[str, ...]
     multilingual: bool
     max_slots: int
+    max_texts: int = 1

@@ -22,7 +22,7 @@ from engine.errors import EngineError, RequestError
 from engine.executor import Executor, LocalExecutor
 from engine.fit import fitted_to_device
 from engine.precision import default_precision
-from engine.request import Request, Result
+from engine.request import MAX_ROWS, Request, Result
 from engine.scheduler import Scheduler
 from engine.sequence import Sequence as Running
 from engine.transfer import Pending
@@ -106,6 +106,11 @@ class Engine:
         return self._scheduler.n_running
 
     @property
+    def max_texts(self) -> int:
+        """Texts of one chunk that can be decoded side by side."""
+        return min(MAX_ROWS, self._scheduler.most_slots)
+
+    @property
     def has_unfinished(self) -> bool:
         return bool(self._ids or self.n_running)
 
@@ -118,10 +123,10 @@ class Engine:
         self.tokenizer.check(request.options)
         if request.request_id in self._ids:
             raise RequestError(f"request id {request.request_id!r} is in use")
-        if request.options.n_rows > self._scheduler.most_slots:
+        if request.options.n_rows > self.max_texts:
             raise RequestError(
                 f"{request.options.n_rows} texts of a chunk need as many slots; there are "
-                f"{self._scheduler.most_slots}"
+                f"{self.max_texts}"
             )
         self._ids.add(request.request_id)
         self._arrived.append(request)
@@ -191,7 +196,7 @@ class Engine:
             Running(item.request, slots, item.arrived_s, now_s, self._share_s)
             for slots, item in admitted
         ]
-        self._n_sharing = max(1, self.n_running)
+        self._n_sharing = max(1, self._scheduler.n_used)
         self._being_encoded.update((sequence.slot, sequence) for sequence in new)
         self._encoding.submit(new)
 

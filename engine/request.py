@@ -158,7 +158,7 @@ class Result:
     logarithm, end token counted), `no_speech_prob` and `compression_ratio` are those of
     openai/whisper's `DecodingResult`. `timings_s` holds the seconds spent `waiting`, in `prefill`
     (features, encoder, prompt) and in `decode`; `device_s` is its part of the engine's own time,
-    each step shared evenly by the sequences that are in slots: all parts together are the time that
+    each step shared evenly by the slots in use: all parts together are the time that
     the engine was busy.
     """
 

@@ -81,6 +81,11 @@ class Scheduler:
         return False
 
     @property
+    def n_used(self) -> int:
+        """Slots that running sequences have."""
+        return sum(map(len, self._running))
+
+    @property
     def most_slots(self) -> int:
         """Slots that a request may take."""
         return self.n_slots // len(self._free)

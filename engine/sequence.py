@@ -120,7 +120,7 @@ class Sequence:
                 "prefill": self.first_token_s - self.admitted_s,
                 "decode": finished_s - self.first_token_s,
             },
-            device_s=share_s - self.began_share_s,
+            device_s=(share_s - self.began_share_s) * len(self.slots),
         )
 
 

@@ -229,6 +229,10 @@ def _fields(options: TranscribeOptions) -> dict[str, Any]:
         "prompt": options.prompt,
         "keywords[]": list(options.keywords),
         "temperature": str(options.temperature),
+        "beam_size": str(options.beam_size),
+        "patience": str(options.patience),
+        "best_of": str(options.best_of),
+        "length_penalty": _text_of(options.length_penalty),
         "context_chunks": str(options.context_chunks),
         "quality": options.quality and options.quality.value,
         "priority": options.priority.value,
@@ -237,6 +241,10 @@ def _fields(options: TranscribeOptions) -> dict[str, Any]:
         **_strategy(options),
     }
     return {name: value for name, value in fields.items() if value}
+
+
+def _text_of(number: float | None) -> str | None:
+    return None if number is None else str(number)
 
 
 def _strategy(options: TranscribeOptions) -> dict[str, str]:

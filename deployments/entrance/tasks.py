@@ -139,4 +139,5 @@ def fleet_info(facts: Sequence[TierFacts]) -> TierInfo:
         languages=tuple(sorted(frozenset().union(*names))),
         multilingual=any(facts.can(None, "transcribe") for facts in facts),
         max_slots=0,
+        max_texts=min((each.slots for each in facts), default=0),
     )

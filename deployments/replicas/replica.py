@@ -102,6 +102,7 @@ class Replica:
             languages=tuple(engine.tokenizer.languages),
             multilingual=engine.tokenizer.multilingual,
             max_slots=engine.config.max_slots,
+            max_texts=engine.max_texts,
         )
 
     async def vocabulary(self) -> tuple[bytes, ...]:

@@ -88,6 +88,13 @@ def transcription_options(asked: TranscribeOptions, info: TierInfo) -> Transcrip
     languages = _all_known(asked.languages, info)
     if len(languages) == 1:
         language, languages = languages[0], ()
+    for option in ("beam_size", "best_of"):
+        if (n := getattr(asked, option)) > info.max_texts and n > 1:
+            raise OptionError(
+                f"{option} is {n}, and the model {asked.model!r} follows {info.max_texts} texts "
+                "of a chunk at most",
+                option,
+            )
     keywords = tuple(_first_keywords(asked.keywords))
     for option, text in (("prompt", asked.prompt or ""), ("keywords", "".join(keywords))):
         if not _is_unicode(text):
@@ -98,6 +105,10 @@ def transcription_options(asked: TranscribeOptions, info: TierInfo) -> Transcrip
         languages=languages,
         keywords=keywords,
         prompt=(asked.prompt or "")[-_MAX_PROMPT_CHARACTERS:] or None,
+        beam_size=asked.beam_size,
+        patience=asked.patience,
+        best_of=asked.best_of,
+        length_penalty=asked.length_penalty,
     )
     ladder = FallbackOptions().temperatures
     return TranscriptionOptions(

@@ -133,6 +133,6 @@ def _rank(texts: Sequence[Hypothesis], length_penalty: float | None) -> Hypothes
         n = len(text.tokens)
         if length_penalty is None:
             return text.sum_logprob / n if n else float("-inf")
-        return text.sum_logprob / ((5 + n) / 6) ** length_penalty
+        return text.sum_logprob / float(((5 + n) / 6) ** length_penalty)
 
     return max(texts, key=score)

@@ -31,6 +31,7 @@ MODEL_NAMES = (
     *("distil-large-v2", "distil-large-v3", "distil-large-v3.5"),
     *("demo:tiny.en", "demo:base"),
 )
+MAX_TEXTS = 16
 _MODEL_HELP = "turbo, large-v3 and so on (`murmur models` lists them), a folder, or a hub id."
 _PRECISION_HELP = f"Number format: {', '.join(get_args(PrecisionName))}."
 
@@ -137,6 +138,38 @@ class TranscribeArguments:
             "From 0.01 on: this one for all.",
         ),
     ] = 0.0
+    beam_size: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=MAX_TEXTS,
+            metavar="N",
+            help="Beam search at temperature 0: N texts of a chunk side by side, each in a place "
+            "of the batch. 1: greedy.",
+        ),
+    ] = 1
+    patience: Annotated[
+        float,
+        typer.Option(min=0.01, max=10.0, metavar="P", help="End a beam search after N x P texts."),
+    ] = 1.0
+    best_of: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=MAX_TEXTS,
+            metavar="N",
+            help="Above temperature 0, sample N texts of a chunk and keep the likeliest.",
+        ),
+    ] = 1
+    length_penalty: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            metavar="A",
+            help="Compare texts by ((5 + length) / 6)^A; by default by the mean of a token.",
+        ),
+    ] = None
     no_fallback: Annotated[
         bool,
         typer.Option("--no-fallback", help="Never decode again at a higher temperature."),

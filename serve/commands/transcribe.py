@@ -136,6 +136,10 @@ def asked_options(args: TranscribeArguments) -> TranscribeOptions:
         languages=() if _is_open(named) else named,
         prompt=args.prompt,
         keywords=_split(args.keywords),
+        beam_size=args.beam_size,
+        patience=args.patience,
+        best_of=args.best_of,
+        length_penalty=args.length_penalty,
         vad=VadOptions(threshold=args.vad_threshold),
         track=args.track,
     )
@@ -165,6 +169,7 @@ def _info(model: str, engine: Engine) -> TierInfo:
         languages=tuple(engine.tokenizer.languages),
         multilingual=engine.tokenizer.multilingual,
         max_slots=engine.config.max_slots,
+        max_texts=engine.max_texts,
     )
 
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from deployments.fleet import Priority, Quality
 from deployments.options import MAX_CONTEXT_CHUNKS, ChunkingOptions, TranscribeOptions, VadOptions
-from engine.request import Task
+from engine.request import MAX_ROWS, Task
 
 ResponseFormat = Literal["json", "text", "srt", "verbose_json", "vtt"]
 LISTS = ("languages", "keywords", "timestamp_granularities", "include")
@@ -86,6 +86,16 @@ class TranslationFields(BaseModel):
     temperature: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
     """0: greedy decoding, and higher temperatures only where the text looks wrong. From 0.01 on:
     this temperature throughout."""
+    beam_size: Annotated[int, Field(ge=1, le=MAX_ROWS)] = 1
+    """Beam search where the temperature is 0: as many texts are followed side by side. 1: greedy.
+    An addition to OpenAI's fields, as the next three."""
+    patience: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] = 1.0
+    """A beam search ends when `beam_size` times this many texts have ended."""
+    best_of: Annotated[int, Field(ge=1, le=MAX_ROWS)] = 1
+    """Texts that are sampled where the temperature is above 0; the likeliest is kept."""
+    length_penalty: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    """How texts of several lengths are compared: by the mean log-probability of a token, or, with a
+    number, by the sum divided by ((5 + length) / 6) to this power."""
     stream: bool = False
     """Answer with server-sent events as text becomes final. An addition to OpenAI's fields."""
     context_chunks: Annotated[int, Field(ge=1, le=MAX_CONTEXT_CHUNKS)] = 1
@@ -122,6 +132,10 @@ class TranslationFields(BaseModel):
             prompt=self.prompt,
             keywords=tuple(self.keywords),
             temperature=self.temperature,
+            beam_size=self.beam_size,
+            patience=self.patience,
+            best_of=self.best_of,
+            length_penalty=self.length_penalty,
             context_chunks=self.context_chunks,
             vad=vad,
             chunking=chunking,

@@ -247,6 +247,11 @@ def test_options_reach_the_model(client: openai.OpenAI) -> None:
     assert prompted != plain
     hot = create(model="base", file=CLIP, temperature=1.0).text
     assert hot == create(model="base", file=CLIP, temperature=1.0).text, "seeds are of the file"
+    searched = create(model="base", file=CLIP, extra_body={"beam_size": 5, "patience": 1.5}).text
+    assert "leisure to consider how much" in searched
+    with pytest.raises(openai.BadRequestError) as caught:
+        create(model="base", file=CLIP, extra_body={"beam_size": 17})
+    assert caught.value.param == "beam_size"
     strategy: Any = {"type": "server_vad", "threshold": 0.99, "silence_duration_ms": 50}
     assert create(model="base", file=CLIP, chunking_strategy=strategy).text
     assert create(model="base", file=CLIP, chunking_strategy="auto").text == plain

@@ -77,12 +77,38 @@ def test_greedy_choice_is_the_oracles(seed: int) -> None:
     logits[:, BEGIN:] += seed % 4  # so that the mass rule decides both ways
     options = DecodingOptions(max_initial_timestamp_s=0.1)
     sampler = Sampler(rules(), N_VOCAB, SingleRank())
-    sampled = sampler(logits.clone(), state_after(HISTORIES, options), [None] * len(HISTORIES))
+    sampled = sampler(
+        sampler.rule(logits.clone(), state_after(HISTORIES, options)), [None] * len(HISTORIES)
+    )
     for row, history in enumerate(HISTORIES):
         scores = oracle_scores(history, logits[row], 5)
         assert sampled.tokens[row] == scores.argmax(), history
         expected = torch.log_softmax(scores, -1).max()
         assert sampled.logprobs[row] == pytest.approx(expected.item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+@pytest.mark.parametrize("k", [2, 6])
+def test_the_likeliest_are_the_oracles(size: int, k: int) -> None:
+    """As beam search has them: log-probabilities under all rules, whoever owns the ids."""
+    generator = torch.Generator().manual_seed(k)
+    logits = torch.randn(len(HISTORIES), N_VOCAB, generator=generator) * 2
+    logits[::2, BEGIN:] += 2
+    options = DecodingOptions(max_initial_timestamp_s=0.1)
+
+    def likeliest(group: SingleRank | ThreadedGroup) -> tuple[torch.Tensor, torch.Tensor]:
+        vocab = partition(N_VOCAB, group.size)[group.rank]
+        sampler = Sampler(rules(vocab), N_VOCAB, group)
+        local = logits[:, vocab.start : vocab.stop].clone()
+        return sampler.likeliest(sampler.rule(local, state_after(HISTORIES, options)), k)
+
+    found = [likeliest(SingleRank())] if size == 1 else run_ranks(size, likeliest)
+    for tokens, logprobs in found:
+        for row, history in enumerate(HISTORIES):
+            expected = torch.log_softmax(oracle_scores(history, logits[row], 5), -1).topk(k)
+            known = torch.isfinite(expected.values)
+            assert torch.equal(tokens[row][known], expected.indices[known]), history
+            assert torch.allclose(logprobs[row], expected.values, atol=1e-5), history
 
 
 @pytest.mark.parametrize("size", [2, 3, 7])
@@ -99,7 +125,7 @@ def test_ranks_choose_as_one_would(size: int, temperature: float) -> None:
         vocab = partition(N_VOCAB, group.size)[group.rank]
         sampler = Sampler(rules(vocab), N_VOCAB, group)
         local = logits[:, vocab.start : vocab.stop]
-        sampled = sampler(local.clone(), state_after(HISTORIES, options), noise)
+        sampled = sampler(sampler.rule(local.clone(), state_after(HISTORIES, options)), noise)
         rows = [sampled.tokens.tolist(), sampled.logprobs.tolist()]
         rows.append(sampler.probability(local, 43).tolist())
         return rows + sampler.choose_among(local, [1, 30, 60]).tolist()
@@ -117,7 +143,8 @@ def test_sampling_follows_the_distribution() -> None:
     sampler = Sampler(rules(), N_VOCAB, SingleRank())
     state = state_after([[7]], DecodingOptions(timestamps=False))
     drawn = [
-        int(sampler(logits.clone(), state, [Noise(1.0, seed, 0)]).tokens) for seed in range(3_000)
+        int(sampler(sampler.rule(logits.clone(), state), [Noise(1.0, seed, 0)]).tokens)
+        for seed in range(3_000)
     ]
     shares = np.bincount(drawn, minlength=5)[[1, 2, 4]] / len(drawn)
     assert shares == pytest.approx([0.5, 0.3, 0.2], abs=0.03)

@@ -91,7 +91,7 @@ def test_ranks_send_what_the_formula_says(
     options = DecodingOptions(language="en", max_new_tokens=7)
     run(gang, [Request("clip", clips["librivox-0880.wav"], options)])
     for _ in range(3):
-        executor.decode(1, 2, 40, [None, None]).get()
+        executor.decode(1, 2, 40, [None, None], []).get()
     for report in executor.report():
         wires = WireModel(dims, executor.mesh, report.rank, itemsize=4)
         expected = wires.encode(1) + wires.prefill(1, 4)

@@ -18,6 +18,8 @@ def mixed_requests(clips: dict[str, np.ndarray]) -> list[Request]:
         DecodingOptions(prompt="Jane Austen"),
         DecodingOptions(temperature=0.7, seed=3),
         DecodingOptions(max_new_tokens=5),
+        DecodingOptions(beam_size=3),
+        DecodingOptions(temperature=0.7, seed=4, best_of=2),
     ]
     return [
         Request(f"{name}-{index}", pcm, option, group=name)

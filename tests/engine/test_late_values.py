@@ -50,16 +50,21 @@ class LateExecutor(LocalExecutor):
     def begin(
         self,
         prompts: Sequence[list[int]],
-        slots: Sequence[int],
+        slots: Sequence[tuple[int, ...]],
         options: Sequence[DecodingOptions],
         noise: Sequence[Noise | None],
     ) -> Pending:
         return self._late(super().begin(prompts, slots, options, noise))
 
     def decode(
-        self, group: int, n: int, n_positions: int, noise: Sequence[Noise | None]
+        self,
+        group: int,
+        n: int,
+        n_positions: int,
+        noise: Sequence[Noise | None],
+        searches: Sequence[tuple[int, ...]],
     ) -> Pending:
-        return self._late(super().decode(group, n, n_positions, noise))
+        return self._late(super().decode(group, n, n_positions, noise, searches))
 
 
 @pytest.mark.parametrize("lag_steps", [2, pytest.param(0, marks=pytest.mark.more)])
@@ -77,6 +82,8 @@ def test_aborts_at_any_time_leave_the_others_alone(
         DecodingOptions(max_new_tokens=5, language="en", temperature=0.7, seed=3),
         DecodingOptions(task="detect_language", languages=("en", "qa")),
         DecodingOptions(max_new_tokens=14, task="translate"),
+        DecodingOptions(max_new_tokens=12, language="en", beam_size=3),
+        DecodingOptions(max_new_tokens=8, language="en", temperature=0.7, best_of=2),
     ]
     requests = [
         Request(f"{name} {i}", pcm, option)

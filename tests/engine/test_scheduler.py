@@ -4,14 +4,18 @@ import random
 
 import numpy as np
 
-from engine import Request
+from engine import DecodingOptions, Request
 from engine.scheduler import Scheduler
 
 SECOND = 16_000
 
 
-def request(name: str, group: str = "", priority: int = 0, seconds: float = 1.0) -> Request:
-    return Request(name, np.zeros(int(seconds * SECOND), np.int16), priority=priority, group=group)
+def request(
+    name: str, group: str = "", priority: int = 0, seconds: float = 1.0, n_slots: int = 1
+) -> Request:
+    pcm = np.zeros(int(seconds * SECOND), np.int16)
+    options = DecodingOptions(beam_size=n_slots)
+    return Request(name, pcm, options, priority=priority, group=group)
 
 
 def order(scheduler: Scheduler, now_s: float = 0.0) -> list[str]:
@@ -109,35 +113,53 @@ def test_admission_is_bounded_and_takes_the_lowest_slots() -> None:
     scheduler = Scheduler(8, 30.0)
     for index in range(10):
         scheduler.add(request(str(index)), 0.0)
-    assert [slot for slot, _ in scheduler.admit(0.0, 3)] == [0, 1, 2]
-    scheduler.free(1)
-    assert [slot for slot, _ in scheduler.admit(0.0, 3)] == [1, 3, 4]
+    assert [slots for slots, _ in scheduler.admit(0.0, 3)] == [(0,), (1,), (2,)]
+    scheduler.free((1,))
+    assert [slots for slots, _ in scheduler.admit(0.0, 3)] == [(1,), (3,), (4,)]
+
+
+def test_several_slots_are_of_one_set_and_nobody_overtakes_who_waits_for_them() -> None:
+    scheduler = Scheduler(8, 30.0, n_sets=2)
+    for name, n_slots in (("a", 1), ("b", 3), ("c", 3), ("d", 1)):
+        scheduler.add(request(name, n_slots=n_slots), 0.0)
+    admitted = {item.request.request_id: slots for slots, item in scheduler.admit(0.0, 9)}
+    assert admitted == {"a": (0,), "b": (1, 3, 5), "c": (2, 4, 6), "d": (7,)}
+    scheduler.free((7,))
+    scheduler.add(request("e", n_slots=2), 0.0)
+    scheduler.add(request("f"), 0.0)
+    assert scheduler.admit(0.0, 9) == []
+    scheduler.free((0,))
+    assert scheduler.admit(0.0, 9) == [], "one of each set"
+    scheduler.free((2, 4, 6))
+    assert [slots for slots, _ in scheduler.admit(0.0, 9)] == [(0, 2), (4,)]
 
 
 def test_slots_are_never_lost_nor_given_twice() -> None:
     rng = random.Random(5)
-    scheduler = Scheduler(6, 30.0)
-    running: dict[int, str] = {}
+    scheduler = Scheduler(6, 30.0, n_sets=2)
+    running: dict[tuple[int, ...], str] = {}
     waiting: set[str] = set()
     for step in range(3_000):
         action = rng.random()
         if action < 0.45:
             name = f"r{step}"
-            scheduler.add(request(name, f"g{rng.randrange(4)}", rng.randrange(3), 0.1), step)
+            group, n_slots = f"g{rng.randrange(4)}", rng.randrange(1, 4)
+            scheduler.add(request(name, group, rng.randrange(3), 0.1, n_slots), step)
             waiting.add(name)
         elif action < 0.55 and waiting:
             name = rng.choice(sorted(waiting))
             assert scheduler.remove(name)
             waiting.discard(name)
         elif action < 0.8:
-            for slot, item in scheduler.admit(step, 4):
-                assert slot not in running
-                running[slot] = item.request.request_id
+            for slots, item in scheduler.admit(step, 4):
+                assert len({slot % 2 for slot in slots}) == 1
+                assert len(slots) == item.request.options.beam_size
+                running[slots] = item.request.request_id
                 waiting.discard(item.request.request_id)
         elif running:
-            slot = rng.choice(sorted(running))
-            del running[slot]
-            scheduler.free(slot)
+            slots = rng.choice(sorted(running))
+            del running[slots]
+            scheduler.free(slots)
         scheduler.audit()
         assert scheduler.n_waiting == len(waiting) and scheduler.n_running == len(running)
     assert not scheduler.remove("never there")

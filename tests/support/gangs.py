@@ -48,6 +48,8 @@ def mixed(clips: dict[str, np.ndarray], n_clips: int, multilingual: bool) -> lis
         DecodingOptions(timestamps=False, prompt="Jane Austen"),
         DecodingOptions(temperature=0.8, seed=11),
         DecodingOptions(max_new_tokens=5),
+        DecodingOptions(beam_size=2, patience=2.0),
+        DecodingOptions(temperature=0.6, best_of=2, seed=5),
     ]
     if multilingual:
         options += [

@@ -201,6 +201,14 @@ def test_what_is_asked_of_every_chunk() -> None:
     assert options.vad.threshold == 0.3
 
 
+def test_beam_search_is_asked_of_every_chunk(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--beam-size", "3", "--patience", "1.5", "--length-penalty", "1", "--best-of", "2")
+    code, out, _ = run(capsys, CLIP, *options)
+    assert code == 0 and SPOKEN in words(out)
+    said = refused(capsys, CLIP, "--beam-size", "5", "--batch-size", "4")
+    assert "beam_size is 5, and the model 'tiny.en' follows 4 texts" in said
+
+
 def test_what_is_refused_before_any_work(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,7 @@
 """Form fields: what they become, and what is said of wrong ones."""
 
+from dataclasses import replace
+
 import pytest
 
 from deployments.errors import OptionError
@@ -176,6 +178,18 @@ def test_a_prompt_is_cut_to_what_can_matter() -> None:
     assert prompt is not None and len(prompt) == 8_000 and prompt.endswith(" the end")
 
 
+def test_how_texts_are_searched() -> None:
+    items = [("model", "m"), ("beam_size", "5"), ("patience", "2"), ("length_penalty", "0.6")]
+    asked = parse_fields([*items, ("best_of", "3")], TranscriptionFields).options()
+    decoding = transcription_options(asked, replace(MANY, max_texts=5)).decoding
+    assert (decoding.beam_size, decoding.patience, decoding.best_of) == (5, 2.0, 3)
+    assert decoding.length_penalty == 0.6
+    for name, value in (("beam_size", "0"), ("beam_size", "17"), ("patience", "0")):
+        with pytest.raises(FieldError) as caught:
+            parse_fields([("model", "m"), (name, value)], TranscriptionFields)
+        assert caught.value.param == name
+
+
 def test_one_language_of_several_is_that_language() -> None:
     wanted = transcription_options(TranscribeOptions(languages=("German",)), MANY)
     assert wanted.decoding.language == "de" and wanted.decoding.languages == ()
@@ -190,6 +204,8 @@ def test_one_language_of_several_is_that_language() -> None:
         (TranscribeOptions(prompt="\ud800"), "prompt"),
         (TranscribeOptions(keywords=("\ud800",)), "keywords"),
         (TranscribeOptions(language="zh-TW"), "language"),
+        (TranscribeOptions(beam_size=5), "beam_size"),
+        (TranscribeOptions(best_of=5), "best_of"),
     ],
 )
 def test_what_the_model_does_not_have(options: TranscribeOptions, option: str) -> None:
