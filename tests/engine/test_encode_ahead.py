@@ -27,7 +27,7 @@ CLIP = "librivox-0870.wav"
 def mixed(clips: dict[str, np.ndarray]) -> list[Request]:
     """Of both clips and with all options; and one that ends with its first token."""
     only_one = Request("one", clips[CLIP], DecodingOptions(max_new_tokens=1))
-    return [only_one, *mixed_requests(clips)[::2]]
+    return [only_one, *mixed_requests(clips, 1)[::2]]
 
 
 def engine_of(checkpoints: dict[str, Checkpoint], **changes: object) -> Engine:
