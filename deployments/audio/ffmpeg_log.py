@@ -110,7 +110,10 @@ class FfmpegLog:
         if needs_notice and not self._ends_early:
             return 0.0
         short_s = duration_s - reached_s
-        return short_s if short_s > _TOLERANCE_S + _TOLERANCE_SHARE * duration_s else 0.0
+        tolerance_s = _TOLERANCE_S + _TOLERANCE_SHARE * duration_s
+        # Fragmented MP4 may count its length from 0, even where the recording begins later.
+        is_start = self._container == "mov" and abs(short_s - self._start_s) <= tolerance_s
+        return short_s if short_s > tolerance_s and not is_start else 0.0
 
     def facts(self, trims_delay: bool) -> StreamFacts:
         """What ffmpeg said about the file and the stream that is read; see `StreamFacts`."""

@@ -12,7 +12,6 @@ _MAX_BOXES = 100_000  # two per fragment; a crafted file must not keep the reade
 _MAX_TAGS_BYTES = 1 << 20
 _EDIT_LIST_ENTRIES = 16
 _KNOWN_FIRST = frozenset([b"ftyp", b"styp", b"moov", b"mdat", b"moof", b"wide", b"free", b"skip"])
-
 Box = tuple[bytes, int, int]
 """Type, offset of the payload, and offset of the end, which may lie beyond the file's end."""
 
@@ -20,7 +19,7 @@ Box = tuple[bytes, int, int]
 def top_boxes(file: IO[bytes]) -> list[Box]:
     """The top-level boxes of the file; none if it is another kind of file."""
     size = file.seek(0, io.SEEK_END)
-    boxes = list(_boxes(file, 0, size))
+    boxes = list(iter_boxes(file, 0, size))
     return boxes if boxes and boxes[0][0] in _KNOWN_FIRST else []
 
 
@@ -75,12 +74,14 @@ def _has_itunes_tag(file: IO[bytes], start: int, end: int) -> bool:
 
 
 def _within(file: IO[bytes], start: int, end: int, name: bytes) -> Iterator[tuple[int, int]]:
-    for found, inner_start, inner_end in _boxes(file, start, end):
+    for found, inner_start, inner_end in iter_boxes(file, start, end):
         if found == name:
             yield inner_start, min(inner_end, end)
 
 
-def _boxes(file: IO[bytes], offset: int, end: int) -> Iterator[Box]:
+def iter_boxes(file: IO[bytes], offset: int, end: int) -> Iterator[Box]:
+    """Boxes in a stretch of a file, up to the first that cannot be one. The last may end beyond the
+    stretch."""
     for _ in range(_MAX_BOXES):
         file.seek(offset)
         head = file.read(min(16, max(0, end - offset)))

@@ -1,30 +1,57 @@
-"""Finds what a decoder passed over without a word: broken structure, and files joined behind.
+"""Finds files that were joined behind another one, and that a decoder passed over without a word.
 
-ffmpeg (as of 9.0) ends quietly at a broken box of an MP4 file, skips fragments whose index is
-damaged, and reads only the first of several files of most kinds that were joined by `cat`.
+ffmpeg (as of 9.0) reads only the first of several files of most kinds that were joined by `cat`.
 """
 
 import os
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import IO
 
-from deployments.audio.iso_media import Box, top_boxes
+from deployments.audio.iso_media import top_boxes
 
 _BLOCK_BYTES = 8 << 20
 _HEAD_BYTES = 32
 _JOINED = "a second file was joined to this one and was not read whole: send it by itself"
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """How a file of some kind begins: bytes that are quick to find, and a pattern that begins
+    `before` bytes earlier."""
+
+    anchor: bytes
+    pattern: "re.Pattern[bytes]"
+    before: int = 0
+
+
+_AVI = _Head(b"AVI LIST", re.compile(rb"RIFF....AVI LIST", re.DOTALL), 8)
+_ASF = _Head(
+    b"\x30\x26\xb2\x75\x8e\x66\xcf\x11",
+    re.compile(rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c"),
+)
+_FLV = _Head(b"FLV\x01", re.compile(rb"FLV\x01[\x01\x04\x05]\0\0\0\x09"))
+_TTA = _Head(b"TTA1", re.compile(rb"TTA1[\x01\x02]\0[\x01-\x20]\0"))
+_FLAC = _Head(b"fLaC\0\0\0\x22", re.compile(rb"fLaC\0\0\0\x22"))
+_OTHERS = (
+    _AVI,
+    _ASF,
+    _FLV,
+    _TTA,
+    _Head(b"OggS\0\x02", re.compile(rb"OggS\0\x02\0{8}")),
+    _Head(b"WAVEfmt ", re.compile(rb"RIFF....WAVEfmt ", re.DOTALL), 8),
+    _Head(b"ftyp", re.compile(rb"\0\0\0.ftyp(?:isom|iso\d|mp4\d|M4A |qt  )", re.DOTALL), 4),
+)
 _HEADS = {
-    "avi": re.compile(rb"RIFF....AVI LIST", re.DOTALL),
-    "asf": re.compile(rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c"),
-    "flv": re.compile(rb"FLV\x01[\x01\x04\x05]\0\0\0\x09"),
-    "tta": re.compile(rb"TTA1[\x01\x02]\0[\x01-\x20]\0"),
+    "avi": (_AVI,),
+    "asf": (_ASF,),
+    "flv": (_FLV,),
+    "tta": (_TTA,),
+    # Of these, ffmpeg reads on where the same kind follows, and passes over any other.
+    **dict.fromkeys(("mp3", "aac", "ac3"), (*_OTHERS, _FLAC)),
+    "flac": _OTHERS,
 }
-_BETWEEN = frozenset(
-    [b"styp", b"sidx", b"ssix", b"emsg", b"prft", b"free", b"skip", b"wide", b"uuid", b"meta"]
-)
-_KNOWN = _BETWEEN | frozenset(
-    [b"ftyp", b"moov", b"moof", b"mdat", b"mfra", b"udta", b"pdin", b"pnot", b"PICT", b"junk"]
-)
 
 
 def find_unread(file: IO[bytes], container: str) -> str | None:
@@ -35,47 +62,25 @@ def find_unread(file: IO[bytes], container: str) -> str | None:
         container: the first name of ffmpeg's demuxer.
     """
     if container == "mov":
-        return _find_in_boxes(file)
-    head = _HEADS.get(container)
-    return _JOINED if head is not None and _has_again(file, head) else None
+        names = [name for name, _, _ in top_boxes(file)]
+        return _JOINED if names.count(b"moov") > 1 or names.count(b"ftyp") > 1 else None
+    return _JOINED if _has_again(file, _HEADS.get(container, ())) else None
 
 
-def _find_in_boxes(file: IO[bytes]) -> str | None:
-    size = os.fstat(file.fileno()).st_size
-    boxes = top_boxes(file)
-    names = [name for name, _, _ in boxes]
-    if names.count(b"moov") > 1 or names.count(b"ftyp") > 1:
-        return _JOINED
-    for name, start, end in boxes:
-        if name not in _KNOWN or (end == size and name == b"moof"):
-            return f"its structure is broken at byte {start}: sound behind that may be lost"
-    if boxes and boxes[-1][2] + _HEAD_BYTES < size:
-        return f"its structure is broken at byte {boxes[-1][2]}: nothing behind that can be decoded"
-    if b"moof" in names and _has_orphan(boxes):
-        return "the index of a fragment is damaged: its sound is lost"
-    return None
-
-
-def _has_orphan(boxes: list[Box]) -> bool:
-    """Whether samples of a fragmented file lack the `moof` before them."""
-    has_index = False
-    is_fragment = False
-    for name, _, _ in boxes:
-        is_fragment |= name == b"moof"
-        if name == b"mdat":
-            if is_fragment and not has_index:
-                return True
-            has_index = False
-        elif name == b"moof":
-            has_index = True
+def _has_again(file: IO[bytes], heads: Sequence[_Head]) -> bool:
+    """Whether one of these comes behind the file's first bytes."""
+    descriptor, position = file.fileno(), 1
+    while heads and len(data := os.pread(descriptor, _BLOCK_BYTES + _HEAD_BYTES, position)):
+        if any(_is_in(data, head) for head in heads):
+            return True
+        position += _BLOCK_BYTES
     return False
 
 
-def _has_again(file: IO[bytes], head: "re.Pattern[bytes]") -> bool:
-    """Whether a header comes a second time, behind the file's first bytes."""
-    descriptor, position = file.fileno(), 1
-    while len(data := os.pread(descriptor, _BLOCK_BYTES + _HEAD_BYTES, position)):
-        if head.search(data):
+def _is_in(data: bytes, head: _Head) -> bool:
+    at = data.find(head.anchor, head.before)
+    while at >= 0:
+        if head.pattern.match(data, at - head.before):
             return True
-        position += _BLOCK_BYTES
+        at = data.find(head.anchor, at + 1)
     return False

@@ -98,7 +98,7 @@ def test_lists_come_with_brackets_and_without(cluster: Cluster) -> None:
             "invalid",
         ),
         ({"context_chunks": "0"}, "context_chunks", "invalid"),
-        ({"best_of": "5"}, "best_of", "unknown field 'best_of'"),
+        ({"num_beams": "5"}, "num_beams", "unknown field 'num_beams'"),
         ({"prompt": ["a", "b"]}, "prompt", "given twice"),
     ],
 )
