@@ -105,7 +105,7 @@ def test_a_published_name_is_no_folder(
 
 
 @pytest.mark.parametrize(
-    ("name", "likest"),
+    ("name", "closest"),
     [
         ("lage-v3", "large-v3"),
         ("trubo", "turbo"),
@@ -114,17 +114,17 @@ def test_a_published_name_is_no_folder(
         ("whisper-smal", "small"),
     ],
 )
-def test_an_unknown_name_lists_what_is_known(name: str, likest: str) -> None:
+def test_an_unknown_name_lists_what_is_known(name: str, closest: str) -> None:
     with pytest.raises(ModelNotFoundError) as caught:
         resolve_model(name)
-    listed = str(caught.value).partition("likest first: ")[2].partition(";")[0].split(", ")
-    assert listed[0] == likest and sorted(listed) == sorted([*NAMES, *DEMO_MODELS])
+    listed = str(caught.value).partition("closest first: ")[2].partition(";")[0].split(", ")
+    assert listed[0] == closest and sorted(listed) == sorted([*NAMES, *DEMO_MODELS])
 
 
 def test_what_can_be_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "model.bin").touch()
     monkeypatch.chdir(tmp_path)
-    for name, said in (("model.bin", "it is a file"), ("a/b/c", "no such folder"), ("", "likest")):
+    for name, said in (("model.bin", "it is a file"), ("a/b/c", "no such folder"), ("", "closest")):
         with pytest.raises(ModelNotFoundError, match=said):
             resolve_model(name)
 

@@ -196,4 +196,4 @@ def test_models_lists_what_can_be_loaded(capsys: pytest.CaptureFixture[str]) -> 
 def test_fetch_takes_any_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fetch", "-m", "tiny.en", "-m", "lage-v3"]) == EXIT_FAILED
     out, err = capsys.readouterr()
-    assert out.startswith("tiny.en  /") and "likest first: large-v3," in err
+    assert out.startswith("tiny.en  /") and "closest first: large-v3," in err
