@@ -16,10 +16,10 @@ import numpy.typing as npt
 from deployments.audio.header import iter_chunks
 from deployments.audio.truncation import Truncation, promised
 
-_TABLE = struct.Struct(">qqii")  # packets, frames of sound, priming frames, padding frames
-_FORMAT = struct.Struct(
-    ">d4s5I"
-)  # rate, codec, flags, bytes and frames of a packet, channels, bits
+# Packets, frames of sound, priming frames, padding frames.
+_TABLE = struct.Struct(">qqii")
+# Rate, codec, flags, bytes and frames of a packet, channels, bits.
+_FORMAT = struct.Struct(">d4s5I")
 _TOLERANCE_S = 0.05
 
 

@@ -35,17 +35,17 @@ def trims_delay(file: IO[bytes]) -> bool:
 
 
 def _starts_inside_media(file: IO[bytes], start: int, end: int) -> bool:
-    for track_start, track_end in _within(file, start, end, b"trak"):
-        for edits_start, edits_end in _within(file, track_start, track_end, b"edts"):
-            for list_start, _ in _within(file, edits_start, edits_end, b"elst"):
+    for track_start, track_end in boxes_within(file, start, end, b"trak"):
+        for edits_start, edits_end in boxes_within(file, track_start, track_end, b"edts"):
+            for list_start, _ in boxes_within(file, edits_start, edits_end, b"elst"):
                 if _is_sound(file, track_start, track_end) and _media_time(file, list_start) > 0:
                     return True
     return False
 
 
 def _is_sound(file: IO[bytes], start: int, end: int) -> bool:
-    for media_start, media_end in _within(file, start, end, b"mdia"):
-        for handler, _ in _within(file, media_start, media_end, b"hdlr"):
+    for media_start, media_end in boxes_within(file, start, end, b"mdia"):
+        for handler, _ in boxes_within(file, media_start, media_end, b"hdlr"):
             file.seek(handler + 8)  # version, flags, a reserved word
             return file.read(4) == b"soun"
     return False
@@ -67,13 +67,14 @@ def _media_time(file: IO[bytes], offset: int) -> int:
 
 
 def _has_itunes_tag(file: IO[bytes], start: int, end: int) -> bool:
-    for tags_start, tags_end in _within(file, start, end, b"udta"):
+    for tags_start, tags_end in boxes_within(file, start, end, b"udta"):
         file.seek(tags_start)
         return b"iTunSMPB" in file.read(min(tags_end - tags_start, _MAX_TAGS_BYTES))
     return False
 
 
-def _within(file: IO[bytes], start: int, end: int, name: bytes) -> Iterator[tuple[int, int]]:
+def boxes_within(file: IO[bytes], start: int, end: int, name: bytes) -> Iterator[tuple[int, int]]:
+    """Where the payloads of a stretch's boxes of a type begin and end, in bytes of the file."""
     for found, inner_start, inner_end in iter_boxes(file, start, end):
         if found == name:
             yield inner_start, min(inner_end, end)

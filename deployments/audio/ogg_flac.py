@@ -8,9 +8,8 @@ after the first page.
 import struct
 from typing import IO
 
-_PAGE = struct.Struct(
-    "<4sBBqIIIB"
-)  # magic, version, flags, position, serial, number, CRC, segments
+# Magic, version, flags, position, serial, number, CRC, segments.
+_PAGE = struct.Struct("<4sBBqIIIB")
 _MAX_PAGES = 2_000
 _BEGINS = 2
 _MAGIC = b"\x7fFLAC"

@@ -12,14 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from deployments.audio.caf_packets import PacketTableReader, find_packet_table
-from deployments.audio.fragments import find_faults
+from deployments.audio.fragments import find_patches, patched
 from deployments.audio.header import DataChunk
 from deployments.audio.joined_reader import is_as_promised, open_parts, warn_unread
 from deployments.audio.pcm_reader import open_pcm, pcm_format
 from deployments.audio.refusals import ENCRYPTED, HEAD_BYTES, what_it_is
 from deployments.audio.report import AudioReport
 from deployments.audio.sample_parts import Part, find_parts
-from deployments.audio.span_file import copy_spans, splice_wav
+from deployments.audio.span_file import splice_wav
 from deployments.audio.tracks import Track, TrackWish, candidates, list_tracks, may_have_several
 from deployments.audio.truncation import Truncation
 from deployments.errors import NotAudioError, TruncatedAudioError
@@ -143,15 +143,15 @@ class Opener:
 
     def _without_faults(self, file: IO[bytes]) -> IO[bytes]:
         """A fragmented MP4 without its broken fragments, which ffmpeg would stop at."""
-        if (faults := find_faults(file)) is None:
+        patches = find_patches(file)
+        if not patches:
             return file
-        whole, broken = faults
-        n_bytes = sum(end - start for start, end in broken)
-        places = "a place" if len(broken) == 1 else f"{len(broken)} places"
+        n_bytes = sum(patch.n_broken for patch in patches)
+        places = "a place" if len(patches) == 1 else f"{len(patches)} places"
         self._report.warn(
             "damaged", f"its structure is broken in {places}: {n_bytes} bytes cannot be decoded"
         )
-        return self._stack.enter_context(copy_spans(file, whole))
+        return self._stack.enter_context(patched(file, patches))
 
     def _choose(self, tracks: list[Track]) -> list[Track]:
         choices = candidates(tracks, self._wish)

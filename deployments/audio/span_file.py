@@ -74,18 +74,8 @@ def splice_wav(file: IO[bytes], part: Part) -> IO[bytes]:
     head[:4] = b"RIFF"  # an RF64 would have its size elsewhere
     struct.pack_into("<I", head, len(head) - 4, size)
     spliced.write(head)
-    _copy(SpanFile(file, part.spans), spliced)
+    spans = SpanFile(file, part.spans)
+    while data := spans.read(_COPY_BYTES):
+        spliced.write(data)
+    spliced.flush()
     return spliced
-
-
-def copy_spans(file: IO[bytes], spans: Sequence[tuple[int, int]]) -> IO[bytes]:
-    """A temporary file with stretches of a file, for readers that need a real file."""
-    copy = tempfile.TemporaryFile(buffering=0)
-    _copy(SpanFile(file, spans), copy)
-    return copy
-
-
-def _copy(source: SpanFile, target: IO[bytes]) -> None:
-    while data := source.read(_COPY_BYTES):
-        target.write(data)
-    target.flush()

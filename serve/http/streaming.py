@@ -21,7 +21,10 @@ _UNBUFFERED = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 Events = AsyncGenerator[list[TranscriptSegment] | Done, None]
 _Event = TypeVar("_Event")
-_END = object()
+
+
+class _End:
+    """Stands for the end of the events."""
 
 
 async def stream_answer(
@@ -66,18 +69,18 @@ async def with_pauses(
 
     Closing this generator closes `events`.
     """
-    step: asyncio.Future[_Event | object] | None = None
+    step: asyncio.Future[_Event | _End] | None = None
     try:
         while True:
-            step = step or asyncio.ensure_future(anext(events, _END))
+            step = step or asyncio.ensure_future(anext(events, _End()))
             await asyncio.wait({step}, timeout=pause_s)
             if not step.done():
                 yield None
                 continue
             event, step = step.result(), None
-            if event is _END:
+            if isinstance(event, _End):
                 return
-            yield event  # type: ignore[misc]  # every object but _END is an _Event
+            yield event
     finally:
         if step is not None:
             step.cancel()

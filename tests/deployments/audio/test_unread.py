@@ -73,33 +73,6 @@ def test_another_kind_behind_an_mp3_is_told(
     assert [code for code, _ in warnings] == ["damaged"]
 
 
-def moofs(data: bytes) -> list[int]:
-    return [at for at in range(len(data)) if data[at : at + 4] == b"moof"]
-
-
-@pytest.mark.parametrize(
-    ("offset", "n_bytes"), [(-4, 4), (-4, 16), (0, 4), (4, 8), (20, 64), (-4, 236)], ids=str
-)
-@pytest.mark.parametrize("which", [1, 3])
-def test_a_damaged_fragment_is_told(
-    which: int, offset: int, n_bytes: int, files: dict[str, bytes]
-) -> None:
-    data = bytearray(files["mp4"])
-    at = moofs(files["mp4"])[which] + offset
-    data[at : at + n_bytes] = bytes(n_bytes)
-    duration_s, warnings = read(bytes(data))
-    assert [code for code, _ in warnings] == ["damaged"]
-    assert duration_s == pytest.approx(6.0, abs=0.15), "only the damaged fragment is silent"
-
-
-def test_a_live_stream_that_was_joined_late_is_not_cut(files: dict[str, bytes]) -> None:
-    data = files["mp4"]
-    starts = [at - 4 for at in moofs(data)]
-    duration_s, warnings = read(data[: starts[0]] + data[starts[3] :])
-    assert duration_s == pytest.approx(3.0, abs=0.2)
-    assert warnings == []
-
-
 def test_of_tracks_in_the_wanted_language_one_with_sound_is_read(tmp_path: Path) -> None:
     silence = ("-f", "lavfi", "-t", "6", "-i", "anullsrc=r=16000:cl=mono")
     marks = ("-metadata:s:a:0", "language=eng", "-metadata:s:a:1", "language=eng")
