@@ -22,9 +22,10 @@ from engine.errors import EngineError, RequestError
 from engine.executor import Executor, LocalExecutor
 from engine.fit import fitted_to_device
 from engine.precision import default_precision
-from engine.request import MAX_ROWS, Request, Result
+from engine.request import MAX_TEXTS, Request, Result
 from engine.scheduler import Scheduler
 from engine.sequence import Sequence as Running
+from engine.steps import Begin, Decode
 from engine.transfer import Pending
 from engine.weights.checkpoint import Checkpoint, open_checkpoint
 
@@ -108,7 +109,7 @@ class Engine:
     @property
     def max_texts(self) -> int:
         """Texts of one chunk that can be decoded side by side."""
-        return min(MAX_ROWS, self._scheduler.most_slots)
+        return min(MAX_TEXTS, self._scheduler.most_slots)
 
     @property
     def has_unfinished(self) -> bool:
@@ -123,9 +124,9 @@ class Engine:
         self.tokenizer.check(request.options)
         if request.request_id in self._ids:
             raise RequestError(f"request id {request.request_id!r} is in use")
-        if request.options.n_rows > self.max_texts:
+        if request.options.n_texts > self.max_texts:
             raise RequestError(
-                f"{request.options.n_rows} texts of a chunk need as many slots; there are "
+                f"{request.options.n_texts} texts of a chunk need as many slots; there are "
                 f"{self.max_texts}"
             )
         self._ids.add(request.request_id)
@@ -261,12 +262,13 @@ class Engine:
             wanted = sequence.request.options.max_new_tokens or self.dims.n_text_ctx // 2
             sequence.max_new_tokens = min(wanted, self._room(sequence.prompt))
             self._running[sequence.slot] = sequence
-        values = self.executor.begin(
-            [sequence.prompt for sequence in sequences],
-            [sequence.slots for sequence in sequences],
-            [sequence.request.options for sequence in sequences],
-            [noise for sequence in sequences for noise in sequence.noise()],
+        step = Begin(
+            tuple(sequence.prompt for sequence in sequences),
+            tuple(sequence.slots for sequence in sequences),
+            tuple(sequence.request.options for sequence in sequences),
+            tuple(noise for sequence in sequences for noise in sequence.noise()),
         )
+        values = self.executor.begin(step)
         rows: list[Running | None] = [s for s in sequences for _ in s.slots]
         self._keep("begin", group, rows, values)
 
@@ -291,10 +293,9 @@ class Engine:
         }
         slots = range(group, max(owners) + 1, n_groups)
         rows = [owners.get(slot) for slot in slots]
-        searches = [sequence.slots for sequence in sequences if sequence.is_search]
-        values = self.executor.decode(
-            group, len(rows), n_positions, [noise.get(slot) for slot in slots], searches
-        )
+        searches = tuple(sequence.slots for sequence in sequences if sequence.is_search)
+        all_noise = tuple(noise.get(slot) for slot in slots)
+        values = self.executor.decode(Decode(group, len(rows), n_positions, all_noise, searches))
         self._rounds[group] += 1
         self._keep("decode", group, rows, values)
 

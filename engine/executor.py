@@ -4,11 +4,10 @@ from collections.abc import Sequence as Seq
 from typing import Protocol
 
 from engine.config import EngineConfig
-from engine.decoding.sampler import Noise
 from engine.encode_ahead import Encoding, make_encoding
-from engine.request import DecodingOptions
 from engine.runner import ModelRunner
 from engine.sequence import Sequence
+from engine.steps import Begin, Decode
 from engine.transfer import Download, Pending
 from engine.weights.checkpoint import Checkpoint
 
@@ -28,36 +27,12 @@ class Executor(Protocol):
     def detect_language(self, slot: int) -> Pending:
         """(n_languages,) probabilities, in the order of the tokenizer's languages."""
 
-    def begin(
-        self,
-        prompts: Seq[list[int]],
-        slots: Seq[tuple[int, ...]],
-        options: Seq[DecodingOptions],
-        noise: Seq[Noise | None],
-    ) -> Pending:
-        """Run the prompts of new sequences of one group. Gives the columns of `Sampled` and the
-        probabilities of no speech, (n,) each, for each slot.
+    def begin(self, step: Begin) -> Pending:
+        """Give the columns of `Sampled` and the probabilities of no speech, (n,) each, for the
+        slots of `step`."""
 
-        Args:
-            slots: of each sequence: the one with its window, and more if it has several texts.
-            noise: for each slot.
-        """
-
-    def decode(
-        self,
-        group: int,
-        n: int,
-        n_positions: int,
-        noise: Seq[Noise | None],
-        searches: Seq[tuple[int, ...]],
-    ) -> Pending:
-        """Sample one more token in each of a group's first `n` slots. Gives the columns of
-        `Sampled`, (n,) each.
-
-        Args:
-            n_positions: positions in use in the fullest slot, including that token's.
-            searches: the slots of each beam search of the group.
-        """
+    def decode(self, step: Decode) -> Pending:
+        """Give the columns of `Sampled`, (n,) each."""
 
     def release(self, slot: int) -> None:
         """A slot's sequence has ended."""
@@ -91,27 +66,14 @@ class LocalExecutor:
         assert probabilities is not None
         return Download(probabilities)
 
-    def begin(
-        self,
-        prompts: Seq[list[int]],
-        slots: Seq[tuple[int, ...]],
-        options: Seq[DecodingOptions],
-        noise: Seq[Noise | None],
-    ) -> Pending:
-        begun = self.runner.begin(prompts, slots, options, noise)
-        assert begun is not None
+    def begin(self, step: Begin) -> Pending:
+        begun = self.runner.begin(step)
+        assert begun is not None, "a rank alone samples"
         sampled, no_speech = begun
         return Download(*sampled.columns, no_speech)
 
-    def decode(
-        self,
-        group: int,
-        n: int,
-        n_positions: int,
-        noise: Seq[Noise | None],
-        searches: Seq[tuple[int, ...]],
-    ) -> Pending:
-        sampled = self.runner.decode(n, n_positions, noise, searches=searches)
+    def decode(self, step: Decode) -> Pending:
+        sampled = self.runner.decode(step)
         assert sampled is not None, "a rank alone samples"
         return Download(*sampled.columns)
 

@@ -13,7 +13,7 @@ from engine.config import N_SAMPLES, SAMPLE_RATE, TIME_PRECISION_S
 
 Task = Literal["transcribe", "translate", "detect_language"]
 FinishReason = Literal["stop", "length", "detected"]
-MAX_ROWS = 16
+MAX_TEXTS = 16
 """Most texts of a chunk that are decoded side by side."""
 
 
@@ -89,16 +89,16 @@ class DecodingOptions:
 
     def _check_search(self) -> None:
         for name in ("beam_size", "best_of"):
-            if not 1 <= (value := getattr(self, name)) <= MAX_ROWS:
-                raise ValueError(f"{name} must be between 1 and {MAX_ROWS}, got {value}")
+            if not 1 <= (value := getattr(self, name)) <= MAX_TEXTS:
+                raise ValueError(f"{name} must be between 1 and {MAX_TEXTS}, got {value}")
         if not 0.0 < self.patience <= 10.0:
             raise ValueError(f"patience must be above 0 and at most 10, got {self.patience}")
         if self.length_penalty is not None and not 0.0 <= self.length_penalty <= 1.0:
             raise ValueError(f"length_penalty must be between 0 and 1, got {self.length_penalty}")
 
     @property
-    def n_rows(self) -> int:
-        """Slots that a chunk takes."""
+    def n_texts(self) -> int:
+        """Texts that are decoded side by side, each in a slot."""
         return self.beam_size if self.temperature == 0.0 else self.best_of
 
     @property

@@ -5,9 +5,7 @@ the whole model does each operation completely; in a pipeline each stage does it
 the result on.
 """
 
-from collections import deque
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -16,47 +14,23 @@ from torch.nn import functional as F
 
 from engine.audio.features import LogMel
 from engine.batching import batch_rows, padded_prompt, read_length
+from engine.choices import Choices
 from engine.config import EngineConfig
 from engine.cuda_graphs import DecodeGraphs
-from engine.decoding.beam_step import Proposals, beam_step
 from engine.decoding.rules import TokenRules
-from engine.decoding.sampler import Noise, Ruled, Sampled, Sampler
+from engine.decoding.sampler import Noise, Sampled, Sampler
 from engine.model.decoder import DecoderStage
 from engine.model.encoder import EncoderStage
-from engine.model.slots import Slots, slot_indices
+from engine.model.slots import Slots
 from engine.model.whisper import Whisper
-from engine.parallel.place import Inbound, Place, Wires
+from engine.parallel.place import Place, Wires
 from engine.parallel.stages import group_sizes
 from engine.precision import Offload
-from engine.request import DecodingOptions
 from engine.slot_bank import SlotBank
+from engine.steps import Begin, Decode
 from engine.transfer import upload
 from engine.weights.checkpoint import Checkpoint
 from engine.weights.host_memory import giving_back_memory
-
-
-@dataclass(frozen=True, slots=True)
-class _Coming:
-    """What the last stage chose, on its way to another that decodes.
-
-    Attributes:
-        tokens: for the first stage.
-        moves: of beam searches.
-    """
-
-    group: int
-    where: Slots
-    tokens: Inbound | None
-    moves: "_ComingMoves | None"
-
-
-@dataclass(frozen=True, slots=True)
-class _ComingMoves:
-    """Which slots' texts go on in the targets, (m,) each."""
-
-    sources: Inbound
-    targets: torch.Tensor
-    length: int
 
 
 class ModelRunner:
@@ -93,7 +67,7 @@ class ModelRunner:
             SlotBank(n_slots, dims, self.place, self.max_length, device, self.formats)
             for n_slots in (sizes if self.place.stage.decoder else ())
         ]
-        self._coming: deque[_Coming] = deque()
+        self._choices = Choices(self.place, self.banks, self._sampler, self.tokenizer, device)
         self._on_cpu = config.on_cpu
         self._graphs: DecodeGraphs | None = None
         is_alone = len(self.place.stages) * group.size == 1
@@ -145,76 +119,51 @@ class ModelRunner:
         return self.sampler.choose_among(logits, list(self.tokenizer.languages.values()))[0]
 
     @torch.inference_mode()
-    def begin(
-        self,
-        prompts: Seq[list[int]],
-        slots: Seq[tuple[int, ...]],
-        options: Seq[DecodingOptions],
-        noise: Seq[Noise | None],
-    ) -> tuple[Sampled, torch.Tensor] | None:
-        """Run the prompts of new sequences of one group and sample their first tokens.
-
-        Args:
-            slots: of each sequence: the one with its window, and more if it has several texts.
-            noise: for each slot.
+    def begin(self, step: Begin) -> tuple[Sampled, torch.Tensor] | None:
+        """Run prompts and sample first tokens.
 
         Returns:
             Where decoding ends: the sampled tokens, and (n,) the probability of no speech, for each
-            slot.
+            slot of `step`.
         """
-        windows = [each[0] for each in slots]
+        windows = [slots[0] for slots in step.slots]
         group, bank = windows[0] % self.n_groups, self._bank(windows[0])
-        self._take_choices(group)
-        hidden = self._prefill(prompts, windows)
-        self._fork(bank, prompts, slots)
-        owners = [owner for owner, each in enumerate(slots) for _ in each]
-        where = self._where([slot for each in slots for slot in each])
-        bank.place_prompts(where, upload([len(prompts[i]) for i in owners], self.device))
+        self._choices.take(group)
+        hidden = self._prefill(step.prompts, windows)
+        self._fork(bank, step)
+        owners = [owner for owner, slots in enumerate(step.slots) for _ in slots]
+        where = self._where([slot for slots in step.slots for slot in slots])
+        lengths = [len(prompt) for prompt in step.prompts]
+        bank.place_prompts(where, upload([lengths[i] for i in owners], self.device))
         if hidden is None:
-            self._expect_choices(group, where, len(owners), (), 0)
+            self._choices.expect(group, where)
             return None
-        lengths = upload([len(prompt) for prompt in prompts], self.device)
-        sot = upload([prompt.index(self.tokenizer.sot) for prompt in prompts], self.device)
-        rows = torch.arange(len(prompts), device=self.device)
-        at_both = torch.cat([hidden[rows, sot], hidden[rows, lengths - 1]])
+        sot = upload([prompt.index(self.tokenizer.sot) for prompt in step.prompts], self.device)
+        rows = torch.arange(len(lengths), device=self.device)
+        at_both = torch.cat([hidden[rows, sot], hidden[rows, upload(lengths, self.device) - 1]])
         sot_logits, logits = self._logits(at_both).chunk(2)
         no_speech = self.sampler.probability(sot_logits, self.tokenizer.no_speech)
-        for each, its_options in zip(slots, options, strict=True):
-            for slot in each:
-                index = slot // self.n_groups
-                bank.rule_state.begin(index, its_options, self.tokenizer.timestamp_begin)
-        if len(owners) > len(slots):
-            index_of_row = upload(owners, self.device)
-            logits, no_speech = logits[index_of_row], no_speech[index_of_row]
-        searches = _searches_among(slots, options)
-        return self._choose(bank, where, logits, noise, searches), no_speech
+        if len(owners) > len(lengths):
+            row_of_slot = upload(owners, self.device)
+            logits, no_speech = logits[row_of_slot], no_speech[row_of_slot]
+        searches = _searches_among(step)
+        return self._choices.choose(group, where, logits, step.noise, searches), no_speech
 
     @torch.inference_mode()
-    def decode(
-        self,
-        n: int,
-        n_positions: int,
-        noise: Seq[Noise | None],
-        group: int = 0,
-        searches: Seq[tuple[int, ...]] = (),
-    ) -> Sampled | None:
-        """Feed each of a group's first `n` slots its last token and sample the next.
-
-        Args:
-            n_positions: positions in use in the fullest slot, including that token's.
-            searches: the slots of each beam search of the group.
+    def decode(self, step: Decode) -> Sampled | None:
+        """Sample a token in each slot.
 
         Returns:
             Where decoding ends: the sampled tokens.
         """
-        is_greedy = not searches and all(item is None for item in noise)
-        bank = self.banks[group]
+        is_greedy = not step.searches and all(item is None for item in step.noise)
+        bank = self.banks[step.group]
         if self._graphs is not None and is_greedy and not bank.has_followers:
-            return self._graphs(n, n_positions)
-        rows = self._rows(n, bank.n_slots)
-        length = read_length(n_positions, self.max_length)
-        places = [tuple(slot // self.n_groups for slot in each) for each in searches]
-        return self._decode(group, n, rows, length, noise, places)
+            return self._graphs(step.n, step.n_positions)
+        rows = self._rows(step.n, bank.n_slots)
+        length = read_length(step.n_positions, self.max_length)
+        places = [tuple(slot // self.n_groups for slot in slots) for slots in step.searches]
+        return self._decode(step.group, step.n, rows, length, step.noise, places)
 
     def release(self, slot: int) -> None:
         """A slot's sequence has ended."""
@@ -255,7 +204,7 @@ class ModelRunner:
             searches: places in the bank.
         """
         bank, where = self.banks[group], slice(0, n)
-        self._take_choices(group)
+        self._choices.take(group)
         if self.place.begins_decoding:
             x = self.decoder.embed(*bank.batch(n, rows))
         else:
@@ -265,10 +214,10 @@ class ModelRunner:
         bank.advance(where)
         if not self.place.ends_decoding:
             self._send_hidden(hidden)
-            self._expect_choices(group, where, n, searches, length)
+            self._choices.expect(group, where, searches, length)
             return None
         logits = self.decoder.local_logits(hidden[:, 0])[:n]
-        return self._choose(bank, where, logits, noise, searches, length)
+        return self._choices.choose(group, where, logits, noise, searches, length)
 
     def _prefill(self, prompts: Seq[list[int]], slots: Seq[int]) -> torch.Tensor | None:
         """Prompts, padded at the end, -> (n, padded length, n_text_state) where decoding ends. The
@@ -288,89 +237,16 @@ class ModelRunner:
         self._send_hidden(hidden)
         return None
 
-    def _fork(self, bank: SlotBank, prompts: Seq[list[int]], slots: Seq[tuple[int, ...]]) -> None:
-        """Let further slots of sequences begin as their first ones."""
-        for prompt, each in zip(prompts, slots, strict=True):
-            if len(each) > 1:
-                window, *others = (slot // self.n_groups for slot in each)
+    def _fork(self, bank: SlotBank, step: Begin) -> None:
+        """Prepare the slots of new sequences. Further ones begin as the first ones of theirs."""
+        for prompt, slots, options in zip(step.prompts, step.slots, step.options, strict=True):
+            window, *others = (slot // self.n_groups for slot in slots)
+            for place in (window, *others):
+                bank.rule_state.begin(place, options, self.tokenizer.timestamp_begin)
+            if others:
                 targets = upload(others, self.device)
                 bank.cache.copy(torch.full_like(targets, window), targets, len(prompt))
                 bank.follow(others, window)
-
-    def _choose(
-        self,
-        bank: SlotBank,
-        where: Slots,
-        logits: torch.Tensor,
-        noise: Seq[Noise | None],
-        searches: Seq[tuple[int, ...]],
-        length: int = 0,
-    ) -> Sampled:
-        """The next token of each row.
-
-        Args:
-            searches: the rows of each beam search.
-            length: positions that are in use; 0 if this is the first token.
-        """
-        ruled = self.sampler.rule(logits, bank.rule_state.select(where))
-        sampled = self.sampler(ruled, noise)
-        moves = None
-        if searches:
-            sampled, moves = self._search(bank, where, ruled, sampled, searches, length == 0)
-            if length:
-                bank.rule_state.copy(*moves)
-                self._move(bank, *moves, length)
-        bank.record(where, sampled, self.tokenizer.timestamp_begin)
-        self._send_choices(sampled, moves[0] if moves and length else None)
-        return sampled
-
-    def _search(
-        self,
-        bank: SlotBank,
-        where: Slots,
-        ruled: Ruled,
-        sampled: Sampled,
-        searches: Seq[tuple[int, ...]],
-        is_first: bool,
-    ) -> tuple[Sampled, tuple[torch.Tensor, torch.Tensor]]:
-        """Let beam searches choose in place of the sampler. Also returns the slots from which and
-        to which their texts go."""
-        tokens, logprobs = sampled.tokens.clone(), sampled.logprobs.clone()
-        parents, end_logprobs = torch.zeros_like(tokens), torch.full_like(logprobs, float("-inf"))
-        slots = slot_indices(where).to(self.device)
-        sources, targets = [], []
-        for n_beams in sorted({len(rows) for rows in searches}):
-            rows = upload([list(each) for each in searches if len(each) == n_beams], self.device)
-            likeliest = self.sampler.likeliest(ruled.rows(rows.flatten()), n_beams + 1)
-            proposals = Proposals(*(found.view(*rows.shape, -1) for found in likeliest))
-            places = slots[rows]
-            scores = torch.zeros_like(bank.scores[places]) if is_first else bank.scores[places]
-            step = beam_step(scores, proposals, self.tokenizer.eot, is_first)
-            tokens[rows], logprobs[rows] = step.tokens, step.logprobs
-            parents[rows], end_logprobs[rows] = step.parents, step.end_logprobs
-            bank.scores[places] = step.scores
-            sources.append(places.gather(1, step.parents).flatten())
-            targets.append(places.flatten())
-        moves = torch.cat(sources), torch.cat(targets)
-        return Sampled(tokens, logprobs, parents, end_logprobs), moves
-
-    def _move(
-        self, bank: SlotBank, sources: torch.Tensor, targets: torch.Tensor, length: int
-    ) -> None:
-        """Let the texts of slots go on in others, whose keys and values they need."""
-        if self._on_cpu:
-            moved = sources != targets
-            sources, targets = sources[moved], targets[moved]
-        if len(targets):
-            bank.cache.copy(sources, targets, length)
-
-    def _send_choices(self, sampled: Sampled, sources: torch.Tensor | None) -> None:
-        """Tell the earlier stages."""
-        for index, stage in enumerate(self.place.decoders[:-1]):
-            if index == 0:
-                self._wires.tokens.send(sampled.tokens, stage)
-            if sources is not None:
-                self._wires.tokens.send(sources, stage)
 
     def _send_hidden(self, hidden: torch.Tensor) -> None:
         self._wires.hidden.send(hidden, self.place.index + 1)
@@ -378,32 +254,6 @@ class ModelRunner:
     def _receive_hidden(self, rows: int, length: int) -> torch.Tensor:
         shape = (rows, length, self.dims.n_text_state)
         return self._wires.hidden.expect(shape, self.formats.dtype, self.place.index - 1).get()
-
-    def _expect_choices(
-        self, group: int, where: Slots, n: int, searches: Seq[tuple[int, ...]], length: int
-    ) -> None:
-        last, tokens, moves = self.place.decoders[-1], None, None
-        if self.place.begins_decoding:
-            tokens = self._wires.tokens.expect((n,), torch.int64, last)
-        if searches:
-            # In the order of `_search`.
-            in_order = sorted(searches, key=len)
-            targets = upload([place for each in in_order for place in each], self.device)
-            sources = self._wires.tokens.expect(tuple(targets.shape), torch.int64, last)
-            moves = _ComingMoves(sources, targets, length)
-        if tokens is not None or moves is not None:
-            self._coming.append(_Coming(group, where, tokens, moves))
-
-    def _take_choices(self, group: int) -> None:
-        """Wait for what the last stage has chosen for a group."""
-        while any(coming.group == group for coming in self._coming):
-            coming = self._coming.popleft()
-            bank = self.banks[coming.group]
-            if coming.tokens is not None:
-                bank.tokens[coming.where] = coming.tokens.get()
-            if coming.moves is not None:
-                moves = coming.moves
-                self._move(bank, moves.sources.get(), moves.targets, moves.length)
 
     def _rows(self, n: int, max_rows: int) -> int:
         """Rows to compute for `n` sequences: on a CPU their number may change the bits."""
@@ -459,13 +309,11 @@ class ModelRunner:
         return DecodeGraphs(step, state, bank.n_slots, self.max_length)
 
 
-def _searches_among(
-    slots: Seq[tuple[int, ...]], options: Seq[DecodingOptions]
-) -> list[tuple[int, ...]]:
+def _searches_among(step: Begin) -> list[tuple[int, ...]]:
     """The rows of each beam search, where the sequences' slots are rows in order."""
     searches, row = [], 0
-    for each, its_options in zip(slots, options, strict=True):
-        if len(each) > 1 and its_options.temperature == 0.0:
-            searches.append(tuple(range(row, row + len(each))))
-        row += len(each)
+    for slots, options in zip(step.slots, step.options, strict=True):
+        if len(slots) > 1 and options.temperature == 0.0:
+            searches.append(tuple(range(row, row + len(slots))))
+        row += len(slots)
     return searches

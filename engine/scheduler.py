@@ -101,7 +101,7 @@ class Scheduler:
             name = self._next_group(now_s)
             if name is None:
                 break
-            slots = self._take_slots(self._groups[name].waiting[0].request.options.n_rows)
+            slots = self._take_slots(self._groups[name].waiting[0].request.options.n_texts)
             if slots is None:
                 break
             admitted.append((slots, self._take(name, slots, now_s)))

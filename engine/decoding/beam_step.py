@@ -44,12 +44,13 @@ class BeamStep:
 
 
 def beam_step(scores: torch.Tensor, proposals: Proposals, eot: int, is_first: bool) -> BeamStep:
-    """
+    """Choose the B best proposals of each chunk that do not end its text.
+
     Args:
         scores: (n, B) float64, of what the rows stand for.
         is_first: all rows of a chunk stand for the same text, so that the first speaks for all.
     """
-    n, n_beams, n_proposals = proposals.tokens.shape
+    _, n_beams, n_proposals = proposals.tokens.shape
     totals = scores[..., None] + proposals.logprobs.double()
     if is_first:
         totals[:, 1:] = float("-inf")

@@ -102,10 +102,10 @@ class BestOf:
         eot: id of the end token.
     """
 
-    def __init__(self, n_rows: int, length_penalty: float | None, eot: int) -> None:
+    def __init__(self, n_texts: int, length_penalty: float | None, eot: int) -> None:
         self._length_penalty = length_penalty
         self._eot = eot
-        self._texts = [Hypothesis()] * n_rows
+        self._texts = [Hypothesis()] * n_texts
 
     def append(self, rows: Sequence[Row]) -> bool:
         self._texts = [self._next(text, row) for text, row in zip(self._texts, rows, strict=True)]

@@ -43,7 +43,7 @@ class Sampled:
 
 
 @dataclass(frozen=True)
-class Ruled:
+class RuledLogits:
     """Logits under the rules.
 
     Attributes:
@@ -57,9 +57,9 @@ class Ruled:
     no_special: torch.Tensor
     with_timestamps: torch.Tensor
 
-    def rows(self, rows: torch.Tensor) -> "Ruled":
+    def rows(self, rows: torch.Tensor) -> "RuledLogits":
         """Some of the rows, copied."""
-        return Ruled(
+        return RuledLogits(
             self.logits[rows],
             self.no_words[rows],
             self.no_special[rows],
@@ -104,16 +104,16 @@ class Sampler:
         self.n_vocab = n_vocab
         self.group = group
 
-    def rule(self, logits: torch.Tensor, state: RuleState) -> Ruled:
+    def rule(self, logits: torch.Tensor, state: RuleState) -> RuledLogits:
         """Apply the rules.
 
         Args:
             logits: (n, local ids) float32; overwritten.
             state: the n slots' entries.
         """
-        return Ruled(logits, *self.rules.apply(logits, state), state.with_timestamps)
+        return RuledLogits(logits, *self.rules.apply(logits, state), state.with_timestamps)
 
-    def __call__(self, ruled: Ruled, noise: Sequence["Noise | None"]) -> Sampled:
+    def __call__(self, ruled: RuledLogits, noise: Sequence["Noise | None"]) -> Sampled:
         """Choose a token for each row.
 
         Args:
@@ -127,7 +127,7 @@ class Sampler:
         logprobs = logit - _log_sum(forced, text, timestamp)
         return Sampled(chosen.long(), logprobs.float())
 
-    def likeliest(self, ruled: Ruled, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def likeliest(self, ruled: RuledLogits, k: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The `k` likeliest tokens of each row, the likeliest first: ids (n, k) int64, and their
         log-probabilities, float32.
 
@@ -156,7 +156,7 @@ class Sampler:
         padded = F.pad(found, (0, missing), value=float("-inf")) if missing else found
         return self.group.all_gather(padded).permute(1, 2, 0, 3).flatten(2)
 
-    def _ranges(self, ruled: Ruled, scores: torch.Tensor) -> tuple["_Best", "_Best"]:
+    def _ranges(self, ruled: RuledLogits, scores: torch.Tensor) -> tuple["_Best", "_Best"]:
         """The best of text (words and special tokens), and of timestamps, over all ranks."""
         first_id = self.rules.vocab.start
         ranges = []
@@ -242,7 +242,7 @@ def _mix(seed: int, step: int) -> int:
     return (value ^ (value >> 31)) >> 1
 
 
-def _must_be_timestamp(ruled: Ruled, text: _Best, timestamp: _Best) -> torch.Tensor:
+def _must_be_timestamp(ruled: RuledLogits, text: _Best, timestamp: _Best) -> torch.Tensor:
     """(n,) bool: where all timestamps together are likelier than the best text token."""
     return ruled.with_timestamps & (timestamp.lse > text.max_logit)
 

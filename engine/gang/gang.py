@@ -10,12 +10,9 @@ import torch
 from torch.distributed import Store  # type: ignore[attr-defined]
 
 from engine.config import EngineConfig
-from engine.decoding.sampler import Noise
 from engine.gang.encoding import GangEncoding
 from engine.gang.lines import Lines
 from engine.gang.orders import (
-    Begin,
-    Decode,
     Detect,
     Encoded,
     Order,
@@ -26,7 +23,7 @@ from engine.gang.orders import (
 )
 from engine.parallel.distributed import Mesh
 from engine.parallel.stages import group_sizes
-from engine.request import DecodingOptions
+from engine.steps import Begin, Decode
 
 
 class _Awaited:
@@ -77,24 +74,11 @@ class Gang:
     def detect_language(self, slot: int) -> _Awaited:
         return self._ask(Detect(slot))
 
-    def begin(
-        self,
-        prompts: Seq[list[int]],
-        slots: Seq[tuple[int, ...]],
-        options: Seq[DecodingOptions],
-        noise: Seq[Noise | None],
-    ) -> _Awaited:
-        return self._ask(Begin(tuple(prompts), tuple(slots), tuple(options), tuple(noise)))
+    def begin(self, step: Begin) -> _Awaited:
+        return self._ask(step)
 
-    def decode(
-        self,
-        group: int,
-        n: int,
-        n_positions: int,
-        noise: Seq[Noise | None],
-        searches: Seq[tuple[int, ...]],
-    ) -> _Awaited:
-        return self._ask(Decode(group, n, n_positions, tuple(noise), tuple(searches)))
+    def decode(self, step: Decode) -> _Awaited:
+        return self._ask(step)
 
     def release(self, slot: int) -> None:
         self._order_decoders(Release(slot))

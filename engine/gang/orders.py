@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from engine.decoding.sampler import Noise
 from engine.parallel.traffic import Kind
-from engine.request import DecodingOptions
+from engine.steps import Begin, Decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,27 +49,6 @@ class Detect:
     """Detect the language of a slot's window."""
 
     slot: int
-
-
-@dataclass(frozen=True, slots=True)
-class Begin:
-    """Run prompts and sample the first tokens, in slots of one group; see `Executor.begin`."""
-
-    prompts: tuple[list[int], ...]
-    slots: tuple[tuple[int, ...], ...]
-    options: tuple[DecodingOptions, ...]
-    noise: tuple[Noise | None, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Decode:
-    """Decode one more token in the first `n` slots of a group; see `Executor.decode`."""
-
-    group: int
-    n: int
-    n_positions: int
-    noise: tuple[Noise | None, ...]
-    searches: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,7 @@ from engine.errors import EngineError
 from engine.gang.connection import Connection
 from engine.gang.lines import GangLimits
 from engine.gang.orders import (
-    Begin,
     Close,
-    Decode,
     Detect,
     Encode,
     Encoded,
@@ -39,6 +37,7 @@ from engine.gang.orders import (
 from engine.parallel.place import Inbound, Place
 from engine.parallel.traffic import Traffic
 from engine.runner import ModelRunner
+from engine.steps import Begin, Decode
 from engine.transfer import Download, Pending
 
 
@@ -171,10 +170,10 @@ class Shard:
 
     def do(self, order: Order) -> None:
         match order:
-            case Decode(group, n, n_positions, noise, searches):
-                self._answer(self._runner.decode(n, n_positions, noise, group, searches))
-            case Begin(prompts, slots, options, noise):
-                begun = self._runner.begin(prompts, slots, options, noise)
+            case Decode():
+                self._answer(self._runner.decode(order))
+            case Begin():
+                begun = self._runner.begin(order)
                 if begun is not None:
                     self._answer(*begun)
             case Detect(slot):

@@ -101,7 +101,7 @@ class DecoderStage(nn.Module):
         cache: KVCache,
         positions: torch.Tensor,
         length: int,
-        windows: Slots | None = None,
+        windows: Slots,
     ) -> torch.Tensor:
         """Run one token in each of the first n slots: (B, 1, n_text_state) -> the same.
 
@@ -109,9 +109,8 @@ class DecoderStage(nn.Module):
             x: n rows of tokens, then rows of padding.
             positions: (n,) int64, where each token stands; all below `length`.
             length: number of positions that attention reads in each slot.
-            windows: the slots whose windows the tokens attend to; by default their own.
+            windows: the n slots whose windows the tokens attend to.
         """
-        windows = slice(0, len(positions)) if windows is None else windows
         reach = torch.arange(length, device=x.device)
         mask = (reach > positions[:, None])[:, None, None]
         for layer, layer_cache in self._with_caches(cache):

@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from deployments.fleet import Priority, Quality
 from deployments.options import MAX_CONTEXT_CHUNKS, ChunkingOptions, TranscribeOptions, VadOptions
-from engine.request import MAX_ROWS, Task
+from engine.request import MAX_TEXTS, Task
 
 ResponseFormat = Literal["json", "text", "srt", "verbose_json", "vtt"]
 LISTS = ("languages", "keywords", "timestamp_granularities", "include")
@@ -86,12 +86,12 @@ class TranslationFields(BaseModel):
     temperature: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
     """0: greedy decoding, and higher temperatures only where the text looks wrong. From 0.01 on:
     this temperature throughout."""
-    beam_size: Annotated[int, Field(ge=1, le=MAX_ROWS)] = 1
+    beam_size: Annotated[int, Field(ge=1, le=MAX_TEXTS)] = 1
     """Beam search where the temperature is 0: as many texts are followed side by side. 1: greedy.
     An addition to OpenAI's fields, as the next three."""
     patience: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] = 1.0
     """A beam search ends when `beam_size` times this many texts have ended."""
-    best_of: Annotated[int, Field(ge=1, le=MAX_ROWS)] = 1
+    best_of: Annotated[int, Field(ge=1, le=MAX_TEXTS)] = 1
     """Texts that are sampled where the temperature is above 0; the likeliest is kept."""
     length_penalty: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
     """How texts of several lengths are compared: by the mean log-probability of a token, or, with a

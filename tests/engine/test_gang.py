@@ -26,6 +26,7 @@ from engine.parallel.distributed import Mesh
 from engine.parallel.stages import cut_stages
 from engine.parallel.wire_costs import WireModel
 from engine.precision import Arithmetic
+from engine.steps import Decode
 from tests.support.gangs import QUICK, check_equal, gang_of, mixed, run_mixed
 from tests.support.running import drain, run, run_alone
 
@@ -91,7 +92,7 @@ def test_ranks_send_what_the_formula_says(
     options = DecodingOptions(language="en", max_new_tokens=7)
     run(gang, [Request("clip", clips["librivox-0880.wav"], options)])
     for _ in range(3):
-        executor.decode(1, 2, 40, [None, None], []).get()
+        executor.decode(Decode(1, 2, 40, (None, None))).get()
     for report in executor.report():
         wires = WireModel(dims, executor.mesh, report.rank, itemsize=4)
         expected = wires.encode(1) + wires.prefill(1, 4)

@@ -26,7 +26,7 @@ def mixed_requests(clips: dict[str, np.ndarray], n_slots: int = 16) -> list[Requ
         Request(f"{name}-{index}", pcm, option, group=name)
         for name, pcm in list(clips.items())[:2]
         for index, option in enumerate(options)
-        if option.n_rows <= n_slots
+        if option.n_texts <= n_slots
     ]
 
 

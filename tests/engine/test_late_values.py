@@ -1,7 +1,6 @@
 """Values that come back late, as from a gang: nothing waits that need not, nothing is lost."""
 
 import random
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,9 +9,9 @@ import torch
 
 from benchmarks.random_model import random_checkpoint
 from engine import Checkpoint, DecodingOptions, Engine, EngineConfig, Request, Result
-from engine.decoding.sampler import Noise
 from engine.executor import LocalExecutor
 from engine.model_sizes import MODEL_SIZES
+from engine.steps import Begin, Decode
 from engine.transfer import Pending
 from tests.support.gangs import check_equal
 from tests.support.running import run
@@ -47,24 +46,11 @@ class LateExecutor(LocalExecutor):
     def detect_language(self, slot: int) -> Pending:
         return self._late(super().detect_language(slot))
 
-    def begin(
-        self,
-        prompts: Sequence[list[int]],
-        slots: Sequence[tuple[int, ...]],
-        options: Sequence[DecodingOptions],
-        noise: Sequence[Noise | None],
-    ) -> Pending:
-        return self._late(super().begin(prompts, slots, options, noise))
+    def begin(self, step: Begin) -> Pending:
+        return self._late(super().begin(step))
 
-    def decode(
-        self,
-        group: int,
-        n: int,
-        n_positions: int,
-        noise: Sequence[Noise | None],
-        searches: Sequence[tuple[int, ...]],
-    ) -> Pending:
-        return self._late(super().decode(group, n, n_positions, noise, searches))
+    def decode(self, step: Decode) -> Pending:
+        return self._late(super().decode(step))
 
 
 @pytest.mark.parametrize("lag_steps", [2, pytest.param(0, marks=pytest.mark.more)])

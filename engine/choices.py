@@ -1,0 +1,183 @@
+"""Which tokens come next, chosen by the last stage that decodes and sent to the others.
+
+The first stage needs the tokens. Every stage needs to know which texts of beam searches go on, as
+it holds keys and values of them.
+"""
+
+from collections import deque
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass
+
+import torch
+
+from engine.decoding.beam_step import Proposals, beam_step
+from engine.decoding.sampler import Noise, RuledLogits, Sampled, Sampler
+from engine.decoding.tokenizer import Tokenizer
+from engine.model.slots import Slots, n_slots, slot_indices
+from engine.parallel.place import Inbound, Place, Wires
+from engine.slot_bank import SlotBank
+from engine.transfer import upload
+
+
+@dataclass(frozen=True, slots=True)
+class _Moves:
+    """Slots whose texts go on in others, places in a bank, shape (m,) int64 each."""
+
+    sources: torch.Tensor
+    targets: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class _Coming:
+    """What the last stage chose, on its way to an earlier one.
+
+    Attributes:
+        tokens: (n,) int64, for the first stage.
+        sources: (m,) int64, of the moves of beam searches.
+        targets: of these moves.
+        length: positions in use.
+    """
+
+    group: int
+    where: Slots
+    tokens: Inbound | None
+    sources: Inbound | None
+    targets: torch.Tensor | None
+    length: int
+
+
+class Choices:
+    """A rank's part in the choice of tokens. Operations come in the same order on all ranks.
+
+    Args:
+        sampler: where decoding ends.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        banks: Seq[SlotBank],
+        sampler: Sampler | None,
+        tokenizer: Tokenizer,
+        device: torch.device,
+    ) -> None:
+        self._place = place
+        self._banks = banks
+        self._sampler = sampler
+        self._tokenizer = tokenizer
+        self._device = device
+        self._coming: deque[_Coming] = deque()
+
+    def choose(
+        self,
+        group: int,
+        where: Slots,
+        logits: torch.Tensor,
+        noise: Seq[Noise | None],
+        searches: Seq[tuple[int, ...]],
+        length: int = 0,
+    ) -> Sampled:
+        """Choose the next token of each row, on the last stage.
+
+        Args:
+            where: places in the group's bank, one for each row.
+            logits: (n, local ids) float32; overwritten.
+            searches: the rows of each beam search.
+            length: positions that are in use; 0 if this is the first token.
+        """
+        assert self._sampler is not None, "only the last stage samples"
+        bank = self._banks[group]
+        ruled = self._sampler.rule(logits, bank.rule_state.select(where))
+        sampled = self._sampler(ruled, noise)
+        moves = None
+        if searches:
+            sampled, moves = self._search(bank, where, ruled, sampled, searches, length == 0)
+        if moves is not None and length:  # at first, all texts of a search are the same
+            bank.rule_state.copy(moves.sources, moves.targets)
+            self._move(bank, moves, length)
+            self._send(sampled.tokens, moves.sources)
+        else:
+            self._send(sampled.tokens, None)
+        bank.record(where, sampled, self._tokenizer.timestamp_begin)
+        return sampled
+
+    def expect(
+        self, group: int, where: Slots, searches: Seq[tuple[int, ...]] = (), length: int = 0
+    ) -> None:
+        """Prepare to hear what the last stage chooses, on an earlier one.
+
+        Args:
+            where, length: as in `choose`.
+            searches: places in the bank of each beam search; none at the first token.
+        """
+        last, tokens, sources, targets = self._place.decoders[-1], None, None, None
+        if self._place.begins_decoding:
+            tokens = self._wires.tokens.expect((n_slots(where),), torch.int64, last)
+        if searches:
+            in_order = sorted(searches, key=len)  # as `_search` has them
+            targets = upload([place for each in in_order for place in each], self._device)
+            sources = self._wires.tokens.expect(tuple(targets.shape), torch.int64, last)
+        if tokens is not None or sources is not None:
+            self._coming.append(_Coming(group, where, tokens, sources, targets, length))
+
+    def take(self, group: int) -> None:
+        """Wait for what was chosen for a group, on an earlier stage."""
+        while any(coming.group == group for coming in self._coming):
+            coming = self._coming.popleft()
+            bank = self._banks[coming.group]
+            if coming.tokens is not None:
+                bank.tokens[coming.where] = coming.tokens.get()
+            if coming.sources is not None and coming.targets is not None:
+                moves = _Moves(coming.sources.get(), coming.targets)
+                self._move(bank, moves, coming.length)
+
+    def _search(
+        self,
+        bank: SlotBank,
+        where: Slots,
+        ruled: RuledLogits,
+        sampled: Sampled,
+        searches: Seq[tuple[int, ...]],
+        is_first: bool,
+    ) -> tuple[Sampled, _Moves]:
+        """Let beam searches choose in place of the sampler."""
+        assert self._sampler is not None, "only the last stage samples"
+        tokens, logprobs = sampled.tokens.clone(), sampled.logprobs.clone()
+        parents, end_logprobs = torch.zeros_like(tokens), torch.full_like(logprobs, float("-inf"))
+        slots = slot_indices(where).to(self._device)
+        sources, targets = [], []
+        for n_beams in sorted({len(rows) for rows in searches}):
+            rows = upload([list(each) for each in searches if len(each) == n_beams], self._device)
+            likeliest = self._sampler.likeliest(ruled.rows(rows.flatten()), n_beams + 1)
+            proposals = Proposals(*(found.view(*rows.shape, -1) for found in likeliest))
+            places = slots[rows]
+            scores = torch.zeros_like(bank.scores[places]) if is_first else bank.scores[places]
+            step = beam_step(scores, proposals, self._tokenizer.eot, is_first)
+            tokens[rows], logprobs[rows] = step.tokens, step.logprobs
+            parents[rows], end_logprobs[rows] = step.parents, step.end_logprobs
+            bank.scores[places] = step.scores
+            sources.append(places.gather(1, step.parents).flatten())
+            targets.append(places.flatten())
+        moves = _Moves(torch.cat(sources), torch.cat(targets))
+        return Sampled(tokens, logprobs, parents, end_logprobs), moves
+
+    def _move(self, bank: SlotBank, moves: _Moves, length: int) -> None:
+        """Copy keys and values of texts to the slots in which they go on."""
+        sources, targets = moves.sources, moves.targets
+        if not sources.is_cuda:  # a GPU would have to wait for the host to know which
+            moved = sources != targets
+            sources, targets = sources[moved], targets[moved]
+        if len(targets):
+            bank.cache.copy(sources, targets, length)
+
+    def _send(self, tokens: torch.Tensor, sources: torch.Tensor | None) -> None:
+        for index, stage in enumerate(self._place.decoders[:-1]):
+            if index == 0:
+                self._wires.tokens.send(tokens, stage)
+            if sources is not None:
+                self._wires.tokens.send(sources, stage)
+
+    @property
+    def _wires(self) -> Wires:
+        assert self._place.wires is not None, "a rank alone hands on nothing"
+        return self._place.wires

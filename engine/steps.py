@@ -1,0 +1,39 @@
+"""The two steps of decoding, as an engine asks for them, of its own process or of a gang of ranks."""
+
+from dataclasses import dataclass
+
+from engine.decoding.sampler import Noise
+from engine.request import DecodingOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Run the prompts of new sequences, in slots of one group, and sample their first tokens.
+
+    Attributes:
+        prompts, options: of each sequence.
+        slots: of each sequence: the one with its window, and more if it has several texts.
+        noise: for each slot, in this order.
+    """
+
+    prompts: tuple[list[int], ...]
+    slots: tuple[tuple[int, ...], ...]
+    options: tuple[DecodingOptions, ...]
+    noise: tuple[Noise | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Decode:
+    """Feed each of a group's first `n` slots its last token, and sample the next.
+
+    Attributes:
+        n_positions: positions in use in the fullest slot, including that token's.
+        noise: for each slot.
+        searches: the slots of each beam search of the group.
+    """
+
+    group: int
+    n: int
+    n_positions: int
+    noise: tuple[Noise | None, ...]
+    searches: tuple[tuple[int, ...], ...] = ()
