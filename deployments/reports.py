@@ -32,11 +32,12 @@ class ReplicaReport:
 
     Attributes:
         rtfx: speed with all slots in use, in seconds of audio per second; None: not measured yet.
-        n_running, n_waiting: number of chunks in slots, and of chunks that wait for a slot.
+        n_used: number of slots that hold a text; a chunk with several texts has several slots.
+        n_waiting: number of chunks that wait for a slot.
     """
 
     rtfx: float | None = None
-    n_running: int = 0
+    n_used: int = 0
     n_waiting: int = 0
 
 

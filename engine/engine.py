@@ -84,7 +84,7 @@ class Engine:
         # The engine time that a sequence in a slot from the start would have used before this step.
         self._share_s = 0.0
         self._step_began_s = 0.0
-        self._n_sharing = 1
+        self._n_used_in_step = 0
 
     @classmethod
     def load(cls, model: str, config: EngineConfig | None = None) -> "Engine":
@@ -105,6 +105,16 @@ class Engine:
     def n_running(self) -> int:
         """Sequences in slots: being encoded or decoded."""
         return self._scheduler.n_running
+
+    @property
+    def n_used_slots(self) -> int:
+        """Slots of these sequences: as many as a chunk has texts."""
+        return self._scheduler.n_used
+
+    @property
+    def n_used_in_step(self) -> int:
+        """Slots that were in use in the last step, those of what it finished, too."""
+        return self._n_used_in_step
 
     @property
     def max_texts(self) -> int:
@@ -197,7 +207,7 @@ class Engine:
             Running(item.request, slots, item.arrived_s, now_s, self._share_s)
             for slots, item in admitted
         ]
-        self._n_sharing = max(1, self._scheduler.n_used)
+        self._n_used_in_step = self._scheduler.n_used
         self._being_encoded.update((sequence.slot, sequence) for sequence in new)
         self._encoding.submit(new)
 
@@ -372,7 +382,7 @@ class Engine:
 
     def _share_now(self, now_s: float | None = None) -> float:
         took_s = (self._clock() if now_s is None else now_s) - self._step_began_s
-        return self._share_s + took_s / self._n_sharing
+        return self._share_s + took_s / max(1, self._n_used_in_step)
 
     def _release(self, sequence: Running) -> None:
         del self._running[sequence.slot]

@@ -18,11 +18,12 @@ from engine import Engine, EngineError, Request, Result
 
 @dataclass(frozen=True, slots=True)
 class EngineLoad:
-    """How busy an engine is. `n_steps` and `n_rows` (sequences decoded, summed over steps) only
-    grow. The ratio of their differences between two readings is the mean batch size."""
+    """How busy an engine is: chunks that wait, and slots in use. `n_steps` and `n_rows` (slots in
+    use, summed over steps) only grow. The ratio of their differences between two readings is the
+    mean batch size."""
 
     n_waiting: int
-    n_running: int
+    n_used: int
     n_steps: int
     n_rows: int
 
@@ -153,9 +154,9 @@ class EngineThread:
             results = engine.step()
             self._step_began = None
             before = self._load_now
-            n_rows = engine.n_running + len(results)
+            n_rows = before.n_rows + engine.n_used_in_step
             self._load_now = EngineLoad(
-                engine.n_waiting, engine.n_running, before.n_steps + 1, before.n_rows + n_rows
+                engine.n_waiting, engine.n_used_slots, before.n_steps + 1, n_rows
             )
             for result in results:
                 waiting = self._waiting.pop(result.request_id)

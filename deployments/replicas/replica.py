@@ -136,15 +136,15 @@ class Replica:
         telling: asyncio.Task[None] | None = None
         while True:
             load = self._engine.load
-            self._speed.tick(load.n_running, load.n_waiting, time.monotonic())
-            report = ReplicaReport(self._speed.rtfx, load.n_running, load.n_waiting)
+            self._speed.tick(load.n_used, load.n_waiting, time.monotonic())
+            report = ReplicaReport(self._speed.rtfx, load.n_used, load.n_waiting)
             # Do not wait for the board. Keep at most one call open, because calls would pile up
             # while the board is unavailable.
             if telling is None or telling.done():
                 telling = asyncio.create_task(self._tell(sender, report))
             await asyncio.sleep(_REPORT_PERIOD_S)
             load = self._engine.load
-            self._in_use.set(load.n_running, tags)
+            self._in_use.set(load.n_used, tags)
             self._waiting.set(load.n_waiting, tags)
             if load.n_steps > before.n_steps:
                 self._fill.observe(_fill(before, load) / self._spec.max_slots, tags)

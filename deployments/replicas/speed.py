@@ -28,9 +28,9 @@ class SpeedMeter:
         self._audio_s += audio_s
         self._n_done += 1
 
-    def tick(self, n_running: int, n_waiting: int, now_s: float) -> None:
+    def tick(self, n_used: int, n_waiting: int, now_s: float) -> None:
         """Update the measurement. Call this about once a second."""
-        if not n_waiting and n_running < _FULL * self._slots:
+        if not n_waiting and n_used < _FULL * self._slots:
             self._began_s = None
             return
         if self._began_s is None:

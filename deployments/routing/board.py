@@ -208,7 +208,7 @@ class Board:
             "min_replicas": facts.min_replicas,
             "max_replicas": facts.max_replicas,
             "slots": facts.slots * tier.ready,
-            "slots_in_use": sum(report.n_running for report in reports),
+            "slots_in_use": sum(report.n_used for report in reports),
             "queued_audio_s": round(tier.queued_s + tier.batch_s, 2),
             "wait_s": round(wait_s, 2) if math.isfinite(wait_s) else None,
             "rtfx": round(tier.rtfx, 2),

@@ -63,8 +63,18 @@ def test_results_are_those_of_the_engine(
         got = futures[request.request_id].result(60)
         assert got.tokens == alone.tokens and got.avg_logprob == alone.avg_logprob
     load = thread.load
-    assert load.n_waiting == load.n_running == 0
+    assert load.n_waiting == load.n_used == 0
     assert 0 < load.n_steps and 1 <= load.n_rows / load.n_steps <= CONFIG.max_slots
+
+
+def test_a_search_counts_with_all_its_slots(
+    thread: EngineThread, clips: dict[str, np.ndarray]
+) -> None:
+    before = thread.load
+    options = DecodingOptions(beam_size=3)
+    thread.submit(Request("search", clips["librivox-0890.wav"], options)).result(60)
+    after = thread.load
+    assert (after.n_rows - before.n_rows) == 3 * (after.n_steps - before.n_steps)
 
 
 def test_a_bad_request_fails_alone(thread: EngineThread, clips: dict[str, np.ndarray]) -> None:

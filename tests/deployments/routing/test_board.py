@@ -128,7 +128,7 @@ class TestBoard:
             board = Board((TINY, BASE), RTFX)
             board.reconfigure({"down_delay_s": 0.0})
             board._began -= FRESH_S
-            await board.report_replica("base", "r", ReplicaReport(250.0, n_running=3))
+            await board.report_replica("base", "r", ReplicaReport(250.0, n_used=3))
             await board.report_ingress("a", IngressReport({"tiny.en": 50.0}))
             await asyncio.sleep(1.5 * TICK_S)
             stats = await board.record_autoscaling_stats()
@@ -164,11 +164,11 @@ class TestSpeedMeter:
     def test_only_a_full_replica_shows_its_speed(self) -> None:
         meter = SpeedMeter(slots=4)
         for second in range(20):
-            meter.tick(n_running=2, n_waiting=0, now_s=float(second))
+            meter.tick(n_used=2, n_waiting=0, now_s=float(second))
             meter.add(5.0)
         assert meter.rtfx is None
         for second in range(20, 40):
-            meter.tick(n_running=4, n_waiting=1, now_s=float(second))
+            meter.tick(n_used=4, n_waiting=1, now_s=float(second))
             meter.add(50.0)
         assert meter.rtfx == pytest.approx(50.0)
 
