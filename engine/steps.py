@@ -1,4 +1,4 @@
-"""The two steps of decoding, as an engine asks for them, of its own process or of a gang of ranks."""
+"""The two steps of decoding, as an engine asks for them of its own process or of a gang."""
 
 from dataclasses import dataclass
 
