@@ -19,7 +19,7 @@ import soundfile
 
 from benchmarks import scoring
 from benchmarks.scoring import TimedText
-from benchmarks.systems import FACTORIES, System, precisions_of
+from benchmarks.systems import FACTORIES, GREEDY, System, precisions_of
 
 LANGUAGES = "en,es,fr,it,ru"
 MODELS = "demo:tiny.en,demo:base"
@@ -205,7 +205,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = selection_parser("Accuracy of speech-recognition systems.", ",".join(FACTORIES))
+    parser = selection_parser("Accuracy of speech-recognition systems.", ",".join(GREEDY))
     parser.add_argument("--transcripts", type=Path, help="folder to keep what each system said")
     return parse_selection(parser, arguments)
 

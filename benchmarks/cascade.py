@@ -118,7 +118,7 @@ def _play(
     decoders: Decoders,
     at_least: int,
 ) -> Row:
-    ladder = choice and Ladder(_tiers(), choice)
+    ladder = None if choice is None else Ladder(_tiers(), choice)
     played = {file.name: _transcribe(file, ladder, decoders, at_least) for file in files}
     rates = {f.name: scoring.wer(f.reference, played[f.name].text, "en") for f in files}
     reasons = [reason for each in played.values() for reason in each.reasons]
@@ -126,8 +126,8 @@ def _play(
     errors, words = (sum(getattr(r, n) for r in rates.values()) for n in ("errors", "length"))
     return Row(
         way=way,
-        min_token_prob=choice and choice.min_token_prob,
-        hopeless_token_prob=choice and choice.hopeless_token_prob,
+        min_token_prob=None if choice is None else choice.min_token_prob,
+        hopeless_token_prob=None if choice is None else choice.hopeless_token_prob,
         wer=errors / words,
         errors=errors,
         words=words,
@@ -207,7 +207,8 @@ def _mixed(
     mixed = clean + gain * noise
     # Turn the volume down rather than clip.
     mixed *= min(1.0, 32_000 / np.abs(mixed).max())
-    return mixed.round().astype(np.int16)
+    whole: npt.NDArray[np.int16] = mixed.round().astype(np.int16)
+    return whole
 
 
 def _white(audio: Path, n: int, rng: np.random.Generator) -> Noise:
@@ -223,7 +224,7 @@ def _babble(audio: Path, n: int, rng: np.random.Generator) -> Noise:
     rolled = (
         np.resize(np.roll(v, s), n) for row in starts for v, s in zip(voices, row, strict=True)
     )
-    return np.sum(list(rolled), axis=0)
+    return np.asarray(np.sum(list(rolled), axis=0), np.float64)
 
 
 def _music(audio: Path, n: int, rng: np.random.Generator) -> Noise:

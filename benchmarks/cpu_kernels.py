@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from benchmarks.accuracy import MODELS
 from engine import N_SAMPLES, EngineConfig, Precision, open_checkpoint
 from engine.kernels import native
 from engine.runner import ModelRunner
+from engine.steps import Decode
 
 POSITION = 60
 WAYS: dict[str, tuple[Precision, Callable[[], AbstractContextManager[None]]]] = {
@@ -70,9 +72,9 @@ def _measure(model: str, options: argparse.Namespace) -> list[Row]:
     for _ in range(options.rounds):
         for way, runner in runners.items():
             with WAYS[way][1]():
-                encode[way].append(_milliseconds(lambda r=runner: r.encode([window], [0])))
+                encode[way].append(_milliseconds(partial(runner.encode, [window], [0])))
                 for n in options.batches:
-                    steps[way][n].append(_milliseconds(lambda r=runner, n=n: _step(r, n)))
+                    steps[way][n].append(_milliseconds(partial(_step, runner, n)))
     return [
         Row(
             model,
@@ -86,7 +88,7 @@ def _measure(model: str, options: argparse.Namespace) -> list[Row]:
 
 def _step(runner: ModelRunner, n: int) -> None:
     runner.banks[0].positions[:] = POSITION
-    runner.decode(n, POSITION + 1, [None] * n)
+    runner.decode(Decode(0, n, POSITION + 1, (None,) * n))
 
 
 def _milliseconds(run: Callable[[], None]) -> float:

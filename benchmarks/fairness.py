@@ -51,7 +51,7 @@ async def _measure(
         began = time.perf_counter()
         files = [asyncio.create_task(_post(client, long)) for _ in range(options.files)]
         await asyncio.sleep(10)
-        loaded = []
+        loaded: list[float] = []
         while len(loaded) < options.clips and not any(file.done() for file in files):
             loaded.append(await _post(client, clip))
         await asyncio.gather(*files)

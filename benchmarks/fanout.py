@@ -124,10 +124,10 @@ def _child(options: argparse.Namespace) -> None:
         began = time.perf_counter()
         transcript = handle.transcribe.remote(audio, wanted).result()
         seconds = time.perf_counter() - began
-        ray_serve.shutdown()
+        ray_serve.shutdown()  # type: ignore[no-untyped-call]
         ray.shutdown()
     finally:
-        cluster.shutdown()
+        cluster.shutdown()  # type: ignore[no-untyped-call]
     print(json.dumps({"seconds": seconds, "text": transcript.text}))
 
 

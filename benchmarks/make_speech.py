@@ -78,9 +78,14 @@ def build(out: Path, language: str, minutes: float, seed: str) -> None:
     print(f"{language}: {len(segments)} prompts, {time_s / 60:.1f} min")
 
 
-def find_prompts(language: str) -> Iterator[tuple[str, str]]:
-    """(file, text) of prompts with at least four words and no digits or markup; half of them, by a
-    hash of their names, so that the other half stays unseen."""
+def find_prompts(
+    language: str, part: str = "tune", min_words: int = 4
+) -> Iterator[tuple[str, str]]:
+    """(file, text) of prompts without digits or markup.
+
+    A hash of its name puts each prompt in one of two parts: `tune`, for whoever looks for causes
+    and chooses settings, and `judge`, by which nothing may ever be chosen.
+    """
     for listing in glob.glob(
         f"/usr/share/doc/asterisk-core-sounds-{language}/core-sounds-*.txt.gz"
     ):
@@ -88,12 +93,16 @@ def find_prompts(language: str) -> Iterator[tuple[str, str]]:
             line = line.lstrip("\ufeff").strip()
             if not line or line.startswith(";") or ":" not in line:
                 continue
-            name, text = (part.strip() for part in line.split(":", 1))
+            name, text = (field.strip() for field in line.split(":", 1))
             path = f"/usr/share/asterisk/sounds/{VOICES[language]}/{name}.wav"
-            usable = len(text.split()) >= 4 and not re.search(r"[\[\]<>()\d]", text)
-            seen = hashlib.sha256(f"{language}/{name}".encode()).digest()[0] >= 128
-            if usable and seen and Path(path).exists():
+            usable = len(text.split()) >= min_words and not re.search(r"[\[\]<>()\d]", text)
+            if usable and part_of(f"{language}/{name}") == part and Path(path).exists():
                 yield path, text
+
+
+def part_of(name: str) -> str:
+    """`tune` or `judge`."""
+    return "tune" if hashlib.sha256(name.encode()).digest()[0] >= 128 else "judge"
 
 
 def read(path: str) -> npt.NDArray[np.float32]:

@@ -24,6 +24,7 @@ from itertools import product
 import numpy as np
 import torch
 
+from benchmarks.local_runner import local_runner
 from benchmarks.random_model import random_checkpoint
 from engine import (
     N_SAMPLES,
@@ -37,6 +38,7 @@ from engine import (
     default_precision,
 )
 from engine.model_sizes import MODEL_SIZES
+from engine.steps import Decode
 
 SAMPLE_AUDIO_S = 24.05
 FLOPS = 790e12
@@ -164,7 +166,7 @@ def _phases(
     n_samples: int,
     n_tokens: int,
 ) -> tuple[float, float]:
-    runner, config = engine.executor.runner, engine.config
+    runner, config = local_runner(engine), engine.config
     size = min(config.encode_limit, config.max_slots)
 
     def encode() -> None:
@@ -176,7 +178,7 @@ def _phases(
         for done in range(0, n_samples, config.max_slots):
             n = min(config.max_slots, n_samples - done)
             for token in range(n_tokens):
-                runner.decode(n, 5 + token, [None] * n)
+                runner.decode(Decode(0, n, 5 + token, (None,) * n))
 
     return timed(device, encode), timed(device, decode)
 

@@ -27,9 +27,9 @@ from benchmarks.accuracy import (
     selection_parser,
     timed,
 )
-from benchmarks.systems import FACTORIES, precisions_of
+from benchmarks.systems import FACTORIES, GREEDY, precisions_of
 
-SYSTEMS = ",".join(name for name in FACTORIES if name != "faster-whisper-no-vad")
+SYSTEMS = ",".join(name for name in GREEDY if name != "faster-whisper-no-vad")
 
 
 @dataclass(frozen=True)

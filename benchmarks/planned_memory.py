@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 import torch
 
+from benchmarks.local_runner import local_runner
 from benchmarks.precision import config_of
 from benchmarks.random_model import random_checkpoint
 from engine import (
@@ -110,7 +111,7 @@ def _measure(options: argparse.Namespace) -> Row:
         batch=batch,
         planned=dict(use.kinds()),
         planned_bytes=use.total,
-        counted_bytes=engine.executor.runner.n_bytes,
+        counted_bytes=local_runner(engine).n_bytes,
         loaded_bytes=loaded - bare,
         peak_bytes=_most_taken(options.device) - bare,
         driver_bytes=_driver_bytes() if options.device != "cpu" else None,

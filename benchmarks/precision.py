@@ -20,6 +20,7 @@ from pathlib import Path
 
 from benchmarks import scoring
 from benchmarks.accuracy import LANGUAGES, MODELS, Recording, load_recording, timed
+from benchmarks.local_runner import local_runner
 from benchmarks.systems import FasterWhisper, Murmur, System
 from engine import CrossAttentionMode, EngineConfig, Precision
 from engine.devices import peak_resident_bytes, resident_bytes
@@ -151,6 +152,7 @@ def _measure(options: argparse.Namespace) -> list[Row]:
     model, way = options.models[0], options.ways[0]
     bare_bytes = resident_bytes()
     weight_bytes = slot_bytes = None
+    system: System
     if way.startswith(_OTHER):
         system = FasterWhisper(model, way.partition("/")[2], vad=True)
     else:
@@ -164,7 +166,7 @@ def _measure(options: argparse.Namespace) -> list[Row]:
 
 def _load(model: str, way: str) -> tuple[Murmur, int, int]:
     system = Murmur(model, config_of(way), context_chunks=1)
-    runner = system.engine.executor.runner
+    runner = local_runner(system.engine)
     slot_bytes = sum(bank.cache.n_bytes for bank in runner.banks)
     return system, runner.n_bytes - slot_bytes, slot_bytes
 

@@ -20,7 +20,7 @@ from functools import partial
 
 import numpy as np
 import numpy.typing as npt
-from torch.distributed import TCPStore
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from benchmarks.clusters import speech
 from benchmarks.random_model import random_checkpoint
@@ -54,6 +54,7 @@ from engine.parallel.distributed import Mesh
 from engine.parallel.stages import Stage, cut_stages, group_sizes
 from engine.parallel.wire_costs import WireModel
 from engine.sequence import Sequence as Running
+from engine.steps import Decode
 from engine.transfer import Pending
 
 PROMPT = 4
@@ -265,7 +266,7 @@ def _encode_ms(gang: Gang, windows: Sequence[npt.NDArray[np.int16]], n: int) -> 
     while n_done < n:
         while gang.encoding.room and n_submitted < n:
             request = Request(f"e{n_submitted}", windows[n_submitted % len(windows)])
-            gang.encoding.submit([Running(request, 0, 0.0, 0.0)])
+            gang.encoding.submit([Running(request, (0,), 0.0, 0.0)])
             n_submitted += 1
         n_done += len(gang.encoding.collect(0))
     gang.report()
@@ -277,7 +278,8 @@ def _steps(gang: Gang, n_slots: int, n_steps: int) -> tuple[float, list[RankRepo
     sizes = group_sizes(gang.mesh.stages, n_slots)
 
     def launch(group: int, step: int) -> Pending:
-        return gang.decode(group, sizes[group], PROMPT + step, [None] * sizes[group])
+        n = sizes[group]
+        return gang.decode(Decode(group, n, PROMPT + step, (None,) * n))
 
     gang.report()
     times = []

@@ -86,7 +86,8 @@ def tiers_of(max_replicas: int) -> list[SimTier]:
             Question(MODEL_SIZES[kind.model], EngineConfig()), gpu_catalogue().gpu(kind.gpu)
         )
         instance = gpu_catalogue().cheapest(kind.gpu, kind.spot)
-        price = instance and instance.usd_per_gpu_hour(kind.spot)
+        assert instance is not None, f"no price for {kind.gpu}"
+        price = instance.usd_per_gpu_hour(kind.spot)
         assert price is not None
         facts = TierFacts(
             name=kind.name,

@@ -2,7 +2,8 @@
 
 A system is one product with one model at one precision. To add one, write a class with the
 attributes of `System` and put a factory into `FACTORIES`; nothing else changes.
-All run greedily (one beam, temperature 0) with the language given, on the CPU.
+All run at temperature 0 with the language given, on the CPU; greedily, but for those whose names
+end in `-beam5`.
 """
 
 from collections.abc import Callable
@@ -45,16 +46,21 @@ Factory = Callable[[str, str], System]
 class FasterWhisper:
     """faster-whisper's sequential mode: each 30 s window starts where the last one's text ended."""
 
-    def __init__(self, model: str, precision: str, *, vad: bool) -> None:
-        self.name = "faster-whisper" if vad else "faster-whisper-no-vad"
+    def __init__(self, model: str, precision: str, *, vad: bool, beam_size: int = 1) -> None:
+        self.name = ("faster-whisper" if vad else "faster-whisper-no-vad") + _beams(beam_size)
         self.model = model
         self.precision = precision
         self._vad = vad
+        self._beam_size = beam_size
         self._whisper = _load(model, precision)
 
     def transcribe(self, path: Path, language: str) -> list[TimedText]:
         segments, _ = self._whisper.transcribe(
-            str(path), language=language, beam_size=1, temperature=0.0, vad_filter=self._vad
+            str(path),
+            language=language,
+            beam_size=self._beam_size,
+            temperature=0.0,
+            vad_filter=self._vad,
         )
         return [TimedText(s.start, s.end, s.text) for s in segments]
 
@@ -65,9 +71,11 @@ class FasterWhisperBatched:
     Without timestamps, its default, a chunk is one segment, whose start says little.
     """
 
-    def __init__(self, model: str, precision: str, *, timestamps: bool) -> None:
-        self.name = "faster-whisper-batched" + ("" if timestamps else "-no-timestamps")
+    def __init__(self, model: str, precision: str, *, timestamps: bool, beam_size: int = 1) -> None:
+        times = "" if timestamps else "-no-timestamps"
+        self.name = "faster-whisper-batched" + times + _beams(beam_size)
         self._timestamps = timestamps
+        self._beam_size = beam_size
         self.model = model
         self.precision = precision
         self._pipeline = BatchedInferencePipeline(_load(model, precision))
@@ -77,11 +85,15 @@ class FasterWhisperBatched:
             str(path),
             language=language,
             batch_size=BATCH_SIZE,
-            beam_size=1,
+            beam_size=self._beam_size,
             temperature=0.0,
             without_timestamps=not self._timestamps,
         )
         return [TimedText(s.start, s.end, s.text) for s in segments]
+
+
+def _beams(beam_size: int) -> str:
+    return f"-beam{beam_size}" if beam_size > 1 else ""
 
 
 def _load(model: str, precision: str) -> WhisperModel:
@@ -121,10 +133,13 @@ class Transformers:
 
 
 class Murmur:
-    """Murmur in this process, as `murmur transcribe` runs it; greedy, without fallback."""
+    """Murmur in this process, as `murmur transcribe` runs it, but without higher temperatures."""
 
-    def __init__(self, model: str, config: EngineConfig, *, context_chunks: int) -> None:
-        self.name = "murmur" if context_chunks > 1 else "murmur-parallel"
+    def __init__(
+        self, model: str, config: EngineConfig, *, context_chunks: int, beam_size: int = 1
+    ) -> None:
+        self.name = ("murmur" if context_chunks > 1 else "murmur-parallel") + _beams(beam_size)
+        self._beam_size = beam_size
         self.model = model
         self.precision = config.precision.value
         self._context_chunks = context_chunks
@@ -133,7 +148,7 @@ class Murmur:
 
     def transcribe(self, path: Path, language: str) -> list[TimedText]:
         options = TranscriptionOptions(
-            DecodingOptions(language=language),
+            DecodingOptions(language=language, beam_size=self._beam_size),
             FallbackOptions(temperatures=(0.0,)),
             context_chunks=self._context_chunks,
         )
@@ -148,23 +163,35 @@ def murmur_config(precision: str) -> EngineConfig:
     return EngineConfig(precision=Precision(precision), max_slots=MURMUR_SLOTS)
 
 
-FACTORIES: dict[str, Factory] = {
-    "faster-whisper": lambda model, precision: FasterWhisper(model, precision, vad=True),
-    "faster-whisper-no-vad": lambda model, precision: FasterWhisper(model, precision, vad=False),
-    "faster-whisper-batched": lambda model, precision: FasterWhisperBatched(
-        model, precision, timestamps=True
-    ),
-    "faster-whisper-batched-no-timestamps": lambda model, precision: FasterWhisperBatched(
-        model, precision, timestamps=False
-    ),
-    "transformers": Transformers,
-    "murmur": lambda model, precision: Murmur(
-        model, murmur_config(precision), context_chunks=CONTEXT_CHUNKS
-    ),
-    "murmur-parallel": lambda model, precision: Murmur(
-        model, murmur_config(precision), context_chunks=1
-    ),
-}
+def _factories(beam_size: int) -> dict[str, Factory]:
+    beams = _beams(beam_size)
+    return {
+        f"faster-whisper{beams}": lambda model, precision: FasterWhisper(
+            model, precision, vad=True, beam_size=beam_size
+        ),
+        f"faster-whisper-no-vad{beams}": lambda model, precision: FasterWhisper(
+            model, precision, vad=False, beam_size=beam_size
+        ),
+        f"faster-whisper-batched{beams}": lambda model, precision: FasterWhisperBatched(
+            model, precision, timestamps=True, beam_size=beam_size
+        ),
+        f"faster-whisper-batched-no-timestamps{beams}": lambda model, precision: (
+            FasterWhisperBatched(model, precision, timestamps=False, beam_size=beam_size)
+        ),
+        f"murmur{beams}": lambda model, precision: Murmur(
+            model,
+            murmur_config(precision),
+            context_chunks=CONTEXT_CHUNKS,
+            beam_size=beam_size,
+        ),
+        f"murmur-parallel{beams}": lambda model, precision: Murmur(
+            model, murmur_config(precision), context_chunks=1, beam_size=beam_size
+        ),
+    }
+
+
+GREEDY: dict[str, Factory] = {**_factories(1), "transformers": Transformers}
+FACTORIES: dict[str, Factory] = {**GREEDY, **_factories(5)}
 
 
 def precisions_of(name: str) -> tuple[str, ...]:

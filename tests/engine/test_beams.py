@@ -61,6 +61,23 @@ def test_tokens_equal_the_plain_search(
         assert result.avg_logprob == pytest.approx(expected.sum_logprob / n, abs=1e-3)
 
 
+@pytest.mark.parametrize("beam_size", [3, 5])
+def test_rows_that_change_places_keep_their_own_rules(
+    beam_size: int,
+    engines: dict[str, Engine],
+    oracles: dict[str, Oracle],
+    clips: dict[str, np.ndarray],
+) -> None:
+    """Of several sentences, some rows have begun one and others have not."""
+    pause = np.zeros(24_000, np.int16)
+    names = ("librivox-0880.wav", "librivox-0890.wav", "librivox-0930.wav")
+    pcm = np.concatenate([part for name in names for part in (clips[name], pause)])
+    options = DecodingOptions(language="en", beam_size=beam_size)
+    result = run_alone(engines[TINY], Request("several", pcm, options))
+    assert list(result.tokens) == beam_search(oracles[TINY], pcm, options).tokens
+    assert len(result.segments) >= 3
+
+
 LOW = {
     "bfloat16": EngineConfig(precision=Precision.BFLOAT16, max_slots=7),
     "int8": EngineConfig(precision=Precision.INT8, max_slots=7),
@@ -133,6 +150,13 @@ class TestHypotheses:
         assert not search.append([Row(3, -0.1, 1, NO_END), Row(4, -0.3, 0, -2.0)])
         assert search.append([Row(5, -0.1, 0, -1.0), Row(6, -0.1, 1, -0.5)])
         assert search.best() == Hypothesis((1, 4), (-0.1, -0.3), pytest.approx(-0.9), True)
+
+    def test_of_those_that_end_at_once_no_more_count_than_are_enough(self) -> None:
+        search = BeamSearch(2, 0.5, None)
+        search.append([Row(1, -0.1), Row(2, -0.2)])
+        assert search.append([Row(3, -0.1, 0, -2.0), Row(4, -0.3, 1, -0.5)])
+        # One of the two that end is enough; there is room for one that goes on.
+        assert search.best() == Hypothesis((1, 3), (-0.1, -0.1), pytest.approx(-0.2))
 
     def test_patience_waits_for_more_of_them(self) -> None:
         search = BeamSearch(2, 2.0, None)

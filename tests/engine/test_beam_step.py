@@ -1,0 +1,44 @@
+"""A step of beam search: who goes on, from whom, and which ends count."""
+
+import torch
+
+from engine.decoding.beam_step import BeamStep, Proposals, beam_step
+
+EOT = 9
+NO_END = float("-inf")
+
+
+def step(
+    scores: list[float], tokens: list[list[int]], logprobs: list[list[float]], first: bool = False
+) -> BeamStep:
+    proposals = Proposals(torch.tensor([tokens]), torch.tensor([logprobs]))
+    return beam_step(torch.tensor([scores], dtype=torch.float64), proposals, EOT, first)
+
+
+def test_the_likeliest_go_on_whichever_row_they_continue() -> None:
+    found = step([-1.0, -3.0], [[4, 5, 6], [7, 8, 4]], [[-0.1, -0.5, -4.0], [-0.2, -5.0, -6.0]])
+    assert found.tokens.tolist() == [[4, 5]]
+    assert found.parents.tolist() == [[0, 0]]
+    assert torch.allclose(found.scores, torch.tensor([[-1.1, -1.5]], dtype=torch.float64))
+    assert found.end_logprobs.tolist() == [[NO_END, NO_END]]
+
+
+def test_of_equals_the_first_row_goes_on() -> None:
+    found = step([-1.0, -1.0], [[4, 5, 6], [7, 8, 4]], [[-0.5, -2.0, -4.0], [-0.5, -2.0, -6.0]])
+    assert found.tokens.tolist() == [[4, 7]]
+    assert found.parents.tolist() == [[0, 1]]
+
+
+def test_an_end_counts_only_before_the_last_that_goes_on() -> None:
+    logprobs = [[-0.5, -1.0, -2.0], [-0.5, -0.7, -9.0]]
+    found = step([-1.0, -1.5], [[EOT, 4, 5], [6, 7, EOT]], logprobs)
+    assert found.tokens.tolist() == [[4, 6]]
+    # The other row's end, at -10.5, is behind the second of those that go on, at -2.0.
+    assert found.end_logprobs.tolist() == [[-0.5, NO_END]]
+
+
+def test_at_the_first_step_the_first_row_speaks_for_all() -> None:
+    row = [-0.5, -1.0, -2.0]
+    found = step([0.0, 0.0], [[4, 5, 6]] * 2, [row, row], first=True)
+    assert found.tokens.tolist() == [[4, 5]]
+    assert found.parents.tolist() == [[0, 0]]
