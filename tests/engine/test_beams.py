@@ -17,7 +17,11 @@ from engine import (
     RequestError,
 )
 from engine.decoding.hypotheses import BeamSearch, BestOf, Hypothesis, Row
-from engine.decoding.sampler import Sampled
+from engine.decoding.sampler import Noise, Sampled
+from engine.model_sizes import MODEL_SIZES
+from engine.parallel.place import Place
+from engine.precision import NumberFormats
+from engine.slot_bank import SlotBank
 from engine.steps import Decode
 from tests.support.beam_oracle import beam_search
 from tests.support.oracle import Oracle
@@ -34,6 +38,7 @@ SEARCHES = {
     "3, cut off": {"beam_size": 3, "max_new_tokens": 6},
 }
 QUICK = ("2", "5, patience 2", "3, cut off")
+CPU = torch.device("cpu")
 EOT = 9
 NO_END = float("-inf")
 
@@ -94,6 +99,23 @@ def test_of_several_sentences_each_row_keeps_its_own_rules(
     assert any(changes), "rows with different times change places"
     assert list(result.tokens) == beam_search(oracles[TINY], pcm, options).tokens
     assert len(result.segments) == 2
+
+
+def test_texts_that_are_sampled_side_by_side_differ() -> None:
+    draws = {tuple(Noise(1.0, 7, 0, text).draw(4, CPU).tolist()) for text in range(16)}
+    assert len(draws) == 16
+
+
+def test_a_slot_that_is_used_again_attends_to_its_own_window() -> None:
+    dims = MODEL_SIZES["tiny"]
+    formats = NumberFormats(torch.float32, torch.float32)
+    bank = SlotBank(4, dims, Place.alone(dims), 16, CPU, formats)
+    bank.follow([1, 2], 0)
+    assert bank.windows.tolist() == [0, 0, 0, 3]
+    bank.release(1)  # another slot still follows
+    assert bank.windows_of(4).tolist() == [0, 1, 0, 3]
+    bank.release(2)
+    assert bank.windows_of(4) == slice(0, 4)
 
 
 LOW = {
