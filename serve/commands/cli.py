@@ -14,7 +14,7 @@ import typer
 from typer.main import get_command
 
 from serve.commands.arguments import PlanArguments, TranscribeArguments
-from serve.commands.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
+from serve.commands.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_WARNED
 
 Work = Callable[[], int]
 """Returns an exit code."""
@@ -50,8 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code (`serve.commands.exit_codes`)."""
     _make_streams_take_anything()
     try:
-        code = _run(argv)
-        sys.stdout.flush()
+        code = _flushed(_run(argv))
     except typer.TyperException as error:
         return _say(_usage(error), error.exit_code)
     except KeyboardInterrupt:
@@ -64,6 +63,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout = None
         named = f"{error.filename}: " if error.filename else ""
         return _say(f"{named}{error.strerror or error}", EXIT_FAILED)
+    return code
+
+
+def _flushed(code: int) -> int:
+    """Write what the output still holds. A command that has failed keeps its exit code: it may have
+    failed, and said so, because its output cannot be written."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        if code in (EXIT_OK, EXIT_WARNED):
+            raise
+        sys.stdout = None
     return code
 
 
