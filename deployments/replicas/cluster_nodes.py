@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -58,8 +59,30 @@ def _has_node_types() -> bool:
     return any(not name.startswith(_UNTYPED_NODE) for name in report.get("active_nodes", {}))
 
 
-def drain_this_node(deadline: float, message: str) -> str | None:
-    """Ask Ray to move everything that runs on this process's node elsewhere, before the node goes.
+@dataclass(frozen=True, slots=True)
+class NodeRef:
+    """A node as Ray's control service (GCS) knows it.
+
+    Attributes:
+        gcs_address: of the control service, host:port.
+        node_id: in hexadecimal digits.
+    """
+
+    gcs_address: str
+    node_id: str
+
+
+def this_node() -> NodeRef:
+    """The node of this process, which must be connected to its cluster."""
+    context = ray.get_runtime_context()
+    return NodeRef(context.gcs_address, context.get_node_id())
+
+
+def drain(node: NodeRef, deadline: float, message: str) -> str | None:
+    """Ask Ray to move everything that runs on a node elsewhere, before the node goes.
+
+    This process need not be connected. On the node itself it had better not be: an idle node goes
+    at once, and a process that is still connected would wait for it.
 
     Args:
         deadline: when the node goes, in seconds since 1970.
@@ -67,10 +90,12 @@ def drain_this_node(deadline: float, message: str) -> str | None:
 
     Returns:
         Why Ray refuses; None if it accepts.
+
+    Raises:
+        RpcError: the control service does not answer.
     """
-    context = ray.get_runtime_context()
-    is_accepted, refusal = GcsClient(address=context.gcs_address).drain_node(
-        context.get_node_id(),
+    is_accepted, refusal = GcsClient(address=node.gcs_address).drain_node(
+        node.node_id,
         DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION"),
         message,
         round(deadline * 1000),

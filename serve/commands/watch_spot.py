@@ -34,11 +34,18 @@ def watch_spot(cloud: str, address: str, poll_s: float = _POLL_S) -> int:
 
 
 def _drain(address: str, notice: SpotNotice) -> None:
-    from deployments.replicas.cluster_nodes import drain_this_node
+    from ray.exceptions import RpcError
+
+    from deployments.replicas.cluster_nodes import drain, this_node
 
     with connected(address):
-        if refusal := drain_this_node(notice.deadline, "the cloud takes this spot machine away"):
-            raise ClusterError(f"Ray does not drain this node: {refusal}")
+        node = this_node()
+    try:
+        refusal = drain(node, notice.deadline, "the cloud takes this spot machine away")
+    except RpcError as error:
+        raise ClusterError(f"Ray's control service at {node.gcs_address}: {error}") from error
+    if refusal:
+        raise ClusterError(f"Ray does not drain this node: {refusal}")
 
 
 def _say(words: str) -> None:

@@ -7,10 +7,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
+from deployments.replicas import cluster_nodes
+from deployments.replicas.cluster_nodes import NodeRef
+from deployments.replicas.spot_notice import SpotNotice
+from serve.commands import watch_spot
+from serve.commands.connection import ClusterError
 from serve.commands.local_cluster import LocalCluster
 from tests.deployments.replicas.test_spot_notice import served
 
@@ -42,6 +48,16 @@ def test_a_notice_drains_the_node_until_its_deadline() -> None:
             assert json.loads(server.action)["time"] == _zulu(_drained_until(Path(folder) / "c"))
         finally:
             cluster.stop()
+
+
+@pytest.mark.more
+def test_a_control_service_that_is_gone_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes between the connection and the request to drain."""
+    gone = NodeRef("127.0.0.1:9", "ab" * 28)
+    monkeypatch.setattr(watch_spot, "connected", lambda address: nullcontext())
+    monkeypatch.setattr(cluster_nodes, "this_node", lambda: gone)
+    with pytest.raises(ClusterError, match="Ray's control service at 127.0.0.1:9: Timed out"):
+        watch_spot._drain("any", SpotNotice(time.time() + 30))
 
 
 def _drained_until(folder: Path) -> float:
