@@ -14,6 +14,7 @@ class DamageList:
     def __init__(self) -> None:
         self._stretches: list[tuple[float, float]] = []
         self._complaints: list[float] = []  # that no gap has explained, in file order
+        self._hint_s: float | None = None
 
     def add_gap(self, start_s: float, end_s: float) -> None:
         """Add a gap that follows a complaint of the decoder: there was sound, and it is lost."""
@@ -33,17 +34,26 @@ class DamageList:
         elif len(self._complaints) < _MAX_COMPLAINTS:
             self._complaints.append(near_s)
 
+    def add_hint(self, near_s: float) -> None:
+        """Add a complaint that need not be about this sound. It explains a gap, and is not told
+        where none follows."""
+        self._hint_s = near_s
+
     def explains(self, start_s: float) -> bool:
-        """Whether a complaint explains a gap that begins at `start_s`."""
-        return any(near_s >= start_s - _NEAR_S for near_s in self._complaints)
+        """Whether a complaint or a hint explains a gap that begins at `start_s`."""
+        hinted = self._hint_s is not None and self._hint_s >= start_s - _NEAR_S
+        return hinted or self._complained(start_s)
 
     def take_complaint_near(self, end_s: float) -> bool:
         """Whether the decoder complained near `end_s` and no gap followed. The complaint then
         counts as explained."""
-        if not self.explains(end_s):
+        if not self._complained(end_s):
             return False
         self._complaints = [near_s for near_s in self._complaints if near_s < end_s - _NEAR_S]
         return True
+
+    def _complained(self, start_s: float) -> bool:
+        return any(near_s >= start_s - _NEAR_S for near_s in self._complaints)
 
     def tell(self, report: AudioReport) -> None:
         """Add warnings for all that was collected to the report."""

@@ -40,6 +40,10 @@ _DAMAGE = re.compile(
 # ffmpeg also writes this about tags between joined MP3s. `frame_clock` finds lost MP3 frames.
 _NO_FRAME = re.compile(r"^\[mp3\w* @ .*\] Header missing")
 _EARLY_DAMAGE = re.compile(r"^\[in#0[^\]]*\] \[error\]")
+# Packets of a transport stream are lost or broken, of whichever of its streams.
+_LOST_PACKETS = re.compile(
+    r"^\[in#0/mpegts [^\]]*\] \[warning\] (?:changing packet size|PES packet size|Packet corrupt)"
+)
 _ESTIMATE = re.compile(r"\[warning\] Estimating duration from bitrate")
 _ENDS_EARLY = re.compile(r"File ended prematurely|partial file")
 _BROKE_OFF = "Error during demuxing"
@@ -70,6 +74,8 @@ class FfmpegLog:
         self.complained_early = False
         """Whether the demuxer complained while ffmpeg looked for streams. It may not complain again
         when ffmpeg reads on from there. Often harmless, but it explains a gap."""
+        self.n_lost_packets = 0
+        """Number of complaints about packets that may be another stream's. They explain a gap."""
         self.n_damages = 0
         """Number of complaints about packets since the file was opened."""
 
@@ -170,7 +176,9 @@ class FfmpegLog:
         self._line += data[: _MAX_LINE_BYTES - len(self._line)]
 
     def _take(self, line: str) -> None:
-        if self._is_reading:
+        if _LOST_PACKETS.match(line):
+            self.n_lost_packets += 1
+        elif self._is_reading:
             self._take_damage(line)
         elif _EARLY_DAMAGE.match(line):
             self.complained_early = True

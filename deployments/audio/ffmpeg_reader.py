@@ -58,7 +58,7 @@ class FfmpegReader:
         self._file = file
         self._report = report
         self._damages = DamageList()
-        self._n_damages = self._n_lost_runs = 0
+        self._n_damages = self._n_lost_runs = self._n_lost_packets = 0
         self._n_bytes = os.fstat(file.fileno()).st_size
         # What reads the file itself does so before ffmpeg, which shares its position.
         self._trims_delay = trims_delay(file)
@@ -176,7 +176,9 @@ class FfmpegReader:
         if self._first_page_end is not None:
             self._find_false_leap(self._first_page_end)
         beginning = find_beginning(facts, self._first_stamp, n_samples, self.sample_rate)
-        if beginning.silence > 0 and (self._log.complained_early or self._log.n_damages):
+        log = self._log
+        is_loss = log.complained_early or log.n_damages or log.n_lost_packets
+        if beginning.silence > 0 and is_loss:
             self._damages.add_gap(0.0, beginning.silence / self.sample_rate)
         if delay := beginning.delay:
             n_bytes = 3 * delay * self._frame_bytes
@@ -243,6 +245,9 @@ class FfmpegReader:
         if n_damages > self._n_damages:
             self._damages.add_complaint(self._timeline.position / self.sample_rate)
         self._n_damages = n_damages
+        if self._log.n_lost_packets > self._n_lost_packets:
+            self._damages.add_hint(self._timeline.position / self.sample_rate)
+        self._n_lost_packets = self._log.n_lost_packets
         spans_s = [(start / self.sample_rate, end / self.sample_rate) for start, end in gaps]
         is_any = self._log.complained_early
         damaged = [span for span in spans_s if is_any or self._damages.explains(span[0])]

@@ -134,9 +134,6 @@ class _Walk:
             is_large = self._file.read(4) == b"\0\0\0\1"
             if is_large or end - self._samples_at <= _LARGEST_32_BIT:
                 return Patch(self._samples_at, end, b"mdat", is_large, n_broken)
-        elif self._index_at is not None:
-            # An index without its samples would make a player take other bytes for them.
-            start = self._index_at
         return Patch(start, end, b"free", end - start > _LARGEST_32_BIT, n_broken)
 
     def _is_whole(self, box: Box) -> bool:

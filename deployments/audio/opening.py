@@ -148,9 +148,7 @@ class Opener:
             return file
         n_bytes = sum(patch.n_broken for patch in patches)
         places = "a place" if len(patches) == 1 else f"{len(patches)} places"
-        self._report.warn(
-            "damaged", f"its structure is broken in {places}: {n_bytes} bytes cannot be decoded"
-        )
+        self._report.warn("damaged", f"its structure is broken in {places}, in {n_bytes} bytes")
         return self._stack.enter_context(patched(file, patches))
 
     def _choose(self, tracks: list[Track]) -> list[Track]:

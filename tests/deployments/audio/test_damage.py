@@ -32,6 +32,14 @@ def test_a_complaint_at_the_end_tells_a_cut_whatever_came_before() -> None:
     assert "near 10 s" in unplaced[2]
 
 
+def test_a_hint_explains_a_gap_nearby_and_is_not_told_alone() -> None:
+    damages = DamageList()
+    damages.add_hint(10.0)
+    assert damages.explains(10.0) and not damages.explains(20.0)
+    assert not damages.take_complaint_near(10.0)
+    assert told(damages) == []
+
+
 def test_many_faults_are_few_warnings() -> None:
     damages = DamageList()
     for near_s in range(0, 1_000, 2):

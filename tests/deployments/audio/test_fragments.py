@@ -89,6 +89,29 @@ def test_sizes_of_samples_that_lie(layout: str, files: dict[str, bytes]) -> None
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("by", [0, None], ids=["zeros", "noise"])
+def test_samples_without_their_head_are_found_by_their_index(
+    layout: str, by: int | None, files: dict[str, bytes]
+) -> None:
+    data = files[layout]
+    whole, _ = read(data)
+    at = data.index(b"mdat", moofs(data)[2]) - 4
+    pcm, warnings = read(damaged(data, at, 8, by))
+    assert (differs_at(pcm, whole), warnings) == ([], ["damaged"])
+    pcm, warnings = read(damaged(data, at, 2_000, by))
+    assert (differs_at(pcm, whole), set(warnings)) == ([2], {"damaged"})
+
+
+def test_samples_without_an_index_are_told(files: dict[str, bytes]) -> None:
+    data = files["DASH"]
+    whole, _ = read(data)
+    at = moofs(data)[2]
+    pcm, warnings = read(data[:at] + data[data.index(b"mdat", at) - 4 :])
+    assert warnings == ["damaged"]
+    assert differs_at(pcm, whole) == [2, 3] and len(pcm) == len(whole)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_whole_files_are_left_alone(layout: str, files: dict[str, bytes]) -> None:
     """So are boxes that nobody knows, padding, and files that are cut off anywhere."""
     data = files[layout]
