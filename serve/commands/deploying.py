@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -121,10 +122,14 @@ def wait_until_ready(deadline: float, timeout_s: float) -> None:
         if states and all(is_ready(tiers) for tiers in states):
             return
         if time.monotonic() > deadline:
-            waiting = sorted({name for tiers in states for name, ok in tiers.items() if not ok})
-            who = f"no chunk decoded by {', '.join(waiting)}" if waiting else "no ingress answers"
-            raise ClusterError(f"not ready after {timeout_s:g} s: {who}")
+            raise ClusterError(f"not ready after {timeout_s:g} s: {what_is_missing(states)}")
         time.sleep(_POLL_S)
+
+
+def what_is_missing(states: Iterable[Mapping[str, bool]]) -> str:
+    """In words, from each ingress's tiers and whether they are ready."""
+    waiting = sorted({name for tiers in states for name, ok in tiers.items() if not ok})
+    return f"no chunk decoded by {', '.join(waiting)}" if waiting else "no ingress answers"
 
 
 def _reason(application: dict[str, Any]) -> str:

@@ -103,6 +103,19 @@ def test_ranks_send_what_the_formula_says(
         assert (report.calls, report.sent_bytes) == (expected.calls, expected.sent_bytes)
 
 
+def test_searches_of_several_sizes_in_a_pipeline(
+    checkpoints: dict[str, Checkpoint], engines: dict[str, Engine], clips: dict[str, np.ndarray]
+) -> None:
+    """The last stage tells the first ones which texts go on, of all searches of a step at once."""
+    requests = [
+        Request(f"{name} {beam_size}", pcm, DecodingOptions(language="en", beam_size=beam_size))
+        for name, pcm in list(clips.items())[:2]
+        for beam_size in (3, 2)
+    ]
+    with gang_of(checkpoints[TINY], 1, [4, 2, 2], EngineConfig(max_slots=10)) as pipeline:
+        check_equal(run(pipeline, requests), run(engines[TINY], requests))
+
+
 @pytest.mark.sharded
 def test_late_reading_changes_nothing(
     checkpoints: dict[str, Checkpoint], engines: dict[str, Engine], requests: list[Request]

@@ -13,7 +13,7 @@ from engine import CrossAttentionMode, EngineConfig, Offload, Precision
 from engine.errors import PrecisionError
 from engine.precision import Arithmetic
 from serve.app import assemble
-from serve.commands.deploying import short_reason
+from serve.commands.deploying import short_reason, what_is_missing
 from serve.settings.config import ConfigError, Settings
 from serve.settings.loading import load_settings
 
@@ -145,3 +145,9 @@ def test_devices_that_share_a_quantised_model_compute_in_one_format() -> None:
 )
 def test_a_traceback_is_said_by_its_end(message: str, short: str | None) -> None:
     assert short_reason(message) == (message if short is None else short)
+
+
+def test_what_a_start_still_waits_for_is_named() -> None:
+    assert what_is_missing([]) == "no ingress answers"
+    states = [{"tiny": True, "large": False}, {"tiny": False, "large": False}]
+    assert what_is_missing(states) == "no chunk decoded by large, tiny"
