@@ -1,7 +1,8 @@
 """The router's and the autoscaler's view of the cluster: a snapshot of all tiers, as plain numbers.
 
 Work is measured in seconds of audio, speed in seconds of audio per second (RTFx), and money in US
-dollars.
+dollars. The audio of a chunk that is decoded to several texts side by side, as in a beam search,
+counts once for each.
 """
 
 import math
@@ -57,6 +58,8 @@ class TierFacts:
         machine: what a replica requests from Ray, as any text. If the cluster cannot provide it for
             one tier, it cannot for other tiers with the same text. Empty: no other tier requests
             the same.
+        max_slot_groups: groups that a replica's slots are divided into, at most. All texts of a
+            chunk are in one group.
     """
 
     name: str
@@ -70,6 +73,12 @@ class TierFacts:
     slots: int
     cold_start_s: float
     machine: str = ""
+    max_slot_groups: int = 1
+
+    @property
+    def max_texts(self) -> int:
+        """Texts of a chunk that a replica can decode side by side, at least."""
+        return max(1, self.slots // self.max_slot_groups)
 
     def can(self, language: str | None, task: str) -> bool:
         """Whether its model does a task in a language; None: the model has to detect it."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from engine import DecodingOptions, Request, Result, Segment
+from engine import SAMPLE_RATE, DecodingOptions, Request, Result, Segment
 
 Pcm = npt.NDArray[np.int16]
 """Mono audio at 16 kHz, shape (n_samples,)."""
@@ -36,6 +36,10 @@ class Chunk:
     @property
     def key(self) -> str:
         return f"{self.request_id}/{self.index}/{self.attempt}"
+
+    @property
+    def duration_s(self) -> float:
+        return len(self.pcm) / SAMPLE_RATE
 
 
 def key_of_chunk(key: str) -> str:

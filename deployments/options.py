@@ -13,6 +13,9 @@ from engine.request import Task
 
 AUTO = "auto"
 """Model name with which a caller leaves the choice of tier to the cluster."""
+BEST_BEAM_SIZE = 5
+"""Beams with which `auto` decodes where the best quality is asked for, as many as openai/whisper's
+command line uses by default."""
 MAX_CONTEXT_CHUNKS = 64
 
 _WORKER_ID = re.compile("[0-9a-f]{56}")
@@ -101,7 +104,8 @@ class TranscribeOptions:
         temperature: 0: greedy decoding, with higher temperatures only where the text looks wrong;
             above 0: this fixed temperature, at most 1.
         beam_size: texts that are followed side by side where the temperature is 0, at most 16; each
-            takes one of the model's slots. 1: greedy.
+            takes one of the model's slots. 1: greedy. None: 1, or `BEST_BEAM_SIZE` for the model
+            `auto` with the quality `best`.
         patience: a beam search ends when `beam_size * patience` texts have ended.
         best_of: texts that are sampled where the temperature is above 0, of which the likeliest is
             kept; each takes a slot.
@@ -131,7 +135,7 @@ class TranscribeOptions:
     prompt: str | None = None
     keywords: tuple[str, ...] = ()
     temperature: float = 0.0
-    beam_size: int = 1
+    beam_size: int | None = None
     patience: float = 1.0
     best_of: int = 1
     length_penalty: float | None = None
@@ -171,8 +175,11 @@ class TranscribeOptions:
 
     def _check_search(self) -> None:
         for name in ("beam_size", "patience", "best_of", "length_penalty"):
+            value = getattr(self, name)
+            if value is None:
+                continue
             try:
-                DecodingOptions(**{name: getattr(self, name)})
+                DecodingOptions(**{name: value})
             except ValueError as error:
                 raise OptionError(str(error), name) from error
 

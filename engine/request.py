@@ -155,11 +155,11 @@ class Result:
     """A finished request.
 
     `tokens` are all sampled tokens with timestamps, without the end token. `avg_logprob` (natural
-    logarithm, end token counted), `no_speech_prob` and `compression_ratio` are those of
-    openai/whisper's `DecodingResult`. `timings_s` holds the seconds spent `waiting`, in `prefill`
-    (features, encoder, prompt) and in `decode`; `device_s` is its part of the engine's own time,
-    each step shared evenly by the slots in use: all parts together are the time that
-    the engine was busy.
+    logarithm, end token counted) and `no_speech_prob` are those of openai/whisper's
+    `DecodingResult`, and `compression_ratio` is that of `engine.decoding.segments`. `timings_s`
+    holds the seconds spent `waiting`, in `prefill` (features, encoder, prompt) and in `decode`;
+    `device_s` is its part of the engine's own time, each step shared evenly by the slots in use:
+    all parts together are the time that the engine was busy.
     """
 
     request_id: str

@@ -229,7 +229,7 @@ def _fields(options: TranscribeOptions) -> dict[str, Any]:
         "prompt": options.prompt,
         "keywords[]": list(options.keywords),
         "temperature": str(options.temperature),
-        "beam_size": str(options.beam_size),
+        "beam_size": options.beam_size and str(options.beam_size),
         "patience": str(options.patience),
         "best_of": str(options.best_of),
         "length_penalty": _text_of(options.length_penalty),

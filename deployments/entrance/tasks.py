@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from deployments.errors import NoTierError, OptionError
 from deployments.fleet import Priority, Quality, TierFacts
-from deployments.options import AUTO, TranscribeOptions
+from deployments.options import AUTO, BEST_BEAM_SIZE, TranscribeOptions
 from deployments.replicas.tier_client import TierClient
 from deployments.routing.dispatch import Dispatcher
 from deployments.routing.router import Ask, candidates
@@ -108,7 +108,10 @@ class Tasks:
             wanted = replace(wanted, decoding=decoding)
         quality = options.quality or self._routing.quality
         ask = replace(ask, quality=quality, language=wanted.decoding.language)
-        candidates(ask, self._dispatcher.all_states())  # raises NoTierError if there are none
+        able = candidates(ask, self._dispatcher.all_states())
+        if quality is Quality.BEST and options.beam_size is None:
+            n_beams = min(BEST_BEAM_SIZE, *(tier.facts.max_texts for tier in able))
+            wanted = replace(wanted, decoding=replace(wanted.decoding, beam_size=n_beams))
         if options.context_chunks > 1:
             # The context consists of tokens, which mean something else to another model. Therefore
             # the request stays on one tier.
@@ -139,5 +142,5 @@ def fleet_info(facts: Sequence[TierFacts]) -> TierInfo:
         languages=tuple(sorted(frozenset().union(*names))),
         multilingual=any(facts.can(None, "transcribe") for facts in facts),
         max_slots=0,
-        max_texts=min((each.slots for each in facts), default=0),
+        max_texts=min((each.max_texts for each in facts), default=0),
     )

@@ -27,7 +27,7 @@ from deployments.replicas.sharded_replica import load_sharded_engine
 from deployments.replicas.speed import SpeedMeter
 from deployments.reports import ReplicaReport
 from deployments.tier import TierInfo, TierSpec
-from engine import SAMPLE_RATE, Engine, default_precision
+from engine import Engine, default_precision
 
 logger = logging.getLogger("ray.serve")
 
@@ -78,7 +78,7 @@ class Replica:
         except asyncio.CancelledError:
             self._engine.abort(chunk.key)
             raise
-        self._speed.add(len(chunk.pcm) / SAMPLE_RATE)
+        self._speed.add(chunk.duration_s, chunk.options.n_texts)
         return to_chunk_result(result, self._spec.name)
 
     async def decode_suspect(self, chunk: Chunk) -> AsyncIterator[str | ChunkResult]:

@@ -9,7 +9,8 @@ _SHARE = 0.3
 
 class SpeedMeter:
     """Measures the speed of a replica in seconds of audio per second, only while it is full: its
-    throughput under a lower load says nothing about its capacity.
+    throughput under a lower load says nothing about its capacity. The audio of a chunk with several
+    texts counts once for each, as it does where chunks wait.
 
     Args:
         slots: number of slots of the replica.
@@ -23,10 +24,10 @@ class SpeedMeter:
         self._n_done = 0
         self._began_s: float | None = None
 
-    def add(self, audio_s: float) -> None:
-        """Count a finished chunk."""
-        self._audio_s += audio_s
-        self._n_done += 1
+    def add(self, audio_s: float, n_slots: int = 1) -> None:
+        """Count a finished chunk, which had so many slots."""
+        self._audio_s += audio_s * n_slots
+        self._n_done += n_slots
 
     def tick(self, n_used: int, n_waiting: int, now_s: float) -> None:
         """Update the measurement. Call this about once a second."""

@@ -24,8 +24,8 @@ from deployments.routing.router import Ask, candidates, route
 logger = logging.getLogger("ray.serve")
 
 _LOOKAHEAD = 2.0
-"""Chunks sent to a tier, as a multiple of its slots. With 2, the next batch is already in the
-replicas when one ends."""
+"""Slots that the chunks sent to a tier need, as a multiple of those it has. With 2, the next batch
+is already in the replicas when one ends."""
 _MAX_MOVED = 500
 """Most held chunks whose tier is chosen again after one snapshot."""
 _EMPTY_SNAPSHOTS = 3
@@ -159,11 +159,11 @@ class Dispatcher:
         return self._down_until.get(tier.facts.name, 0.0) > now
 
     def _count_arrival(self, held: Held) -> None:
-        self._n_chunks += 1
-        self._chunks_s += held.audio_s
+        self._n_chunks += held.n_slots
+        self._chunks_s += held.work_s
         if held.ask.priority is not Priority.BATCH:
             able = tuple(t.facts.name for t in candidates(held.ask, self._snapshot.tiers))
-            self._arrived_s[able] = self._arrived_s.get(able, 0.0) + held.audio_s
+            self._arrived_s[able] = self._arrived_s.get(able, 0.0) + held.work_s
 
     def _place(self, held: Held) -> None:
         held.tier = self.choose(held.ask)
@@ -173,12 +173,12 @@ class Dispatcher:
 
     def _count(self, held: Held, tier: str, sign: int) -> None:
         amounts = self._batch_s if held.ask.priority is Priority.BATCH else self._queued_s
-        amounts[tier] = max(0.0, amounts[tier] + sign * held.audio_s)
+        amounts[tier] = max(0.0, amounts[tier] + sign * held.work_s)
 
     def _room(self, name: str, priority: Priority) -> int:
-        """Number of chunks of a priority that may still be sent to a tier. Chunks of lower priority
-        that were sent do not count, because replicas also give their slots by priority. A tier
-        without replicas gets one batch, for the first replica that starts."""
+        """Number of slots for which chunks of a priority may still be sent to a tier. Chunks of
+        lower priority that were sent do not count, because replicas also give their slots by
+        priority. A tier without replicas gets one batch, for the first replica that starts."""
         state = next(t for t in self._snapshot.tiers if t.facts.name == name)
         slots = state.facts.slots
         capacity = state.ready * slots * _LOOKAHEAD
@@ -198,11 +198,12 @@ class Dispatcher:
         room = {priority: self._room(name, priority) for priority in Priority}
         while (held := queue.pop(lambda priority: room[priority] > 0)) is not None:
             self._sent[name].add(held)
-            self._n_sent[name][held.ask.priority] += 1
+            self._n_sent[name][held.ask.priority] += held.n_slots
             held.sent_s = time.monotonic()
             held.sending = asyncio.create_task(self._send(held, name))
             for priority in Priority:
-                room[priority] -= priority.rank >= held.ask.priority.rank
+                if priority.rank >= held.ask.priority.rank:
+                    room[priority] -= held.n_slots
 
     async def _send(self, held: Held, name: str) -> None:
         try:
@@ -224,7 +225,7 @@ class Dispatcher:
     def _unsend(self, held: Held, name: str) -> None:
         if held in self._sent[name]:
             self._sent[name].discard(held)
-            self._n_sent[name][held.ask.priority] -= 1
+            self._n_sent[name][held.ask.priority] -= held.n_slots
             self._count(held, name, -1)
 
     def _go_elsewhere(self, held: Held, name: str, error: TierUnavailableError) -> None:

@@ -10,7 +10,6 @@ from deployments.fleet import Priority
 from deployments.messages import Chunk
 from deployments.replicas.tier_client import Decoded
 from deployments.routing.router import Ask
-from engine import SAMPLE_RATE
 
 _AGING_S = 30.0
 """A priority rises by one step when none of its chunks was taken for this long, as in the engine's
@@ -37,8 +36,15 @@ class Held:
     sent_s: float = 0.0
 
     @property
-    def audio_s(self) -> float:
-        return len(self.chunk.pcm) / SAMPLE_RATE
+    def work_s(self) -> float:
+        """Seconds of audio, counted once for each slot."""
+        return self.chunk.duration_s * self.n_slots
+
+    @property
+    def n_slots(self) -> int:
+        """Slots that the chunk takes in a replica: one for each text that is decoded side by
+        side."""
+        return self.chunk.options.n_texts
 
 
 class HeldQueue:

@@ -11,7 +11,7 @@ from enum import Enum, auto
 from deployments.messages import ChunkResult, Escalation, TranscriptSegment
 from deployments.transcript.cascade import LANGUAGE, PROBABILITY
 from deployments.transcript.context import with_text
-from deployments.transcript.coverage import MIN_SPLIT_S, Review, letters, review
+from deployments.transcript.coverage import MIN_SPLIT_S, Review, review
 from deployments.transcript.echo import outruns_speech, without_echo
 from deployments.transcript.fallback import (
     FallbackOptions,
@@ -22,6 +22,7 @@ from deployments.transcript.fallback import (
 )
 from deployments.transcript.options import TranscriptionOptions
 from deployments.transcript.piece import Piece
+from deployments.transcript.scripts import letters
 from deployments.transcript.stitching import place_segment, repeats_itself
 from deployments.transcript.trials import Trial, Trials
 from engine import SAMPLE_RATE
@@ -357,5 +358,5 @@ def _stretch(piece: Piece) -> tuple[float, float]:
     return piece.spans[0].start / SAMPLE_RATE, piece.spans[-1].end / SAMPLE_RATE
 
 
-def _n_letters(segments: Sequence[TranscriptSegment]) -> int:
+def _n_letters(segments: Sequence[TranscriptSegment]) -> float:
     return sum(letters(segment.text) for segment in segments)

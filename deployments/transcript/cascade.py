@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from deployments.fleet import TierFacts
 from deployments.messages import ChunkResult
+from deployments.transcript.scripts import words
 from deployments.transcript.stitching import repeats_itself
 from engine import Segment
 
@@ -132,10 +133,10 @@ def fresh_prob(result: ChunkResult) -> float:
 
 def repeated_share(text: str) -> float:
     """The share of a text's four-word sequences that occurred before, 0 to 1."""
-    words = text.lower().split()
-    if len(words) < _MIN_WORDS:
+    said = words(text)
+    if len(said) < _MIN_WORDS:
         return 0.0
-    ngrams = [tuple(words[start : start + _NGRAM]) for start in range(len(words) - _NGRAM + 1)]
+    ngrams = [tuple(said[start : start + _NGRAM]) for start in range(len(said) - _NGRAM + 1)]
     return 1 - len(set(ngrams)) / len(ngrams)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from deployments.messages import ChunkResult
 from deployments.transcript.piece import Piece
+from deployments.transcript.scripts import letters
 from engine import SAMPLE_RATE, Segment
 
 MIN_PROGRESS_S = 1.0
@@ -21,7 +22,6 @@ _SNAP_S = 1.0
 _SENTENCE_ENDS = tuple(".?!\u2026\u3002\uff1f\uff01\u0964")
 _AT_EDGE = round(0.3 * SAMPLE_RATE)
 """Timestamps are no more exact than this (in samples)."""
-_LETTERS_OF_DIGIT = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +29,8 @@ class CoverageOptions:
     """When words of the speech count as missing.
 
     Args:
-        min_letters_per_s: text with fewer letters (bytes of UTF-8) per second of clear speech
-            leaves words out.
+        min_letters_per_s: text with fewer letters per second of clear speech leaves words out. They
+            are counted as `scripts.letters` does.
         letters_per_s: the usual rate, which tells how much speech a text may stand for.
         min_missing_s: a text is decoded again only if, by that rate, it leaves at least this much
             speech without words.
@@ -137,16 +137,6 @@ def undecoded_from(piece: Piece, result: ChunkResult, tail_s: float) -> int | No
     if last.end_s is None or not last.text.rstrip().endswith(_SENTENCE_ENDS):
         return start
     return _snapped(piece, start, _sample(last.start_s))
-
-
-def letters(text: str) -> int:
-    """The spoken length of a text: its letters in bytes of UTF-8, so that a Chinese character
-    counts as the syllable that it is, and four for each digit."""
-    return sum(
-        _LETTERS_OF_DIGIT if letter.isdigit() else len(letter.encode())
-        for letter in text
-        if letter.isalnum()
-    )
 
 
 def _tail(piece: Piece, result: ChunkResult, tail_s: float) -> Piece | None:

@@ -4,12 +4,11 @@ Where there are only clicks and breath, a model that is given a prompt writes do
 keywords. Someone who really says these words takes the time that they need.
 """
 
-import re
 from collections.abc import Sequence
 
 from deployments.messages import ChunkResult
-from deployments.transcript.coverage import letters
 from deployments.transcript.piece import Piece
+from deployments.transcript.scripts import letters, words
 from engine import SAMPLE_RATE, Segment
 
 _MAX_LETTERS_PER_S = 40.0
@@ -42,14 +41,10 @@ def _is_echo(piece: Piece, segment: Segment, prompt: str) -> bool:
 def _repeats(text: str, prompt: str) -> bool:
     """Whether nearly all three-word sequences of a text occur in the prompt. A shorter text must
     occur as a whole."""
-    said, given = _words(text), _words(prompt)
+    said, given = words(text), words(prompt)
     size = min(_NGRAM, len(said))
     if not size:
         return False
     known = {tuple(given[at : at + size]) for at in range(len(given) - size + 1)}
     ngrams = [tuple(said[at : at + size]) for at in range(len(said) - size + 1)]
     return sum(ngram in known for ngram in ngrams) >= _MIN_SHARE * len(ngrams)
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.lower())

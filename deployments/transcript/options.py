@@ -89,7 +89,8 @@ def transcription_options(asked: TranscribeOptions, info: TierInfo) -> Transcrip
     if len(languages) == 1:
         language, languages = languages[0], ()
     for option in ("beam_size", "best_of"):
-        if (n := getattr(asked, option)) > info.max_texts and n > 1:
+        n = getattr(asked, option) or 1
+        if n > info.max_texts and n > 1:
             raise OptionError(
                 f"{option} is {n}, and the model {asked.model!r} follows {info.max_texts} texts "
                 "of a chunk at most",
@@ -105,7 +106,7 @@ def transcription_options(asked: TranscribeOptions, info: TierInfo) -> Transcrip
         languages=languages,
         keywords=keywords,
         prompt=(asked.prompt or "")[-_MAX_PROMPT_CHARACTERS:] or None,
-        beam_size=asked.beam_size,
+        beam_size=asked.beam_size or 1,
         patience=asked.patience,
         best_of=asked.best_of,
         length_penalty=asked.length_penalty,

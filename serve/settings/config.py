@@ -238,7 +238,8 @@ class RoutingSettings(_Section):
 
     quality: Quality = Quality.BALANCED
     """Of requests that ask for none: `fast` (the cheapest tier), `balanced` (the cheapest, and a
-    more accurate one for chunks whose text looks wrong) or `best` (the most accurate)."""
+    more accurate one for chunks whose text looks wrong) or `best` (the most accurate, with beam
+    search)."""
     cascade: CascadeSettings = CascadeSettings()
     """When a chunk's text looks wrong."""
 

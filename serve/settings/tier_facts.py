@@ -76,6 +76,7 @@ def tier_facts(tier: TierSettings) -> TierFacts:
         slots=tier.batch_size,
         cold_start_s=cold_start_s,
         machine=str(tier_placement(tier)),
+        max_slot_groups=tier.pipeline_parallel,
     )
 
 

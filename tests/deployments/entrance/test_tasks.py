@@ -1,13 +1,15 @@
 """What a request asks for, and what is refused before anything is decoded."""
 
 import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
 
 from deployments.entrance.tasks import RoutingOptions, Tasks
 from deployments.errors import OptionError
-from deployments.fleet import TierFacts
+from deployments.fleet import Quality, TierFacts, TierState
 from deployments.options import TranscribeOptions
 
 
@@ -51,3 +53,39 @@ def test_what_auto_cannot_choose_by_is_said(tiers: list[TierFacts], option: str,
     with pytest.raises(OptionError, match=says) as caught:
         asyncio.run(tasks.make("auto", TranscribeOptions()))
     assert caught.value.option == option
+
+
+class Fleet:
+    """Stands for a dispatcher: tiers that all have a replica."""
+
+    def __init__(self, tiers: Sequence[TierFacts]) -> None:
+        self._tiers = tiers
+
+    def all_states(self) -> list[TierState]:
+        return [TierState(tier, 100.0, ready=1) for tier in self._tiers]
+
+
+@pytest.mark.parametrize(
+    ("asked", "quality", "beams"),
+    [
+        (TranscribeOptions(quality=Quality.BEST), Quality.BALANCED, 5),
+        (TranscribeOptions(), Quality.BEST, 5),
+        (TranscribeOptions(beam_size=1), Quality.BEST, 1),
+        (TranscribeOptions(beam_size=3, quality=Quality.BEST), Quality.BALANCED, 3),
+        (TranscribeOptions(), Quality.BALANCED, 1),
+        (TranscribeOptions(quality=Quality.FAST), Quality.BEST, 1),
+    ],
+)
+def test_the_best_quality_searches(asked: TranscribeOptions, quality: Quality, beams: int) -> None:
+    tiers = (facts("small", True, 1), facts("large", True, 6))
+    tasks = Tasks({}, RoutingOptions(tiers, {}, quality), cast(Any, Fleet(tiers)))
+    task = asyncio.run(tasks.make("auto", asked))
+    assert task.wanted.decoding.beam_size == beams
+
+
+def test_the_best_tier_searches_with_the_beams_that_it_has_slots_for() -> None:
+    tiers = (facts("small", True, 1), replace(facts("large", True, 6), max_slot_groups=2))
+    tasks = Tasks({}, RoutingOptions(tiers, {}, Quality.BEST), cast(Any, Fleet(tiers)))
+    assert asyncio.run(tasks.make("auto", TranscribeOptions())).wanted.decoding.beam_size == 4
+    with pytest.raises(OptionError, match="beam_size is 5, and .* follows 4 texts"):
+        asyncio.run(tasks.make("auto", TranscribeOptions(beam_size=5)))

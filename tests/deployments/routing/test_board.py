@@ -183,6 +183,13 @@ class TestSpeedMeter:
             meter.tick(4, 1, float(second))
         assert meter.rtfx == pytest.approx(4.0, rel=0.1)
 
+    def test_a_search_counts_as_many_chunks_as_it_has_texts(self) -> None:
+        meter = SpeedMeter(slots=5)
+        for second in range(11):
+            meter.tick(5, 1, float(second))
+            meter.add(10.0, n_slots=5)
+        assert meter.rtfx == pytest.approx(50.0)
+
     def test_it_follows_slowly(self) -> None:
         meter = SpeedMeter(slots=4)
         for second in range(11):

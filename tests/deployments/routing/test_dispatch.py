@@ -43,9 +43,9 @@ class Tier:
         self.calls[key].set_result(Decoded(result, 0, 0.1))
 
 
-def chunk(index: int, request: str = "r") -> Chunk:
+def chunk(index: int, request: str = "r", beam_size: int = 1) -> Chunk:
     pcm = np.zeros(round(CHUNK_S * 16_000), np.int16)
-    return Chunk(request, index, pcm, DecodingOptions(language="en"))
+    return Chunk(request, index, pcm, DecodingOptions(language="en", beam_size=beam_size))
 
 
 def snapshot(tiny: int = 1, base: int = 1, n_ingresses: int = 1) -> Snapshot:
@@ -77,8 +77,10 @@ class Fixture:
         )
         self.dispatcher.hear(replace(answer, tiers=states), report)
 
-    def send(self, index: int, ask: Ask = EN, request: str = "r") -> "asyncio.Task[Decoded]":
-        return asyncio.create_task(self.dispatcher.decode(chunk(index, request), ask))
+    def send(
+        self, index: int, ask: Ask = EN, request: str = "r", beam_size: int = 1
+    ) -> "asyncio.Task[Decoded]":
+        return asyncio.create_task(self.dispatcher.decode(chunk(index, request, beam_size), ask))
 
 
 async def settle() -> None:
@@ -107,6 +109,30 @@ def test_a_tier_gets_two_batches_and_the_rest_is_held() -> None:
         assert not fixture.tiny.calls
         assert fixture.dispatcher.report().queued_s["tiny.en"] == 0.0
         assert fixture.dispatcher.n_held("tiny.en") == 0
+
+    asyncio.run(run())
+
+
+def test_a_search_counts_as_many_chunks_as_it_has_beams() -> None:
+    async def run() -> None:
+        fixture = Fixture()
+        asked = replace(EN, tier="tiny.en")
+        searches = [fixture.send(i, asked, beam_size=2) for i in range(3)]
+        greedy = fixture.send(3, asked)
+        await settle()
+        assert fixture.tiny.order == ["r/0/0", "r/1/0"]  # four slots of four
+        report = fixture.dispatcher.report()
+        assert report.queued_s["tiny.en"] == 7 * CHUNK_S
+        assert report.arrived_s == {("tiny.en",): 7 * CHUNK_S}
+        assert (report.n_chunks, report.chunks_s) == (7, 7 * CHUNK_S)
+        fixture.tiny.answer("r/0/0")
+        await searches[0]
+        await settle()
+        assert fixture.tiny.order == ["r/0/0", "r/1/0", "r/2/0"]
+        assert fixture.dispatcher.n_held("tiny.en") == 1
+        assert fixture.dispatcher.report().queued_s["tiny.en"] == 5 * CHUNK_S
+        await stop([*searches, greedy])
+        assert fixture.dispatcher.report().queued_s["tiny.en"] == 0.0
 
     asyncio.run(run())
 

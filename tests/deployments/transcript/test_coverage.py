@@ -5,7 +5,7 @@ import pytest
 
 from deployments.messages import Chunk, ChunkResult
 from deployments.options import ChunkingOptions
-from deployments.transcript.coverage import CoverageOptions, letters
+from deployments.transcript.coverage import CoverageOptions
 from deployments.transcript.transcription import Transcription
 from engine import SAMPLE_RATE, DecodingOptions
 from tests.deployments.transcript.test_transcription import begin, result
@@ -146,8 +146,3 @@ def test_a_chunk_that_never_has_enough_text_ends(two: np.ndarray) -> None:
         text = " word" * n_chunks
         chunks = transcription.accept(result(chunks[0].key, (0.0, None, text))).chunks
     assert transcription.done and n_chunks <= 15
-
-
-def test_letters_are_alike_in_all_scripts() -> None:
-    assert letters(" ill-disposed, 42.") == 11 + 8
-    assert letters("\u4f60\u597d\u3002") == 6
