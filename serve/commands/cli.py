@@ -15,6 +15,7 @@ from typer.main import get_command
 
 from serve.commands.arguments import PlanArguments, TranscribeArguments
 from serve.commands.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_WARNED
+from serve.elsewhere import of_command
 
 Work = Callable[[], int]
 """Returns an exit code."""
@@ -24,7 +25,11 @@ app = typer.Typer(
     help="Whisper speech recognition: of files on this machine, or as a server on Ray.",
     epilog="Exit codes: 0 done, 1 failed, 2 bad usage or input, 3 done with warnings, "
     "130 interrupted.",
-    context_settings={"help_option_names": ["--help", "-h"]},
+    context_settings={
+        "help_option_names": ["--help", "-h"],
+        # openai/whisper and its like write --beam_size.
+        "token_normalize_func": lambda name: name.replace("_", "-"),
+    },
 )
 
 _File = Annotated[
@@ -105,6 +110,10 @@ def _usage(error: typer.TyperException) -> str:
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "murmur"
     words = " ".join(error.format_message().split()).replace("Value error, ", "").rstrip(".")
+    unknown = getattr(error, "option_name", None)
+    known_elsewhere = of_command(unknown) if isinstance(unknown, str) else None
+    if known_elsewhere is not None:
+        words = f"No such option: {unknown}; {known_elsewhere}"
     return f"{words}; see {command} --help"
 
 

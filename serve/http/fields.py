@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from deployments.fleet import Priority, Quality
 from deployments.options import MAX_CONTEXT_CHUNKS, ChunkingOptions, TranscribeOptions, VadOptions
 from engine.request import MAX_TEXTS, Task
+from serve.elsewhere import of_field
 
 ResponseFormat = Literal["json", "text", "srt", "verbose_json", "vtt"]
 LISTS = ("languages", "keywords", "timestamp_granularities", "include")
@@ -256,7 +257,9 @@ def _field_error(error: ValidationError) -> FieldError:
     fault = faults[-1] if faults[0]["loc"][0] == _STRATEGY else faults[0]
     name = str(fault["loc"][0])
     if fault["type"] == "extra_forbidden" and len(fault["loc"]) == 1:
-        return FieldError(f"unknown field {name[:80]!r}", name[:80], "unknown_parameter")
+        known_elsewhere = of_field(name)
+        words = f"unknown field {name[:80]!r}" + (f": {known_elsewhere}" if known_elsewhere else "")
+        return FieldError(words, name[:80], "unknown_parameter")
     if fault["type"] == "missing" and len(fault["loc"]) == 1:
         return FieldError(f"{name} must be given", name, "missing_required_parameter")
     if name == "response_format" and fault["input"] == "diarized_json":
