@@ -5,6 +5,7 @@ from tokenizers.models import WordLevel
 
 from engine import Checkpoint, ModelDimensions
 from engine.decoding.tokenizer import N_TIMESTAMPS, Tokenizer
+from engine.weights.alignment_heads import alignment_heads
 from engine.weights.random import RandomSource
 
 _N_WORDS = 50_257
@@ -21,7 +22,7 @@ _TASKS = (
 def random_checkpoint(name: str, dims: ModelDimensions) -> Checkpoint:
     """A model whose texts never end by themselves, so that all are as long as requested."""
     tokenizer = Tokenizer(_backend(dims.n_vocab), multilingual=True)
-    return Checkpoint(name, dims, RandomSource(dims), tokenizer, (tokenizer.eot,), ())
+    return Checkpoint(name, dims, RandomSource(dims), tokenizer, (tokenizer.eot,), (), alignment_heads(None, dims))
 
 
 def _backend(n_vocab: int) -> Backend:

@@ -25,7 +25,7 @@ from engine.precision import default_precision
 from engine.request import MAX_TEXTS, Request, Result
 from engine.scheduler import Scheduler
 from engine.sequence import Sequence as Running
-from engine.steps import Begin, Decode
+from engine.steps import Align, Begin, Decode
 from engine.transfer import Pending
 from engine.weights.checkpoint import Checkpoint, open_checkpoint
 
@@ -35,7 +35,7 @@ class _Launched:
     """Values that were asked for: by which operation, in which round of their group's decoding, and
     to which sequence each row belongs."""
 
-    kind: Literal["detect", "begin", "decode"]
+    kind: Literal["detect", "begin", "decode", "align"]
     group: int
     round: int
     rows: list[Running | None]
@@ -75,6 +75,8 @@ class Engine:
         self._being_detected: dict[int, Running] = {}
         self._ready: dict[int, Running] = {}
         self._running: dict[int, Running] = {}
+        self._being_aligned: dict[int, Running] = {}
+        self._aligned: list[Running] = []
         self._launched: deque[_Launched] = deque()
         self._rounds = [0] * self.executor.n_groups
         self._ids: set[str] = set()
@@ -323,7 +325,7 @@ class Engine:
     def _is_due(self, launched: _Launched) -> bool:
         """Whether enough steps were launched after it that it should be read."""
         newest = self._rounds[launched.group] - max(self.config.lag, 1)
-        return launched.kind == "detect" or launched.round <= newest
+        return launched.kind in ("detect", "align") or launched.round <= newest
 
     def _read_what_is_there(self) -> None:
         """Read the values that are due and have arrived, in order."""
@@ -341,6 +343,9 @@ class Engine:
 
     def _read(self, launched: _Launched) -> None:
         self._launched.remove(launched)
+        if launched.kind == "align":
+            self._take_attention(launched)
+            return
         columns = [column.tolist() for column in launched.values.get()]
         if launched.kind == "detect":
             sequence = launched.rows[0]
@@ -370,8 +375,12 @@ class Engine:
         sequence.language_prob = probabilities[sequence.language]
 
     def _finish(self) -> list[Result]:
-        """The results of sequences that have ended; their slots are free again."""
-        done = [sequence for sequence in self._running.values() if sequence.finish_reason]
+        """The results of sequences that have ended; their slots are free again. A text whose words
+        need times keeps its slots until it has them."""
+        ended = [sequence for sequence in self._running.values() if sequence.finish_reason]
+        wanting = [sequence for sequence in ended if sequence.wants_words(self.tokenizer)]
+        self._align(wanting)
+        done, self._aligned = [*self._aligned, *(s for s in ended if s not in wanting)], []
         results = []
         for sequence in done:
             now_s = self._clock()
@@ -380,20 +389,53 @@ class Engine:
             self._release(sequence)
         return results
 
+    def _align(self, sequences: list[Running]) -> None:
+        """Find out when the words of finished texts were said."""
+        for sequence in sequences:
+            del self._running[sequence.slot]
+            self._being_aligned[sequence.slot] = sequence
+        for group in range(len(self._rounds)):
+            here = [s for s in sequences if self._group(s) == group]
+            size = self.config.prompt_limit
+            for start in range(0, len(here), size):
+                part = here[start : start + size]
+                times = [s.word_times for s in part if s.word_times is not None]
+                step = Align(
+                    tuple(each.text for each in times),
+                    tuple(each.n_before for each in times),
+                    tuple(sequence.slot for sequence in part),
+                    tuple(each.frames for each in times),
+                )
+                values = self.executor.align(step)
+                self._launched.append(_Launched("align", group, -1, [*part], values))
+
+    def _take_attention(self, launched: _Launched) -> None:
+        for sequence, attention in zip(launched.rows, launched.values.get(), strict=True):
+            assert sequence is not None
+            del self._being_aligned[sequence.slot]
+            if sequence.aborted:
+                self._free(sequence)
+            else:
+                sequence.take_attention(attention.numpy())
+                self._aligned.append(sequence)
+
     def _share_now(self, now_s: float | None = None) -> float:
         took_s = (self._clock() if now_s is None else now_s) - self._step_began_s
         return self._share_s + took_s / max(1, self._n_used_in_step)
 
     def _release(self, sequence: Running) -> None:
-        del self._running[sequence.slot]
+        self._running.pop(sequence.slot, None)
+        self._free(sequence)
+
+    def _free(self, sequence: Running) -> None:
         for slot in sequence.slots:
             self.executor.release(slot)
         self._scheduler.free(sequence.slots)
 
     @property
     def _on_their_way(self) -> dict[int, Running]:
-        """Sequences in slots whose decoding has not begun."""
-        return self._being_encoded | self._being_detected | self._ready
+        """Sequences that are not decoded now: it has not begun, or their words get times."""
+        return self._being_encoded | self._being_detected | self._ready | self._being_aligned
 
     def _group(self, sequence: Running) -> int:
         return sequence.slot % len(self._rounds)

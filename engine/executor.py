@@ -7,7 +7,7 @@ from engine.config import EngineConfig
 from engine.encode_ahead import Encoding, make_encoding
 from engine.runner import ModelRunner
 from engine.sequence import Sequence
-from engine.steps import Begin, Decode
+from engine.steps import Align, Begin, Decode
 from engine.transfer import Download, Pending
 from engine.weights.checkpoint import Checkpoint
 
@@ -33,6 +33,9 @@ class Executor(Protocol):
 
     def decode(self, step: Decode) -> Pending:
         """Give the columns of `Sampled`, (n,) each."""
+
+    def align(self, step: Align) -> Pending:
+        """Give `Aligner.maps`."""
 
     def release(self, slot: int) -> None:
         """A slot's sequence has ended."""
@@ -76,6 +79,11 @@ class LocalExecutor:
         sampled = self.runner.decode(step)
         assert sampled is not None, "a rank alone samples"
         return Download(*sampled.columns)
+
+    def align(self, step: Align) -> Pending:
+        maps = self.runner.align(step)
+        assert maps is not None, "a rank alone has all heads"
+        return Download(*maps)
 
     def release(self, slot: int) -> None:
         self.runner.release(slot)

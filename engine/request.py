@@ -32,6 +32,7 @@ class DecodingOptions:
         languages: ISO codes that a detection chooses among; none: all that the model knows.
         timestamps: decode timestamp tokens, which give the segments their times. Without them
             a chunk is one segment.
+        words: find out when each word was said (`Segment.words`).
         keywords: words to expect, the most important first. They stand before the prompt; of its
             room they get half, and what does not fit is left out, word by word from the last.
         prompt: text that the transcript is to continue (names, spelling, style); the last words of
@@ -59,6 +60,7 @@ class DecodingOptions:
     language: str | None = None
     languages: tuple[str, ...] = ()
     timestamps: bool = True
+    words: bool = False
     keywords: tuple[str, ...] = ()
     prompt: str | None = None
     previous_tokens: tuple[int, ...] = ()
@@ -117,6 +119,8 @@ class Request:
         pcm: int16 mono at 16 kHz, shape (n_samples,), 1 to 480,000 samples.
         priority: lower is served first.
         group: chunks of one file share a group; groups share the engine fairly.
+        speech: samples in which voice was found, (first, last + 1) each, among which the times of
+            words are looked for; empty: all.
     """
 
     request_id: str
@@ -124,6 +128,7 @@ class Request:
     options: DecodingOptions = field(default_factory=DecodingOptions)
     priority: int = 0
     group: str = ""
+    speech: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         if self.pcm.dtype != np.int16 or self.pcm.ndim != 1:
@@ -139,15 +144,31 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class Word:
+    """A word of a text, with the punctuation at it and the blank before it.
+
+    `probability` is the mean of its tokens'. Words are in order, none overlaps another, and none
+    is shorter than 20 ms.
+    """
+
+    start_s: float
+    end_s: float
+    text: str
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
 class Segment:
     """A timed piece of text. `end_s` is None where the model gave no end. `logprobs` has the
-    natural logarithm of each token's probability, timestamps too."""
+    natural logarithm of each token's probability, timestamps too. `words` is empty unless they were
+    asked for; their times do not depend on those of the segment."""
 
     start_s: float
     end_s: float | None
     text: str
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...] = ()
+    words: tuple[Word, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,13 +5,16 @@ the whole model does each operation completely; in a pipeline each stage does it
 the result on.
 """
 
+from collections.abc import Mapping
 from collections.abc import Sequence as Seq
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
+from engine.aligner import Aligner
 from engine.audio.features import LogMel
 from engine.batching import batch_rows, padded_prompt, read_length
 from engine.choices import Choices
@@ -19,7 +22,7 @@ from engine.config import EngineConfig
 from engine.cuda_graphs import DecodeGraphs
 from engine.decoding.rules import TokenRules
 from engine.decoding.sampler import Noise, Sampled, Sampler
-from engine.model.decoder import DecoderStage
+from engine.model.decoder import DecoderStage, Tap
 from engine.model.encoder import EncoderStage
 from engine.model.slots import Slots
 from engine.model.whisper import Whisper
@@ -27,7 +30,7 @@ from engine.parallel.place import Place, Wires
 from engine.parallel.stages import group_sizes
 from engine.precision import Offload
 from engine.slot_bank import SlotBank
-from engine.steps import Begin, Decode
+from engine.steps import Align, Begin, Decode
 from engine.transfer import upload
 from engine.weights.checkpoint import Checkpoint
 from engine.weights.host_memory import giving_back_memory
@@ -68,6 +71,8 @@ class ModelRunner:
             for n_slots in (sizes if self.place.stage.decoder else ())
         ]
         self._choices = Choices(self.place, self.banks, self._sampler, self.tokenizer, device)
+        heads = checkpoint.alignment_heads
+        self._aligner = Aligner(self.place, heads, dims.n_text_head, device)
         self._on_cpu = config.on_cpu
         self._graphs: DecodeGraphs | None = None
         is_alone = len(self.place.stages) * group.size == 1
@@ -165,6 +170,18 @@ class ModelRunner:
         places = [tuple(slot // self.n_groups for slot in slots) for slots in step.searches]
         return self._decode(step.group, step.n, rows, length, step.noise, places)
 
+    @torch.inference_mode()
+    def align(self, step: Align) -> list[torch.Tensor] | None:
+        """Run finished texts once more, over what their slots hold of them.
+
+        Returns:
+            Where decoding ends: `Aligner.maps`.
+        """
+        self._choices.take(step.slots[0] % self.n_groups)
+        taps = self._aligner.taps()
+        self._prefill(step.texts, step.slots, taps)
+        return self._aligner.maps(step, taps)
+
     def release(self, slot: int) -> None:
         """A slot's sequence has ended."""
         self._bank(slot).release(slot // self.n_groups)
@@ -219,7 +236,12 @@ class ModelRunner:
         logits = self.decoder.local_logits(hidden[:, 0])[:n]
         return self._choices.choose(group, where, logits, noise, searches, length)
 
-    def _prefill(self, prompts: Seq[list[int]], slots: Seq[int]) -> torch.Tensor | None:
+    def _prefill(
+        self,
+        prompts: Seq[list[int]],
+        slots: Seq[int],
+        taps: Mapping[int, Tap] = MappingProxyType({}),
+    ) -> torch.Tensor | None:
         """Prompts, padded at the end, -> (n, padded length, n_text_state) where decoding ends. The
         padding's keys and values are overwritten token by token before anything reads them."""
         length = padded_prompt(max(map(len, prompts)))
@@ -231,7 +253,7 @@ class ModelRunner:
             x = self.decoder.embed(tokens, positions)
         else:
             x = self._receive_hidden(len(prompts), length)
-        hidden = self.decoder.prefill(x, self._bank(slots[0]).cache, self._where(slots))
+        hidden = self.decoder.prefill(x, self._bank(slots[0]).cache, self._where(slots), taps)
         if self.place.ends_decoding:
             return hidden
         self._send_hidden(hidden)

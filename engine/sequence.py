@@ -3,11 +3,15 @@
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
+
 from engine.decoding.hypotheses import BeamSearch, BestOf, Hypotheses, Row
 from engine.decoding.sampler import Noise
 from engine.decoding.segments import compression_ratio, split_segments
 from engine.decoding.tokenizer import Tokenizer
-from engine.request import DecodingOptions, FinishReason, Request, Result
+from engine.request import DecodingOptions, FinishReason, Request, Result, Segment
+from engine.word_times import WordTimes
 
 
 @dataclass
@@ -17,7 +21,7 @@ class Sequence:
     `slots` are its slots, of which the first has its window. `n_sampled` counts the tokens that the
     device was told to sample for each; `tokens` are those that have come back, maybe some steps
     later, or those of the best text once that is known. `sum_logprob` is their sum, end token
-    included. `began_share_s` is the engine time that a sequence would have used, had it been here
+    included. `word_times` is there while the finished text's words get their times. `began_share_s` is the engine time that a sequence would have used, had it been here
     from the start until this one was admitted.
     """
 
@@ -39,6 +43,8 @@ class Sequence:
     first_token_s: float = 0.0
     aborted: bool = False
     texts: Hypotheses | None = None
+    segments: tuple[Segment, ...] | None = None
+    word_times: WordTimes | None = None
     _n_steps: int = 0
 
     @property
@@ -96,6 +102,21 @@ class Sequence:
             for row in range(len(self.slots))
         ]
 
+    def wants_words(self, tokenizer: Tokenizer) -> bool:
+        """Whether the finished text has words that have no times yet; prepares `word_times`."""
+        if not self.request.options.words or self.segments is not None or not self.tokens:
+            return False
+        segments = split_segments(self.tokens, tokenizer, self.logprobs)
+        if not segments:
+            return False
+        self.word_times = WordTimes.prepare(self.request, segments, self.language, tokenizer)
+        return True
+
+    def take_attention(self, attention: npt.NDArray[np.float32]) -> None:
+        """Take what `Align` gave for `word_times`."""
+        assert self.word_times is not None
+        self.segments, self.word_times = self.word_times.segments(attention), None
+
     def result(self, tokenizer: Tokenizer, finished_s: float, share_s: float) -> Result:
         """
         Args:
@@ -106,7 +127,7 @@ class Sequence:
         return Result(
             request_id=self.request.request_id,
             tokens=tuple(self.tokens),
-            segments=split_segments(self.tokens, tokenizer, self.logprobs),
+            segments=self.segments or split_segments(self.tokens, tokenizer, self.logprobs),
             text=text,
             language=self.language,
             language_prob=self.language_prob,

@@ -1,6 +1,9 @@
-"""The two steps of decoding, as an engine asks for them of its own process or of a gang."""
+"""The steps of decoding, as an engine asks for them of its own process or of a gang."""
 
 from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
 
 from engine.decoding.sampler import Noise
 from engine.request import DecodingOptions
@@ -37,3 +40,21 @@ class Decode:
     n_positions: int
     noise: tuple[Noise | None, ...]
     searches: tuple[tuple[int, ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Align:
+    """See how the tokens of finished texts attend to the frames of their windows, in slots of one
+    group.
+
+    Attributes:
+        texts: a start sequence and a text, without timestamps, of each sequence.
+        n_before: tokens of each start sequence.
+        slots: the slot with each window.
+        frames: the frames to look at, of each window.
+    """
+
+    texts: tuple[list[int], ...]
+    n_before: tuple[int, ...]
+    slots: tuple[int, ...]
+    frames: tuple[npt.NDArray[np.int64], ...]

@@ -23,7 +23,7 @@ from engine.gang.orders import (
 )
 from engine.parallel.distributed import Mesh
 from engine.parallel.stages import group_sizes
-from engine.steps import Begin, Decode
+from engine.steps import Align, Begin, Decode
 
 
 class _Awaited:
@@ -78,6 +78,9 @@ class Gang:
         return self._ask(step)
 
     def decode(self, step: Decode) -> _Awaited:
+        return self._ask(step)
+
+    def align(self, step: Align) -> _Awaited:
         return self._ask(step)
 
     def release(self, slot: int) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.parallel.traffic import Kind
-from engine.steps import Begin, Decode
+from engine.steps import Align, Begin, Decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,9 @@ class Close:
     """End."""
 
 
-Order = Expect | Encode | Fill | Detect | Begin | Decode | Release | Report | Ping | Close
+Order = (
+    Expect | Encode | Fill | Detect | Begin | Decode | Align | Release | Report | Ping | Close
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,7 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class Values:
-    """The result of a Detect, Begin or Decode order, as `engine.executor` describes it."""
+    """The result of a Detect, Begin, Decode or Align order, as `engine.executor` describes it."""
 
     columns: tuple[npt.NDArray[np.generic], ...]
 

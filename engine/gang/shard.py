@@ -37,7 +37,7 @@ from engine.gang.orders import (
 from engine.parallel.place import Inbound, Place
 from engine.parallel.traffic import Traffic
 from engine.runner import ModelRunner
-from engine.steps import Begin, Decode
+from engine.steps import Align, Begin, Decode
 from engine.transfer import Download, Pending
 
 
@@ -176,6 +176,10 @@ class Shard:
                 begun = self._runner.begin(order)
                 if begun is not None:
                     self._answer(*begun)
+            case Align():
+                maps = self._runner.align(order)
+                if maps is not None and self._speaks:
+                    self._answers.values(*maps)
             case Detect(slot):
                 probabilities = self._runner.detect_language(slot)
                 if probabilities is not None and self._speaks:

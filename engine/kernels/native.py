@@ -25,6 +25,8 @@ _ABI = 1
 _LANES = 16
 _COLUMNS = 32
 _CROSS_STEP = 64
+_KEY_OFFSET = 128
+"""Stored keys are unsigned."""
 _BLOCK_ROWS = 4096
 
 INSTRUCTIONS = ("avx512", "avx2")
@@ -288,6 +290,16 @@ class Int8CrossCache:
         assert kv.dtype == torch.bfloat16 and kv.shape[:2] == (len(slots), self._cache.length)
         pointer = ctypes.addressof(self._cache)
         _call("fill_cross", kv.contiguous(), len(kv), slots, pointer)
+
+    def keys(self, slots: slice | torch.Tensor, heads: Sequence[int]) -> torch.Tensor:
+        """The keys of some heads of n slots, as they are stored: (n, len(heads), length, 64)
+        float32."""
+        packed, _, scales, _ = self._tensors
+        n_steps = self._cache.padded // _CROSS_STEP
+        chosen = packed[slots][:, heads].view(-1, len(heads), n_steps, HEAD_DIM // 4, _CROSS_STEP, 4)
+        rows = chosen.transpose(3, 4).flatten(4).flatten(2, 3)[:, :, : self._cache.length]
+        steps = scales[slots][:, heads, : self._cache.length, None]
+        return (rows.float() - _KEY_OFFSET) * steps
 
     def attend(self, queries: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
         """(n, H * 64) float32 -> (n, H * 64) float32; row i attends to slot `slots[i]`, int64."""

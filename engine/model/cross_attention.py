@@ -5,6 +5,7 @@ Each rank has its own heads: columns of q, k and v, rows of the output.
 Shapes: B batch, T tokens, H local heads, D width of a head, C width of the model.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Protocol
 
@@ -12,7 +13,7 @@ import torch
 from torch import nn
 
 from engine.model.attention import local_columns, pad_rows
-from engine.model.cross_cache import CrossCache
+from engine.model.cross_cache import CrossCache, WindowStates
 from engine.model.slots import Slots, n_slots
 from engine.parallel.linear import ColumnParallelLinear, RowParallelLinear
 from engine.precision import CrossAttentionMode
@@ -27,6 +28,12 @@ class CrossAttention(Protocol):
 
     def __call__(self, x: torch.Tensor, cache: CrossCache, slots: Slots) -> torch.Tensor:
         """(B, T, C) -> the same. Each row attends to its slot; further rows are padding."""
+
+    def scores(
+        self, x: torch.Tensor, cache: CrossCache, slots: Slots, heads: Sequence[int]
+    ) -> torch.Tensor:
+        """How much tokens (B, T, C) attend to frames, before the softmax, by some of this rank's
+        heads: (B, len(heads), T, n_audio_ctx), float32."""
 
 
 class CachedCrossAttention(nn.Module):
@@ -50,6 +57,11 @@ class CachedCrossAttention(nn.Module):
         attended = cache.attend(self.q(x)[: n_slots(slots)], slots)
         out: torch.Tensor = self.out(pad_rows(attended, len(x)))
         return out
+
+    def scores(
+        self, x: torch.Tensor, cache: CrossCache, slots: Slots, heads: Sequence[int]
+    ) -> torch.Tensor:
+        return cache.scores(self.q(x), slots, heads)
 
 
 class AbsorbedCrossAttention(nn.Module):
@@ -100,6 +112,16 @@ class AbsorbedCrossAttention(nn.Module):
         attended = attended.transpose(0, 1).reshape(rows, length, heads * head_dim)
         out: torch.Tensor = self.out(attended)
         return out
+
+    def scores(
+        self, x: torch.Tensor, cache: CrossCache, slots: Slots, heads: Sequence[int]
+    ) -> torch.Tensor:
+        assert isinstance(cache, WindowStates)
+        rows, length, width = x.shape
+        q = self.q(x).view(rows * length, -1, self.key.shape[1]).transpose(0, 1)[heads]
+        queries = torch.bmm(q, self.key[heads]).view(len(heads), rows, length, width)
+        scores = cache.scores(queries.transpose(0, 1).flatten(1, 2), slots)
+        return scores.view(rows, len(heads), length, -1)
 
 
 def load_cross_attention(

@@ -3,6 +3,7 @@
 Shapes: B batch, T tokens, H local heads, D width of a head, C width of the model.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -25,6 +26,10 @@ class CrossCache(Protocol):
 
     def attend(self, queries: torch.Tensor, slots: Slots) -> torch.Tensor:
         """Queries (B, T, H*D), each row attending to its slot -> the same shape."""
+
+    def scores(self, queries: torch.Tensor, slots: Slots, heads: Sequence[int]) -> torch.Tensor:
+        """What `attend` takes the softmax of, for some heads: (B, len(heads), T, n_audio_ctx),
+        float32."""
 
 
 class DenseCrossCache:
@@ -52,6 +57,9 @@ class DenseCrossCache:
     def attend(self, queries: torch.Tensor, slots: Slots) -> torch.Tensor:
         keys, values = self.keys[slots], self.values[slots]
         return merge_heads(attend(split_heads(queries, keys.shape[-1]), keys, values, None))
+
+    def scores(self, queries: torch.Tensor, slots: Slots, heads: Sequence[int]) -> torch.Tensor:
+        return _scores(queries, self.keys[slots][:, heads], heads)
 
 
 class Int8CrossCache:
@@ -101,6 +109,10 @@ class Int8CrossCache:
         out = torch.bmm(weights.to(self.dtype), values).float() * greatest
         return merge_heads(out.view(q.shape)).to(queries.dtype)
 
+    def scores(self, queries: torch.Tensor, slots: Slots, heads: Sequence[int]) -> torch.Tensor:
+        keys = self._keys[slots][:, heads].to(self.dtype)
+        return _scores(queries, keys, heads) * self._key_scales[slots][:, heads, None]
+
 
 class NativeInt8CrossCache:
     """Keys and values in 8 bits in the native kernels' layout, read once for each token. On a CPU
@@ -120,6 +132,9 @@ class NativeInt8CrossCache:
         length = queries.shape[1]
         rows = slot_indices(slots).repeat_interleave(length)
         return self._cache.attend(queries.flatten(0, 1).float(), rows).view(queries.shape)
+
+    def scores(self, queries: torch.Tensor, slots: Slots, heads: Sequence[int]) -> torch.Tensor:
+        return _scores(queries, self._cache.keys(slots, heads), heads)
 
 
 class WindowStates:
@@ -151,3 +166,16 @@ class WindowStates:
         queries = queries if queries.is_cuda else F.pad(queries, (0, 0, 0, -n_queries % 4))
         scores = torch.bmm(queries, states.transpose(1, 2))
         return torch.bmm(torch.softmax(scores, dim=-1), states)[:, :n_queries]
+
+    def scores(
+        self, queries: torch.Tensor, slots: Slots, heads: Sequence[int] = ()
+    ) -> torch.Tensor:
+        """(B, queries, C) -> (B, queries, n_audio_ctx): the queries are those of some heads
+        already."""
+        return torch.bmm(queries, self.states[slots].transpose(1, 2)).float()
+
+
+def _scores(queries: torch.Tensor, keys: torch.Tensor, heads: Sequence[int]) -> torch.Tensor:
+    """(B, T, H*D) x keys of some heads (B, len(heads), L, D) -> (B, len(heads), T, L), float32."""
+    q = split_heads(queries, keys.shape[-1])[:, heads].to(keys.dtype)
+    return torch.matmul(q * keys.shape[-1] ** -0.5, keys.transpose(2, 3)).float()

@@ -1,6 +1,8 @@
 """The text decoder, or the contiguous part of it that a pipeline stage holds."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import nn
@@ -15,6 +17,19 @@ from engine.model.layers import MLP, LayerNorm
 from engine.model.slots import Slots
 from engine.parallel.linear import VocabParallelEmbedding
 from engine.weights.source import LoadContext
+
+
+@dataclass(frozen=True, slots=True)
+class Tap:
+    """Reads how much the tokens of a prefill attend to frames, by some heads of a layer.
+
+    Attributes:
+        heads: heads of this rank, by their place in it.
+        scores: gets `CrossAttention.scores`.
+    """
+
+    heads: tuple[int, ...]
+    scores: list[torch.Tensor]
 
 
 class DecoderLayer(nn.Module):
@@ -34,9 +49,16 @@ class DecoderLayer(nn.Module):
         self.mlp = MLP(context, prefix)
 
     def prefill(
-        self, x: torch.Tensor, cache: LayerCache, slots: Slots, mask: torch.Tensor
+        self,
+        x: torch.Tensor,
+        cache: LayerCache,
+        slots: Slots,
+        mask: torch.Tensor,
+        tap: "Tap | None" = None,
     ) -> torch.Tensor:
         x = x.add_(self.attn.prefill(self.attn_norm(x), cache.own, slots, mask))
+        if tap is not None:
+            tap.scores.append(self.cross.scores(self.cross_norm(x), cache.cross, slots, tap.heads))
         return self._rest(x, cache, slots)
 
     def decode(
@@ -87,12 +109,22 @@ class DecoderStage(nn.Module):
         for layer, layer_cache in self._with_caches(cache):
             layer.cross.fill(audio_features, layer_cache.cross, slots)
 
-    def prefill(self, x: torch.Tensor, cache: KVCache, slots: Slots) -> torch.Tensor:
-        """Run the first T positions of new sequences: (B, T, n_text_state) -> the same."""
+    def prefill(
+        self,
+        x: torch.Tensor,
+        cache: KVCache,
+        slots: Slots,
+        taps: Mapping[int, Tap] = MappingProxyType({}),
+    ) -> torch.Tensor:
+        """Run the first T positions of sequences: (B, T, n_text_state) -> the same.
+
+        Args:
+            taps: by layer, counted from the stage's first.
+        """
         length = x.shape[1]
         mask = torch.ones(length, length, dtype=torch.bool, device=x.device).triu(1)
-        for layer, layer_cache in self._with_caches(cache):
-            x = layer.prefill(x, layer_cache, slots, mask)
+        for index, (layer, layer_cache) in enumerate(self._with_caches(cache)):
+            x = layer.prefill(x, layer_cache, slots, mask, taps.get(index))
         return x
 
     def decode(

@@ -16,6 +16,7 @@ from engine.config import ModelDimensions
 from engine.decoding.tokenizer import N_TIMESTAMPS, Tokenizer
 from engine.errors import WeightsError
 from engine.weights import safetensors
+from engine.weights.alignment_heads import Heads, alignment_heads
 from engine.weights.ctranslate2 import CTranslate2Source
 from engine.weights.hub import resolve_model
 from engine.weights.safetensors import SafetensorsSource
@@ -28,6 +29,7 @@ class Checkpoint:
     """Everything that a model's folder says about it.
 
     `suppress_tokens` are never sampled; `begin_suppress_tokens` not as the first token.
+    `alignment_heads` tell when words were said (`engine.weights.alignment_heads`).
     """
 
     name: str
@@ -36,6 +38,7 @@ class Checkpoint:
     tokenizer: Tokenizer
     suppress_tokens: tuple[int, ...]
     begin_suppress_tokens: tuple[int, ...]
+    alignment_heads: Heads
 
     @property
     def fingerprint(self) -> str:
@@ -87,6 +90,7 @@ def _open_transformers(name: str, folder: Path) -> Checkpoint:
         tokenizer=tokenizer,
         suppress_tokens=_suppressed(settings.get("suppress_tokens"), tokenizer),
         begin_suppress_tokens=_begin_suppressed(settings.get("begin_suppress_tokens"), tokenizer),
+        alignment_heads=alignment_heads(settings.get("alignment_heads"), dims),
     )
 
 
@@ -103,6 +107,7 @@ def _open_ctranslate2(name: str, folder: Path) -> Checkpoint:
         tokenizer=tokenizer,
         suppress_tokens=_suppressed(config.get("suppress_ids"), tokenizer),
         begin_suppress_tokens=_begin_suppressed(config.get("suppress_ids_begin"), tokenizer),
+        alignment_heads=alignment_heads(config.get("alignment_heads"), dims),
     )
 
 

@@ -17,6 +17,7 @@ from engine import (
     Request,
     RequestError,
 )
+from engine.weights.alignment_heads import alignment_heads
 from engine.weights.random import RandomSource
 from tests.support.running import drain, run, run_alone
 
@@ -181,7 +182,7 @@ def test_other_shapes_run(
 ) -> None:
     """128 mel bins, 51,866 tokens, unequal depths: random weights, so only the shape is true."""
     like = checkpoints["demo:base" if dims.is_multilingual else "demo:tiny.en"]
-    checkpoint = Checkpoint("random", dims, RandomSource(dims), like.tokenizer, (), ())
+    checkpoint = Checkpoint("random", dims, RandomSource(dims), like.tokenizer, (), (), alignment_heads(None, dims))
     requests = [
         Request(str(seed), clips[CLIP], DecodingOptions(max_new_tokens=9, seed=seed))
         for seed in range(3)

@@ -1,4 +1,4 @@
-"""openai/whisper's beam search on transformers' logits, as plain as can be: no cache, no batch."""
+"""openai/whisper's beam search on transformers' logits, as plain as can be, without a cache."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -38,13 +38,13 @@ def beam_search(oracle: Oracle, pcm: np.ndarray, options: DecodingOptions) -> Be
     search = _Search()
     for _ in range(min(options.max_new_tokens or 224, 448 - len(prompt) + 1)):
         scores: dict[tuple[int, ...], float] = {}
-        for text, total in beams.items():
-            hidden = oracle.model.model.decoder(
-                input_ids=torch.tensor([text]), encoder_hidden_states=features
-            ).last_hidden_state
-            logits = oracle.model.proj_out(hidden[:, -1]).float()
-            logprobs = torch.log_softmax(processors(torch.tensor([text]), logits)[0], -1)
-            values, ids = logprobs.topk(n_beams + 1)
+        texts = torch.tensor(list(beams))
+        hidden = oracle.model.model.decoder(
+            input_ids=texts, encoder_hidden_states=features.expand(len(beams), -1, -1)
+        ).last_hidden_state
+        logits = processors(texts, oracle.model.proj_out(hidden[:, -1]).float())
+        found = torch.log_softmax(logits, -1).topk(n_beams + 1)
+        for (text, total), values, ids in zip(beams.items(), *found, strict=True):
             for value, token in zip(values.tolist(), ids.tolist(), strict=True):
                 scores[(*text, token)] = total + value
         beams, newly = _best(scores, n_beams, tokenizer.eot, search)

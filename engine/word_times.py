@@ -1,0 +1,79 @@
+"""The words of a finished text and their times: what to ask of a rank, and what to make of it."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.config import TIME_PRECISION_S
+from engine.decoding.alignment import Frames, TextPart, speech_frames, text_parts, word_frames
+from engine.decoding.tokenizer import Tokenizer
+from engine.decoding.words import split_words
+from engine.request import Request, Segment, Word
+
+
+@dataclass(frozen=True, slots=True)
+class WordTimes:
+    """A text whose words are to get times.
+
+    Attributes:
+        text: start sequence and text, without timestamps.
+        n_before: tokens of the start sequence.
+        frames: frames to look at.
+    """
+
+    text: list[int]
+    n_before: int
+    frames: Frames
+    _segments: tuple[Segment, ...]
+    _parts: list[TextPart]
+    _words: list[list[list[int]]]
+    _tokenizer: Tokenizer
+
+    @classmethod
+    def prepare(
+        cls, request: Request, segments: tuple[Segment, ...], language: str, tokenizer: Tokenizer
+    ) -> "WordTimes":
+        """
+        Args:
+            segments: of the finished text; at least one.
+        """
+        begin = tokenizer.timestamp_begin
+        said = [[token for token in segment.tokens if token < begin] for segment in segments]
+        parts = text_parts(segments, begin)
+        before = tokenizer.sot_sequence(language, replace(request.options, timestamps=False))
+        return cls(
+            text=before + [token for tokens in said for token in tokens],
+            n_before=len(before),
+            frames=speech_frames(request.pcm, request.speech, parts),
+            _segments=segments,
+            _parts=parts,
+            _words=[split_words(tokens, language, tokenizer) for tokens in said],
+            _tokenizer=tokenizer,
+        )
+
+    def segments(self, attention: npt.NDArray[np.float32]) -> tuple[Segment, ...]:
+        """The segments with their words.
+
+        Args:
+            attention: of the text's tokens to the frames, as `Aligner.maps` gives it.
+        """
+        lengths = [len(word) for words in self._words for word in words]
+        spans = iter(word_frames(attention, self.frames, self._parts, lengths))
+        return tuple(
+            replace(segment, words=tuple(self._timed(segment, words, spans)))
+            for segment, words in zip(self._segments, self._words, strict=True)
+        )
+
+    def _timed(
+        self, segment: Segment, words: Sequence[list[int]], spans: Iterator[tuple[int, int]]
+    ) -> Iterator[Word]:
+        begin = self._tokenizer.timestamp_begin
+        pairs = zip(segment.tokens, segment.logprobs, strict=True)
+        probabilities = iter([math.exp(logprob) for token, logprob in pairs if token < begin])
+        for tokens, (start, stop) in zip(words, spans):  # noqa: B905: the spans go on
+            mean = sum(next(probabilities) for _ in tokens) / len(tokens)
+            times = (round(frame * TIME_PRECISION_S, 2) for frame in (start, stop))
+            yield Word(*times, self._tokenizer.decode(tokens), round(mean, 4))
