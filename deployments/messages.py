@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from engine import SAMPLE_RATE, DecodingOptions, Request, Result, Segment
+from engine import SAMPLE_RATE, DecodingOptions, Request, Result, Segment, Word
 
 Pcm = npt.NDArray[np.int16]
 """Mono audio at 16 kHz, shape (n_samples,)."""
@@ -22,7 +22,8 @@ class Chunk:
     `(request_id, index, attempt)` is its key. Chunks are idempotent: a chunk may run twice (after
     the loss of a replica, or as a retry), and the first result wins. `above` is set after a tier
     gave text that looks wrong: it is that tier's quality, and only tiers of higher quality may
-    decode the chunk now.
+    decode the chunk now. `speech` has the samples in which voice was found, if words are to get
+    times.
     """
 
     request_id: str
@@ -32,6 +33,7 @@ class Chunk:
     priority: int = 0
     attempt: int = 0
     above: int | None = None
+    speech: tuple[tuple[int, int], ...] = ()
 
     @property
     def key(self) -> str:
@@ -75,7 +77,8 @@ class ChunkResult:
 class TranscriptSegment:
     """A piece of text with times on the file's clock and the confidence of its chunk.
 
-    `logprobs` contains the natural logarithm of each token's probability.
+    `logprobs` contains the natural logarithm of each token's probability, `words` the words with
+    their times on the file's clock if they were asked for.
     """
 
     start_s: float
@@ -88,6 +91,7 @@ class TranscriptSegment:
     no_speech_prob: float
     model: str
     logprobs: tuple[float, ...] = ()
+    words: tuple[Word, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +152,14 @@ class Transcript:
 def to_request(chunk: Chunk) -> Request:
     """Convert a chunk to an engine request. The engine shares its slots fairly between groups, and
     each request is a group."""
-    return Request(chunk.key, chunk.pcm, chunk.options, chunk.priority, group=chunk.request_id)
+    return Request(
+        chunk.key,
+        chunk.pcm,
+        chunk.options,
+        chunk.priority,
+        group=chunk.request_id,
+        speech=chunk.speech,
+    )
 
 
 def to_chunk_result(result: Result, model: str) -> ChunkResult:

@@ -110,6 +110,7 @@ class TranscribeOptions:
         best_of: texts that are sampled where the temperature is above 0, of which the likeliest is
             kept; each takes a slot.
         length_penalty: how texts of several lengths are compared, see `engine.DecodingOptions`.
+        words: whether to find out when each word was said.
         context_chunks: length of a row of chunks that are decoded one after another, each with the
             text before it as context. 1: no context, all chunks are decoded at once.
         vad: which frames are speech.
@@ -139,6 +140,7 @@ class TranscribeOptions:
     patience: float = 1.0
     best_of: int = 1
     length_penalty: float | None = None
+    words: bool = False
     context_chunks: int = 1
     vad: VadOptions = field(default_factory=VadOptions)
     chunking: ChunkingOptions = field(default_factory=ChunkingOptions)

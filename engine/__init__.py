@@ -14,7 +14,7 @@ from engine.decoding.languages import ALL_LANGUAGES, language_code, language_nam
 from engine.engine import Engine
 from engine.errors import EngineError, ModelNotFoundError, RequestError, WeightsError
 from engine.precision import CrossAttentionMode, Offload, Precision, default_precision
-from engine.request import DecodingOptions, Request, Result, Segment
+from engine.request import DecodingOptions, Request, Result, Segment, Word
 from engine.weights.checkpoint import Checkpoint, open_checkpoint
 from engine.weights.hub import DEMO_MODELS, resolve_model
 from engine.weights.names import PUBLISHED
@@ -40,6 +40,7 @@ __all__ = [
     "Result",
     "Segment",
     "WeightsError",
+    "Word",
     "default_precision",
     "language_code",
     "language_name",

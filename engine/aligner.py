@@ -15,9 +15,6 @@ from engine.transfer import upload
 from engine.weights.alignment_heads import Heads
 
 
-_LEAST = 1e-9
-
-
 class Aligner:
     """Reads attention on one rank.
 
@@ -43,8 +40,8 @@ class Aligner:
         return {layer: Tap(heads, []) for layer, heads in self._heads.items() if heads}
 
     def maps(self, step: Align, taps: dict[int, Tap]) -> list[torch.Tensor] | None:
-        """What the taps read -> (n_tokens, n_frames) float32 for each text of the step: attention
-        in deviations from its mean over the text's tokens, as a mean over heads.
+        """What the taps read -> (n_tokens, n_frames) float32 for each text of the step: how much
+        each token attends to each of the frames, which for a token are 1 in sum; mean of the heads.
 
         Returns:
             Where decoding ends; elsewhere None, and the sum so far goes to the next stage.
@@ -70,9 +67,7 @@ class Aligner:
         frames = upload(step.frames[index].tolist(), self._device)
         for tap in taps.values():
             scores = tap.scores[0][index, :, rows][:, :, frames]
-            weights = torch.softmax(scores, dim=-1)
-            deviation, mean = torch.std_mean(weights, dim=1, keepdim=True, correction=0)
-            total += ((weights - mean) / deviation.clamp_(min=_LEAST)).sum(0)
+            total += torch.softmax(scores, dim=-1).sum(0)
         return total
 
     @property

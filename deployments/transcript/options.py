@@ -110,6 +110,7 @@ def transcription_options(asked: TranscribeOptions, info: TierInfo) -> Transcrip
         patience=asked.patience,
         best_of=asked.best_of,
         length_penalty=asked.length_penalty,
+        words=asked.words,
     )
     ladder = FallbackOptions().temperatures
     return TranscriptionOptions(

@@ -27,7 +27,7 @@ from deployments.transcript.context import RowContext
 from deployments.transcript.language import LanguageVote
 from deployments.transcript.options import TranscriptionOptions
 from deployments.transcript.piece import Piece
-from deployments.transcript.stitching import ReorderBuffer
+from deployments.transcript.stitching import ReorderBuffer, words_behind
 from engine import SAMPLE_RATE, DecodingOptions
 
 
@@ -65,6 +65,7 @@ class Transcription:
         self._in_flight: dict[str, Part] = {}
         self._n_parts = 0
         self._n_chunks = 0
+        self._words_end_s = 0.0
         self._ended = False
 
     @property
@@ -238,7 +239,11 @@ class Transcription:
         """Finish a part: its segments get in line, and its text becomes the next part's context."""
         del self._parts[part.index]
         self._context.hand_on(part.index, part.segments)
-        ready = list(self._order.put(part.index, part.segments))
+        ready = []
+        for segment in self._order.put(part.index, part.segments):
+            segment = words_behind(segment, self._words_end_s)
+            self._words_end_s = segment.words[-1].end_s if segment.words else self._words_end_s
+            ready.append(segment)
         self.segments += ready
         return Progress(self._release(), ready)
 
@@ -266,6 +271,7 @@ class Transcription:
             options=decoding,
             priority=self.options.priority,
             above=above,
+            speech=tuple(part.piece.speech_at()) if decoding.words else (),
         )
         self._n_chunks += 1
         self._in_flight[key_of_chunk(chunk.key)] = part

@@ -22,18 +22,18 @@ from engine.request import Segment
 Frames = npt.NDArray[np.int64]
 _FRAME = round(TIME_PRECISION_S * SAMPLE_RATE)
 _HALF_FRAME = _FRAME // 2
-_SOFT_DB = 40.0
+_SOFT_DB = 45.0
 """Frames that are softer than the loud ones by more than this are pauses."""
 _LOUD_PERCENTILE = 90
 _REACH_S = 0.5
 """Frames further from every segment than this belong to speech without text."""
 _MARGIN_S = 0.3
-_MARGIN_COST = 8.0
-"""What a token pays for each frame that is further from its segment than the margin; attention to a
-frame is 1 where it is a standard deviation above the token's neighbours'."""
+_MARGIN_COST = 1.0
+"""What a token pays for each frame that is further from its segment than the margin: all that the
+frame could gain."""
 _PAUSE = 4
 _SHORT_PAUSE = 2
-_NEAR = 8
+_NEAR = 5
 """An edge of a word moves to a pause of `_PAUSE` frames inside the word, and to one of
 `_SHORT_PAUSE` if no more than `_NEAR` frames lie between them."""
 
@@ -86,8 +86,7 @@ def word_frames(
     """The first frame of each word, and the one after its last.
 
     Args:
-        attention: of each token to each of `frames`, (n_tokens, len(frames)), in deviations from
-            its mean over the tokens.
+        attention: of each token to each of `frames`, (n_tokens, len(frames)).
         word_lengths: number of tokens of each word.
     """
     first = first_frames(attention - _far_from_segments(frames, parts))

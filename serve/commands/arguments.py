@@ -170,6 +170,10 @@ class TranscribeArguments:
             help="Compare texts by ((5 + length) / 6)^A; by default by the mean of a token.",
         ),
     ] = None
+    words: Annotated[
+        bool,
+        typer.Option("--words", help="Give each word's times and probability, in the JSON formats."),
+    ] = False
     no_fallback: Annotated[
         bool,
         typer.Option("--no-fallback", help="Never decode again at a higher temperature."),

@@ -15,6 +15,7 @@ from serve.http.formats import (
     to_json,
     to_lines,
     to_verbose_json,
+    to_words,
     warnings_object,
 )
 
@@ -52,6 +53,8 @@ def render(
         body |= to_json(transcript)
     else:
         body |= to_verbose_json(transcript, language_name(transcript.language))
+    if words := to_words(transcript.segments):
+        body["words"] = words
     if warnings := warnings_object(transcript):
         body["warnings"] = warnings
     return json_line(body, stream) + "\n"

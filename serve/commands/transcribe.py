@@ -140,6 +140,7 @@ def asked_options(args: TranscribeArguments) -> TranscribeOptions:
         patience=args.patience,
         best_of=args.best_of,
         length_penalty=args.length_penalty,
+        words=args.words,
         vad=VadOptions(threshold=args.vad_threshold),
         track=args.track,
     )

@@ -11,7 +11,15 @@ from deployments.messages import Transcript, TranscriptSegment
 from engine import SAMPLE_RATE, language_name
 from engine.config import HOP_LENGTH
 from serve.http.fields import ResponseFormat
-from serve.http.formats import LineFormat, LineWriter, to_json, to_lines, to_text, to_verbose_json
+from serve.http.formats import (
+    LineFormat,
+    LineWriter,
+    to_json,
+    to_lines,
+    to_text,
+    to_verbose_json,
+    to_words,
+)
 
 MEDIA_TYPES: dict[ResponseFormat, str] = {
     "json": "application/json",
@@ -83,6 +91,8 @@ def render_body(
         body = {**verbose, "usage": usage}
         if granularities and "segment" not in granularities:
             body["segments"] = None
+        if "word" in granularities:
+            body["words"] = to_words(transcript.segments)
     return json.dumps({**body, **(more or {})}, ensure_ascii=False)
 
 
@@ -203,7 +213,9 @@ def server_sent_event(event: dict[str, Any]) -> str:
 
 
 def _segment_event(segment: TranscriptSegment, segment_id: str) -> dict[str, Any]:
+    words = {"words": to_words([segment])} if segment.words else {}
     return {
+        **words,
         "type": "transcript.text.segment",
         "id": segment_id,
         "start": round(segment.start_s, 3),

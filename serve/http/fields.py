@@ -7,6 +7,7 @@ field counts as not given.
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -157,7 +158,7 @@ class TranscriptionFields(TranslationFields):
     """`logprobs` adds each token's log-probability, with `json` and streams of it."""
 
     def options(self, task: Task = "transcribe") -> TranscribeOptions:
-        return super().options(task)
+        return replace(super().options(task), words="word" in self.timestamp_granularities)
 
     def check(self) -> None:
         """Raises FieldError for fields that contradict each other or are not implemented yet."""
@@ -165,10 +166,6 @@ class TranscriptionFields(TranslationFields):
             raise FieldError(
                 "timestamp_granularities needs response_format=verbose_json",
                 "timestamp_granularities",
-            )
-        if "word" in self.timestamp_granularities:
-            raise FieldError(
-                "times of words are not supported yet", "timestamp_granularities", "unsupported"
             )
         if self.include and self.response_format != "json":
             raise FieldError("include=logprobs needs response_format=json", "include")

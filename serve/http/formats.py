@@ -5,6 +5,7 @@ Pure: no HTTP, no files, no models. The JSON shapes are those of OpenAI's `Trans
 """
 
 import re
+from collections.abc import Iterable
 from typing import Literal, TypedDict
 
 from deployments.messages import Transcript, TranscriptSegment
@@ -49,6 +50,15 @@ class VerboseSegment(TypedDict):
     no_speech_prob: float
 
 
+class VerboseWord(TypedDict):
+    """OpenAI's `TranscriptionWord`, and how sure the model is of the word, 0 to 1."""
+
+    word: str
+    start: float
+    end: float
+    probability: float
+
+
 class VerboseTranscription(TypedDict):
     """OpenAI's `TranscriptionVerbose`. `duration` is in seconds. `language` is an English name, or
     empty if nothing was heard: the type has no null, and a name would be made up."""
@@ -86,6 +96,20 @@ def to_verbose_json(transcript: Transcript, language_name: str) -> VerboseTransc
         "text": transcript.text,
         "segments": [_verbose_segment(i, s) for i, s in enumerate(transcript.segments)],
     }
+
+
+def to_words(segments: Iterable[TranscriptSegment]) -> list[VerboseWord]:
+    """OpenAI's `words`, without the blanks around them; times are rounded to milliseconds."""
+    return [
+        {
+            "word": word.text.strip(),
+            "start": round(word.start_s, 3),
+            "end": round(word.end_s, 3),
+            "probability": word.probability,
+        }
+        for segment in segments
+        for word in segment.words
+    ]
 
 
 def warnings_object(transcript: Transcript) -> list[JsonWarning]:
