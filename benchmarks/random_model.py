@@ -22,7 +22,9 @@ _TASKS = (
 def random_checkpoint(name: str, dims: ModelDimensions) -> Checkpoint:
     """A model whose texts never end by themselves, so that all are as long as requested."""
     tokenizer = Tokenizer(_backend(dims.n_vocab), multilingual=True)
-    return Checkpoint(name, dims, RandomSource(dims), tokenizer, (tokenizer.eot,), (), alignment_heads(None, dims))
+    return Checkpoint(
+        name, dims, RandomSource(dims), tokenizer, (tokenizer.eot,), (), alignment_heads(None, dims)
+    )
 
 
 def _backend(n_vocab: int) -> Backend:

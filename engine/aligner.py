@@ -55,7 +55,7 @@ class Aligner:
         if not self._place.ends_decoding:
             self._wire.send(flat, self._place.index + 1)
             return None
-        parts = (flat / self._n).split([each.numel() for each in sums])
+        parts = torch.split(flat / self._n, [each.numel() for each in sums])
         return [part.view(each.shape) for part, each in zip(parts, sums, strict=True)]
 
     def _sum(self, step: Align, index: int, taps: dict[int, Tap]) -> torch.Tensor:

@@ -21,8 +21,9 @@ class Sequence:
     `slots` are its slots, of which the first has its window. `n_sampled` counts the tokens that the
     device was told to sample for each; `tokens` are those that have come back, maybe some steps
     later, or those of the best text once that is known. `sum_logprob` is their sum, end token
-    included. `word_times` is there while the finished text's words get their times. `began_share_s` is the engine time that a sequence would have used, had it been here
-    from the start until this one was admitted.
+    included. `word_times` is there while the finished text's words get their times. `began_share_s`
+    is the engine time that a sequence would have used, had it been here from the start until this
+    one was admitted.
     """
 
     request: Request

@@ -73,7 +73,12 @@ class WordTimes:
         begin = self._tokenizer.timestamp_begin
         pairs = zip(segment.tokens, segment.logprobs, strict=True)
         probabilities = iter([math.exp(logprob) for token, logprob in pairs if token < begin])
-        for tokens, (start, stop) in zip(words, spans):  # noqa: B905: the spans go on
+        for tokens in words:
+            start, stop = next(spans)
             mean = sum(next(probabilities) for _ in tokens) / len(tokens)
-            times = (round(frame * TIME_PRECISION_S, 2) for frame in (start, stop))
-            yield Word(*times, self._tokenizer.decode(tokens), round(mean, 4))
+            yield Word(
+                start_s=round(start * TIME_PRECISION_S, 2),
+                end_s=round(stop * TIME_PRECISION_S, 2),
+                text=self._tokenizer.decode(tokens),
+                probability=round(mean, 4),
+            )

@@ -10,6 +10,7 @@ with connect("murmur") as client:                     # from a Ray job of the sa
 import io
 import json
 import os
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +24,7 @@ from deployments.audio.reading import Samples
 from deployments.errors import DeploymentError, OptionError
 from deployments.messages import AudioInfo, AudioWarning, Transcript, TranscriptSegment
 from deployments.options import ChunkingOptions, TranscribeOptions, VadOptions
-from engine import SAMPLE_RATE, language_code
+from engine import SAMPLE_RATE, Word, language_code
 
 Audio = bytes | str | os.PathLike[str] | np.ndarray[Any, Any]
 """The bytes of a file, a path on this machine, or samples (int16 or floats, shape (n,) or
@@ -233,6 +234,7 @@ def _fields(options: TranscribeOptions) -> dict[str, Any]:
         "patience": str(options.patience),
         "best_of": str(options.best_of),
         "length_penalty": _text_of(options.length_penalty),
+        "timestamp_granularities[]": ["segment", "word"] if options.words else [],
         "context_chunks": str(options.context_chunks),
         "quality": options.quality and options.quality.value,
         "priority": options.priority.value,
@@ -264,7 +266,7 @@ def _strategy(options: TranscribeOptions) -> dict[str, str]:
 
 
 def _transcript(body: dict[str, Any]) -> Transcript:
-    account = body["murmur"]
+    account, words = body["murmur"], deque(body.get("words") or ())
     return Transcript(
         text=body["text"],
         language=language_code(body["language"]) or "",
@@ -281,6 +283,7 @@ def _transcript(body: dict[str, Any]) -> Transcript:
                 compression_ratio=segment["compression_ratio"],
                 no_speech_prob=segment["no_speech_prob"],
                 model=model,
+                words=tuple(_words_in(segment["text"], words)),
             )
             for segment, model in zip(body["segments"], account["segment_models"], strict=True)
         ),
@@ -299,8 +302,20 @@ def _segments(event: dict[str, Any], options: TranscribeOptions) -> Iterator[Tra
     if event["type"] == "transcript.text.segment":
         start_s, end_s = event["start"], event["end"]
         nan = float("nan")
-        text = event["text"]
-        yield TranscriptSegment(start_s, end_s, text, (), nan, nan, nan, nan, options.model)
+        text, words = event["text"], tuple(_words_in(event["text"], deque(event.get("words", ()))))
+        yield TranscriptSegment(
+            start_s, end_s, text, (), nan, nan, nan, nan, options.model, words=words
+        )
+
+
+def _words_in(text: str, words: deque[dict[str, Any]]) -> Iterator[Word]:
+    """Take the words of a segment, and give them the blanks that they have in its text."""
+    at = 0
+    while words and (found := text.find(words[0]["word"], at)) >= 0:
+        word = words.popleft()
+        end = found + len(word["word"])
+        yield Word(word["start"], word["end"], text[at:end], word["probability"])
+        at = end
 
 
 def _server_error(status: int, body: str) -> ServerError:

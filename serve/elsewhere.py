@@ -31,11 +31,7 @@ ELSEWHERE = {
     "no_repeat_ngram_size": "loops are decoded again, and no token is made less likely",
     "without_timestamps": "text is always decoded with timestamps, which show what is missing",
     "max_initial_timestamp": "it is openai/whisper's, 1 s",
-    "word_timestamps": "times of words are not there yet",
-    "highlight_words": "times of words are not there yet",
-    "max_line_width": "times of words are not there yet",
-    "max_line_count": "times of words are not there yet",
-    "max_words_per_line": "times of words are not there yet",
+    "word_timestamps": "use {words}",
     "clip_timestamps": "cut the file before, with ffmpeg's -ss and -to",
     "vad_filter": _DETECTION,
     "vad_parameters": _DETECTION,
@@ -62,7 +58,11 @@ _COMMAND_ONLY = {
     "verbose": "progress goes to the standard error, and text to the standard output",
     "print_progress": "progress goes to the standard error, and text to the standard output",
 }
-_FIELD = {"context": "context_chunks", "vad_threshold": "chunking_strategy[threshold]"}
+_FIELD = {
+    "words": "timestamp_granularities[]=word",
+    "context": "context_chunks",
+    "vad_threshold": "chunking_strategy[threshold]",
+}
 
 
 def of_command(name: str) -> str | None:
@@ -85,4 +85,4 @@ def _said(table: dict[str, str], name: str, spelled: Callable[[str], str]) -> st
     if words is None:
         return None
     ours = ("prompt", "keywords", "context", "temperature", "vad_threshold", "language")
-    return words.format(**{each: spelled(each) for each in ours})
+    return words.format(words=spelled("words"), **{each: spelled(each) for each in ours})

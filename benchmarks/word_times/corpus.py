@@ -36,7 +36,14 @@ class Recording:
     prompts: tuple[Prompt, ...]
 
 
-def make(out: Path, part: str, languages: Sequence[str], minutes: float, seed: str) -> None:
+def make(
+    out: Path,
+    part: str,
+    languages: Sequence[str],
+    minutes: float,
+    seed: str,
+    pauses_s: Sequence[float] = PAUSES_S,
+) -> None:
     """Write OUT/LANG-N.wav and .json: prompts of one word and more, with pauses between them."""
     out.mkdir(parents=True, exist_ok=True)
     for language in languages:
@@ -44,7 +51,7 @@ def make(out: Path, part: str, languages: Sequence[str], minutes: float, seed: s
         found = list(find_prompts(language, part, min_words=1))
         short = [each for each in found if len(each[1].split()) <= 3]
         for number in range(round(minutes * 60 / _FILE_S)):
-            _write(out / f"{language}-{number:02}", language, found, short, rng)
+            _write(out / f"{language}-{number:02}", language, found, short, pauses_s, rng)
 
 
 def recordings(folder: Path, languages: Sequence[str]) -> list[Recording]:
@@ -71,9 +78,10 @@ def _write(
     language: str,
     prompts: Sequence[tuple[str, str]],
     short: Sequence[tuple[str, str]],
+    pauses_s: Sequence[float],
     rng: random.Random,
 ) -> None:
-    audio: list[Samples] = [np.zeros(round(rng.choice(PAUSES_S) * RATE), np.float32)]
+    audio: list[Samples] = [np.zeros(round(rng.choice(pauses_s) * RATE), np.float32)]
     told: list[tuple[float, float, str]] = []
     n = len(audio[0])
     while n < _FILE_S * RATE:
@@ -81,7 +89,7 @@ def _write(
         speech = read(name)
         start, end = speech_edges(speech)
         speech = speech[start:end]
-        pause = np.zeros(round(rng.choice(PAUSES_S) * RATE), np.float32)
+        pause = np.zeros(round(rng.choice(pauses_s) * RATE), np.float32)
         told.append((round(n / RATE, 3), round((n + len(speech)) / RATE, 3), text))
         audio += [speech, pause]
         n += len(speech) + len(pause)

@@ -45,9 +45,7 @@ def words_behind(segment: TranscriptSegment, earliest_s: float) -> TranscriptSeg
         words.append(replace(word, start_s=start_s, end_s=earliest_s))
     if not words:
         return segment
-    return replace(
-        segment, start_s=words[0].start_s, end_s=words[-1].end_s, words=tuple(words)
-    )
+    return replace(segment, start_s=words[0].start_s, end_s=words[-1].end_s, words=tuple(words))
 
 
 def _place_word(piece: Piece, word: Word) -> Word:

@@ -12,7 +12,9 @@ from engine.decoding.tokenizer import Tokenizer
 UNSPACED_LANGUAGES = frozenset({"zh", "ja", "th", "lo", "my", "yue", "km"})
 """Languages that separate no words. openai/whisper has all but Khmer."""
 _PREPENDED = frozenset("\"'\u201c\u00bf([{-\u00a1\u00ab\u2018")
-_APPENDED = frozenset("\"'.\u3002,\uff0c!\uff01?\uff1f:\uff1a\u201d)]}\u3001;\u2026\u00bb\u2019\u0964")
+_APPENDED = frozenset(
+    "\"'.\u3002,\uff0c!\uff01?\uff1f:\uff1a\u201d)]}\u3001;\u2026\u00bb\u2019\u0964"
+)
 
 
 def split_words(tokens: Sequence[int], language: str, tokenizer: Tokenizer) -> list[list[int]]:

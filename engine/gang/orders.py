@@ -73,9 +73,7 @@ class Close:
     """End."""
 
 
-Order = (
-    Expect | Encode | Fill | Detect | Begin | Decode | Align | Release | Report | Ping | Close
-)
+Order = Expect | Encode | Fill | Detect | Begin | Decode | Align | Release | Report | Ping | Close
 
 
 @dataclass(frozen=True, slots=True)

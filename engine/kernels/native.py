@@ -295,10 +295,11 @@ class Int8CrossCache:
         """The keys of some heads of n slots, as they are stored: (n, len(heads), length, 64)
         float32."""
         packed, _, scales, _ = self._tensors
-        n_steps = self._cache.padded // _CROSS_STEP
-        chosen = packed[slots][:, heads].view(-1, len(heads), n_steps, HEAD_DIM // 4, _CROSS_STEP, 4)
+        which = list(heads)
+        shape = (self._cache.padded // _CROSS_STEP, HEAD_DIM // 4, _CROSS_STEP, 4)
+        chosen = packed[slots][:, which].view(-1, len(which), *shape)
         rows = chosen.transpose(3, 4).flatten(4).flatten(2, 3)[:, :, : self._cache.length]
-        steps = scales[slots][:, heads, : self._cache.length, None]
+        steps = scales[slots][:, which, : self._cache.length, None]
         return (rows.float() - _KEY_OFFSET) * steps
 
     def attend(self, queries: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:

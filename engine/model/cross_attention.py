@@ -118,8 +118,8 @@ class AbsorbedCrossAttention(nn.Module):
     ) -> torch.Tensor:
         assert isinstance(cache, WindowStates)
         rows, length, width = x.shape
-        q = self.q(x).view(rows * length, -1, self.key.shape[1]).transpose(0, 1)[heads]
-        queries = torch.bmm(q, self.key[heads]).view(len(heads), rows, length, width)
+        q = self.q(x).view(rows * length, -1, self.key.shape[1]).transpose(0, 1)[list(heads)]
+        queries = torch.bmm(q, self.key[list(heads)]).view(len(heads), rows, length, width)
         scores = cache.scores(queries.transpose(0, 1).flatten(1, 2), slots)
         return scores.view(rows, len(heads), length, -1)
 

@@ -59,7 +59,7 @@ class DenseCrossCache:
         return merge_heads(attend(split_heads(queries, keys.shape[-1]), keys, values, None))
 
     def scores(self, queries: torch.Tensor, slots: Slots, heads: Sequence[int]) -> torch.Tensor:
-        return _scores(queries, self.keys[slots][:, heads], heads)
+        return _scores(queries, self.keys[slots][:, list(heads)], heads)
 
 
 class Int8CrossCache:
@@ -110,8 +110,8 @@ class Int8CrossCache:
         return merge_heads(out.view(q.shape)).to(queries.dtype)
 
     def scores(self, queries: torch.Tensor, slots: Slots, heads: Sequence[int]) -> torch.Tensor:
-        keys = self._keys[slots][:, heads].to(self.dtype)
-        return _scores(queries, keys, heads) * self._key_scales[slots][:, heads, None]
+        keys = self._keys[slots][:, list(heads)].to(self.dtype)
+        return _scores(queries, keys, heads) * self._key_scales[slots][:, list(heads), None]
 
 
 class NativeInt8CrossCache:
@@ -177,5 +177,5 @@ class WindowStates:
 
 def _scores(queries: torch.Tensor, keys: torch.Tensor, heads: Sequence[int]) -> torch.Tensor:
     """(B, T, H*D) x keys of some heads (B, len(heads), L, D) -> (B, len(heads), T, L), float32."""
-    q = split_heads(queries, keys.shape[-1])[:, heads].to(keys.dtype)
+    q = split_heads(queries, keys.shape[-1])[:, list(heads)].to(keys.dtype)
     return torch.matmul(q * keys.shape[-1] ** -0.5, keys.transpose(2, 3)).float()

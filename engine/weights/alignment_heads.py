@@ -46,7 +46,7 @@ def alignment_heads(listed: object, dims: ModelDimensions) -> Heads:
     Raises:
         WeightsError: the list holds what are no heads of the model.
     """
-    heads = _listed(listed, dims) if listed is not None else _published(dims)
+    heads = _listed(listed, dims) if listed is not None else published_heads(dims)
     name = " ".join(f"{layer}.{head}" for layer, head in heads)
     return _pairs(_BETTER[name]) if name in _BETTER else heads or _later_half(dims)
 
@@ -63,12 +63,14 @@ def _listed(listed: object, dims: ModelDimensions) -> Heads:
 
 
 def _is_head(pair: object, dims: ModelDimensions) -> bool:
-    if not isinstance(pair, list) or len(pair) != 2 or not all(type(n) is int for n in pair):
+    if not isinstance(pair, list) or [type(n) for n in pair] != [int, int]:
         return False
-    return 0 <= pair[0] < dims.n_text_layer and 0 <= pair[1] < dims.n_text_head
+    layer, head = pair
+    return layer in range(dims.n_text_layer) and head in range(dims.n_text_head)
 
 
-def _published(dims: ModelDimensions) -> Heads:
+def published_heads(dims: ModelDimensions) -> Heads:
+    """Those that OpenAI published for models of these sizes; empty for other sizes."""
     key = (dims.n_text_layer, dims.n_text_state, dims.n_vocab, dims.n_mels)
     return _pairs(_PUBLISHED.get(key, ""))
 

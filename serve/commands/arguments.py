@@ -9,7 +9,9 @@ from typing import Annotated, Literal, get_args
 
 import typer
 
-Format = Literal["txt", "json", "verbose_json", "srt", "vtt"]
+from serve.http.cue_limits import CueLimits
+
+Format = Literal["txt", "json", "verbose_json", "srt", "vtt", "ass", "tsv", "ctm"]
 Task = Literal["transcribe", "translate"]
 PrecisionName = Literal[
     "float32",
@@ -172,7 +174,28 @@ class TranscribeArguments:
     ] = None
     words: Annotated[
         bool,
-        typer.Option("--words", help="Give each word's times and probability, in the JSON formats."),
+        typer.Option("--words", help="Give times and probability of each word, in JSON."),
+    ] = False
+    max_line_width: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Characters of a line of subtitles.")
+    ] = CueLimits().max_line_width
+    max_line_count: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Lines of a cue of subtitles.")
+    ] = CueLimits().max_line_count
+    max_words_per_line: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Words of a line of subtitles.", show_default="any number"
+        ),
+    ] = None
+    max_cue_s: Annotated[
+        float, typer.Option(min=0.5, metavar="SECONDS", help="Length of a cue of subtitles.")
+    ] = CueLimits().max_cue_s
+    highlight_words: Annotated[
+        bool,
+        typer.Option(
+            "--highlight-words", help="Underline each word of subtitles while it is said."
+        ),
     ] = False
     no_fallback: Annotated[
         bool,

@@ -9,17 +9,17 @@ from typing import Any, Protocol, cast
 from deployments.messages import Transcript, TranscriptSegment
 from engine import language_name
 from serve.commands.progress import Writer, json_line
+from serve.http.cue_limits import CueLimits
 from serve.http.formats import (
-    LineFormat,
-    LineWriter,
     to_json,
-    to_lines,
     to_verbose_json,
     to_words,
     warnings_object,
 )
+from serve.http.lines import LINE_FORMATS, LineFormat, LineWriter, to_lines
 
-_SUFFIXES = {"txt": ".txt", "json": ".json", "verbose_json": ".json", "srt": ".srt", "vtt": ".vtt"}
+_SUFFIXES = {"verbose_json": ".json"}
+"""Where it is not the format's name."""
 
 
 class Outputs(Protocol):
@@ -39,15 +39,22 @@ class Outputs(Protocol):
 
 
 def render(
-    transcript: Transcript, output_format: str, file: str | None = None, stream: object = None
+    transcript: Transcript,
+    output_format: str,
+    file: str | None = None,
+    stream: object = None,
+    limits: CueLimits | None = None,
 ) -> str:
-    """A whole transcript in one of the command's formats; JSON names the file if it is given.
+    """A whole transcript in one of the command's formats; JSON and ctm name the file if it is
+    given.
 
     Args:
+        limits: of the cues of subtitles.
         stream: where the result will be written; None for a file in UTF-8.
     """
     if output_format not in ("json", "verbose_json"):
-        return to_lines(transcript, cast(LineFormat, output_format))
+        line_format = cast(LineFormat, output_format)
+        return to_lines(transcript, line_format, limits, Path(file or "audio").stem)
     body: dict[str, Any] = {} if file is None else {"file": file}
     if output_format == "json":
         body |= to_json(transcript)
@@ -69,12 +76,17 @@ class StandardOutput:
     """
 
     def __init__(
-        self, files: Sequence[str], output_format: str, stream: Writer | None = None
+        self,
+        files: Sequence[str],
+        output_format: str,
+        stream: Writer | None = None,
+        limits: CueLimits | None = None,
     ) -> None:
         self._files = list(files)
+        self._limits = limits
         self._format = output_format
         self._stream = stream or sys.stdout
-        self._streams_lines = output_format in ("txt", "srt", "vtt")
+        self._streams_lines = output_format in LINE_FORMATS
         self._has_many = len(files) > 1
         self._waiting: dict[str, list[TranscriptSegment]] = {}
         self._finished: dict[str, Transcript | None] = {}
@@ -113,7 +125,8 @@ class StandardOutput:
 
     def _print_lines(self, segments: Sequence[TranscriptSegment]) -> None:
         if self._writer is None:
-            self._writer = LineWriter(cast(LineFormat, self._format))
+            name = Path(self._files[0]).stem
+            self._writer = LineWriter(cast(LineFormat, self._format), self._limits, name)
             self._stream.write(self._heading() + self._writer.header)
         for segment in segments:
             self._stream.write(self._writer.render(segment))
@@ -128,8 +141,15 @@ class OutputFolder:
         OSError: the folder cannot be made or written.
     """
 
-    def __init__(self, files: Sequence[str], output_format: str, folder: str) -> None:
+    def __init__(
+        self,
+        files: Sequence[str],
+        output_format: str,
+        folder: str,
+        limits: CueLimits | None = None,
+    ) -> None:
         self._format = output_format
+        self._limits = limits
         self._folder = Path(folder)
         self._folder.mkdir(parents=True, exist_ok=True)
         self._targets = self._name_targets(files)
@@ -142,7 +162,9 @@ class OutputFolder:
         target = self._targets[file]
         partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
         try:
-            partial.write_text(render(transcript, self._format), encoding="utf-8")
+            named = target.stem if self._format == "ctm" else None
+            content = render(transcript, self._format, named, limits=self._limits)
+            partial.write_text(content, encoding="utf-8")
             partial.replace(target)
         finally:
             partial.unlink(missing_ok=True)
@@ -151,7 +173,7 @@ class OutputFolder:
         """Nothing to do: there is nothing to write."""
 
     def _name_targets(self, files: Sequence[str]) -> dict[str, Path]:
-        suffix = _SUFFIXES[self._format]
+        suffix = _SUFFIXES.get(self._format, f".{self._format}")
         stems = [self._stem(file) for file in files]
         targets: dict[str, Path] = {}
         taken: set[str] = set()

@@ -29,6 +29,8 @@ from serve.commands.arguments import TranscribeArguments
 from serve.commands.exit_codes import EXIT_BAD_INPUT, EXIT_OK, EXIT_WARNED
 from serve.commands.outputs import OutputFolder, Outputs, StandardOutput
 from serve.commands.progress import Progress, Writer, open_progress
+from serve.http.cue_limits import CueLimits
+from serve.http.lines import TIMED_BY_WORDS
 
 
 def transcribe(args: TranscribeArguments) -> int:
@@ -140,7 +142,7 @@ def asked_options(args: TranscribeArguments) -> TranscribeOptions:
         patience=args.patience,
         best_of=args.best_of,
         length_penalty=args.length_penalty,
-        words=args.words,
+        words=args.words or args.format in TIMED_BY_WORDS,
         vad=VadOptions(threshold=args.vad_threshold),
         track=args.track,
     )
@@ -194,9 +196,16 @@ def _engine_config(args: TranscribeArguments) -> EngineConfig:
 
 
 def _open_outputs(files: list[str], args: TranscribeArguments, text: Writer) -> Outputs:
+    limits = CueLimits(
+        args.max_line_width,
+        args.max_line_count,
+        args.max_words_per_line,
+        args.max_cue_s,
+        args.highlight_words,
+    )
     if args.output_dir is None:
-        return StandardOutput(files, args.format, text)
-    return OutputFolder(files, args.format, args.output_dir)
+        return StandardOutput(files, args.format, text, limits)
+    return OutputFolder(files, args.format, args.output_dir, limits)
 
 
 def _refuse(reason: str) -> int:

@@ -10,16 +10,10 @@ from deployments.entrance.remote import Work
 from deployments.messages import Transcript, TranscriptSegment
 from engine import SAMPLE_RATE, language_name
 from engine.config import HOP_LENGTH
+from serve.http.cue_limits import CueLimits
 from serve.http.fields import ResponseFormat
-from serve.http.formats import (
-    LineFormat,
-    LineWriter,
-    to_json,
-    to_lines,
-    to_text,
-    to_verbose_json,
-    to_words,
-)
+from serve.http.formats import to_json, to_text, to_verbose_json, to_words
+from serve.http.lines import LineFormat, LineWriter, to_lines
 
 MEDIA_TYPES: dict[ResponseFormat, str] = {
     "json": "application/json",
@@ -64,18 +58,20 @@ def render_body(
     granularities: Sequence[str],
     names: TokenNames | None,
     more: Mapping[str, Any] | None = None,
+    limits: CueLimits | None = None,
 ) -> str:
     """The body of an answer that is not streamed.
 
     Args:
         granularities: what `verbose_json` gives timestamps for.
+        limits: of the cues of subtitles.
         names: given if log-probabilities are wanted.
         more: fields to add to OpenAI's, in `json` and `verbose_json`.
     """
     if response_format == "text":
         return to_text(transcript)
     if response_format in ("srt", "vtt"):
-        return to_lines(transcript, cast(LineFormat, response_format))
+        return to_lines(transcript, cast(LineFormat, response_format), limits)
     usage = {"type": "duration", "seconds": round(transcript.duration_s, 3)}
     if response_format == "json":
         body = {
@@ -138,7 +134,12 @@ class EventStream:
     for each segment.
     """
 
-    def __init__(self, response_format: ResponseFormat, names: TokenNames | None) -> None:
+    def __init__(
+        self,
+        response_format: ResponseFormat,
+        names: TokenNames | None,
+        limits: CueLimits | None = None,
+    ) -> None:
         self._format = response_format
         self._names = names
         self._n_segments = 0
@@ -147,7 +148,8 @@ class EventStream:
         self._parts: list[str] = []
         self._logprobs: list[dict[str, Any]] = []
         is_lines = response_format in ("srt", "vtt")
-        self._writer = LineWriter(cast(LineFormat, response_format)) if is_lines else None
+        line_format = cast(LineFormat, response_format)
+        self._writer = LineWriter(line_format, limits) if is_lines else None
 
     def begin(self) -> str:
         """Events before the first segment; empty if there are none."""

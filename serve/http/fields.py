@@ -16,6 +16,7 @@ from deployments.fleet import Priority, Quality
 from deployments.options import MAX_CONTEXT_CHUNKS, ChunkingOptions, TranscribeOptions, VadOptions
 from engine.request import MAX_TEXTS, Task
 from serve.elsewhere import of_field
+from serve.http.cue_limits import CueLimits
 
 ResponseFormat = Literal["json", "text", "srt", "verbose_json", "vtt"]
 LISTS = ("languages", "keywords", "timestamp_granularities", "include")
@@ -117,6 +118,12 @@ class TranslationFields(BaseModel):
     """Which audio track of a file that has several: a number from 1, or a language. An addition to
     OpenAI's fields."""
 
+    @property
+    def cue_limits(self) -> CueLimits:
+        """Limits of subtitles' cues. Words of a translation are not said at any time, so a cue is a
+        segment."""
+        return CueLimits()
+
     def options(self, task: Task = "translate") -> TranscribeOptions:
         """The fields as options for the ingress.
 
@@ -156,9 +163,30 @@ class TranscriptionFields(TranslationFields):
     """What `verbose_json` gives timestamps for; by default segments."""
     include: list[Annotated[Literal["logprobs"], _AnyCase]] = []
     """`logprobs` adds each token's log-probability, with `json` and streams of it."""
+    max_line_width: Annotated[int, Field(ge=1, le=1000)] = CueLimits().max_line_width
+    """Characters of a line of subtitles. An addition to OpenAI's fields, as the next four."""
+    max_line_count: Annotated[int, Field(ge=1, le=20)] = CueLimits().max_line_count
+    """Lines of a cue of subtitles."""
+    max_words_per_line: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Words of a line of subtitles."""
+    max_cue_s: Annotated[float, Field(ge=0.5, le=60, allow_inf_nan=False)] = CueLimits().max_cue_s
+    """Seconds of a cue of subtitles."""
+    highlight_words: bool = False
+    """Underline each word of subtitles while it is said."""
 
     def options(self, task: Task = "transcribe") -> TranscribeOptions:
-        return replace(super().options(task), words="word" in self.timestamp_granularities)
+        words = "word" in self.timestamp_granularities or self.response_format in ("srt", "vtt")
+        return replace(super().options(task), words=words)
+
+    @property
+    def cue_limits(self) -> CueLimits:
+        return CueLimits(
+            self.max_line_width,
+            self.max_line_count,
+            self.max_words_per_line,
+            self.max_cue_s,
+            self.highlight_words,
+        )
 
     def check(self) -> None:
         """Raises FieldError for fields that contradict each other or are not implemented yet."""

@@ -1,17 +1,13 @@
-"""Renders a finished transcript as text, JSON or subtitles, and a growing one line by line.
+"""Renders a finished transcript as text or JSON; `serve.http.lines` has the other formats.
 
 Pure: no HTTP, no files, no models. The JSON shapes are those of OpenAI's `Transcription` and
 `TranscriptionVerbose`; the caller turns them into bytes.
 """
 
-import re
 from collections.abc import Iterable
-from typing import Literal, TypedDict
+from typing import TypedDict
 
 from deployments.messages import Transcript, TranscriptSegment
-
-LineFormat = Literal["txt", "srt", "vtt"]
-"""Formats that can be written segment by segment."""
 
 _FRAMES_PER_S = 100  # Whisper's `seek` counts mel frames of 10 ms
 
@@ -123,77 +119,6 @@ def warnings_object(transcript: Transcript) -> list[JsonWarning]:
         }
         for w in transcript.warnings
     ]
-
-
-def to_lines(transcript: Transcript, line_format: LineFormat) -> str:
-    """The whole transcript as a txt, srt or vtt file, rendered by a `LineWriter`."""
-    writer = LineWriter(line_format)
-    return writer.header + "".join(writer.render(segment) for segment in transcript.segments)
-
-
-class LineWriter:
-    """Renders transcript segments one after another, as they become final.
-
-    Write `header` first, then the result of each `render`, with nothing in between.
-
-    - txt: a line per segment, as openai/whisper writes its .txt files.
-    - srt, vtt: a cue per segment. Its text is one line, because an empty line would end the cue.
-      Cues without text are left out and get no number. A cue ends at least 1 ms after its start,
-      because players ignore shorter ones and WebVTT forbids them.
-    """
-
-    def __init__(self, line_format: LineFormat) -> None:
-        if line_format not in ("txt", "srt", "vtt"):
-            raise ValueError(f"line_format={line_format!r}: must be txt, srt or vtt")
-        self._format = line_format
-        self._n_written = 0
-
-    @property
-    def header(self) -> str:
-        """Text before the first segment; the whole file if there is no segment."""
-        return "WEBVTT\n\n" if self._format == "vtt" else ""
-
-    def render(self, segment: TranscriptSegment) -> str:
-        """The segment's text or cue with its line breaks, "" if it has no text."""
-        text = " ".join(segment.text.split())
-        if not text:
-            return ""
-        self._n_written += 1
-        if self._format == "txt":
-            return f"{text}\n"
-        if self._format == "srt":
-            # SRT has no escapes. An arrow with fewer dashes reads the same and is no separator.
-            times, text = _cue_times(segment, ","), re.sub("--+>", "->", text)
-            return f"{self._n_written}\n{times}\n{text}\n\n"
-        return f"{_cue_times(segment, '.')}\n{_escape_vtt(text)}\n\n"
-
-
-def format_timestamp(time_s: float, decimal_mark: str) -> str:
-    """`HH:MM:SS,mmm`, with more digits for the hours when needed. A negative time counts as 0."""
-    return _format_ms(_to_ms(time_s), decimal_mark)
-
-
-def _cue_times(segment: TranscriptSegment, decimal_mark: str) -> str:
-    start_ms = _to_ms(segment.start_s)
-    end_ms = max(_to_ms(segment.end_s), start_ms + 1)
-    return f"{_format_ms(start_ms, decimal_mark)} --> {_format_ms(end_ms, decimal_mark)}"
-
-
-def _to_ms(time_s: float) -> int:
-    return max(0, round(time_s * 1000))
-
-
-def _format_ms(time_ms: int, decimal_mark: str) -> str:
-    # Integer arithmetic: rounding each field on its own could give 00:00:59.1000.
-    seconds, ms = divmod(time_ms, 1000)
-    minutes, seconds = divmod(seconds, 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours:02d}:{minutes:02d}:{seconds:02d}{decimal_mark}{ms:03d}"
-
-
-def _escape_vtt(text: str) -> str:
-    """Escape WebVTT's markup. Escaping `>` also covers the arrow `-->`, which would end a cue."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _to_seconds(time_s: float | None) -> float | None:

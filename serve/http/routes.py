@@ -129,12 +129,14 @@ async def _answer(
     events: Events, fields: TranslationFields, names: TokenNames | None, request_id: str
 ) -> Response:
     if fields.stream:
-        stream = EventStream(fields.response_format, names)
+        stream = EventStream(fields.response_format, names, fields.cue_limits)
         return await stream_answer(events, stream, _account, request_id)
     done = await _last(events)
     granularities = getattr(fields, "timestamp_granularities", ())
     more = _account(done)
-    body = render_body(done.transcript, fields.response_format, granularities, names, more)
+    body = render_body(
+        done.transcript, fields.response_format, granularities, names, more, fields.cue_limits
+    )
     timing = ", ".join(f"{k};dur={1000 * v:.2f}" for k, v in done.work.stages_s.items())
     media_type = MEDIA_TYPES[fields.response_format]
     headers = {"server-timing": timing, **audio_headers(done.transcript)}

@@ -20,7 +20,7 @@ from tests.e2e.conftest import CLIP, KEY, LONG_S
 from tests.support.cluster import ROOT, Cluster
 
 FORMATS = ("json", "text", "srt", "verbose_json", "vtt")
-_CUE = re.compile(r"(\d\d:\d\d:\d\d[.,]\d\d\d) --> (\d\d:\d\d:\d\d[.,]\d\d\d)\n(.+)\n")
+_CUE = re.compile(r"(\d\d:\d\d:\d\d[.,]\d\d\d) --> (\d\d:\d\d:\d\d[.,]\d\d\d)\n((?:.+\n)+)")
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def test_text_is_bare(client: openai.OpenAI, long_file: Path, expected: dict[str
 
 
 @pytest.mark.parametrize(("kind", "mark"), [("srt", ","), ("vtt", ".")])
-def test_subtitles_have_the_segments_and_their_times(
+def test_subtitles_have_the_words_in_cues_that_can_be_read(
     client: openai.OpenAI, long_file: Path, expected: dict[str, Any], kind: Any, mark: str
 ) -> None:
     got = client.audio.transcriptions.create(model="tiny.en", file=long_file, response_format=kind)
@@ -117,10 +117,14 @@ def test_subtitles_have_the_segments_and_their_times(
     else:
         assert got.startswith("1\n")
     cues = _CUE.findall(got)
-    assert [text for _, _, text in cues] == [s["text"].strip() for s in expected["segments"]]
-    for (start, end, _), segment in zip(cues, expected["segments"], strict=True):
-        assert seconds(start, mark) == pytest.approx(segment["start"], abs=1e-3)
-        assert seconds(end, mark) == pytest.approx(segment["end"], abs=2e-3)
+    assert " ".join(text for _, _, text in cues).split() == expected["text"].split()
+    times = [(seconds(start, mark), seconds(end, mark)) for start, end, _ in cues]
+    assert all(0.001 <= end - start <= 7.001 for start, end in times)
+    assert all(a[1] <= b[0] + 1e-3 for a, b in zip(times, times[1:], strict=False))
+    assert times[0][0] == pytest.approx(expected["segments"][0]["start"], abs=0.5)
+    assert times[-1][1] == pytest.approx(expected["segments"][-1]["end"], abs=0.5)
+    lines = [line for _, _, text in cues for line in text.splitlines()]
+    assert max(map(len, lines)) <= 42 and max(text.count("\n") for _, _, text in cues) <= 2
 
 
 def seconds(timestamp: str, mark: str) -> float:
@@ -178,21 +182,44 @@ def test_every_format_granularity_and_stream(
         got = create(model="tiny.en", file=CLIP, response_format=kind, stream=stream, **more)
         return list(got) if stream else got
 
-    if granularities is not None and (kind != "verbose_json" or "word" in granularities):
+    if granularities is not None and kind != "verbose_json":
         with pytest.raises(openai.BadRequestError) as caught:
             ask()
         assert caught.value.param == "timestamp_granularities"
         assert caught.value.code and caught.value.type == "invalid_request_error"
         return
     got = ask()
+    words = "word" in (granularities or ())
     if stream:
         assert [event.type for event in got].count("transcript.text.done") == 1
         text = got[-1].text
+        told = [event for event in got if event.type == "transcript.text.segment"]
+        assert all(("words" in event.model_dump()) == words for event in told)
     else:
         text = got if isinstance(got, str) else got.text
+        if kind == "verbose_json":
+            assert (got.words is not None) == words
+            assert (got.segments is None) == (granularities == ["word"])
         assert isinstance(got, str) == (kind in ("text", "srt", "vtt"))
     assert "leisure to consider how much" in text
     assert ("-->" in text) == (kind in ("srt", "vtt"))
+
+
+def test_words_spell_the_text_at_their_times(client: openai.OpenAI, long_file: Path) -> None:
+    got = client.audio.transcriptions.create(
+        model="tiny.en",
+        file=long_file,
+        response_format="verbose_json",
+        timestamp_granularities=["word", "segment"],
+    )
+    assert got.words and got.segments
+    assert " ".join(word.word for word in got.words) == got.text
+    assert got.duration is not None
+    assert all(0 <= word.start < word.end <= float(got.duration) for word in got.words)
+    assert all(a.end <= b.start for a, b in zip(got.words, got.words[1:], strict=False))
+    assert all(0 < word.model_dump()["probability"] <= 1 for word in got.words)
+    assert {got.segments[0].start} <= {word.start for word in got.words}
+    assert {segment.end for segment in got.segments} <= {word.end for word in got.words}
 
 
 def test_the_client_reads_a_stream(

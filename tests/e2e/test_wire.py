@@ -108,10 +108,13 @@ def test_a_field_that_cannot_be_is_named(
     check_error(form(cluster, **fields), 400, param, says=says)
 
 
-def test_words_are_refused_by_name_until_they_are_there(cluster: Cluster) -> None:
-    fields = {"timestamp_granularities[]": ["word"], "response_format": "verbose_json"}
-    answer = form(cluster, **fields)
-    check_error(answer, 400, "timestamp_granularities", "unsupported", "words")
+def test_subtitles_within_limits_of_the_caller(cluster: Cluster) -> None:
+    limits = {"max_line_width": "16", "max_line_count": "1", "highlight_words": "true"}
+    text = form(cluster, response_format="vtt", **limits).text
+    lines = [line for cue in text.split("\n\n")[1:] for line in cue.splitlines()[1:]]
+    assert lines and all(len(line.replace("<u>", "").replace("</u>", "")) <= 16 for line in lines)
+    assert "<u>leisure</u>" in text
+    check_error(form(cluster, max_line_count="0"), 400, "max_line_count", says="invalid")
 
 
 def test_what_must_be_given(cluster: Cluster) -> None:

@@ -182,7 +182,9 @@ def test_other_shapes_run(
 ) -> None:
     """128 mel bins, 51,866 tokens, unequal depths: random weights, so only the shape is true."""
     like = checkpoints["demo:base" if dims.is_multilingual else "demo:tiny.en"]
-    checkpoint = Checkpoint("random", dims, RandomSource(dims), like.tokenizer, (), (), alignment_heads(None, dims))
+    checkpoint = Checkpoint(
+        "random", dims, RandomSource(dims), like.tokenizer, (), (), alignment_heads(None, dims)
+    )
     requests = [
         Request(str(seed), clips[CLIP], DecodingOptions(max_new_tokens=9, seed=seed))
         for seed in range(3)

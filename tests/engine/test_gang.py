@@ -116,6 +116,28 @@ def test_searches_of_several_sizes_in_a_pipeline(
         check_equal(run(pipeline, requests), run(engines[TINY], requests))
 
 
+@pytest.mark.parametrize(("tensor", "layers"), [(2, [8]), (1, [5, 3]), (2, [6, 2])])
+def test_words_are_those_of_one_rank(
+    tensor: int,
+    layers: list[int],
+    checkpoints: dict[str, Checkpoint],
+    engines: dict[str, Engine],
+    clips: dict[str, np.ndarray],
+) -> None:
+    """Heads lie on ranks, and layers on stages: each sends what its heads attended to."""
+    options = DecodingOptions(language="en", words=True)
+    requests = [Request(name, pcm, options) for name, pcm in list(clips.items())[:3]]
+    expected = run(engines[TINY], requests)
+    with gang_of(checkpoints[TINY], tensor, layers, EngineConfig(max_slots=4)) as gang:
+        found = run(gang, requests)
+    for key, result in expected.items():
+        spans = [
+            [(w.text, w.start_s, w.end_s) for s in each.segments for w in s.words]
+            for each in (result, found[key])
+        ]
+        assert spans[0] == spans[1] and spans[0]
+
+
 @pytest.mark.sharded
 def test_late_reading_changes_nothing(
     checkpoints: dict[str, Checkpoint], engines: dict[str, Engine], requests: list[Request]

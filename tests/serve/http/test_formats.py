@@ -10,14 +10,11 @@ from hypothesis import strategies as st
 
 from deployments.messages import Transcript, TranscriptSegment
 from serve.http.formats import (
-    LineFormat,
-    LineWriter,
-    format_timestamp,
     to_json,
-    to_lines,
     to_text,
     to_verbose_json,
 )
+from serve.http.lines import LineFormat, LineWriter, format_timestamp, to_lines
 
 LINE_FORMATS: tuple[LineFormat, ...] = get_args(LineFormat)
 
@@ -146,8 +143,8 @@ class TestCues:
         assert cue == "00:00:05.000 --> 00:00:05.001\nx\n\n"
 
     def test_unknown_format(self) -> None:
-        with pytest.raises(ValueError, match="'ass'"):
-            LineWriter("ass")  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="'docx'"):
+            LineWriter("docx")  # type: ignore[arg-type]
 
     @pytest.mark.parametrize("line_format", LINE_FORMATS)
     def test_piece_by_piece_is_the_whole_file(self, line_format: LineFormat) -> None:
