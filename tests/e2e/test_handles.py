@@ -3,6 +3,7 @@
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,11 @@ def test_the_http_client(cluster: Cluster, long_file: Path) -> None:
         assert [s.text for s in streamed] == [s.text for s in whole.segments]
         assert [s.start_s for s in streamed] == [s.start_s for s in whole.segments]
         assert whole.duration_s == LONG_S and whole.language == "en"
+        timed = replace(options, words=True)
+        said = [w for s in client.transcribe(long_file, timed).segments for w in s.words]
+        told = [w for s in client.stream(long_file, timed) for w in s.words]
+        assert "".join(word.text for word in said).strip() == whole.text
+        assert [(w.text, w.start_s) for w in told] == [(w.text, w.start_s) for w in said]
         pcm = read_pcm(CLIP)
         texts = {
             client.transcribe(audio, options, 16_000).text

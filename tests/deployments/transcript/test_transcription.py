@@ -12,7 +12,7 @@ from deployments.transcript.coverage import CoverageOptions
 from deployments.transcript.fallback import FallbackOptions, best_result, is_silence, looks_wrong
 from deployments.transcript.options import TranscriptionOptions
 from deployments.transcript.transcription import Transcription
-from engine import SAMPLE_RATE, DecodingOptions, Segment
+from engine import SAMPLE_RATE, DecodingOptions, Segment, Word
 
 
 def result(key: str, *segments: tuple[float, float | None, str], **changes: object) -> ChunkResult:
@@ -66,6 +66,40 @@ def test_segments_come_in_file_order_whatever_finishes_first(speech: np.ndarray)
     transcript = transcription.transcript()
     assert transcript.text == " ".join(str(index) for index in range(len(chunks)))
     assert transcript.duration_s == pytest.approx(len(speech) / SAMPLE_RATE)
+
+
+def test_words_are_on_the_files_clock_and_never_overlap(speech: np.ndarray) -> None:
+    """Each chunk's first word claims to begin at once, and its last ends behind the chunk."""
+    decoding = DecodingOptions(language="en", words=True)
+    transcription, chunks = begin(speech, decoding=decoding)
+    assert all(chunk.speech and chunk.options.words for chunk in chunks)
+    for chunk in chunks:
+        end_s = len(chunk.pcm) / SAMPLE_RATE
+        words = (Word(0.0, 0.5, " One", 0.9), Word(0.5, end_s + 0.3, " two.", 0.8))
+        segment = Segment(0.1, end_s - 0.1, " One two.", (1,), (), words)
+        transcription.accept(replace(result(chunk.key), segments=(segment,)))
+    found = [word for s in transcription.segments for word in s.words]
+    assert len(found) == 2 * len(chunks)
+    assert all(a.end_s <= b.start_s for a, b in zip(found, found[1:], strict=False))
+    assert all(word.start_s < word.end_s for word in found)
+    assert found[-1].end_s <= len(speech) / SAMPLE_RATE
+    for segment in transcription.segments:
+        assert segment.start_s == segment.words[0].start_s
+        assert segment.end_s == segment.words[-1].end_s
+
+
+def test_words_of_two_looks_that_disagree_are_put_in_order(speech: np.ndarray) -> None:
+    transcription, chunks = begin(speech, decoding=DecodingOptions(language="en", words=True))
+    first = Segment(0.0, 2.0, " a", (1,), (), (Word(1.0, 2.5, " a", 0.9),))
+    end_s = len(chunks[0].pcm) / SAMPLE_RATE
+    second = Segment(2.0, end_s, " b", (1,), (), (Word(2.4, 2.5, " b", 0.9),))
+    transcription.accept(replace(result(chunks[0].key), segments=(first, second)))
+    a, b = [word for s in transcription.segments for word in s.words][:2]
+    assert b.start_s == a.end_s and b.end_s == pytest.approx(b.start_s + 0.02)
+
+
+def test_without_words_chunks_carry_no_speech(speech: np.ndarray) -> None:
+    assert not any(chunk.speech for chunk in begin(speech)[1])
 
 
 def test_a_second_result_of_a_chunk_is_ignored(speech: np.ndarray) -> None:
