@@ -78,7 +78,7 @@ class TranscriptSegment:
     """A piece of text with times on the file's clock and the confidence of its chunk.
 
     `logprobs` contains the natural logarithm of each token's probability, `words` the words with
-    their times on the file's clock if they were asked for.
+    their times on the file's clock if they were asked for. `language` is an ISO code.
     """
 
     start_s: float
@@ -92,6 +92,7 @@ class TranscriptSegment:
     model: str
     logprobs: tuple[float, ...] = ()
     words: tuple[Word, ...] = ()
+    language: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +136,8 @@ class AudioInfo:
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """A whole file's text. `language` is an ISO code, `duration_s` the length of the audio,
+    """A whole file's text. `language` is an ISO code, that of most of the speech if there are
+    several `languages` (in order of appearance), `duration_s` the length of the audio,
     `escalations` lists the chunks that went to a more accurate tier, and `warnings` says where the
     audio could not be read. `audio` is None if nothing was read."""
 
@@ -147,6 +149,7 @@ class Transcript:
     escalations: tuple[Escalation, ...] = ()
     warnings: tuple[AudioWarning, ...] = ()
     audio: AudioInfo | None = None
+    languages: tuple[str, ...] = ()
 
 
 def to_request(chunk: Chunk) -> Request:

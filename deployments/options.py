@@ -98,6 +98,8 @@ class TranscribeOptions:
             None or `auto`: detected from the first speech.
         languages: candidates for language detection. A single entry has the same effect as
             `language`.
+        multilingual: whether the language is detected for each chunk instead of once, for files in
+            which several are spoken; among `languages` if they are given.
         prompt: text that the transcript continues. The last words are used, up to 223 tokens.
         keywords: words to expect, the most important first. Those that fit in half of the prompt's
             room are used. A comma in an entry splits it.
@@ -133,6 +135,7 @@ class TranscribeOptions:
     task: Task = "transcribe"
     language: str | None = None
     languages: tuple[str, ...] = ()
+    multilingual: bool = False
     prompt: str | None = None
     keywords: tuple[str, ...] = ()
     temperature: float = 0.0
@@ -170,6 +173,8 @@ class TranscribeOptions:
         named = self.language is not None and language_code(self.language) is not None
         if named and self.languages:
             raise OptionError("give either language or languages", "languages")
+        if named and self.multilingual:
+            raise OptionError("give either language or multilingual", "multilingual")
         if self.deadline_s is not None and not self.deadline_s > 0:
             raise OptionError(f"deadline_s must be positive, got {self.deadline_s}", "deadline_s")
         if self.caller is not None and not _WORKER_ID.fullmatch(self.caller):

@@ -227,6 +227,7 @@ def _fields(options: TranscribeOptions) -> dict[str, Any]:
         "response_format": "verbose_json",
         "language": options.language,
         "languages[]": list(options.languages),
+        "multilingual": "true" if options.multilingual else None,
         "prompt": options.prompt,
         "keywords[]": list(options.keywords),
         "temperature": str(options.temperature),
@@ -284,6 +285,7 @@ def _transcript(body: dict[str, Any]) -> Transcript:
                 no_speech_prob=segment["no_speech_prob"],
                 model=model,
                 words=tuple(_words_in(segment["text"], words)),
+                language=segment["language"],
             )
             for segment, model in zip(body["segments"], account["segment_models"], strict=True)
         ),
@@ -292,6 +294,7 @@ def _transcript(body: dict[str, Any]) -> Transcript:
             for warning in body.get("warnings", ())
         ),
         audio=AudioInfo(**audio) if (audio := account["audio"]) else None,
+        languages=tuple(dict.fromkeys(segment["language"] for segment in body["segments"])),
     )
 
 

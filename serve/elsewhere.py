@@ -37,7 +37,6 @@ ELSEWHERE = {
     "vad_parameters": _DETECTION,
     "vad_onset": "use {vad_threshold}",
     "vad_method": "speech is found by Silero's model",
-    "multilingual": "a file has one language; {language} takes several to choose from",
     "language_detection_segments": "up to 3 chunks are asked for the language",
     "language_detection_threshold": "up to 3 chunks are asked, until one is sure by half",
     "chunk_length": "chunks are cut at pauses, as long as a window allows",

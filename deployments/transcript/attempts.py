@@ -54,6 +54,7 @@ class Part:
         trials: trials of hopeless chunks that this part decides.
         stays: whether a trial that did not help keeps it from a better tier.
         n_done: number of pieces before this one.
+        language: of `piece`, where each piece has its own; None while it is unknown.
     """
 
     index: int
@@ -74,6 +75,7 @@ class Part:
     trials: list[Trial] = field(default_factory=list)
     stays: bool = False
     n_done: int = 0
+    language: str | None = None
 
     def best(self, options: FallbackOptions) -> ChunkResult:
         """The result to keep of those tried."""
@@ -121,6 +123,10 @@ class Attempts:
         self.escalations: list[Escalation] = []
         self._trials: Trials[Part] = Trials()
 
+    def language_of(self, part: Part) -> str | None:
+        """The language in which the part's piece is decoded; None: it is to be detected."""
+        return part.language if self.options.multilingual else self.language
+
     def next(self, part: Part) -> Attempt:
         """How to decode the part's piece now."""
         return part.attempt or self._first(part)
@@ -133,6 +139,7 @@ class Attempts:
                 language than this one.
         """
         part.tried.append(result)
+        self._know_language(part, result)
         reason = self._doubt(part, result)
         if reason is None:
             return self._go_on(part)
@@ -142,8 +149,8 @@ class Attempts:
             if trial is None:
                 return Next.WAIT
             part.trials.append(trial)
-        if reason == LANGUAGE and is_only:
-            self.language = self.options.decoding.language
+        if reason == LANGUAGE and (is_only or self.options.multilingual):
+            self.language, part.language = self.options.decoding.language, None
         return self._escalate(part, reason)
 
     def released(self) -> list[tuple[Part, Next]]:
@@ -159,8 +166,7 @@ class Attempts:
             return self._settle(part, part.best(self.options.fallback))
         assert part.doubted is not None, "a chunk goes up because of a result"
         self.escalations[:] = [each for each in self.escalations if each is not part.escalation]
-        if self.language is None:
-            self.language = part.doubted.language
+        self._know_language(part, part.doubted)
         return self._settle(part, part.lower or part.doubted)
 
     def _doubt(self, part: Part, result: ChunkResult) -> str | None:
@@ -171,11 +177,11 @@ class Attempts:
             return None
         if not ladder.options.is_hopeless(result):
             self._end_trials(part, helped=True)
-        above = ladder.above(result.model, self.language, self.options.decoding.task)
+        above = ladder.above(result.model, self.language_of(part), self.options.decoding.task)
         if above is None:  # this is a best tier: further attempts must not go to a lower one
-            part.above = ladder.below_best(self.language, self.options.decoding.task)
+            part.above = ladder.below_best(self.language_of(part), self.options.decoding.task)
             return None
-        return ladder.options.doubt(result, self.language)
+        return ladder.options.doubt(result, self.language_of(part))
 
     def _escalate(self, part: Part, reason: str) -> Next:
         """Send the part's piece to a better tier."""
@@ -186,9 +192,16 @@ class Attempts:
         if reason == PROBABILITY and not ladder.options.prefers(part.lower, result):
             part.lower = result
         part.doubted = result
-        part.above = ladder.above(result.model, self.language, self.options.decoding.task)
+        part.above = ladder.above(result.model, self.language_of(part), self.options.decoding.task)
         part.tried, part.attempt, part.n_blamed = [], None, 0
         return Next.DECODE
+
+    def _know_language(self, part: Part, result: ChunkResult) -> None:
+        """Keep the language of a result for further attempts, unless it is known."""
+        if self.options.multilingual:
+            part.language = part.language or result.language
+        elif self.language is None:
+            self.language = result.language
 
     def _end_trials(self, part: Part, helped: bool) -> None:
         for trial in part.trials:
@@ -255,7 +268,7 @@ class Attempts:
         self._end_trials(part, helped=False)
         part.tried, part.attempt, part.n_blamed = [], None, 0
         part.n_done, part.stays = part.n_done + 1, False
-        part.above = part.lower = part.doubted = part.escalation = None
+        part.above = part.lower = part.doubted = part.escalation = part.language = None
         self._keep(part, result)
         return self._next_piece(part)
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from deployments.audio.tracks import TrackWish
 from deployments.errors import OptionError
@@ -18,6 +18,7 @@ _MAX_PROMPT_CHARACTERS = 8_000
 prompt for each chunk."""
 _MAX_KEYWORD_CHARACTERS = 1_000
 """Longer keywords fit no prompt."""
+_MAX_MULTILINGUAL_S = 12.0
 _KEYWORD_ENDS = re.compile(r"[,\n]")
 
 
@@ -40,6 +41,8 @@ class TranscriptionOptions:
             text of those before it as its prompt; rows run side by side. 1: every chunk is on its
             own, and all are decoded at once.
         track: which of several audio tracks; see `TrackWish`.
+        multilingual: whether each chunk may be in another language. It needs `context_chunks` 1,
+            because a model goes on in the language of the text before, and no language.
     """
 
     decoding: DecodingOptions = field(default_factory=DecodingOptions)
@@ -53,8 +56,11 @@ class TranscriptionOptions:
     priority: int = 0
     ladder: Ladder | None = None
     track: str | None = None
+    multilingual: bool = False
 
     def __post_init__(self) -> None:
+        if self.multilingual and (self.decoding.language or self.context_chunks > 1):
+            raise ValueError("multilingual goes with no language and no context")
         if self.context_chunks < 1:
             raise ValueError(f"context_chunks must be at least 1, got {self.context_chunks}")
         if self.ladder is not None and self.context_chunks > 1:
@@ -88,6 +94,7 @@ def transcription_options(asked: TranscribeOptions, info: TierInfo) -> Transcrip
     languages = _all_known(asked.languages, info)
     if len(languages) == 1:
         language, languages = languages[0], ()
+    multilingual = asked.multilingual and language is None and info.multilingual
     for option in ("beam_size", "best_of"):
         n = getattr(asked, option) or 1
         if n > info.max_texts and n > 1:
@@ -116,12 +123,18 @@ def transcription_options(asked: TranscribeOptions, info: TierInfo) -> Transcrip
     return TranscriptionOptions(
         decoding=decoding,
         fallback=FallbackOptions((asked.temperature,) if asked.temperature > 0 else ladder),
-        chunking=asked.chunking,
+        chunking=_shorter(asked.chunking) if multilingual else asked.chunking,
         vad=asked.vad,
-        context_chunks=asked.context_chunks,
+        context_chunks=1 if multilingual else asked.context_chunks,
         priority=asked.priority.rank,
         track=asked.track,
+        multilingual=multilingual,
     )
+
+
+def _shorter(chunking: ChunkingOptions) -> ChunkingOptions:
+    """Chunks that seldom have two languages in them."""
+    return replace(chunking, max_chunk_s=min(chunking.max_chunk_s, _MAX_MULTILINGUAL_S))
 
 
 def _first_keywords(keywords: Iterable[str]) -> Iterable[str]:

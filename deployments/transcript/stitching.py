@@ -32,6 +32,7 @@ def place_segment(piece: Piece, result: ChunkResult, segment: Segment) -> Transc
         model=result.model,
         logprobs=segment.logprobs,
         words=words,
+        language=result.language,
     )
 
 

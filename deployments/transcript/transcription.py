@@ -6,6 +6,7 @@ only carries chunks to engines and results back.
 """
 
 import zlib
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -55,7 +56,8 @@ class Transcription:
         """To be filled by whoever reads the file's audio."""
         self.segments: list[TranscriptSegment] = []
         self._attempts = Attempts(options)
-        detecting = detect and options.decoding.language is None
+        by_file = not options.multilingual and options.decoding.language is None
+        detecting = detect and by_file
         self._vote = LanguageVote(options.detections) if detecting else None
         self._chunker = Chunker(options.chunking, options.vad)
         self._context = RowContext(options.context_chunks)
@@ -153,8 +155,6 @@ class Transcription:
         if self._vote is not None and not self._vote.decided:
             self._vote.add(result.language, result.language_prob)
             return Progress(self._release(), [])
-        if self.language is None:
-            self._attempts.language = result.language
         is_only = self._n_parts == 1
         return self._after(part, self._attempts.judge(part, result, is_only))
 
@@ -179,7 +179,8 @@ class Transcription:
         """The file's text so far."""
         return Transcript(
             text="".join(segment.text for segment in self.segments).strip(),
-            language=self.language or "en" if self.segments else "",
+            language=self._main_language(),
+            languages=tuple(dict.fromkeys(segment.language for segment in self.segments)),
             duration_s=self.duration_s,
             task=self.options.decoding.task,
             segments=tuple(self.segments),
@@ -187,6 +188,17 @@ class Transcription:
             warnings=tuple(self.report.warnings),
             audio=self.report.info,
         )
+
+    def _main_language(self) -> str:
+        """The language of the file, or the one in which most was said; empty if nothing was."""
+        if not self.segments:
+            return ""
+        if not self.options.multilingual:
+            return self.language or "en"
+        said_s: dict[str, float] = defaultdict(float)
+        for segment in self.segments:
+            said_s[segment.language] += segment.end_s - segment.start_s
+        return max(said_s, key=said_s.__getitem__)
 
     def _take(self, pieces: Iterable[Piece]) -> list[Chunk]:
         for piece in pieces:
@@ -255,7 +267,7 @@ class Transcription:
             asked,
             keywords=asked.keywords if attempt.prompted else (),
             prompt=asked.prompt if attempt.prompted else None,
-            language=self.language,
+            language=self._attempts.language_of(part),
             temperature=attempt.temperature,
             previous_tokens=attempt.context,
             # It depends only on the place in the file, so the same file gives the same text again.

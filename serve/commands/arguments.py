@@ -98,6 +98,14 @@ class TranscribeArguments:
             show_default="auto: detected in each file",
         ),
     ] = None
+    multilingual: Annotated[
+        bool,
+        typer.Option(
+            "--multilingual",
+            help="Detect the language of each chunk, for files with several; among those in "
+            "--language if they are given.",
+        ),
+    ] = False
     track: Annotated[
         str | None,
         typer.Option(

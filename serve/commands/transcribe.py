@@ -49,11 +49,9 @@ def transcribe(args: TranscribeArguments) -> int:
         return _refuse(f"{args.output_dir}: cannot write there: {error.strerror or error}")
     try:
         engine = Engine.load(args.model, config)
-        options = replace(
-            transcription_options(asked, _info(args.model, engine)),
-            fallback=fallback,
-            context_chunks=args.context,
-        )
+        wanted = transcription_options(asked, _info(args.model, engine))
+        context_chunks = 1 if wanted.multilingual else args.context
+        options = replace(wanted, fallback=fallback, context_chunks=context_chunks)
     except (OptionError, EngineError) as error:
         return _refuse(str(error))
     progress.start()
@@ -136,6 +134,7 @@ def asked_options(args: TranscribeArguments) -> TranscribeOptions:
         model=args.model,
         task=args.task,
         languages=() if _is_open(named) else named,
+        multilingual=args.multilingual,
         prompt=args.prompt,
         keywords=_split(args.keywords),
         beam_size=args.beam_size,

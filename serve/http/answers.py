@@ -228,5 +228,7 @@ def _segment_event(segment: TranscriptSegment, segment_id: str) -> dict[str, Any
 
 
 def _languages(transcript: Transcript) -> list[dict[str, str]]:
-    """OpenAI's list of languages; empty if nothing was heard."""
-    return [{"code": transcript.language}] if transcript.segments else []
+    """OpenAI's list of languages, the main one first; empty if nothing was heard."""
+    if not transcript.segments:
+        return []
+    return [{"code": code} for code in dict.fromkeys([transcript.language, *transcript.languages])]

@@ -76,6 +76,9 @@ class TranslationFields(BaseModel):
     detected from the first speech."""
     languages: list[str] = []
     """Languages among which the detection chooses."""
+    multilingual: bool = False
+    """Detect the language of each chunk instead of once, for files with several; among `languages`
+    if they are given. An addition to OpenAI's fields."""
     prompt: str | None = None
     """Text that the transcript continues, as a guide to names, spelling and style. Its last words
     are used, up to 223 tokens."""
@@ -139,6 +142,7 @@ class TranslationFields(BaseModel):
             task=task,
             language=self.language,
             languages=tuple(self.languages),
+            multilingual=self.multilingual,
             prompt=self.prompt,
             keywords=tuple(self.keywords),
             temperature=self.temperature,

@@ -28,7 +28,8 @@ class JsonWarning(TypedDict):
 
 
 class VerboseSegment(TypedDict):
-    """OpenAI's `TranscriptionSegment`; times in seconds, `seek` in frames of 10 ms.
+    """OpenAI's `TranscriptionSegment`, and the segment's language as an ISO code; times in seconds,
+    `seek` in frames of 10 ms.
 
     `seek` is the segment's own start, not that of the window in which it was decoded: windows are
     cut in silence and mean nothing to a caller.
@@ -44,6 +45,7 @@ class VerboseSegment(TypedDict):
     avg_logprob: float
     compression_ratio: float
     no_speech_prob: float
+    language: str
 
 
 class VerboseWord(TypedDict):
@@ -138,4 +140,5 @@ def _verbose_segment(index: int, segment: TranscriptSegment) -> VerboseSegment:
         "avg_logprob": segment.avg_logprob,
         "compression_ratio": segment.compression_ratio,
         "no_speech_prob": segment.no_speech_prob,
+        "language": segment.language,
     }

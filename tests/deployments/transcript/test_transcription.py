@@ -102,6 +102,42 @@ def test_without_words_chunks_carry_no_speech(speech: np.ndarray) -> None:
     assert not any(chunk.speech for chunk in begin(speech)[1])
 
 
+def test_each_chunk_may_be_in_another_language(speech: np.ndarray) -> None:
+    transcription, chunks = begin(
+        speech, detect=True, multilingual=True, decoding=DecodingOptions(languages=("en", "de"))
+    )
+    assert len(chunks) >= 4, "no chunk waits for a vote"
+    assert all(c.options.language is None for c in chunks)
+    assert all(c.options.languages == ("en", "de") for c in chunks)
+    # What looks wrong is decoded again in the language that was detected.
+    doubted = replace(whole(chunks[0], " eins"), language="de", avg_logprob=-2.0)
+    (again,) = transcription.accept(doubted).chunks
+    assert again.options.language == "de" and again.options.temperature > 0
+    transcription.accept(replace(whole(again, " eins"), language="de"))
+    for chunk in chunks[1:]:
+        transcription.accept(replace(whole(chunk, " two"), language="en"))
+    transcript = transcription.transcript()
+    assert [s.language for s in transcript.segments] == ["de", *["en"] * (len(chunks) - 1)]
+    assert transcript.languages == ("de", "en") and transcript.language == "en"
+
+
+def test_the_end_of_a_chunk_may_be_in_another_language_than_its_beginning(
+    speech: np.ndarray,
+) -> None:
+    transcription, chunks = begin(
+        speech, detect=True, multilingual=True, decoding=DecodingOptions()
+    )
+    early = replace(result(chunks[0].key, (0.0, 2.0, " eins.")), language="de")
+    (rest,) = transcription.accept(early).chunks
+    assert rest.options.language is None
+
+
+def test_several_languages_go_with_no_language_and_no_context() -> None:
+    for wrong in ({"decoding": DecodingOptions(language="en")}, {"context_chunks": 2}):
+        with pytest.raises(ValueError, match="multilingual"):
+            TranscriptionOptions(multilingual=True, **wrong)  # type: ignore[arg-type]
+
+
 def test_a_second_result_of_a_chunk_is_ignored(speech: np.ndarray) -> None:
     transcription, chunks = begin(speech)
     first = transcription.accept(whole(chunks[0], " once")).segments

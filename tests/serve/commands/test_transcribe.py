@@ -44,7 +44,7 @@ def refused(capsys: pytest.CaptureFixture[str], *args: str | Path) -> str:
 
 
 def words(text: str) -> str:
-    return re.sub(r"[^a-z ]", "", " ".join(text.lower().split()))
+    return " ".join(re.sub(r"[^a-z\s]", "", text.lower()).split())
 
 
 @pytest.fixture(scope="module")
@@ -115,11 +115,20 @@ def test_a_cut_file_is_told_by_the_exit_code_an_event_and_in_json(
     assert written["end"] == pytest.approx(7.1, abs=0.01)
 
 
-@pytest.mark.parametrize("output_format", ["txt", "json", "verbose_json", "srt", "vtt"])
+@pytest.mark.parametrize(
+    "output_format", ["txt", "json", "verbose_json", "srt", "vtt", "ass", "tsv", "ctm"]
+)
 def test_formats_on_standard_output(output_format: str, capsys: pytest.CaptureFixture[str]) -> None:
     # Where a precision cuts its segments is its own; float32's are known.
     code, out, _ = run(capsys, CLIP, "--format", output_format, "--precision", "float32")
-    assert code == 0 and SPOKEN in words(out)
+    assert code == 0
+    if output_format == "ctm":
+        assert [line.split()[4] for line in out.splitlines()][5:8] == ["then", "leisure", "to"]
+    elif output_format == "ass":
+        shown = [line.rpartition(",,")[2] for line in out.splitlines() if ",Default,," in line]
+        assert SPOKEN in words(" ".join(shown).replace("\\N", " "))
+    else:
+        assert SPOKEN in words(out)
     if output_format == "json":
         assert set(json.loads(out)) == {"text"}
     if output_format == "verbose_json":
@@ -130,6 +139,15 @@ def test_formats_on_standard_output(output_format: str, capsys: pytest.CaptureFi
         assert out.startswith("1\n00:00:00,")
     if output_format == "vtt":
         assert out.startswith("WEBVTT\n\n00:00:00.")
+    if output_format == "ctm":
+        assert re.fullmatch(r"librivox-0870 1 0\.3\d\d 0\.\d{3} And 0\.\d{4}", out.split("\n")[0])
+
+
+def test_words_with_their_times(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, CLIP, "--format", "json", "--words")
+    found = json.loads(out)["words"]
+    assert code == 0 and " ".join(word["word"] for word in found) == json.loads(out)["text"]
+    assert found[3]["word"] == "Dashwood" and found[3]["start"] == pytest.approx(0.95, abs=0.1)
 
 
 def test_output_folder(tmp_path: Path, inputs: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -190,6 +190,21 @@ def test_how_texts_are_searched() -> None:
         assert caught.value.param == name
 
 
+def test_several_languages_in_a_file() -> None:
+    items = [("model", "m"), ("multilingual", "true"), ("languages", "en,de")]
+    asked = replace(parse_fields(items, TranscriptionFields).options(), context_chunks=8)
+    wanted = transcription_options(asked, MANY)
+    assert wanted.multilingual and wanted.context_chunks == 1
+    assert wanted.chunking.max_chunk_s == 12.0 and wanted.decoding.languages == ("en", "de")
+    one = transcription_options(replace(asked, languages=("de",)), MANY)
+    assert not one.multilingual and one.decoding.language == "de"
+    assert not transcription_options(
+        TranscribeOptions(multilingual=True), replace(MANY, languages=("en",), multilingual=False)
+    ).multilingual
+    with pytest.raises(OptionError, match="language or multilingual"):
+        TranscribeOptions(language="en", multilingual=True)
+
+
 def test_one_language_of_several_is_that_language() -> None:
     wanted = transcription_options(TranscribeOptions(languages=("German",)), MANY)
     assert wanted.decoding.language == "de" and wanted.decoding.languages == ()

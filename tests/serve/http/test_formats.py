@@ -30,6 +30,7 @@ def segment(start_s: float, end_s: float, text: str) -> TranscriptSegment:
         compression_ratio=1.5,
         no_speech_prob=0.01,
         model="tiny",
+        language="en",
     )
 
 
@@ -88,6 +89,7 @@ class TestWholeFiles:
                     "avg_logprob": -0.25,
                     "compression_ratio": 1.5,
                     "no_speech_prob": 0.01,
+                    "language": "en",
                 },
                 {
                     "id": 1,
@@ -100,6 +102,7 @@ class TestWholeFiles:
                     "avg_logprob": -0.25,
                     "compression_ratio": 1.5,
                     "no_speech_prob": 0.01,
+                    "language": "en",
                 },
             ],
         }
