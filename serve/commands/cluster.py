@@ -46,7 +46,7 @@ def up(
 
 
 def down(address: str | None) -> int:
-    """Delete the application; without an address, stop the cluster that `up` started."""
+    """Delete the application; without an address, stop the cluster that `up` started, if it runs."""
     return guarded(lambda: _down(address))
 
 
@@ -111,7 +111,7 @@ def _down(address: str | None) -> int:
     address = given_address(address)
     if address is None:
         if not LocalCluster(default_folder()).stop():
-            raise ClusterError("nothing runs on this machine")
+            say("nothing runs on this machine")
         return EXIT_OK
     with connected(address):
         from ray import serve as ray_serve

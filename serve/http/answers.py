@@ -12,7 +12,7 @@ from engine import SAMPLE_RATE, language_name
 from engine.config import HOP_LENGTH
 from serve.http.cue_limits import CueLimits
 from serve.http.fields import ResponseFormat
-from serve.http.formats import to_json, to_text, to_verbose_json, to_words
+from serve.http.formats import languages_of, to_json, to_text, to_verbose_json, to_words
 from serve.http.lines import LineFormat, LineWriter, to_lines
 
 MEDIA_TYPES: dict[ResponseFormat, str] = {
@@ -74,12 +74,7 @@ def render_body(
         return to_lines(transcript, cast(LineFormat, response_format), limits)
     usage = {"type": "duration", "seconds": round(transcript.duration_s, 3)}
     if response_format == "json":
-        body = {
-            **to_json(transcript),
-            "duration": round(transcript.duration_s, 3),
-            "languages": _languages(transcript),
-            "usage": usage,
-        }
+        body: dict[str, Any] = {**to_json(transcript), "usage": usage}
         if names is not None:
             body["logprobs"] = names.logprobs(transcript.segments)
     else:
@@ -167,7 +162,7 @@ class EventStream:
             "type": "transcript.text.done",
             "text": "".join(self._parts),
             "duration": round(transcript.duration_s, 3),
-            "languages": _languages(transcript),
+            "languages": languages_of(transcript),
             "usage": {
                 "type": "tokens",
                 "input_tokens": audio_tokens,
@@ -225,10 +220,3 @@ def _segment_event(segment: TranscriptSegment, segment_id: str) -> dict[str, Any
         "text": segment.text,
         "speaker": "",  # OpenAI's type requires it, but speakers are not told apart
     }
-
-
-def _languages(transcript: Transcript) -> list[dict[str, str]]:
-    """OpenAI's list of languages, the main one first; empty if nothing was heard."""
-    if not transcript.segments:
-        return []
-    return [{"code": code} for code in dict.fromkeys([transcript.language, *transcript.languages])]

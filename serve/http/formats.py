@@ -12,10 +12,18 @@ from deployments.messages import Transcript, TranscriptSegment
 _FRAMES_PER_S = 100  # Whisper's `seek` counts mel frames of 10 ms
 
 
+class Language(TypedDict):
+    """OpenAI's object for a language, an ISO code."""
+
+    code: str
+
+
 class JsonTranscription(TypedDict):
-    """OpenAI's `Transcription`."""
+    """OpenAI's `Transcription`, and the length of the audio in seconds."""
 
     text: str
+    duration: float
+    languages: list[Language]
 
 
 class JsonWarning(TypedDict):
@@ -74,8 +82,19 @@ def to_text(transcript: Transcript) -> str:
 
 
 def to_json(transcript: Transcript) -> JsonTranscription:
-    """OpenAI's `json`: the text alone."""
-    return {"text": transcript.text}
+    """OpenAI's `json`."""
+    return {
+        "text": transcript.text,
+        "duration": round(transcript.duration_s, 3),
+        "languages": languages_of(transcript),
+    }
+
+
+def languages_of(transcript: Transcript) -> list[Language]:
+    """OpenAI's list of languages, the main one first; empty if nothing was heard."""
+    if not transcript.segments:
+        return []
+    return [{"code": code} for code in dict.fromkeys([transcript.language, *transcript.languages])]
 
 
 def to_verbose_json(transcript: Transcript, language_name: str) -> VerboseTranscription:

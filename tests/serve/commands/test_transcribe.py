@@ -130,7 +130,8 @@ def test_formats_on_standard_output(output_format: str, capsys: pytest.CaptureFi
     else:
         assert SPOKEN in words(out)
     if output_format == "json":
-        assert set(json.loads(out)) == {"text"}
+        assert json.loads(out).keys() == {"text", "duration", "languages"}
+        assert json.loads(out)["languages"] == [{"code": "en"}]
     if output_format == "verbose_json":
         verbose = json.loads(out)
         assert verbose["language"] == "english" and verbose["duration"] == 7.1

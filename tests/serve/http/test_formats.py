@@ -68,7 +68,11 @@ class TestWholeFiles:
         )
 
     def test_json(self) -> None:
-        assert to_json(HELLO) == {"text": "Hello there. Tom & Jerry."}
+        assert to_json(HELLO) == {
+            "text": "Hello there. Tom & Jerry.",
+            "duration": 3.2,
+            "languages": [{"code": "en"}],
+        }
 
     def test_verbose_json(self) -> None:
         rendered = to_verbose_json(HELLO, "English")
