@@ -46,7 +46,7 @@ def up(
 
 
 def down(address: str | None) -> int:
-    """Delete the application; without an address, stop the cluster that `up` started, if it runs."""
+    """Delete the application; without an address, stop the cluster of `up`, if it runs."""
     return guarded(lambda: _down(address))
 
 
