@@ -199,6 +199,7 @@ class LocalTranscriber:
     def _close_done(self) -> Iterator[Event]:
         for file in [f for f in self._open.values() if f.transcription.done]:
             del self._open[file.name]
+            file.close()
             transcript = file.transcription.transcript()
             if file.error is None:
                 yield FileDone(file.name, transcript)

@@ -56,6 +56,7 @@ class ChunkResult:
     `avg_logprob`, `no_speech_prob` and `compression_ratio` apply to the whole chunk, as in
     openai/whisper's `DecodingResult`. `finish_reason` is `"length"` if the token limit cut the text
     off. `model` is the name of the tier, and `device_s` the replica time that the chunk used.
+    `language_probs` is there if only the language was asked for.
     """
 
     key: str
@@ -71,6 +72,7 @@ class ChunkResult:
     model: str
     timings_s: dict[str, float] = field(default_factory=dict)
     device_s: float = 0.0
+    language_probs: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +139,9 @@ class AudioInfo:
 @dataclass(frozen=True, slots=True)
 class Transcript:
     """A whole file's text. `language` is an ISO code, that of most of the speech if there are
-    several `languages` (in order of appearance), `duration_s` the length of the audio,
+    several `languages` (in order of appearance), `duration_s` the length of the audio (of what was
+    listened to, if only the language was asked for: then `language_probs` has the languages that
+    came into question, the likeliest first),
     `escalations` lists the chunks that went to a more accurate tier, and `warnings` says where the
     audio could not be read. `audio` is None if nothing was read."""
 
@@ -150,6 +154,7 @@ class Transcript:
     warnings: tuple[AudioWarning, ...] = ()
     audio: AudioInfo | None = None
     languages: tuple[str, ...] = ()
+    language_probs: tuple[tuple[str, float], ...] = ()
 
 
 def to_request(chunk: Chunk) -> Request:
@@ -181,4 +186,5 @@ def to_chunk_result(result: Result, model: str) -> ChunkResult:
         model=model,
         timings_s=result.timings_s,
         device_s=result.device_s,
+        language_probs=result.language_probs,
     )

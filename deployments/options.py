@@ -4,7 +4,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 from deployments.errors import OptionError
 from deployments.fleet import Priority, Quality
@@ -93,7 +93,7 @@ class TranscribeOptions:
 
     Args:
         model: a tier, an alias, or `auto`: each chunk goes to the cheapest tier that suits it.
-        task: `transcribe`, or `translate` to English.
+        task: `transcribe`; `translate` to English; or `detect_language`, which gives no text.
         language: any name that `engine.language_code` knows, such as `de`, `pt-BR` or `English`;
             None or `auto`: detected from the first speech.
         languages: candidates for language detection. A single entry has the same effect as
@@ -158,8 +158,9 @@ class TranscribeOptions:
         return _unpickled, (values | {"caller": _this_process()},)
 
     def __post_init__(self) -> None:
-        if self.task not in ("transcribe", "translate"):
-            raise OptionError(f"task must be transcribe or translate, got {self.task!r}", "task")
+        if self.task not in get_args(Task):
+            names = ", ".join(get_args(Task))
+            raise OptionError(f"task must be one of {names}, got {self.task!r}", "task")
         if self.temperature != 0 and not 0.01 <= self.temperature <= 1:
             raise OptionError(
                 f"temperature must be 0 or 0.01 to 1, got {self.temperature}", "temperature"
@@ -173,6 +174,8 @@ class TranscribeOptions:
         named = self.language is not None and language_code(self.language) is not None
         if named and self.languages:
             raise OptionError("give either language or languages", "languages")
+        if named and self.task == "detect_language":
+            raise OptionError("the language is what is asked for", "language")
         if named and self.multilingual:
             raise OptionError("give either language or multilingual", "multilingual")
         if self.deadline_s is not None and not self.deadline_s > 0:

@@ -373,6 +373,9 @@ class Engine:
             probabilities = _among(probabilities, sequence.request.options.languages)
         sequence.language = max(probabilities, key=probabilities.__getitem__)
         sequence.language_prob = probabilities[sequence.language]
+        if sequence.request.options.task == "detect_language":
+            ranked = sorted(probabilities.items(), key=lambda item: item[1], reverse=True)
+            sequence.language_probs = tuple(ranked)
 
     def _finish(self) -> list[Result]:
         """The results of sequences that have ended; their slots are free again. A text whose words

@@ -180,7 +180,8 @@ class Result:
     `DecodingResult`, and `compression_ratio` is that of `engine.decoding.segments`. `timings_s`
     holds the seconds spent `waiting`, in `prefill` (features, encoder, prompt) and in `decode`;
     `device_s` is its part of the engine's own time, each step shared evenly by the slots in use:
-    all parts together are the time that the engine was busy.
+    all parts together are the time that the engine was busy. `language_probs` has all languages
+    that came into question, the likeliest first, if only the language was asked for.
     """
 
     request_id: str
@@ -196,3 +197,4 @@ class Result:
     finish_reason: FinishReason
     timings_s: dict[str, float]
     device_s: float = 0.0
+    language_probs: tuple[tuple[str, float], ...] = ()

@@ -33,6 +33,7 @@ class Sequence:
     began_share_s: float = 0.0
     language: str = "en"
     language_prob: float = 1.0
+    language_probs: tuple[tuple[str, float], ...] = ()
     no_speech_prob: float = 0.0
     prompt: list[int] = field(default_factory=list)
     max_new_tokens: int = 0
@@ -142,6 +143,7 @@ class Sequence:
                 "prefill": self.first_token_s - self.admitted_s,
                 "decode": finished_s - self.first_token_s,
             },
+            language_probs=self.language_probs,
             device_s=(share_s - self.began_share_s) * len(self.slots),
         )
 

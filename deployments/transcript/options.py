@@ -43,6 +43,8 @@ class TranscriptionOptions:
         track: which of several audio tracks; see `TrackWish`.
         multilingual: whether each chunk may be in another language. It needs `context_chunks` 1,
             because a model goes on in the language of the text before, and no language.
+        only_language: find out the file's language and no text. All of its first `detections`
+            chunks are asked, and what follows them is not read.
     """
 
     decoding: DecodingOptions = field(default_factory=DecodingOptions)
@@ -57,6 +59,7 @@ class TranscriptionOptions:
     ladder: Ladder | None = None
     track: str | None = None
     multilingual: bool = False
+    only_language: bool = False
 
     def __post_init__(self) -> None:
         if self.multilingual and (self.decoding.language or self.context_chunks > 1):
@@ -91,8 +94,10 @@ def transcription_options(asked: TranscribeOptions, info: TierInfo) -> Transcrip
     if asked.task == "translate" and not info.multilingual:
         raise OptionError(f"the model {asked.model!r} is English-only: no translation", "model")
     language = None if asked.language is None else _known(asked.language, info, "language")
+    if asked.task == "detect_language" and not info.multilingual:
+        raise OptionError(f"the model {asked.model!r} knows English alone", "model")
     languages = _all_known(asked.languages, info)
-    if len(languages) == 1:
+    if len(languages) == 1 and asked.task != "detect_language":
         language, languages = languages[0], ()
     multilingual = asked.multilingual and language is None and info.multilingual
     for option in ("beam_size", "best_of"):
@@ -108,7 +113,7 @@ def transcription_options(asked: TranscribeOptions, info: TierInfo) -> Transcrip
         if not _is_unicode(text):
             raise OptionError(f"{option} is not valid Unicode", option)
     decoding = DecodingOptions(
-        task=asked.task,
+        task="translate" if asked.task == "translate" else "transcribe",
         language=language,
         languages=languages,
         keywords=keywords,
@@ -129,6 +134,7 @@ def transcription_options(asked: TranscribeOptions, info: TierInfo) -> Transcrip
         priority=asked.priority.rank,
         track=asked.track,
         multilingual=multilingual,
+        only_language=asked.task == "detect_language",
     )
 
 

@@ -58,7 +58,8 @@ class Transcription:
         self._attempts = Attempts(options)
         by_file = not options.multilingual and options.decoding.language is None
         detecting = detect and by_file
-        self._vote = LanguageVote(options.detections) if detecting else None
+        sure = 2.0 if options.only_language else LanguageVote.SURE  # then all have a say
+        self._vote = LanguageVote(options.detections, sure) if detecting else None
         self._chunker = Chunker(options.chunking, options.vad)
         self._context = RowContext(options.context_chunks)
         self._order = ReorderBuffer()
@@ -153,7 +154,7 @@ class Transcription:
         if part is None:
             return Progress([], [])
         if self._vote is not None and not self._vote.decided:
-            self._vote.add(result.language, result.language_prob)
+            self._vote.add(result.language_probs or [(result.language, result.language_prob)])
             return Progress(self._release(), [])
         is_only = self._n_parts == 1
         return self._after(part, self._attempts.judge(part, result, is_only))
@@ -177,20 +178,24 @@ class Transcription:
 
     def transcript(self) -> Transcript:
         """The file's text so far."""
+        ranking = self._vote.ranking if self.options.only_language and self._vote else ()
         return Transcript(
             text="".join(segment.text for segment in self.segments).strip(),
             language=self._main_language(),
             languages=tuple(dict.fromkeys(segment.language for segment in self.segments)),
             duration_s=self.duration_s,
-            task=self.options.decoding.task,
+            task="detect_language" if self.options.only_language else self.options.decoding.task,
             segments=tuple(self.segments),
             escalations=tuple(self.escalations),
             warnings=tuple(self.report.warnings),
             audio=self.report.info,
+            language_probs=ranking,
         )
 
     def _main_language(self) -> str:
         """The language of the file, or the one in which most was said; empty if nothing was."""
+        if self.options.only_language and self._vote is not None:
+            return self._vote.language or ""
         if not self.segments:
             return ""
         if not self.options.multilingual:
@@ -212,6 +217,9 @@ class Transcription:
         """Let go of held parts whose language and context are known."""
         if self._vote is not None and not self._vote.decided:
             return self._ask_for_language(self._vote)
+        if self.options.only_language:
+            self._ended, self._held, self._parts = True, [], {}
+            return []
         if self._vote is not None and self.language is None:
             self._attempts.language = self._vote.language
         ready = [part for part in self._held if self._context.is_known(part.index)]
@@ -221,10 +229,12 @@ class Transcription:
         return [self._chunk(part) for part in ready]
 
     def _ask_for_language(self, vote: LanguageVote) -> list[Chunk]:
-        """Ask the next part for the language. A file of one part is not asked separately."""
-        if self._in_flight or (self._n_parts <= max(1, vote.n_votes) and not self._ended):
+        """Ask the next part for the language. A file of one part is not asked separately, unless
+        nothing else is asked for."""
+        enough = 1 if self.options.only_language else 2
+        if self._in_flight or (self._n_parts < max(enough, vote.n_votes + 1) and not self._ended):
             return []
-        if self._n_parts > vote.n_votes and self._n_parts > 1:
+        if self._n_parts > vote.n_votes and self._n_parts >= enough:
             part = self._held[vote.n_votes]
             asking = replace(self.options.decoding, task="detect_language")
             return [self._submit(part, asking)]

@@ -150,6 +150,38 @@ app.command("plan")(PlanArguments)
 
 
 @app.command()
+def detect(
+    files: Annotated[list[str], typer.Argument(metavar="FILE", help="Audio or video.")],
+    model: Annotated[
+        str, typer.Option("--model", "-m", metavar="MODEL", help="One that knows many languages.")
+    ] = "base",
+    language: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LANGUAGE",
+            help="Only these come into question; with commas or given again.",
+            show_default="all",
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="With the probabilities of all languages.")
+    ] = False,
+) -> Work:
+    """Tell which languages files are in.
+
+    Listens to their first speech, a minute and a half at most.
+    """
+
+    def work() -> int:
+        from serve.commands.detect import detect as run
+
+        names = tuple(part.strip() for value in language or () for part in value.split(","))
+        return run(files, model, tuple(name for name in names if name), as_json)
+
+    return work
+
+
+@app.command()
 def models(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> Work:

@@ -49,7 +49,7 @@ def transcribe(args: TranscribeArguments) -> int:
         return _refuse(f"{args.output_dir}: cannot write there: {error.strerror or error}")
     try:
         engine = Engine.load(args.model, config)
-        wanted = transcription_options(asked, _info(args.model, engine))
+        wanted = transcription_options(asked, info_of(args.model, engine))
         context_chunks = 1 if wanted.multilingual else args.context
         options = replace(wanted, fallback=fallback, context_chunks=context_chunks)
     except (OptionError, EngineError) as error:
@@ -164,7 +164,8 @@ def _fallback(args: TranscribeArguments) -> FallbackOptions:
     return FallbackOptions()
 
 
-def _info(model: str, engine: Engine) -> TierInfo:
+def info_of(model: str, engine: Engine) -> TierInfo:
+    """What an engine in this process can do."""
     return TierInfo(
         model=model,
         precision=engine.config.precision.value,

@@ -64,18 +64,59 @@ class ServerVad(BaseModel):
     """Speech ends at a pause of this many milliseconds."""
 
 
-class TranslationFields(BaseModel):
-    """Fields of `POST /v1/audio/translations`. Those on how to listen are additions to OpenAI's."""
+class DetectionFields(BaseModel):
+    """Fields of `POST /v1/audio/detect-language`, which all forms have."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     model: Annotated[str, Field(max_length=256)]
     """A tier, an alias, or `auto`, which sends each chunk to the cheapest tier that suits it."""
+    languages: list[str] = []
+    """Languages among which the detection chooses."""
+    chunking_strategy: Literal["auto"] | ServerVad = "auto"
+    """How speech is found and cut."""
+    quality: Annotated[Quality | None, _AnyCase] = None
+    """How accurate the model `auto` is to be: `fast`, `balanced` or `best`. An addition to OpenAI's
+    fields."""
+    priority: Annotated[Priority, _AnyCase] = Priority.INTERACTIVE
+    """`realtime`, `interactive` or `batch`: which requests go first, and how long their chunks may
+    wait. An addition to OpenAI's fields."""
+    deadline_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Seconds that the answer may take; by default the cluster's limit. An addition to OpenAI's
+    fields."""
+    track: str | None = None
+    """Which audio track of a file that has several: a number from 1, or a language. An addition to
+    OpenAI's fields."""
+
+    def options(self, task: Task = "detect_language") -> TranscribeOptions:
+        """The fields as options for the ingress.
+
+        Raises:
+            OptionError: a value is not allowed.
+        """
+        vad, chunking = VadOptions(), ChunkingOptions()
+        if isinstance(strategy := self.chunking_strategy, ServerVad):
+            vad = VadOptions(strategy.threshold, strategy.silence_duration_ms / 1000)
+            chunking = ChunkingOptions(pad_before_s=strategy.prefix_padding_ms / 1000)
+        return TranscribeOptions(
+            model=self.model,
+            task=task,
+            languages=tuple(self.languages),
+            vad=vad,
+            chunking=chunking,
+            quality=self.quality,
+            priority=self.priority,
+            deadline_s=self.deadline_s,
+            track=self.track or None,
+        )
+
+
+class TranslationFields(DetectionFields):
+    """Fields of `POST /v1/audio/translations`. Those on how to listen are additions to OpenAI's."""
+
     language: str | None = None
     """Language of the speech: ISO code, locale or English name. By default, and with `auto`, it is
     detected from the first speech."""
-    languages: list[str] = []
-    """Languages among which the detection chooses."""
     multilingual: bool = False
     """Detect the language of each chunk instead of once, for files with several; among `languages`
     if they are given. An addition to OpenAI's fields."""
@@ -85,8 +126,6 @@ class TranslationFields(BaseModel):
     keywords: list[str] = []
     """Words to expect, the most important first. Those that fit into half of the prompt's room are
     used."""
-    chunking_strategy: Literal["auto"] | ServerVad = "auto"
-    """How speech is found and cut."""
     response_format: Annotated[ResponseFormat, _AnyCase] = "json"
     """Format of the answer."""
     temperature: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
@@ -108,18 +147,6 @@ class TranslationFields(BaseModel):
     context_chunks: Annotated[int, Field(ge=1, le=MAX_CONTEXT_CHUNKS)] = 1
     """Number of chunks in a row that are decoded one after another, each with the text before it.
     1: all chunks at once. An addition to OpenAI's fields."""
-    quality: Annotated[Quality | None, _AnyCase] = None
-    """How accurate the model `auto` is to be: `fast`, `balanced` or `best`. An addition to OpenAI's
-    fields."""
-    priority: Annotated[Priority, _AnyCase] = Priority.INTERACTIVE
-    """`realtime`, `interactive` or `batch`: which requests go first, and how long their chunks may
-    wait. An addition to OpenAI's fields."""
-    deadline_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    """Seconds that the answer may take; by default the cluster's limit. An addition to OpenAI's
-    fields."""
-    track: str | None = None
-    """Which audio track of a file that has several: a number from 1, or a language. An addition to
-    OpenAI's fields."""
 
     @property
     def cue_limits(self) -> CueLimits:
@@ -128,20 +155,9 @@ class TranslationFields(BaseModel):
         return CueLimits()
 
     def options(self, task: Task = "translate") -> TranscribeOptions:
-        """The fields as options for the ingress.
-
-        Raises:
-            OptionError: a value is not allowed.
-        """
-        vad, chunking = VadOptions(), ChunkingOptions()
-        if isinstance(strategy := self.chunking_strategy, ServerVad):
-            vad = VadOptions(strategy.threshold, strategy.silence_duration_ms / 1000)
-            chunking = ChunkingOptions(pad_before_s=strategy.prefix_padding_ms / 1000)
-        return TranscribeOptions(
-            model=self.model,
-            task=task,
+        return replace(
+            super().options(task),
             language=self.language,
-            languages=tuple(self.languages),
             multilingual=self.multilingual,
             prompt=self.prompt,
             keywords=tuple(self.keywords),
@@ -151,12 +167,6 @@ class TranslationFields(BaseModel):
             best_of=self.best_of,
             length_penalty=self.length_penalty,
             context_chunks=self.context_chunks,
-            vad=vad,
-            chunking=chunking,
-            quality=self.quality,
-            priority=self.priority,
-            deadline_s=self.deadline_s,
-            track=self.track or None,
         )
 
 
@@ -203,7 +213,7 @@ class TranscriptionFields(TranslationFields):
             raise FieldError("include=logprobs needs response_format=json", "include")
 
 
-Fields = TypeVar("Fields", bound=TranslationFields)
+Fields = TypeVar("Fields", bound=DetectionFields)
 
 
 def parse_fields(items: Sequence[tuple[str, str]], kind: type[Fields]) -> Fields:

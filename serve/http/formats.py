@@ -5,7 +5,7 @@ Pure: no HTTP, no files, no models. The JSON shapes are those of OpenAI's `Trans
 """
 
 from collections.abc import Iterable
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from deployments.messages import Transcript, TranscriptSegment
 
@@ -112,6 +112,17 @@ def to_verbose_json(transcript: Transcript, language_name: str) -> VerboseTransc
         "duration": round(transcript.duration_s, 3),
         "text": transcript.text,
         "segments": [_verbose_segment(i, s) for i, s in enumerate(transcript.segments)],
+    }
+
+
+def detection_object(transcript: Transcript) -> dict[str, Any]:
+    """The answer to who asks for the language alone; `duration` is of what was listened to."""
+    probabilities = {code: round(probability, 4) for code, probability in transcript.language_probs}
+    return {
+        "language": transcript.language or None,
+        "probability": probabilities.get(transcript.language),
+        "probabilities": probabilities,
+        "duration": round(transcript.duration_s, 3),
     }
 
 

@@ -29,12 +29,14 @@ from serve.http.auth import Auth
 from serve.http.docs import describe_form
 from serve.http.errors import answer_error, to_http_error
 from serve.http.fields import (
+    DetectionFields,
     FieldError,
+    Fields,
     TranscriptionFields,
     TranslationFields,
     parse_fields,
 )
-from serve.http.formats import warnings_object
+from serve.http.formats import detection_object, warnings_object
 from serve.http.streaming import Events, stream_answer
 from serve.http.upload import read_upload
 
@@ -68,20 +70,15 @@ class HttpIngress(Ingress):
 
     async def answer(self, request: Request, task: Task, kind: type[TranslationFields]) -> Response:
         """Transcribe or translate an upload."""
-        request_id = _request_id(request)
-        try:
-            self._auth.check(request)
-            ticket = self.admission.admit()  # before the body is read
-        except Exception as error:
-            self.account_refusal(_kind(error), request_id)
-            raise
-        try:
-            events, fields, names = await self._begin(request, task, kind, ticket)
-        except BaseException as error:
-            ticket.close()
-            self.account_refusal(_kind(error), request_id)
-            raise
-        return await _answer(events, fields, names, request_id)
+        events, fields, names = await self._admitted(request, task, kind)
+        return await _answer(events, fields, names, _request_id(request))
+
+    async def detect(self, request: Request) -> Response:
+        """Detect the language of an upload."""
+        events, _, _ = await self._admitted(request, "detect_language", DetectionFields)
+        done = await _last(events)
+        body = detection_object(done.transcript) | _account(done)
+        return JSONResponse(body, headers=audio_headers(done.transcript))
 
     def check_key(self, request: Request) -> None:
         """Check a request's key.
@@ -91,9 +88,27 @@ class HttpIngress(Ingress):
         """
         self._auth.check(request)
 
+    async def _admitted(
+        self, request: Request, task: Task, kind: type[Fields]
+    ) -> tuple[Events, Fields, TokenNames | None]:
+        """Admit a request, then read and check its body: see `_begin`."""
+        request_id = _request_id(request)
+        try:
+            self._auth.check(request)
+            ticket = self.admission.admit()  # before the body is read
+        except Exception as error:
+            self.account_refusal(_kind(error), request_id)
+            raise
+        try:
+            return await self._begin(request, task, kind, ticket)
+        except BaseException as error:
+            ticket.close()
+            self.account_refusal(_kind(error), request_id)
+            raise
+
     async def _begin(
-        self, request: Request, task: Task, kind: type[TranslationFields], ticket: Ticket
-    ) -> tuple[Events, TranslationFields, TokenNames | None]:
+        self, request: Request, task: Task, kind: type[Fields], ticket: Ticket
+    ) -> tuple[Events, Fields, TokenNames | None]:
         """Read and check the body.
 
         Returns:
@@ -110,7 +125,8 @@ class HttpIngress(Ingress):
             if isinstance(fields, TranscriptionFields) and fields.include:
                 names = await self._token_names(self.resolve(options.model))
             request_id = _request_id(request)
-            events = self.run(upload.source(), options, fields.stream, request_id, ticket)
+            streams = isinstance(fields, TranslationFields) and fields.stream
+            events = self.run(upload.source(), options, streams, request_id, ticket)
         finally:
             await upload.close()
         return events, fields, names
@@ -174,6 +190,12 @@ def build_api(ingress: HttpIngress) -> FastAPI:
     async def translations(request: Request) -> Response:
         """Translate speech to English text."""
         return await ingress.answer(request, "translate", TranslationFields)
+
+    @api.post("/v1/audio/detect-language", openapi_extra=describe_form(DetectionFields))
+    @_in_words
+    async def detect_language(request: Request) -> Response:
+        """Tell the language of speech, with the probabilities of all."""
+        return await ingress.detect(request)
 
     @api.get("/v1/models")
     @_in_words

@@ -28,10 +28,10 @@ def send(cluster: Cluster, method: str = "POST", path: str = PATH, **request: An
     return httpx2.request(method, url, headers=headers, timeout=60, **request)
 
 
-def form(cluster: Cluster, file: bytes = CLIP_BYTES, **fields: Any) -> Any:
+def form(cluster: Cluster, file: bytes = CLIP_BYTES, route: str = "", **fields: Any) -> Any:
     files = {"file": ("a.wav", file)}
     data = {"model": "tiny.en"} | fields
-    return send(cluster, data=data, files=files)
+    return send(cluster, path=f"/v1/audio/{route}" if route else PATH, data=data, files=files)
 
 
 def raw(cluster: Cluster, body: bytes, content_type: str) -> Any:
@@ -106,6 +106,27 @@ def test_a_field_that_cannot_be_is_named(
     cluster: Cluster, fields: dict[str, Any], param: str, says: str
 ) -> None:
     check_error(form(cluster, **fields), 400, param, says=says)
+
+
+def test_the_language_alone(cluster: Cluster) -> None:
+    answer = form(cluster, route="detect-language", model="base")
+    body = answer.json()
+    assert answer.status_code == 200 and answer.headers["x-audio-seconds"] == "7.100"
+    assert body["language"] == "en" and body["probability"] > 0.9 and body["duration"] == 7.1
+    assert len(body["probabilities"]) == 99
+    assert sum(body["probabilities"].values()) == pytest.approx(1.0, abs=0.01)
+    among = form(cluster, route="detect-language", model="base", languages="de,fr").json()
+    assert set(among["probabilities"]) == {"de", "fr"}
+    for fields, param in (({"model": "tiny.en"}, "model"), ({"prompt": "a"}, "prompt")):
+        asked = {"model": "base"} | fields
+        check_error(form(cluster, route="detect-language", **asked), 400, param)
+
+
+def test_several_languages_are_listed(cluster: Cluster) -> None:
+    fields = {"model": "base", "multilingual": "true", "languages": "en,de"}
+    body = form(cluster, response_format="verbose_json", **fields).json()
+    assert {segment["language"] for segment in body["segments"]} == {"en"}
+    assert form(cluster, **fields).json()["languages"] == [{"code": "en"}]
 
 
 def test_subtitles_within_limits_of_the_caller(cluster: Cluster) -> None:

@@ -68,7 +68,11 @@ class TestOptions:
             (["tiny.en"], "options", "a mapping, not list"),
             # What the class itself refuses, in the same words.
             ({"temperature": 5}, "temperature", "temperature must be 0 or 0.01 to 1, got 5"),
-            ({"task": "sing"}, "task", "task must be transcribe or translate, got 'sing'"),
+            (
+                {"task": "sing"},
+                "task",
+                "task must be one of transcribe, translate, detect_language, got 'sing'",
+            ),
             ({"language": "en", "languages": ["en"]}, "languages", "either"),
         ],
     )
