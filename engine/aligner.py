@@ -5,6 +5,8 @@ slot. Each rank reads the alignment heads that it has. Their maps are added up o
 stage, and from stage to stage.
 """
 
+from collections.abc import Mapping
+
 import torch
 
 from engine.model.decoder import Tap
@@ -35,19 +37,18 @@ class Aligner:
             for layer in place.stage.decoder
         }
 
-    def taps(self) -> dict[int, Tap]:
-        """For `DecoderStage.prefill`."""
-        return {layer: Tap(heads, []) for layer, heads in self._heads.items() if heads}
+    def begin(self, step: Align) -> "Reading":
+        """Begin to read the attention of a step's texts."""
+        return Reading(step, self._heads, self._device)
 
-    def maps(self, step: Align, taps: dict[int, Tap]) -> list[torch.Tensor] | None:
-        """What the taps read -> (n_tokens, n_frames) float32 for each text of the step: how much
-        each token attends to each of the frames, which for a token are 1 in sum; mean of the heads.
+    def maps(self, reading: "Reading") -> list[torch.Tensor] | None:
+        """What was read -> (n_tokens, n_frames) float32 for each text of the step: how much each
+        token attends to each of the frames, which for a token are 1 in sum; mean of the heads.
 
         Returns:
             Where decoding ends; elsewhere None, and the sum so far goes to the next stage.
         """
-        sums = [self._sum(step, index, taps) for index in range(len(step.texts))]
-        flat = torch.cat([each.flatten() for each in sums])
+        flat = torch.cat([each.flatten() for each in reading.sums])
         flat = self._place.group.all_reduce_sum(flat)
         if not self._place.begins_decoding:
             before = self._wire.expect(tuple(flat.shape), flat.dtype, self._place.index - 1)
@@ -55,22 +56,36 @@ class Aligner:
         if not self._place.ends_decoding:
             self._wire.send(flat, self._place.index + 1)
             return None
-        parts = torch.split(flat / self._n, [each.numel() for each in sums])
-        return [part.view(each.shape) for part, each in zip(parts, sums, strict=True)]
-
-    def _sum(self, step: Align, index: int, taps: dict[int, Tap]) -> torch.Tensor:
-        """The sum of one text's maps over this rank's heads."""
-        # The token at a position is chosen by what the position before it attends to.
-        rows = slice(step.n_before[index] - 1, len(step.texts[index]) - 1)
-        shape = (rows.stop - rows.start, len(step.frames[index]))
-        total = torch.zeros(shape, device=self._device)
-        frames = upload(step.frames[index].tolist(), self._device)
-        for tap in taps.values():
-            scores = tap.scores[0][index, :, rows][:, :, frames]
-            total += torch.softmax(scores, dim=-1).sum(0)
-        return total
+        parts = torch.split(flat / self._n, [each.numel() for each in reading.sums])
+        return [part.view(each.shape) for part, each in zip(parts, reading.sums, strict=True)]
 
     @property
     def _wire(self) -> Wire:
         assert self._place.wires is not None, "a rank alone hands on nothing"
         return self._place.wires.hidden
+
+
+class Reading:
+    """Adds up the attention of texts, layer by layer, so that no more than a layer's is in memory.
+
+    Attributes:
+        sums: over this rank's heads, (n_tokens, n_frames) float32 for each text.
+    """
+
+    def __init__(
+        self, step: Align, heads: Mapping[int, tuple[int, ...]], device: torch.device
+    ) -> None:
+        # The token at a position is chosen by what the position before it attends to.
+        ends = zip(step.n_before, step.texts, strict=True)
+        self._rows = [slice(n_before - 1, len(text) - 1) for n_before, text in ends]
+        self._frames = [upload(frames.tolist(), device) for frames in step.frames]
+        self.sums = [
+            torch.zeros(rows.stop - rows.start, len(frames), device=device)
+            for rows, frames in zip(self._rows, self._frames, strict=True)
+        ]
+        self.taps = {layer: Tap(some, self._add) for layer, some in heads.items() if some}
+
+    def _add(self, scores: torch.Tensor) -> None:
+        texts = zip(self.sums, self._rows, self._frames, scores, strict=True)
+        for total, rows, frames, by_head in texts:
+            total += torch.softmax(by_head[:, rows, frames], dim=-1).sum(0)

@@ -178,9 +178,9 @@ class ModelRunner:
             Where decoding ends: `Aligner.maps`.
         """
         self._choices.take(step.slots[0] % self.n_groups)
-        taps = self._aligner.taps()
-        self._prefill(step.texts, step.slots, taps)
-        return self._aligner.maps(step, taps)
+        reading = self._aligner.begin(step)
+        self._prefill(step.texts, step.slots, reading.taps)
+        return self._aligner.maps(reading)
 
     def release(self, slot: int) -> None:
         """A slot's sequence has ended."""

@@ -1,6 +1,6 @@
 """The text decoder, or the contiguous part of it that a pipeline stage holds."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -25,11 +25,11 @@ class Tap:
 
     Attributes:
         heads: heads of this rank, by their place in it.
-        scores: gets `CrossAttention.scores`.
+        take: gets `CrossAttention.scores`.
     """
 
     heads: tuple[int, ...]
-    scores: list[torch.Tensor]
+    take: Callable[[torch.Tensor], None]
 
 
 class DecoderLayer(nn.Module):
@@ -58,7 +58,7 @@ class DecoderLayer(nn.Module):
     ) -> torch.Tensor:
         x = x.add_(self.attn.prefill(self.attn_norm(x), cache.own, slots, mask))
         if tap is not None:
-            tap.scores.append(self.cross.scores(self.cross_norm(x), cache.cross, slots, tap.heads))
+            tap.take(self.cross.scores(self.cross_norm(x), cache.cross, slots, tap.heads))
         return self._rest(x, cache, slots)
 
     def decode(
