@@ -1,12 +1,15 @@
 """Compares the planner with the machine: bytes as computed, and as a process really took them.
 
     python -m benchmarks.planned_memory [--models ...] [--ways ...] [--batches 1,16] [--device cpu]
+                                        [--beams 5] [--words]
 
 Each case runs in its own process. It loads the model, fills all slots twice with windows of noise
 whose texts are as long as there is room for, and reports the most that the process took beyond what
 it had before: resident memory on a CPU, torch's allocator (and the driver's figure) on a GPU.
 Models are the demo ones, or sizes with random weights (large-v3, turbo, ...). A way is
-PRECISION[/CROSS-ATTENTION[/8-bit]]. Prints a table, then one JSON line.
+PRECISION[/CROSS-ATTENTION[/8-bit]]. With `--beams`, windows are searched with as many texts as that
+or as there are slots; with `--words`, their words get times: neither is to need more than the plan,
+which counts slots. Prints a table, then one JSON line.
 """
 
 import argparse
@@ -88,6 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _in_a_process(options: argparse.Namespace, model: str, way: str, batch: int) -> Row:
     command = [sys.executable, "-m", "benchmarks.planned_memory", "--models", model]
     command += ["--ways", way, "--batches", str(batch), "--device", options.device, "--one"]
+    command += ["--beams", str(options.beams), *(["--words"] if options.words else [])]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return Row(**json.loads(done.stdout.splitlines()[-1]))
 
@@ -103,7 +107,7 @@ def _measure(options: argparse.Namespace) -> Row:
     bare = _taken(options.device)
     engine = Engine(checkpoint, config)
     loaded = _taken(options.device)
-    _fill_slots(engine, 2 * batch)
+    _fill_slots(engine, 2 * batch, min(options.beams, engine.max_texts), options.words)
     use = _planned(checkpoint, config)
     return Row(
         model=model,
@@ -129,10 +133,10 @@ def _planned(checkpoint: Checkpoint, config: EngineConfig) -> MemoryUse:
     return rank_memory(checkpoint.dims, config, arithmetic, (Stage.whole(checkpoint.dims),), 0)
 
 
-def _fill_slots(engine: Engine, n_windows: int) -> None:
+def _fill_slots(engine: Engine, n_windows: int, n_beams: int, words: bool) -> None:
     noise = np.random.default_rng(0).integers(-8000, 8000, 480_000, dtype=np.int16)
     language = "en" if not engine.tokenizer.multilingual else next(iter(engine.tokenizer.languages))
-    options = DecodingOptions(language=language, timestamps=False)
+    options = DecodingOptions(language=language, timestamps=False, beam_size=n_beams, words=words)
     for index in range(n_windows):
         engine.add_request(Request(str(index), noise, options))
     while engine.has_unfinished:
@@ -186,6 +190,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--ways", type=names, default=WAYS)
     parser.add_argument("--batches", type=numbers, default="1,16")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--beams", type=int, default=1)
+    parser.add_argument("--words", action="store_true")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 

@@ -49,7 +49,7 @@ def test_a_failed_file_does_not_hold_up_the_next() -> None:
     assert stream.getvalue() == ""
     output.discarded("bad")
     assert [json.loads(line) for line in stream.getvalue().splitlines()] == [
-        {"file": "good", "text": "good"}
+        {"file": "good", "text": "good", "duration": 9.0, "languages": [{"code": "en"}]}
     ]
 
 
