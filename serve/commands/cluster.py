@@ -109,8 +109,10 @@ def _environment(settings: Settings) -> dict[str, str]:
 
 def _down(address: str | None) -> int:
     address = given_address(address)
-    if address is None:
-        if not LocalCluster(default_folder()).stop():
+    local = LocalCluster(default_folder())
+    # `murmur env` gives the cluster of `up` to the shell as RAY_ADDRESS.
+    if address is None or address == local.address():
+        if not local.stop():
             say("nothing runs on this machine")
         return EXIT_OK
     with connected(address):
