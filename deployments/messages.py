@@ -139,11 +139,12 @@ class AudioInfo:
 @dataclass(frozen=True, slots=True)
 class Transcript:
     """A whole file's text. `language` is an ISO code, that of most of the speech if there are
-    several `languages` (in order of appearance), `duration_s` the length of the audio (of what was
-    listened to, if only the language was asked for: then `language_probs` has the languages that
-    came into question, the likeliest first),
+    several `languages` (in order of appearance). `duration_s` is the length of the audio.
     `escalations` lists the chunks that went to a more accurate tier, and `warnings` says where the
-    audio could not be read. `audio` is None if nothing was read."""
+    audio could not be read. `audio` is None if nothing was read.
+
+    If only the language was asked for, `language_probs` has the languages that came into question,
+    the likeliest first, and `duration_s` is what was listened to."""
 
     text: str
     language: str

@@ -77,7 +77,7 @@ class Reading:
     ) -> None:
         # The token at a position is chosen by what the position before it attends to.
         ends = zip(step.n_before, step.texts, strict=True)
-        self._rows = [slice(n_before - 1, len(text) - 1) for n_before, text in ends]
+        self._rows = [slice(n_before - 1, len(text)) for n_before, text in ends]
         self._frames = [upload(frames.tolist(), device) for frames in step.frames]
         self.sums = [
             torch.zeros(rows.stop - rows.start, len(frames), device=device)

@@ -25,9 +25,10 @@ from engine.precision import default_precision
 from engine.request import MAX_TEXTS, Request, Result
 from engine.scheduler import Scheduler
 from engine.sequence import Sequence as Running
-from engine.steps import Align, Begin, Decode
+from engine.steps import Begin, Decode
 from engine.transfer import Pending
 from engine.weights.checkpoint import Checkpoint, open_checkpoint
+from engine.word_times import align_step
 
 
 @dataclass(frozen=True, slots=True)
@@ -403,13 +404,7 @@ class Engine:
             for start in range(0, len(here), size):
                 part = here[start : start + size]
                 times = [s.word_times for s in part if s.word_times is not None]
-                step = Align(
-                    tuple(each.text for each in times),
-                    tuple(each.n_before for each in times),
-                    tuple(sequence.slot for sequence in part),
-                    tuple(each.frames for each in times),
-                )
-                values = self.executor.align(step)
+                values = self.executor.align(align_step(times, [s.slot for s in part]))
                 self._launched.append(_Launched("align", group, -1, [*part], values))
 
     def _take_attention(self, launched: _Launched) -> None:

@@ -101,6 +101,8 @@ class DecodingOptions:
     @property
     def n_texts(self) -> int:
         """Texts that are decoded side by side, each in a slot."""
+        if self.task == "detect_language":
+            return 1
         return self.beam_size if self.temperature == 0.0 else self.best_of
 
     @property

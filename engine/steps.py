@@ -48,7 +48,8 @@ class Align:
     group.
 
     Attributes:
-        texts: a start sequence and a text, without timestamps, of each sequence.
+        texts: of each sequence its start sequence and its text, without timestamps and without
+            the last token, for no other is chosen by it.
         n_before: tokens of each start sequence.
         slots: the slot with each window.
         frames: the frames to look at, of each window.

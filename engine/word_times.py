@@ -12,6 +12,7 @@ from engine.decoding.alignment import Frames, TextPart, speech_frames, text_part
 from engine.decoding.tokenizer import Tokenizer
 from engine.decoding.words import split_words
 from engine.request import Request, Segment, Word
+from engine.steps import Align
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,8 @@ class WordTimes:
     """A text whose words are to get times.
 
     Attributes:
-        text: start sequence and text, without timestamps.
+        text: start sequence and text, without timestamps and without the last token, for no
+            other is chosen by it.
         n_before: tokens of the start sequence.
         frames: frames to look at.
     """
@@ -45,7 +47,7 @@ class WordTimes:
         parts = text_parts(segments, begin)
         before = tokenizer.sot_sequence(language, replace(request.options, timestamps=False))
         return cls(
-            text=before + [token for tokens in said for token in tokens],
+            text=[*before, *(token for tokens in said for token in tokens)][:-1],
             n_before=len(before),
             frames=speech_frames(request.pcm, request.speech, parts),
             _segments=segments,
@@ -82,3 +84,13 @@ class WordTimes:
                 text=self._tokenizer.decode(tokens),
                 probability=round(mean, 4),
             )
+
+
+def align_step(texts: Sequence[WordTimes], slots: Sequence[int]) -> Align:
+    """The step that gives the attention of texts, whose windows are in these slots."""
+    return Align(
+        tuple(each.text for each in texts),
+        tuple(each.n_before for each in texts),
+        tuple(slots),
+        tuple(each.frames for each in texts),
+    )

@@ -2,6 +2,8 @@
 
 import sys
 from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -111,8 +113,7 @@ _RENAMED = {
 
 
 def _openai_model(name: str) -> Any:
-    import whisper  # type: ignore[import-not-found]
-
+    whisper = import_module("whisper")
     checkpoint = open_checkpoint(name)
     dims = checkpoint.dims
     fields = ("n_mels", "n_audio_ctx", "n_audio_state", "n_audio_head", "n_audio_layer", "n_vocab")
@@ -152,9 +153,7 @@ def missing(name: str) -> bool:
     """Whether a system's package is not installed."""
     if name != "openai-whisper":
         return False
-    try:
-        import whisper  # noqa: F401
-    except ImportError:
+    if find_spec("whisper") is None:
         print("openai-whisper is not installed: left out", file=sys.stderr)
         return True
     return False

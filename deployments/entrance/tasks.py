@@ -112,7 +112,7 @@ class Tasks:
         if quality is Quality.BEST and options.beam_size is None:
             n_beams = min(BEST_BEAM_SIZE, *(tier.facts.max_texts for tier in able))
             wanted = replace(wanted, decoding=replace(wanted.decoding, beam_size=n_beams))
-        if options.context_chunks > 1:
+        if wanted.context_chunks > 1:
             # The context consists of tokens, which mean something else to another model. Therefore
             # the request stays on one tier.
             tier = self._dispatcher.choose(ask)

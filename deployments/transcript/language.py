@@ -8,12 +8,12 @@ class LanguageVote:
 
     Args:
         wanted: number of chunks to ask at most.
-        sure: a chunk is sure from this probability on.
+        sure: a chunk is sure from this probability on; None: all are asked.
     """
 
     SURE = 0.5
 
-    def __init__(self, wanted: int, sure: float = SURE) -> None:
+    def __init__(self, wanted: int, sure: float | None = SURE) -> None:
         self.n_votes = 0
         self.decided = False
         self._wanted = wanted
@@ -27,7 +27,8 @@ class LanguageVote:
         for language, probability in probabilities:
             self._sums[language] = self._sums.get(language, 0.0) + probability
             highest = max(highest, probability)
-        if highest >= self._sure or self.n_votes >= self._wanted:
+        is_sure = self._sure is not None and highest >= self._sure
+        if is_sure or self.n_votes >= self._wanted:
             self.decided = True
 
     def close(self) -> None:

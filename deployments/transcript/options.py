@@ -94,12 +94,14 @@ def transcription_options(asked: TranscribeOptions, info: TierInfo) -> Transcrip
     if asked.task == "translate" and not info.multilingual:
         raise OptionError(f"the model {asked.model!r} is English-only: no translation", "model")
     language = None if asked.language is None else _known(asked.language, info, "language")
-    if asked.task == "detect_language" and not info.multilingual:
+    only_language = asked.task == "detect_language"
+    if only_language and not info.multilingual:
         raise OptionError(f"the model {asked.model!r} knows English alone", "model")
     languages = _all_known(asked.languages, info)
-    if len(languages) == 1 and asked.task != "detect_language":
+    if len(languages) == 1 and not only_language:
         language, languages = languages[0], ()
-    multilingual = asked.multilingual and language is None and info.multilingual
+    one_by_one = asked.multilingual and language is None and not only_language
+    multilingual = one_by_one and info.multilingual
     for option in ("beam_size", "best_of"):
         n = getattr(asked, option) or 1
         if n > info.max_texts and n > 1:
@@ -134,7 +136,7 @@ def transcription_options(asked: TranscribeOptions, info: TierInfo) -> Transcrip
         priority=asked.priority.rank,
         track=asked.track,
         multilingual=multilingual,
-        only_language=asked.task == "detect_language",
+        only_language=only_language,
     )
 
 

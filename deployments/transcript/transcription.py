@@ -58,7 +58,7 @@ class Transcription:
         self._attempts = Attempts(options)
         by_file = not options.multilingual and options.decoding.language is None
         detecting = detect and by_file
-        sure = 2.0 if options.only_language else LanguageVote.SURE  # then all have a say
+        sure = None if options.only_language else LanguageVote.SURE
         self._vote = LanguageVote(options.detections, sure) if detecting else None
         self._chunker = Chunker(options.chunking, options.vad)
         self._context = RowContext(options.context_chunks)

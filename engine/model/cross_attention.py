@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from engine.model.attention import local_columns, pad_rows
-from engine.model.cross_cache import CrossCache, WindowStates
+from engine.model.cross_cache import CrossCache
 from engine.model.slots import Slots, n_slots
 from engine.parallel.linear import ColumnParallelLinear, RowParallelLinear
 from engine.precision import CrossAttentionMode
@@ -116,12 +116,10 @@ class AbsorbedCrossAttention(nn.Module):
     def scores(
         self, x: torch.Tensor, cache: CrossCache, slots: Slots, heads: Sequence[int]
     ) -> torch.Tensor:
-        assert isinstance(cache, WindowStates)
         rows, length, width = x.shape
         q = self.q(x).view(rows * length, -1, self.key.shape[1]).transpose(0, 1)[list(heads)]
         queries = torch.bmm(q, self.key[list(heads)]).view(len(heads), rows, length, width)
-        scores = cache.scores(queries.transpose(0, 1).flatten(1, 2), slots)
-        return scores.view(rows, len(heads), length, -1)
+        return cache.scores(queries.transpose(0, 1).flatten(1, 2), slots, heads)
 
 
 def load_cross_attention(

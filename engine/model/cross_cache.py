@@ -167,12 +167,10 @@ class WindowStates:
         scores = torch.bmm(queries, states.transpose(1, 2))
         return torch.bmm(torch.softmax(scores, dim=-1), states)[:, :n_queries]
 
-    def scores(
-        self, queries: torch.Tensor, slots: Slots, heads: Sequence[int] = ()
-    ) -> torch.Tensor:
-        """(B, queries, C) -> (B, queries, n_audio_ctx): the queries are those of some heads
-        already."""
-        return torch.bmm(queries, self.states[slots].transpose(1, 2)).float()
+    def scores(self, queries: torch.Tensor, slots: Slots, heads: Sequence[int]) -> torch.Tensor:
+        """(B, len(heads)*T, C), the queries of these heads alone -> as `CrossCache.scores`."""
+        scores = torch.bmm(queries, self.states[slots].transpose(1, 2)).float()
+        return scores.view(len(queries), len(heads), -1, scores.shape[-1])
 
 
 def _scores(queries: torch.Tensor, keys: torch.Tensor, heads: Sequence[int]) -> torch.Tensor:

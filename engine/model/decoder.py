@@ -54,7 +54,7 @@ class DecoderLayer(nn.Module):
         cache: LayerCache,
         slots: Slots,
         mask: torch.Tensor,
-        tap: "Tap | None" = None,
+        tap: Tap | None = None,
     ) -> torch.Tensor:
         x = x.add_(self.attn.prefill(self.attn_norm(x), cache.own, slots, mask))
         if tap is not None:

@@ -107,14 +107,15 @@ def _environment(settings: Settings) -> dict[str, str]:
     return kept
 
 
-def _down(address: str | None) -> int:
-    address = given_address(address)
+def _down(given: str | None) -> int:
+    address = given_address(given)
     local = LocalCluster(default_folder())
     # `murmur env` gives the cluster of `up` to the shell as RAY_ADDRESS.
-    if address is None or address == local.address():
+    if given is None and address in (None, local.address()):
         if not local.stop():
             say("nothing runs on this machine")
         return EXIT_OK
+    assert address is not None, "this machine's own cluster has no other address"
     with connected(address):
         from ray import serve as ray_serve
         from ray.serve.exceptions import RayServeException

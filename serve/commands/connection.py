@@ -2,6 +2,8 @@
 
 import logging
 import os
+import re
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,6 +11,9 @@ from contextlib import contextmanager
 from serve.commands.exit_codes import EXIT_BAD_INPUT, EXIT_FAILED
 from serve.commands.local_cluster import LocalCluster, LocalClusterError, default_folder
 from serve.settings.config import ConfigError
+
+_HOST_AND_PORT = re.compile(r"(?:ray://)?([^:/]+):(\d{1,5})")
+_LISTENS_WITHIN_S = 10.0
 
 
 class ClusterError(Exception):
@@ -39,6 +44,7 @@ def connected(address: str) -> Iterator[None]:
     Raises:
         ClusterError: there is none at this address.
     """
+    _check_listens(address)
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
@@ -53,6 +59,19 @@ def connected(address: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_listens(address: str) -> None:
+    """Raise ClusterError at once if nobody listens at `[ray://]host:port`: Ray would try for
+    minutes. Other addresses, such as `auto`, are Ray's to look up."""
+    found = _HOST_AND_PORT.fullmatch(address)
+    if found is None:
+        return
+    try:
+        socket.create_connection((found[1], int(found[2])), _LISTENS_WITHIN_S).close()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ClusterError(f"no Ray cluster at {address}: {reason}") from error
 
 
 def say(words: str) -> None:

@@ -8,11 +8,9 @@ import torch
 
 from engine import (
     Checkpoint,
-    CrossAttentionMode,
     DecodingOptions,
     Engine,
     EngineConfig,
-    Precision,
     Request,
     RequestError,
 )
@@ -24,6 +22,7 @@ from engine.precision import NumberFormats
 from engine.slot_bank import SlotBank
 from engine.steps import Decode
 from tests.support.beam_oracle import beam_search
+from tests.support.formats import FORMATS
 from tests.support.oracle import Oracle
 from tests.support.running import run, run_alone
 
@@ -118,21 +117,11 @@ def test_a_slot_that_is_used_again_attends_to_its_own_window() -> None:
     assert bank.windows_of(4) == slice(0, 4)
 
 
-LOW = {
-    "bfloat16": EngineConfig(precision=Precision.BFLOAT16, max_slots=7),
-    "int8": EngineConfig(precision=Precision.INT8, max_slots=7),
-    "absorbed": EngineConfig(max_slots=7, cross_attention=CrossAttentionMode.ABSORBED),
-    "8-bit cross and tokens": EngineConfig(
-        max_slots=7, cross_attention=CrossAttentionMode.CACHED_8BIT, int8_self_attention=True
-    ),
-}
-
-
-@pytest.mark.parametrize("name", LOW)
+@pytest.mark.parametrize("name", FORMATS)
 def test_company_changes_nothing_in_any_format(
     name: str, checkpoints: dict[str, Checkpoint], clips: dict[str, np.ndarray]
 ) -> None:
-    engine = Engine(checkpoints[TINY], LOW[name])
+    engine = Engine(checkpoints[TINY], FORMATS[name])
     pcm = clips["librivox-0890.wav"]
     searched = DecodingOptions(language="en", beam_size=3)
     requests = [
@@ -181,6 +170,10 @@ def test_the_best_of_sampled_texts_is_at_least_as_likely_as_the_first(
 def test_what_cannot_be_searched_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         DecodingOptions(**wrong)
+
+
+def test_a_detection_takes_one_slot() -> None:
+    assert DecodingOptions(task="detect_language", beam_size=5).n_texts == 1
 
 
 class TestHypotheses:

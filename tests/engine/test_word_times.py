@@ -6,11 +6,9 @@ import torch
 
 from engine import (
     Checkpoint,
-    CrossAttentionMode,
     DecodingOptions,
     Engine,
     EngineConfig,
-    Precision,
     Request,
     WeightsError,
 )
@@ -19,6 +17,7 @@ from engine.kernels import native
 from engine.model.cross_cache import DenseCrossCache, Int8CrossCache, NativeInt8CrossCache
 from engine.model_sizes import MODEL_SIZES
 from engine.weights.alignment_heads import alignment_heads, published_heads
+from tests.support.formats import FORMATS
 from tests.support.running import drain, run, run_alone
 
 TINY, BASE = "demo:tiny.en", "demo:base"
@@ -50,16 +49,6 @@ def test_words_of_a_clip(
     plain = run_alone(engines[model], Request("b", pcm, DecodingOptions(language="en")))
     assert (plain.tokens, plain.avg_logprob) == (result.tokens, result.avg_logprob)
     assert not words_of(plain)
-
-
-FORMATS = {
-    "float32": EngineConfig(max_slots=6),
-    "int8": EngineConfig(precision=Precision.INT8, max_slots=6),
-    "absorbed": EngineConfig(max_slots=6, cross_attention=CrossAttentionMode.ABSORBED),
-    "8-bit cross and tokens": EngineConfig(
-        max_slots=6, cross_attention=CrossAttentionMode.CACHED_8BIT, int8_self_attention=True
-    ),
-}
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -116,9 +105,11 @@ def test_text_that_fills_the_slot_gets_words(
     checkpoints: dict[str, Checkpoint], clips: dict[str, np.ndarray]
 ) -> None:
     engine = Engine(checkpoints[TINY], EngineConfig(max_slots=1, max_length=32))
+    pcm = np.concatenate([clips["librivox-0890.wav"], clips["librivox-0870.wav"]])
     for timestamps in (True, False):
-        options = DecodingOptions(words=True, timestamps=timestamps, prompt="one two three")
-        result = run_alone(engine, Request("a", clips["librivox-0890.wav"], options))
+        options = DecodingOptions(words=True, timestamps=timestamps)
+        result = run_alone(engine, Request("a", pcm, options))
+        assert result.finish_reason == "length"
         assert "".join(w.text for w in words_of(result)) == "".join(s.text for s in result.segments)
 
 

@@ -65,6 +65,15 @@ class Fleet:
         return [TierState(tier, 100.0, ready=1) for tier in self._tiers]
 
 
+def test_chunks_of_several_languages_may_go_to_any_tier() -> None:
+    """They are not told the text before them, so nothing keeps them on one."""
+    tiers = (facts("small", True, 1), facts("large", True, 6))
+    tasks = Tasks({}, RoutingOptions(tiers, {}), cast(Any, Fleet(tiers)))
+    asked = TranscribeOptions(multilingual=True, context_chunks=8)
+    task = asyncio.run(tasks.make("auto", asked))
+    assert task.ask.tier is None and task.wanted.ladder is not None
+
+
 @pytest.mark.parametrize(
     ("asked", "quality", "beams"),
     [

@@ -2,11 +2,14 @@
 
 import fcntl
 import os
+import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from serve.commands.cli import main
 from serve.commands.local_cluster import LocalCluster, LocalClusterError, default_folder
 
 
@@ -86,3 +89,47 @@ def test_a_folder_that_others_can_write_is_not_used(folder: Path, tmp_path: Path
 def test_where_it_lies(tmp_path: Path) -> None:
     assert default_folder({"MURMUR_CLUSTER_DIR": str(tmp_path)}) == tmp_path
     assert default_folder({}).name == f"murmur-{os.getuid()}"
+
+
+@pytest.fixture
+def process(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator["subprocess.Popen[bytes]"]:
+    """A process that holds the lock, as the cluster's do; its address is written."""
+    (folder / "ray").mkdir(parents=True, mode=0o755)
+    (folder / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock.fileno(), fcntl.LOCK_EX)
+        process = subprocess.Popen(["sleep", "60"], pass_fds=[lock.fileno()])
+    (folder / "pid").write_text(str(process.pid))
+    monkeypatch.setenv("MURMUR_CLUSTER_DIR", str(folder))
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_down_stops_the_cluster_that_the_shell_has_joined(
+    process: "subprocess.Popen[bytes]",
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    assert main(["down"]) == 0
+    assert process.wait(5) == -signal.SIGTERM
+    # The shell still names the cluster that is gone.
+    assert main(["down"]) == 1
+    assert "no Ray cluster at 127.0.0.1:1: Connection refused" in capsys.readouterr().err
+
+
+def test_down_with_an_address_stops_no_cluster(
+    process: "subprocess.Popen[bytes]", capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["down", "--address", "127.0.0.1:1"]) == 1
+    assert "Connection refused" in capsys.readouterr().err and process.poll() is None
+
+
+def test_down_where_nothing_runs_succeeds(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MURMUR_CLUSTER_DIR", str(folder))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert main(["down"]) == 0
+    assert "nothing runs on this machine" in capsys.readouterr().err

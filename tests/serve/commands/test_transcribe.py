@@ -295,3 +295,16 @@ def test_an_interrupt_ends_it_without_a_word() -> None:
         process.send_signal(signal.SIGINT)
         out, err = process.communicate()
     assert (process.returncode, out, err) == (130, b"", b"")
+
+
+def test_the_language_alone(inputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [str(CLIP), str(inputs / "empty.wav")]
+    assert main(["detect", *files]) == 2
+    out, err = capsys.readouterr()
+    assert re.fullmatch(rf"{re.escape(str(CLIP))}\ten\t(1\.00|0\.9\d)\n", out)
+    assert "empty.wav" in err
+    assert main(["detect", str(CLIP), "--json", "--language", "fr,de"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["probabilities"].keys() == {"fr", "de"} and found["duration"] == 7.1
+    assert main(["detect", str(CLIP), "--model", "tiny.en"]) == 2
+    assert "knows English alone" in capsys.readouterr().err
