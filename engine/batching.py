@@ -4,7 +4,9 @@ Measured on AVX-512 CPUs with torch 2.13 (MKL), float32, all of Whisper's layer 
 linear layer has the same bits at 4, 8 and 12 rows, and the same bits at every multiple of 4 from 16
 up, but the two ranges differ from each other, and other row counts may differ again. So an engine
 stays within one range, and idle rows are computed too. In bfloat16 (oneDNN) every multiple of 4
-agrees; another kernel computes a single row, and at some widths 7 rows.
+agrees; another kernel computes a single row, and at some widths 7 rows. Where all of a decoder's
+products run on our own kernels (`LinearKernel.takes_any_rows`), none of this applies, and only the
+rows that there are are computed.
 """
 
 _STEP = 4

@@ -73,9 +73,11 @@ class ModelRunner:
         self._choices = Choices(self.place, self.banks, self._sampler, self.tokenizer, device)
         heads = checkpoint.alignment_heads
         self._aligner = Aligner(self.place, heads, dims.n_text_head, device)
-        self._on_cpu = config.on_cpu
-        self._graphs: DecodeGraphs | None = None
         is_alone = len(self.place.stages) * group.size == 1
+        # Ranks must agree on the number of rows, whatever their CPUs.
+        takes_any_rows = is_alone and stage.decoder and self.decoder.takes_any_rows
+        self._pads_rows = config.on_cpu and not takes_any_rows
+        self._graphs: DecodeGraphs | None = None
         # Streamed layers arrive on another stream than the one that a graph is captured on.
         is_resident = config.offload is not Offload.ALL
         if not config.on_cpu and config.cuda_graphs and is_alone and is_resident:
@@ -279,7 +281,7 @@ class ModelRunner:
 
     def _rows(self, n: int, max_rows: int) -> int:
         """Rows to compute for `n` sequences: on a CPU their number may change the bits."""
-        if not self._on_cpu:
+        if not self._pads_rows:
             return n
         return batch_rows(n, max_rows, self.formats.product == torch.float32)
 
@@ -287,7 +289,8 @@ class ModelRunner:
         """(n, n_text_state) -> (n, local ids), computed with the batch's number of rows."""
         n = len(hidden)
         rows = self._rows(n, n)
-        return self.decoder.local_logits(F.pad(hidden, (0, 0, 0, rows - n)))[:n]
+        padded = F.pad(hidden, (0, 0, 0, rows - n)) if rows > n else hidden
+        return self.decoder.local_logits(padded)[:n]
 
     def _bank(self, slot: int) -> SlotBank:
         return self.banks[slot % self.n_groups]

@@ -74,9 +74,11 @@ class SlotBank:
 
     def batch(self, n: int, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Tokens and positions of the first `n` slots, (rows, 1) each, including padding rows."""
-        padding = (0, rows - n)
-        tokens = F.pad(self.tokens[:n], padding)[:, None]
-        return tokens, F.pad(self.positions[:n], padding)[:, None]
+        tokens, positions = self.tokens[:n], self.positions[:n]
+        if rows > n:
+            padding = (0, rows - n)
+            tokens, positions = F.pad(tokens, padding), F.pad(positions, padding)
+        return tokens[:, None], positions[:, None]
 
     def place_prompts(self, where: Slots, lengths: torch.Tensor) -> None:
         """Set positions so that the first sampled token follows the prompt."""

@@ -1,7 +1,8 @@
 """y = x W^T + b in each number format, behind one call.
 
 A layer's kernel is chosen once, when the layer is loaded. On a CPU every kernel gives a row the
-same bits whatever the other rows are, if `engine.batching` chose the number of rows.
+same bits whatever the other rows are, if `engine.batching` chose the number of rows; our own do so
+for any number.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,6 +19,9 @@ from engine.kernels.quantize import quantize_gelu_rows, quantize_rows, quantize_
 
 class LinearKernel(nn.Module):
     """A linear layer's arithmetic. Weights are (out, in), biases (out,)."""
+
+    takes_any_rows = False
+    """Whether a row has the same bits whatever the number of rows, without `engine.batching`."""
 
     def forward(self, x: torch.Tensor, gelu: bool = False) -> torch.Tensor:
         """(..., in) -> (..., out), through a GELU if asked to."""
@@ -113,6 +117,8 @@ class NativeBfloat16Linear(LinearKernel):
     Args:
         dtype: format of the output; sums and bias are float32.
     """
+
+    takes_any_rows = True
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype) -> None:
         super().__init__()
@@ -212,6 +218,8 @@ class OneDnnInt8Linear(Int8Linear):
 class NativeInt8Linear(LinearKernel):
     """`Int8Linear` in our own kernels: they quantise, multiply and apply the GELU in one pass."""
 
+    takes_any_rows = True
+
     def __init__(
         self,
         weight: torch.Tensor,
@@ -243,6 +251,7 @@ class NativeOutputLinear(LinearKernel):
         tail: ids from here on are always computed in bfloat16.
     """
 
+    takes_any_rows = True
     weight: torch.Tensor
 
     def __init__(self, weight: torch.Tensor, tail: int) -> None:

@@ -8,7 +8,7 @@ same bits whatever the other rows and however many threads.
 """
 
 import ctypes
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -116,10 +116,17 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
 def _call(name: str, *arguments: object) -> None:
     """Run a kernel with as many threads as torch would use; tensors are passed as pointers."""
     plain = [x.data_ptr() if isinstance(x, torch.Tensor) else x for x in arguments]
-    library = _library()
-    assert library is not None
-    if getattr(library, f"murmur_{name}")(*plain, torch.get_num_threads()):
+    assert _chosen is not None
+    if _kernel(_chosen, name)(*plain, torch.get_num_threads()):
         raise MemoryError(f"no memory for the scratch of {name}")
+
+
+@cache
+def _kernel(instructions: str, name: str) -> Callable[..., int]:
+    library = _loaded(instructions)
+    assert library is not None
+    kernel: Callable[..., int] = getattr(library, f"murmur_{name}")
+    return kernel
 
 
 class _Int8Layer(ctypes.Structure):
@@ -304,11 +311,12 @@ class Int8CrossCache:
 
     def attend(self, queries: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
         """(n, H * 64) float32 -> (n, H * 64) float32; row i attends to slot `slots[i]`, int64."""
-        assert queries.dtype == torch.float32 and len(queries) == len(slots)
+        n = queries.shape[0]  # len() of a tensor is Python
+        assert queries.dtype == torch.float32 and n == slots.shape[0]
         queries = queries.contiguous()
         out = torch.empty_like(queries)
         pointer = ctypes.addressof(self._cache)
-        _call("cross_attention", queries, len(queries), slots, pointer, out)
+        _call("cross_attention", queries, n, slots, pointer, out)
         return out
 
 

@@ -26,7 +26,8 @@ def local_columns(context: LoadContext, n_head: int, head_dim: int) -> slice:
 
 def pad_rows(x: torch.Tensor, batch: int) -> torch.Tensor:
     """(n, T, C) -> (batch, T, C) with zeros."""
-    return x if len(x) == batch else F.pad(x, (0, 0, 0, 0, 0, batch - len(x)))
+    n = x.shape[0]
+    return x if n == batch else F.pad(x, (0, 0, 0, 0, 0, batch - n))
 
 
 class SelfAttention(nn.Module):

@@ -20,6 +20,11 @@ class LayerNorm(nn.LayerNorm):
         self.weight = weight
         self.bias = context.parameter(f"{name}.bias")
 
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., n_state) -> the same. Torch's own method goes through three Python calls, which
+        count where a step takes milliseconds."""
+        return torch.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+
 
 class MLP(nn.Module):
     """Two linear layers around a GELU; the hidden units are split over the ranks."""

@@ -1,11 +1,16 @@
 """A chunk's result does not depend on its neighbours, on idle slots or on the order of arrival."""
 
 import random
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from engine import Checkpoint, DecodingOptions, Engine, EngineConfig, Request, Result
+from engine.kernels import native
+from engine.model.decoder import DecoderStage
+from engine.precision import Precision
 from tests.conftest import MODELS
 from tests.support.running import drain, run, run_alone
 
@@ -129,3 +134,29 @@ def test_many_slots_are_invariant_among_themselves(
     assert all(numbers(batched[key]) == numbers(result) for key, result in single.items())
     greedy = [r.request_id for r in requests if r.options.temperature == 0.0]
     assert all(batched[key].tokens == alone[key].tokens for key in greedy)
+
+
+@pytest.mark.skipif(not native.serves(torch.device("cpu")), reason="no native kernels here")
+@pytest.mark.parametrize("precision", [Precision.INT8, Precision.BFLOAT16])
+def test_native_kernels_compute_no_idle_rows_and_change_no_bit(
+    precision: Precision,
+    checkpoints: dict[str, Checkpoint],
+    clips: dict[str, np.ndarray],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine = Engine(checkpoints[MODELS[0]], EngineConfig(precision=precision, max_slots=8))
+    rows: set[int] = set()
+    decode = DecoderStage.decode
+
+    def counted(stage: DecoderStage, x: torch.Tensor, *arguments: Any) -> torch.Tensor:
+        rows.add(len(x))
+        return decode(stage, x, *arguments)
+
+    monkeypatch.setattr(DecoderStage, "decode", counted)
+    requests = mixed_requests(clips, 1)
+    batched = run(engine, requests)
+    assert any(n % 4 for n in rows) and max(rows) > 4
+    rows.clear()
+    alone = {r.request_id: run_alone(engine, r) for r in requests[::3]}
+    assert rows == {1}
+    assert all(numbers(batched[key]) == numbers(result) for key, result in alone.items())
