@@ -101,8 +101,11 @@ class TranscribeOptions:
         multilingual: whether the language is detected for each chunk instead of once, for files in
             which several are spoken; among `languages` if they are given.
         prompt: text that the transcript continues. The last words are used, up to 223 tokens.
-        keywords: words to expect, the most important first. Those that fit in half of the prompt's
-            room are used. A comma in an entry splits it.
+        keywords: words to expect, the most important first. All of them are favoured as the text is
+            decoded, and those that fit in half of the prompt's room stand there as well. A comma in
+            an entry splits it. A blank, a colon and a number at the end, as in `Samarkand :2`, are
+            the keyword's weight: a factor of `keyword_boost`, 0 to 10.
+        keyword_boost: how much keywords are favoured, 0 to 10. 0: they stand in the prompt alone.
         temperature: 0: greedy decoding, with higher temperatures only where the text looks wrong;
             above 0: this fixed temperature, at most 1.
         beam_size: texts that are followed side by side where the temperature is 0, at most 16; each
@@ -138,6 +141,7 @@ class TranscribeOptions:
     multilingual: bool = False
     prompt: str | None = None
     keywords: tuple[str, ...] = ()
+    keyword_boost: float = 1.0
     temperature: float = 0.0
     beam_size: int | None = None
     patience: float = 1.0
@@ -184,7 +188,7 @@ class TranscribeOptions:
             raise OptionError(f"caller must be a Ray worker ID, got {self.caller!r}", "caller")
 
     def _check_search(self) -> None:
-        for name in ("beam_size", "patience", "best_of", "length_penalty"):
+        for name in ("beam_size", "patience", "best_of", "length_penalty", "keyword_boost"):
             value = getattr(self, name)
             if value is None:
                 continue

@@ -7,14 +7,18 @@ it holds keys and values of them.
 from collections import deque
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import torch
 
 from engine.decoding.beam_step import Proposals, beam_step
+from engine.decoding.keyword_bias import NO_SPEECH, OFF, Bias, KeywordTables
+from engine.decoding.keyword_graph import KeywordGraph
 from engine.decoding.sampler import Noise, RuledLogits, Sampled, Sampler
 from engine.decoding.tokenizer import Tokenizer
 from engine.model.slots import Slots, n_slots, slot_indices
 from engine.parallel.place import Inbound, Place, Wires
+from engine.request import DecodingOptions
 from engine.slot_bank import SlotBank
 from engine.transfer import upload
 
@@ -67,6 +71,14 @@ class Choices:
         self._tokenizer = tokenizer
         self._device = device
         self._coming: deque[_Coming] = deque()
+        self._of_graphs: WeakKeyDictionary[KeywordGraph, KeywordTables] = WeakKeyDictionary()
+
+    def begin(self, bank: SlotBank, place: int, options: DecodingOptions) -> None:
+        """Prepare a slot for the tokens of a new text, where decoding ends."""
+        bank.rule_state.begin(place, options, self._tokenizer.timestamp_begin)
+        graph = self._tokenizer.keyword_graph(options)
+        if graph is not None and self._sampler is not None:
+            bank.keywords[place] = self._tables(graph)
 
     def choose(
         self,
@@ -75,23 +87,32 @@ class Choices:
         logits: torch.Tensor,
         noise: Seq[Noise | None],
         searches: Seq[tuple[int, ...]],
+        places: Seq[int],
         length: int = 0,
+        no_speech: torch.Tensor | None = None,
     ) -> Sampled:
         """Choose the next token of each row, on the last stage.
 
         Args:
             where: places in the group's bank, one for each row.
+            places: the same, on the host.
             logits: (n, local ids) float32; overwritten.
             searches: the rows of each beam search.
             length: positions that are in use; 0 if this is the first token.
+            no_speech: (n,) the probability of no speech, at the first token.
         """
         assert self._sampler is not None, "only the last stage samples"
         bank = self._banks[group]
         ruled = self._sampler.rule(logits, bank.rule_state.select(where))
-        sampled = self._sampler(ruled, noise)
+        if no_speech is not None and bank.keywords:
+            bank.rule_state.keyword_state[where] = torch.where(no_speech > NO_SPEECH, OFF, 0)
+        biases = _biases(bank, places)
+        sampled = self._sampler(ruled, noise, biases)
         moves = None
         if searches:
-            sampled, moves = self._search(bank, where, ruled, sampled, searches, length == 0)
+            sampled, moves = self._search(
+                bank, where, ruled, sampled, searches, biases, length == 0
+            )
         if moves is not None and length:  # at first, all texts of a search are the same
             bank.rule_state.copy(moves.sources, moves.targets)
             self._move(bank, moves, length)
@@ -99,6 +120,7 @@ class Choices:
         else:
             self._send(sampled.tokens, None)
         bank.record(where, sampled, self._tokenizer.timestamp_begin)
+        _follow_keywords(bank, places, sampled.tokens)
         return sampled
 
     def expect(
@@ -138,6 +160,7 @@ class Choices:
         ruled: RuledLogits,
         sampled: Sampled,
         searches: Seq[tuple[int, ...]],
+        biases: Seq[Bias],
         is_first: bool,
     ) -> tuple[Sampled, _Moves]:
         """Let beam searches choose in place of the sampler."""
@@ -147,8 +170,11 @@ class Choices:
         slots = slot_indices(where).to(self._device)
         sources, targets = [], []
         for n_beams in sorted({len(rows) for rows in searches}):
-            rows = upload([list(each) for each in searches if len(each) == n_beams], self._device)
-            likeliest = self._sampler.likeliest(ruled.rows(rows.flatten()), n_beams + 1)
+            here = [list(each) for each in searches if len(each) == n_beams]
+            rows = upload(here, self._device)
+            flat = [row for each in here for row in each]
+            some = [part for bias in biases if (part := bias.among(flat)) is not None]
+            likeliest = self._sampler.likeliest(ruled.rows(rows.flatten()), n_beams + 1, some)
             proposals = Proposals(*(found.view(*rows.shape, -1) for found in likeliest))
             places = slots[rows]
             scores = torch.zeros_like(bank.scores[places]) if is_first else bank.scores[places]
@@ -160,6 +186,12 @@ class Choices:
             targets.append(places.flatten())
         moves = _Moves(torch.cat(sources), torch.cat(targets))
         return Sampled(tokens, logprobs, parents, end_logprobs), moves
+
+    def _tables(self, graph: KeywordGraph) -> KeywordTables:
+        if graph not in self._of_graphs:
+            is_glued = torch.tensor(self._tokenizer.is_glued, device=self._device)
+            self._of_graphs[graph] = KeywordTables(graph, is_glued)
+        return self._of_graphs[graph]
 
     def _move(self, bank: SlotBank, moves: _Moves, length: int) -> None:
         """Copy keys and values of texts to the slots in which they go on."""
@@ -181,3 +213,28 @@ class Choices:
     def _wires(self) -> Wires:
         assert self._place.wires is not None, "a rank alone hands on nothing"
         return self._place.wires
+
+
+def _biases(bank: SlotBank, places: Seq[int]) -> list[Bias]:
+    """The rows that have keywords, those with the same ones together."""
+    rows_of: dict[KeywordTables, list[int]] = {}
+    if bank.keywords:
+        for row, place in enumerate(places):
+            if place in bank.keywords:
+                rows_of.setdefault(bank.keywords[place], []).append(row)
+    return [
+        Bias(tables, tuple(rows), bank.rule_state.keyword_state[_at(bank, places, rows)])
+        for tables, rows in rows_of.items()
+    ]
+
+
+def _follow_keywords(bank: SlotBank, places: Seq[int], tokens: torch.Tensor) -> None:
+    """Follow the paths of keywords with the tokens that were chosen."""
+    for bias in _biases(bank, places):
+        chosen = tokens[torch.tensor(bias.rows, device=tokens.device)]
+        at = _at(bank, places, bias.rows)
+        bank.rule_state.keyword_state[at] = bias.tables.advance(bias.states, chosen)
+
+
+def _at(bank: SlotBank, places: Seq[int], rows: Seq[int]) -> torch.Tensor:
+    return upload([places[row] for row in rows], bank.tokens.device)

@@ -366,7 +366,7 @@ class Engine:
             if sequence is not None:
                 rows.setdefault(id(sequence), (sequence, []))[1].append(Row(*values))
         for sequence, its_rows in rows.values():
-            sequence.append_rows(its_rows, self.tokenizer.eot)
+            sequence.append_rows(its_rows, self.tokenizer)
 
     def _set_language(self, sequence: Running, values: Sequence[float]) -> None:
         probabilities = dict(zip(self.tokenizer.languages, values, strict=True))

@@ -13,6 +13,7 @@ from engine.config import N_SAMPLES, SAMPLE_RATE, TIME_PRECISION_S
 
 Task = Literal["transcribe", "translate", "detect_language"]
 FinishReason = Literal["stop", "length", "detected"]
+MAX_BOOST = 10.0
 MAX_TEXTS = 16
 """Most texts of a chunk that are decoded side by side."""
 
@@ -35,6 +36,11 @@ class DecodingOptions:
         words: find out when each word was said (`Segment.words`).
         keywords: words to expect, the most important first. They stand before the prompt; of its
             room they get half, and what does not fit is left out, word by word from the last.
+        keyword_weights: a factor of `keyword_boost` for each keyword; none: 1.
+        keyword_boost: how much keywords are favoured as tokens are chosen (`keyword_graph`), all of
+            them, whether the prompt has room for them or not; 0: they only stand before the prompt.
+            Nothing is favoured where the model hears no speech.
+        keywords_in_prompt: whether they stand before the prompt at all.
         prompt: text that the transcript is to continue (names, spelling, style); the last words of
             it are used, up to 223 tokens, as in openai/whisper.
         previous_tokens: what was decoded of the audio before this chunk, timestamps included. They
@@ -62,6 +68,9 @@ class DecodingOptions:
     timestamps: bool = True
     words: bool = False
     keywords: tuple[str, ...] = ()
+    keyword_weights: tuple[float, ...] = ()
+    keyword_boost: float = 1.0
+    keywords_in_prompt: bool = True
     prompt: str | None = None
     previous_tokens: tuple[int, ...] = ()
     temperature: float = 0.0
@@ -81,13 +90,23 @@ class DecodingOptions:
         self._check_search()
         if self.prompt is not None and not _is_unicode(self.prompt):
             raise ValueError("the prompt is not valid Unicode")
-        if not all(map(_is_unicode, self.keywords)):
-            raise ValueError("the keywords are not valid Unicode")
+        self._check_keywords()
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
         limit = self.max_initial_timestamp_s
         if limit is not None and not 0.0 <= limit <= 30.0:
             raise ValueError(f"max_initial_timestamp_s must be between 0 and 30, got {limit}")
+
+    def _check_keywords(self) -> None:
+        if not all(map(_is_unicode, self.keywords)):
+            raise ValueError("the keywords are not valid Unicode")
+        if not all(keyword.strip() for keyword in self.keywords):
+            raise ValueError("a keyword is empty")
+        weights = self.keyword_weights
+        if weights and len(weights) != len(self.keywords):
+            raise ValueError(f"{len(self.keywords)} keywords have {len(weights)} weights")
+        if not all(0.0 <= weight <= MAX_BOOST for weight in (*weights, self.keyword_boost)):
+            raise ValueError(f"weights and keyword_boost must be between 0 and {MAX_BOOST:g}")
 
     def _check_search(self) -> None:
         for name in ("beam_size", "best_of"):

@@ -139,7 +139,8 @@ class ModelRunner:
         hidden = self._prefill(step.prompts, windows)
         self._fork(bank, step)
         owners = [owner for owner, slots in enumerate(step.slots) for _ in slots]
-        where = self._where([slot for slots in step.slots for slot in slots])
+        all_slots = [slot for slots in step.slots for slot in slots]
+        where = self._where(all_slots)
         lengths = [len(prompt) for prompt in step.prompts]
         bank.place_prompts(where, upload([lengths[i] for i in owners], self.device))
         if hidden is None:
@@ -154,7 +155,11 @@ class ModelRunner:
             row_of_slot = upload(owners, self.device)
             logits, no_speech = logits[row_of_slot], no_speech[row_of_slot]
         searches = _searches_among(step)
-        return self._choices.choose(group, where, logits, step.noise, searches), no_speech
+        places = [slot // self.n_groups for slot in all_slots]
+        sampled = self._choices.choose(
+            group, where, logits, step.noise, searches, places, no_speech=no_speech
+        )
+        return sampled, no_speech
 
     @torch.inference_mode()
     def decode(self, step: Decode) -> Sampled | None:
@@ -163,9 +168,9 @@ class ModelRunner:
         Returns:
             Where decoding ends: the sampled tokens.
         """
-        is_greedy = not step.searches and all(item is None for item in step.noise)
         bank = self.banks[step.group]
-        if self._graphs is not None and is_greedy and not bank.has_followers:
+        is_plain = not step.searches and all(item is None for item in step.noise)
+        if self._graphs is not None and is_plain and not (bank.has_followers or bank.keywords):
             return self._graphs(step.n, step.n_positions)
         rows = self._rows(step.n, bank.n_slots)
         length = read_length(step.n_positions, self.max_length)
@@ -236,7 +241,7 @@ class ModelRunner:
             self._choices.expect(group, where, searches, length)
             return None
         logits = self.decoder.local_logits(hidden[:, 0])[:n]
-        return self._choices.choose(group, where, logits, noise, searches, length)
+        return self._choices.choose(group, where, logits, noise, searches, range(n), length)
 
     def _prefill(
         self,
@@ -266,7 +271,7 @@ class ModelRunner:
         for prompt, slots, options in zip(step.prompts, step.slots, step.options, strict=True):
             window, *others = (slot // self.n_groups for slot in slots)
             for place in (window, *others):
-                bank.rule_state.begin(place, options, self.tokenizer.timestamp_begin)
+                self._choices.begin(bank, place, options)
             if others:
                 targets = upload(others, self.device)
                 bank.cache.copy(torch.full_like(targets, window), targets, len(prompt))

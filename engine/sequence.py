@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -78,15 +79,15 @@ class Sequence:
         if len(self.tokens) >= self.max_new_tokens:
             self.finish_reason = "length"
 
-    def append_rows(self, rows: Seq[Row], eot: int) -> None:
+    def append_rows(self, rows: Seq[Row], tokenizer: Tokenizer) -> None:
         """Record what a step gave for each slot; sets `finish_reason` if it is the last step."""
         if len(rows) == 1:
-            self.append(rows[0].token, rows[0].logprob, eot)
+            self.append(rows[0].token, rows[0].logprob, tokenizer.eot)
             return
         if self.finish_reason is not None:
             return
         if self.texts is None:
-            self.texts = _start(self.request.options, eot)
+            self.texts = _start(self.request.options, tokenizer)
         self._n_steps += 1
         if self.texts.append(rows) or self._n_steps >= self.max_new_tokens:
             best = self.texts.best()
@@ -148,7 +149,9 @@ class Sequence:
         )
 
 
-def _start(options: DecodingOptions, eot: int) -> Hypotheses:
-    if options.temperature == 0.0:
-        return BeamSearch(options.beam_size, options.patience, options.length_penalty)
-    return BestOf(options.best_of, options.length_penalty, eot)
+def _start(options: DecodingOptions, tokenizer: Tokenizer) -> Hypotheses:
+    if options.temperature > 0.0:
+        return BestOf(options.best_of, options.length_penalty, tokenizer.eot)
+    graph = tokenizer.keyword_graph(options)
+    gain = None if graph is None else partial(graph.score, is_glued=tokenizer.is_glued)
+    return BeamSearch(options.beam_size, options.patience, options.length_penalty, gain)

@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from engine.config import ModelDimensions
+from engine.decoding.keyword_bias import KeywordTables
 from engine.decoding.sampler import Sampled
 from engine.decoding.state import RuleState
 from engine.model.kv_cache import CacheSizes, KVCache
@@ -26,6 +27,7 @@ class SlotBank:
         windows: the slot whose window a slot's tokens attend to, shape (n_slots,) int64.
         scores: sums of the log-probabilities of the texts of beam searches, shape (n_slots,)
             float64; only where decoding ends.
+        keywords: of slots that have any; only where decoding ends.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class SlotBank:
         self.rule_state = RuleState.empty(n_slots, device)
         self.windows = torch.arange(n_slots, device=device)
         self.scores = torch.zeros(n_slots, dtype=torch.float64, device=device)
+        self.keywords: dict[int, KeywordTables] = {}
         self._followers: set[int] = set()
 
     def windows_of(self, n: int) -> Slots:
@@ -98,6 +101,7 @@ class SlotBank:
         """Let an idle slot's row, which is still computed, write to a harmless place."""
         self.tokens[slot] = 0
         self.positions[slot] = 0
+        self.keywords.pop(slot, None)
         if slot in self._followers:
             self._followers.discard(slot)
             self.windows[slot] = slot

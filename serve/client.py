@@ -230,6 +230,7 @@ def _fields(options: TranscribeOptions) -> dict[str, Any]:
         "multilingual": "true" if options.multilingual else None,
         "prompt": options.prompt,
         "keywords[]": list(options.keywords),
+        "keyword_boost": str(options.keyword_boost),
         "temperature": str(options.temperature),
         "beam_size": options.beam_size and str(options.beam_size),
         "patience": str(options.patience),

@@ -12,14 +12,17 @@ from deployments.transcript.cascade import Ladder
 from deployments.transcript.coverage import CoverageOptions
 from deployments.transcript.fallback import FallbackOptions
 from engine import DecodingOptions, language_code
+from engine.request import MAX_BOOST
 
 _MAX_PROMPT_CHARACTERS = 8_000
 """The engine takes only 223 tokens of a prompt, but to find them it would read all of a longer
 prompt for each chunk."""
 _MAX_KEYWORD_CHARACTERS = 1_000
-"""Longer keywords fit no prompt."""
+_MAX_KEYWORDS_CHARACTERS = 50_000
+"""Of all keywords: some five thousand. The automaton of so many is built in half a second."""
 _MAX_MULTILINGUAL_S = 12.0
 _KEYWORD_ENDS = re.compile(r"[,\n]")
+_WEIGHT = re.compile(r"(.*\S) :(\d+(?:\.\d*)?|\.\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +113,7 @@ def transcription_options(asked: TranscribeOptions, info: TierInfo) -> Transcrip
                 "of a chunk at most",
                 option,
             )
-    keywords = tuple(_first_keywords(asked.keywords))
+    keywords = _weighted_keywords(asked.keywords)
     for option, text in (("prompt", asked.prompt or ""), ("keywords", "".join(keywords))):
         if not _is_unicode(text):
             raise OptionError(f"{option} is not valid Unicode", option)
@@ -118,7 +121,9 @@ def transcription_options(asked: TranscribeOptions, info: TierInfo) -> Transcrip
         task="translate" if asked.task == "translate" else "transcribe",
         language=language,
         languages=languages,
-        keywords=keywords,
+        keywords=tuple(keywords),
+        keyword_weights=tuple(keywords.values()),
+        keyword_boost=asked.keyword_boost,
         prompt=(asked.prompt or "")[-_MAX_PROMPT_CHARACTERS:] or None,
         beam_size=asked.beam_size or 1,
         patience=asked.patience,
@@ -145,20 +150,36 @@ def _shorter(chunking: ChunkingOptions) -> ChunkingOptions:
     return replace(chunking, max_chunk_s=min(chunking.max_chunk_s, _MAX_MULTILINGUAL_S))
 
 
-def _first_keywords(keywords: Iterable[str]) -> Iterable[str]:
-    """Each keyword once, and no more of them than could matter. Commas and line breaks separate
-    keywords, as in the model's prompt."""
-    seen: set[str] = set()
-    n_characters = 0
-    for word in (word for text in keywords for word in _KEYWORD_ENDS.split(text)):
-        keyword = " ".join(word.split())
-        if not keyword or keyword in seen or len(keyword) > _MAX_KEYWORD_CHARACTERS:
-            continue
-        seen.add(keyword)
-        n_characters += len(keyword)
-        if n_characters > _MAX_PROMPT_CHARACTERS:
-            return
-        yield keyword
+def _weighted_keywords(texts: Iterable[str]) -> dict[str, float]:
+    """Each keyword once, with its weight. Commas and line breaks separate keywords, as in the
+    model's prompt.
+
+    Raises:
+        OptionError: a weight or a keyword is too large, or there are too many of them.
+    """
+    found: dict[str, float] = {}
+    for item in (item for text in texts for item in _KEYWORD_ENDS.split(text)):
+        keyword, weight = " ".join(item.split()), 1.0
+        if match := _WEIGHT.fullmatch(keyword):
+            keyword, weight = match[1], float(match[2])
+        if weight > MAX_BOOST:
+            raise OptionError(
+                f"a keyword's weight is 0 to {MAX_BOOST:g}, got {weight:g}", "keywords"
+            )
+        if len(keyword) > _MAX_KEYWORD_CHARACTERS:
+            raise OptionError(
+                f"a keyword has {len(keyword):,} characters; at most {_MAX_KEYWORD_CHARACTERS:,}",
+                "keywords",
+            )
+        if keyword:
+            found.setdefault(keyword, weight)
+    n_characters = sum(map(len, found))
+    if n_characters > _MAX_KEYWORDS_CHARACTERS:
+        raise OptionError(
+            f"keywords have {n_characters:,} characters; at most {_MAX_KEYWORDS_CHARACTERS:,}",
+            "keywords",
+        )
+    return found
 
 
 def _all_known(names: tuple[str, ...], info: TierInfo) -> tuple[str, ...]:

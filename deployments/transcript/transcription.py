@@ -276,6 +276,7 @@ class Transcription:
         decoding = replace(
             asked,
             keywords=asked.keywords if attempt.prompted else (),
+            keyword_weights=asked.keyword_weights if attempt.prompted else (),
             prompt=asked.prompt if attempt.prompted else None,
             language=self._attempts.language_of(part),
             temperature=attempt.temperature,

@@ -18,10 +18,12 @@ class Proposals:
     Attributes:
         tokens: (n, B, K) int64.
         logprobs: (n, B, K) float32.
+        gains: (n, B, K) float64, what their keywords add to the scores.
     """
 
     tokens: torch.Tensor
     logprobs: torch.Tensor
+    gains: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class BeamStep:
     Attributes:
         parents: the number of the row that each row continues.
         tokens, logprobs: the token that it continues with.
-        scores: sums of the log-probabilities so far, float64.
+        scores: sums of the log-probabilities and gains so far, float64.
         end_logprobs: of the end token behind what each row stood for; -inf if the last row to go on
             is likelier than that.
     """
@@ -51,7 +53,7 @@ def beam_step(scores: torch.Tensor, proposals: Proposals, eot: int, is_first: bo
         is_first: all rows of a chunk stand for the same text, so that the first speaks for all.
     """
     _, n_beams, n_proposals = proposals.tokens.shape
-    totals = scores[..., None] + proposals.logprobs.double()
+    totals = scores[..., None] + proposals.logprobs.double() + proposals.gains
     if is_first:
         totals[:, 1:] = float("-inf")
     is_end = proposals.tokens == eot

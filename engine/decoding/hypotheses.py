@@ -5,7 +5,7 @@
 (`beam_step`); nothing here reaches it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -67,12 +67,20 @@ class BeamSearch:
         n_beams: rows.
         patience: the search ends when `n_beams * patience` texts have ended (arXiv:2204.05424).
         length_penalty: see `_rank`.
+        gain: what keywords add to the score of a text, by its tokens.
     """
 
-    def __init__(self, n_beams: int, patience: float, length_penalty: float | None) -> None:
+    def __init__(
+        self,
+        n_beams: int,
+        patience: float,
+        length_penalty: float | None,
+        gain: Callable[[Sequence[int]], float] | None = None,
+    ) -> None:
         self._n_beams = n_beams
         self._n_enough = max(1, round(n_beams * patience))
         self._length_penalty = length_penalty
+        self._gain = gain
         self._going = [Hypothesis()]
         self._ended: list[Hypothesis] = []
 
@@ -84,15 +92,20 @@ class BeamSearch:
             for text, row in zip(before, rows, strict=False)
             if row.end_logprob > float("-inf")
         ]
-        ended.sort(key=lambda text: text.sum_logprob, reverse=True)
+        ended.sort(key=self._total, reverse=True)
         self._ended += ended[: self._n_enough - len(self._ended)]
         self._going = [before[row.parent].extended(row.token, row.logprob) for row in rows]
         return len(self._ended) >= self._n_enough
 
     def best(self) -> Hypothesis:
         n_missing = self._n_beams - len(self._ended)
-        going = sorted(self._going, key=lambda text: text.sum_logprob, reverse=True)
-        return _rank([*self._ended, *going[: max(0, n_missing)]], self._length_penalty)
+        going = sorted(self._going, key=self._total, reverse=True)
+        texts = [*self._ended, *going[: max(0, n_missing)]]
+        return _rank(texts, self._length_penalty, self._total)
+
+    def _total(self, text: Hypothesis) -> float:
+        gained = 0.0 if self._gain is None else self._gain(text.tokens)
+        return text.sum_logprob + gained
 
 
 class BestOf:
@@ -124,15 +137,18 @@ class BestOf:
         )
 
 
-def _rank(texts: Sequence[Hypothesis], length_penalty: float | None) -> Hypothesis:
-    """The text with the greatest log-probability for its length: divided by the number of tokens,
-    or, with a penalty, by ((5 + n) / 6) ** penalty (arXiv:1609.08144, eq. 14). The first of
-    equals."""
+def _rank(
+    texts: Sequence[Hypothesis],
+    length_penalty: float | None,
+    total: Callable[[Hypothesis], float] = lambda text: text.sum_logprob,
+) -> Hypothesis:
+    """The text with the greatest total for its length: divided by the number of tokens, or, with a
+    penalty, by ((5 + n) / 6) ** penalty (arXiv:1609.08144, eq. 14). The first of equals."""
 
     def score(text: Hypothesis) -> float:
         n = len(text.tokens)
         if length_penalty is None:
-            return text.sum_logprob / n if n else float("-inf")
-        return text.sum_logprob / float(((5 + n) / 6) ** length_penalty)
+            return total(text) / n if n else float("-inf")
+        return total(text) / float(((5 + n) / 6) ** length_penalty)
 
     return max(texts, key=score)

@@ -6,11 +6,12 @@ Ranks exchange these numbers and reach the same choice. Ties go to the lowest id
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch.nn import functional as F
 
+from engine.decoding.keyword_bias import Bias
 from engine.decoding.rules import TokenRules
 from engine.decoding.state import RuleState
 from engine.kernels import native
@@ -113,13 +114,19 @@ class Sampler:
         """
         return RuledLogits(logits, *self.rules.apply(logits, state), state.with_timestamps)
 
-    def __call__(self, ruled: RuledLogits, noise: Sequence["Noise | None"]) -> Sampled:
+    def __call__(
+        self,
+        ruled: RuledLogits,
+        noise: Sequence["Noise | None"],
+        biases: Sequence[Bias] = (),
+    ) -> Sampled:
         """Choose a token for each row.
 
         Args:
             noise: per row the noise to sample with, or None to take the likeliest token.
+            biases: of rows with keywords.
         """
-        text, timestamp = self._ranges(ruled, self._scores(ruled.logits, noise))
+        text, timestamp = self._ranges(ruled, self._scores(ruled.logits, noise), noise, biases)
         forced = _must_be_timestamp(ruled, text, timestamp)
         is_timestamp = forced | (timestamp.score > text.score)
         chosen = torch.where(is_timestamp, timestamp.token, text.token)
@@ -127,36 +134,50 @@ class Sampler:
         logprobs = logit - _log_sum(forced, text, timestamp)
         return Sampled(chosen.long(), logprobs.float())
 
-    def likeliest(self, ruled: RuledLogits, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The `k` likeliest tokens of each row, the likeliest first: ids (n, k) int64, and their
-        log-probabilities, float32.
+    def likeliest(
+        self, ruled: RuledLogits, k: int, biases: Sequence[Bias] = ()
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The `k` best tokens of each row, the best first: ids (n, k) int64, their
+        log-probabilities, float32, and what keywords add to these, float64.
 
         Args:
             ruled: overwritten.
+            biases: of rows with keywords.
         """
         text, timestamp = self._ranges(ruled, ruled.logits)
         forced = _must_be_timestamp(ruled, text, timestamp)
         words, special, _ = self.rules.split(ruled.logits)
         words.masked_fill_((ruled.no_words | forced)[:, None], float("-inf"))
         special.masked_fill_((ruled.no_special | forced)[:, None], float("-inf"))
+        scores = self._with_gains(ruled.logits, biases)
         n_local = min(k, ruled.logits.shape[1])
-        logits, ids = ruled.logits.topk(n_local, dim=1)
-        found = torch.stack([logits.double(), (ids + self.rules.vocab.start).double()])
+        best, ids = scores.topk(n_local, dim=1)
+        logits = best if scores is ruled.logits else ruled.logits.gather(1, ids)
+        ids = ids + self.rules.vocab.start
+        found = torch.stack([column.double() for column in (best, ids, logits)])
         if self.group.size > 1:
             ranks = self._all_proposals(found, k)
             # Lower ranks own lower ids, and the first of equals wins.
-            logits, order = ranks[0].sort(dim=1, descending=True, stable=True)
-            found = torch.stack([logits[:, :k], ranks[1].gather(1, order[:, :k])])
-        logprobs = found[0] - _log_sum(forced, text, timestamp)[:, None]
-        return found[1].clamp(min=0).long(), logprobs.float()
+            best, order = ranks[0].sort(dim=1, descending=True, stable=True)
+            found = ranks.gather(2, order[:, :k].expand(len(ranks), -1, -1))
+        best, proposed, logits = found
+        logprobs = logits - _log_sum(forced, text, timestamp)[:, None]
+        gains = (best - logits).nan_to_num(0.0)  # where both are -inf
+        return proposed.clamp(min=0).long(), logprobs.float(), gains
 
     def _all_proposals(self, found: torch.Tensor, k: int) -> torch.Tensor:
-        """(2, n, at most k), this rank's -> (2, n, ranks * k), in the order of ranks."""
+        """(3, n, at most k), this rank's -> (3, n, ranks * k), in the order of ranks."""
         missing = k - found.shape[2]
         padded = F.pad(found, (0, missing), value=float("-inf")) if missing else found
         return self.group.all_gather(padded).permute(1, 2, 0, 3).flatten(2)
 
-    def _ranges(self, ruled: RuledLogits, scores: torch.Tensor) -> tuple["_Best", "_Best"]:
+    def _ranges(
+        self,
+        ruled: RuledLogits,
+        scores: torch.Tensor,
+        noise: Sequence["Noise | None"] = (),
+        biases: Sequence[Bias] = (),
+    ) -> tuple["_Best", "_Best"]:
         """The best of text (words and special tokens), and of timestamps, over all ranks."""
         first_id = self.rules.vocab.start
         ranges = []
@@ -166,10 +187,64 @@ class Sampler:
             ranges.append(_best(range_scores, range_logits, first_id))
             first_id += range_logits.shape[1]
         words, special, timestamps = ranges
+        for bias in biases:
+            words = self._or_keywords(words, ruled.logits, scores, noise, bias)
         text, timestamp = self._reduce(
             _either(words.without(ruled.no_words), special.without(ruled.no_special)), timestamps
         )
         return text, timestamp
+
+    def _or_keywords(
+        self,
+        words: _Best,
+        logits: torch.Tensor,
+        scores: torch.Tensor,
+        noise: Sequence["Noise | None"],
+        bias: Bias,
+    ) -> _Best:
+        """The best words of rows with keywords, with what these add."""
+        rows = torch.tensor(bias.rows, device=logits.device)
+        tokens, bonuses = bias.tables.candidates(bias.states)
+        drawn = [noise[row] for row in bias.rows]
+        heat = torch.tensor([1.0 if item is None else item.temperature for item in drawn])
+        bonuses = bonuses / heat.to(logits.device)[:, None]
+        vocab = self.rules.vocab
+        mine = (tokens >= vocab.start) & (tokens < vocab.stop)
+        at = (rows[:, None], torch.where(mine, tokens - vocab.start, 0))
+        found = (scores[at] + bonuses).double().masked_fill(~mine, float("-inf"))
+        best = found.amax(1)
+        # Of equals the lowest id, as everywhere.
+        token = torch.where(found == best[:, None], tokens, self.n_vocab).amin(1)
+        wins = (best > words.score[rows]) | (
+            (best == words.score[rows]) & (token < words.token[rows])
+        )
+        wins &= best > float("-inf")
+        logit = logits[rows, torch.where(wins, token - vocab.start, 0)].double()
+
+        def with_keywords(now: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+            return now.index_copy(0, rows, torch.where(wins, new, now[rows]))
+
+        return replace(
+            words,
+            score=with_keywords(words.score, best),
+            token=with_keywords(words.token, token.double()),
+            logit=with_keywords(words.logit, logit),
+        )
+
+    def _with_gains(self, logits: torch.Tensor, biases: Sequence[Bias]) -> torch.Tensor:
+        """(n, local ids) -> the same with what keywords add; the same tensor if there are none."""
+        if not biases:
+            return logits
+        scores = logits.clone()
+        vocab = self.rules.vocab
+        for bias in biases:
+            rows = torch.tensor(bias.rows, device=logits.device)
+            gains = bias.tables.gains(bias.states)
+            at_end = bias.tables.gain_at_end(bias.states)[:, None]
+            n_others = self.n_vocab - gains.shape[1]
+            everything = torch.cat([gains, at_end.expand(-1, n_others)], 1)
+            scores[rows] += everything[:, vocab.start : vocab.stop]
+        return scores
 
     def probability(self, logits: torch.Tensor, token: int) -> torch.Tensor:
         """(n, local ids) unmasked logits -> (n,) probabilities of one token."""

@@ -19,6 +19,7 @@ class RuleState:
         min_timestamp: the smallest timestamp id not below the last one sampled.
         with_timestamps: whether the timestamp rules apply.
         max_initial_timestamp: the largest token id allowed as the first one.
+        keyword_state: where the text is in the graph of its keywords.
     """
 
     n_sampled: torch.Tensor
@@ -27,6 +28,7 @@ class RuleState:
     min_timestamp: torch.Tensor
     with_timestamps: torch.Tensor
     max_initial_timestamp: torch.Tensor
+    keyword_state: torch.Tensor
 
     @classmethod
     def empty(cls, n_slots: int, device: torch.device) -> "RuleState":
@@ -36,7 +38,7 @@ class RuleState:
         def flags() -> torch.Tensor:
             return torch.zeros(n_slots, dtype=torch.bool, device=device)
 
-        return cls(ints(), flags(), flags(), ints(), flags(), ints())
+        return cls(ints(), flags(), flags(), ints(), flags(), ints(), ints())
 
     def begin(self, slot: int, options: DecodingOptions, timestamp_begin: int) -> None:
         """Forget the slot's last sequence."""
@@ -46,6 +48,7 @@ class RuleState:
         self.penultimate_was_timestamp[slot] = False
         self.min_timestamp[slot] = timestamp_begin
         self.with_timestamps[slot] = options.timestamps
+        self.keyword_state[slot] = 0
         self.max_initial_timestamp[slot] = NO_LIMIT if limit is None else timestamp_begin + limit
 
     def tensors(self) -> list[torch.Tensor]:

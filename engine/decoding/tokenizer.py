@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer as Backend
 
+from engine.decoding.keyword_graph import KeywordGraph, goes_on
 from engine.errors import RequestError, WeightsError
 from engine.request import DecodingOptions
 
@@ -14,6 +15,8 @@ N_TIMESTAMPS = 1501
 """0 to 30 s in steps of 20 ms; they end the vocabulary."""
 _LONGEST_WORD = 16
 """Tokens of a text without a blank from which on it is taken for one that writes none."""
+_MAX_GRAPHS = 8
+"""Graphs of keywords that are kept: files of one caller often have the same ones."""
 _LANGUAGE = re.compile(r"<\|([a-z]{2,3})\|>")
 
 
@@ -37,6 +40,7 @@ class Tokenizer:
         self.no_timestamps = self._id("<|notimestamps|>")
         self.no_speech = self._id("<|nospeech|>", "<|nocaptions|>")
         self.timestamp_begin = self.no_timestamps + 1
+        self._graphs: dict[tuple[object, ...], KeywordGraph] = {}
 
     @classmethod
     def load(cls, folder: Path, multilingual: bool) -> "Tokenizer":
@@ -89,7 +93,8 @@ class Tokenizer:
     def prompt_tokens(self, options: DecodingOptions, limit: int) -> list[int]:
         """Behind `<|startofprev|>` at most `limit` tokens: as many of the keywords as fit in half
         of them, and the end of prompt and previous tokens. Nothing where there are none."""
-        keywords = self._keyword_tokens(options.keywords, limit // 2)
+        told = options.keywords if options.keywords_in_prompt else ()
+        keywords = self._keyword_tokens(told, limit // 2)
         room = limit - len(keywords)
         before = self._last_words((options.prompt or "").strip(), room)
         tokens = [*keywords, *[*before, *options.previous_tokens][-room:]]
@@ -99,6 +104,32 @@ class Tokenizer:
         """Ordinary text; special tokens in it are not read as such."""
         ids = self._backend.encode(text, add_special_tokens=False).ids
         return [token for token in ids if token < self.eot]
+
+    def keyword_graph(self, options: DecodingOptions) -> KeywordGraph | None:
+        """The keywords that decoding is to favour; None if there are none."""
+        if not options.keywords or not options.keyword_boost:
+            return None
+        weights = options.keyword_weights or (1.0,) * len(options.keywords)
+        key = (options.keywords, weights, options.keyword_boost)
+        if key not in self._graphs:
+            if len(self._graphs) >= _MAX_GRAPHS:
+                del self._graphs[next(iter(self._graphs))]
+            weighted = [
+                (keyword, weight * options.keyword_boost)
+                for keyword, weight in zip(options.keywords, weights, strict=True)
+            ]
+            self._graphs[key] = KeywordGraph(weighted, self._token_of)
+        return self._graphs[key]
+
+    @cached_property
+    def is_glued(self) -> tuple[bool, ...]:
+        """Whether each ordinary token goes on with the word before it, by id."""
+        return tuple(map(goes_on, self.vocabulary))
+
+    @cached_property
+    def _token_of(self) -> dict[bytes, int]:
+        """Ordinary tokens by what they stand for."""
+        return {text: token for token, text in enumerate(self.vocabulary) if text}
 
     @cached_property
     def vocabulary(self) -> tuple[bytes, ...]:

@@ -34,6 +34,7 @@ MODEL_NAMES = (
     *("demo:tiny.en", "demo:base"),
 )
 MAX_TEXTS = 16
+MAX_BOOST = 10.0
 _MODEL_HELP = "turbo, large-v3 and so on (`murmur models` lists them), a folder, or a hub id."
 _PRECISION_HELP = f"Number format: {', '.join(get_args(PrecisionName))}."
 
@@ -135,9 +136,17 @@ class TranscribeArguments:
         list[str] | None,
         typer.Option(
             metavar="WORDS",
-            help="Words to expect, with commas or given again. They go before the prompt.",
+            help="Words to expect, with commas or given again. 'NAME :2' doubles its weight.",
         ),
     ] = None
+    keyword_boost: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            max=MAX_BOOST,
+            help="How much keywords are favoured; 0: they stand in the prompt alone.",
+        ),
+    ] = 1.0
     temperature: Annotated[
         float,
         typer.Option(

@@ -137,6 +137,7 @@ def asked_options(args: TranscribeArguments) -> TranscribeOptions:
         multilingual=args.multilingual,
         prompt=args.prompt,
         keywords=_split(args.keywords),
+        keyword_boost=args.keyword_boost,
         beam_size=args.beam_size,
         patience=args.patience,
         best_of=args.best_of,

@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from deployments.fleet import Priority, Quality
 from deployments.options import MAX_CONTEXT_CHUNKS, ChunkingOptions, TranscribeOptions, VadOptions
-from engine.request import MAX_TEXTS, Task
+from engine.request import MAX_BOOST, MAX_TEXTS, Task
 from serve.elsewhere import of_field
 from serve.http.cue_limits import CueLimits
 
@@ -124,8 +124,11 @@ class TranslationFields(DetectionFields):
     """Text that the transcript continues, as a guide to names, spelling and style. Its last words
     are used, up to 223 tokens."""
     keywords: list[str] = []
-    """Words to expect, the most important first. Those that fit into half of the prompt's room are
-    used."""
+    """Words to expect, the most important first. All are favoured as the text is decoded, and those
+    that fit into half of the prompt's room stand there as well. An ending such as ` :2` is a
+    keyword's weight, a factor of `keyword_boost`: an addition to OpenAI's fields, as the next."""
+    keyword_boost: Annotated[float, Field(ge=0, le=MAX_BOOST, allow_inf_nan=False)] = 1.0
+    """How much keywords are favoured. 0: they stand in the prompt alone."""
     response_format: Annotated[ResponseFormat, _AnyCase] = "json"
     """Format of the answer."""
     temperature: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
@@ -161,6 +164,7 @@ class TranslationFields(DetectionFields):
             multilingual=self.multilingual,
             prompt=self.prompt,
             keywords=tuple(self.keywords),
+            keyword_boost=self.keyword_boost,
             temperature=self.temperature,
             beam_size=self.beam_size,
             patience=self.patience,

@@ -171,7 +171,9 @@ def test_where_a_prompt_costs_words_they_are_heard_without_it(
     clips: dict[str, np.ndarray], said: tuple[Any, ...], more: dict[str, Any]
 ) -> None:
     pcm = clips[more.pop("piece", "librivox-0880.wav")]
-    decoding = DecodingOptions(keywords=("Dashwood",), prompt="In the park.")
+    decoding = DecodingOptions(
+        keywords=("Dashwood",), keyword_weights=(2.0,), prompt="In the park."
+    )
     transcription, (chunk,) = begin(pcm, decoding=decoding)
     assert chunk.options.keywords == ("Dashwood",) and chunk.options.prompt == "In the park."
     wrong = result(chunk.key, *said, **more)

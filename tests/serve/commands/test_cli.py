@@ -10,7 +10,7 @@ from typing import get_args
 import pytest
 
 from engine import CrossAttentionMode, Offload, Precision
-from engine.request import MAX_TEXTS
+from engine.request import MAX_BOOST, MAX_TEXTS
 from engine.weights.hub import DEMO_MODELS
 from engine.weights.names import NAMES
 from serve.commands import arguments, models
@@ -28,6 +28,7 @@ def test_lists_that_are_written_out_are_the_engines() -> None:
     assert get_args(arguments.OffloadName) == tuple(Offload)
     assert sorted(arguments.MODEL_NAMES) == sorted([*NAMES, *DEMO_MODELS])
     assert arguments.MAX_TEXTS == MAX_TEXTS
+    assert arguments.MAX_BOOST == MAX_BOOST
 
 
 def test_alone_it_says_where_to_begin(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,227 @@
+"""Keywords as paths of tokens that decoding favours (shallow fusion with a context graph).
+
+A keyword is matched byte by byte, so every way to write it in tokens is a path. In a beam search,
+each token along a path adds to the score of its text, which pays all of it back where the path
+breaks off: a text that only begins like a keyword gains nothing. Greedy decoding has no other text
+to go back to. There a token on a path has a smaller bonus, which counts for that choice alone.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+START_GAIN = 1.0
+"""What the first token of a keyword adds to the score of a text in a beam search, in nats."""
+BYTE_GAIN = 0.5
+"""What each byte of a keyword adds besides."""
+GREEDY_BONUS = 0.35
+"""What each byte earns in greedy decoding. Chosen as the gains were, on made speech (docs/
+benchmarks.md); what begins a keyword earns nothing more, for it may be another word."""
+_BLANK = 0x20
+_UNSPACED = (
+    range(0x0E00, 0x0F00),  # Thai, Lao
+    range(0x1000, 0x10A0),  # Myanmar
+    range(0x1780, 0x1800),  # Khmer
+    range(0x2E80, 0xA4D0),  # Chinese characters, kana and their punctuation
+    range(0xF900, 0xFB00),
+    range(0x20000, 0x40000),
+)
+"""Scripts without blanks between words."""
+
+
+@dataclass(slots=True)
+class _State:
+    """The beginning of one keyword or more.
+
+    Attributes:
+        depth: bytes of the path that leads to it.
+        weight: the greatest of these keywords' weights.
+        earned: what these bytes have added to the score of a text.
+        settled: the part of it that belongs to whole keywords on the path, whatever follows.
+        is_end: whether it is a whole keyword.
+        is_free: whether this keyword is one whatever follows it, for its script has no blanks.
+        fallback: the state of the longest end of its path that begins a keyword, too.
+        next: the states behind it, by byte.
+    """
+
+    depth: int = 0
+    weight: float = 0.0
+    earned: float = 0.0
+    settled: float = 0.0
+    is_end: bool = False
+    is_free: bool = False
+    fallback: int = 0
+    next: dict[int, int] = field(default_factory=dict)
+
+    def kept(self, is_glued: bool) -> float:
+        """What remains of `earned` if the path breaks off here; `is_glued`: with something that
+        goes on with the same word."""
+        return self.earned if self.is_end and (self.is_free or not is_glued) else self.settled
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A token on a path.
+
+    Attributes:
+        target: the state to which it leads.
+        bonus: what it earns in greedy decoding.
+        gain: by how much it changes the score of a text.
+    """
+
+    token: int
+    target: int
+    bonus: float
+    gain: float
+
+
+class KeywordGraph:
+    """An automaton over tokens (Aho and Corasick's, over bytes) for the keywords of a request.
+
+    States are numbers; 0 is on no path.
+
+    Args:
+        keywords: each with its weight, a factor of its bonus.
+        token_of: ordinary tokens by the bytes that they stand for.
+
+    Attributes:
+        starts: tokens that begin a keyword, from state 0. Behind other states they do so as well.
+        steps: for each state the tokens that go on from it.
+    """
+
+    def __init__(
+        self, keywords: Sequence[tuple[str, float]], token_of: Mapping[bytes, int]
+    ) -> None:
+        self._token_of = token_of
+        self._longest = max(map(len, token_of))
+        self._states = [_State()]
+        for keyword, weight in keywords:
+            for spelling in _spellings(keyword):
+                self._add(spelling, weight)
+        self._link()
+        self._of_blank = self._states[0].next.get(_BLANK, -1)
+        self.starts = [step for step in self._own_steps(0) if step.target != self._of_blank]
+        self.steps = [self._all_steps(state) for state in range(len(self._states))]
+
+    def __len__(self) -> int:
+        """The number of states."""
+        return len(self._states)
+
+    @cached_property
+    def _step_of(self) -> list[dict[int, Step]]:
+        return [{step.token: step for step in steps} for steps in self.steps]
+
+    @cached_property
+    def _start_of(self) -> dict[int, Step]:
+        return {step.token: step for step in self.starts}
+
+    def lost(self, state: int, is_glued: bool) -> float:
+        """What a text pays back if it leaves a state's path."""
+        return self._states[state].earned - self._states[state].kept(is_glued)
+
+    def score(self, tokens: Sequence[int], is_glued: Sequence[bool]) -> float:
+        """What a whole text has earned.
+
+        Args:
+            is_glued: for each ordinary token, whether it goes on with the word before it.
+        """
+        state, total = 0, 0.0
+        for token in tokens:
+            glued = token < len(is_glued) and is_glued[token]
+            if token in self._step_of[state]:
+                step = self._step_of[state][token]
+                state, total = step.target, total + step.gain
+            elif token in self._start_of:
+                step = self._start_of[token]
+                state, total = step.target, total + step.gain - self.lost(state, glued)
+            else:
+                state, total = 0, total - self.lost(state, glued)
+        return total - self.lost(state, False)
+
+    def _add(self, spelling: str, weight: float) -> None:
+        state = 0
+        for depth, byte in enumerate(spelling.encode(), start=1):
+            node = self._states[state]
+            if byte not in node.next:
+                node.next[byte] = len(self._states)
+                self._states.append(_State(depth))
+            state = node.next[byte]
+            earned = weight * (START_GAIN + BYTE_GAIN * depth)
+            node = self._states[state]
+            node.earned = max(node.earned, earned)
+            node.weight = max(node.weight, weight)
+        self._states[state].is_end = True
+        self._states[state].is_free = _is_unspaced(spelling[-1])
+
+    def _link(self) -> None:
+        """Set what depends on shorter paths, level by level."""
+        waiting = deque([0])
+        while waiting:
+            number = waiting.popleft()
+            state = self._states[number]
+            for byte, target in state.next.items():
+                child = self._states[target]
+                child.settled = state.kept(_goes_on(byte))
+                child.fallback = self._fallback(number, byte)
+                waiting.append(target)
+
+    def _fallback(self, number: int, byte: int) -> int:
+        while number:
+            number = self._states[number].fallback
+            if byte in self._states[number].next:
+                return self._states[number].next[byte]
+        return 0
+
+    def _own_steps(self, number: int) -> Iterator[Step]:
+        """The tokens that lead from a state down its own paths."""
+        start = self._states[number]
+        waiting = [(start, b"")]
+        while waiting:
+            before, text = waiting.pop()
+            for byte, target in before.next.items():
+                state, longer = self._states[target], text + bytes([byte])
+                token = self._token_of.get(longer)
+                if token is not None:
+                    bonus = state.weight * GREEDY_BONUS * len(longer)
+                    yield Step(token, target, bonus, state.earned - start.earned)
+                if len(longer) < self._longest:
+                    waiting.append((state, longer))
+
+    def _all_steps(self, number: int) -> list[Step]:
+        """Its own steps, and those of the shorter paths that it ends with. None for states that no
+        token leads to."""
+        if number in (0, self._of_blank):
+            return []
+        steps = {step.token: step for step in self._own_steps(number)}
+        shorter = self._states[number].fallback
+        while shorter:
+            paid = self._states[shorter].earned - self.lost(number, False)
+            for step in self._own_steps(shorter):
+                again = Step(step.token, step.target, step.bonus, step.gain + paid)
+                steps.setdefault(step.token, again)
+            shorter = self._states[shorter].fallback
+        return list(steps.values())
+
+
+def _spellings(keyword: str) -> Iterator[str]:
+    """How a keyword stands in a text: behind a blank, where its script has any, and with a capital
+    at the beginning of a sentence."""
+    for word in dict.fromkeys((keyword, keyword[:1].upper() + keyword[1:])):
+        yield f" {word}"
+        if _is_unspaced(word[0]):
+            yield word
+
+
+def _is_unspaced(character: str) -> bool:
+    return any(ord(character) in script for script in _UNSPACED)
+
+
+def _goes_on(byte: int) -> bool:
+    """Whether text that begins with a byte goes on with the word before it."""
+    return byte >= 0x80 or chr(byte).isalnum()
+
+
+def goes_on(text: bytes) -> bool:
+    """Whether a token's text goes on with the word before it."""
+    return bool(text) and _goes_on(text[0])

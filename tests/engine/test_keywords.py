@@ -1,0 +1,272 @@
+"""Keywords are favoured while tokens are chosen, however they are written in tokens, and only where
+they are said."""
+
+import random
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+
+from engine import Checkpoint, DecodingOptions, Engine, EngineConfig, Request
+from engine.decoding.keyword_bias import OFF, Bias, KeywordTables
+from engine.decoding.keyword_graph import BYTE_GAIN, GREEDY_BONUS, START_GAIN, KeywordGraph
+from engine.decoding.tokenizer import Tokenizer
+from engine.precision import Precision
+from tests.conftest import MODELS
+from tests.support.running import run, run_alone
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def tokenizer(checkpoints: dict[str, Checkpoint]) -> Tokenizer:
+    return checkpoints[MODELS[0]].tokenizer
+
+
+def gain(n_bytes: int, weight: float = 1.0) -> float:
+    return weight * (START_GAIN + BYTE_GAIN * n_bytes)
+
+
+class Scored:
+    """A graph of keywords, and the tokens of one tokenizer."""
+
+    def __init__(self, tokenizer: Tokenizer, *keywords: str | tuple[str, float]) -> None:
+        self.tokenizer = tokenizer
+        weighted = [(each, 1.0) if isinstance(each, str) else each for each in keywords]
+        self.graph = KeywordGraph(weighted, tokenizer._token_of)
+
+    def text(self, text: str) -> float:
+        return self.graph.score(self.tokenizer.encode(text), self.tokenizer.is_glued)
+
+    def pieces(self, *pieces: str) -> float:
+        tokens = [self.tokenizer._token_of[piece.encode()] for piece in pieces]
+        return self.graph.score(tokens, self.tokenizer.is_glued)
+
+
+def test_every_way_to_write_a_keyword_counts_the_same(tokenizer: Tokenizer) -> None:
+    scored = Scored(tokenizer, "Samarkand")
+    whole = scored.text(" Samarkand")
+    assert whole == pytest.approx(gain(len(" Samarkand")))
+    for pieces in (
+        [" Sam", "ark", "and"],
+        [" S", "am", "ark", "and"],
+        [" Sa", "mark", "a", "n", "d"],
+    ):
+        assert scored.pieces(*pieces) == pytest.approx(whole)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [" Samar", " Samark and", " samarkand", "Samarkand", " Samarkandic", " in Samarka.", " Sam"],
+)
+def test_what_only_begins_like_a_keyword_gains_nothing(text: str, tokenizer: Tokenizer) -> None:
+    assert Scored(tokenizer, "Samarkand").text(text) == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "n_bytes"),
+    [
+        (" to Samarkand.", [10]),
+        (" Samarkand's", [10]),
+        (" Samarkand and Samarkand", [10, 10]),
+        (" New York City", [14]),
+        (" New York", [9]),
+        (" New York Minster", [9, 13]),
+        (" York Minster", [13]),
+        (" Newton", []),
+        (" Ann", [4]),
+        (" Annuals", []),
+        (" Annual", [7]),
+        (" Kubectl", [8]),
+        (" kubectl", [8]),
+    ],
+)
+def test_whole_keywords_keep_what_they_earned(
+    text: str, n_bytes: list[int], tokenizer: Tokenizer
+) -> None:
+    scored = Scored(
+        tokenizer,
+        *("Samarkand", "New York", "New York City", "York Minster", "Ann", "Annual", "kubectl"),
+    )
+    assert scored.text(text) == pytest.approx(sum(map(gain, n_bytes)))
+
+
+def test_scripts_without_blanks(checkpoints: dict[str, Checkpoint]) -> None:
+    scored = Scored(checkpoints[MODELS[1]].tokenizer, "東京タワー", "แม่สอด")
+    assert scored.text("昨日は東京タワーに行った") == pytest.approx(
+        gain(len("東京タワー".encode()))
+    )
+    assert scored.text("ฉันไปแม่สอดเมื่อวาน") == pytest.approx(gain(len("แม่สอด".encode())))
+    assert scored.text("東京に行った") == pytest.approx(0.0)
+
+
+def test_weights_are_factors(tokenizer: Tokenizer) -> None:
+    scored = Scored(tokenizer, ("Samarkand", 2.0), ("Samara", 0.5))
+    assert scored.text(" Samarkand") == pytest.approx(gain(10, 2.0))
+    assert scored.text(" Samara") == pytest.approx(gain(7, 0.5))
+
+
+NAMES = ("Samarkand", "Samara", "New York", "York Minster", "Ann", "Annual", "ill-disposed", "Ärö")
+
+
+def test_the_device_counts_as_the_host_does(tokenizer: Tokenizer) -> None:
+    """Sums of gains over random texts, made of pieces of keywords and of other words."""
+    graph = KeywordGraph([(name, 1.0 + n) for n, name in enumerate(NAMES)], tokenizer._token_of)
+    tables = KeywordTables(graph, torch.tensor(tokenizer.is_glued))
+    steps = [step.token for steps in [graph.starts, *graph.steps] for step in steps]
+    others = tokenizer.encode(" the of a, s and New ark.")
+    rng = random.Random(5)
+    texts = [[rng.choice(rng.choice([steps, others])) for _ in range(12)] for _ in range(200)]
+    texts += [(tokenizer.encode(f" {name}") + 2 * others)[:12] for name in NAMES]
+    states, totals = torch.zeros(len(texts), dtype=torch.int64), torch.zeros(len(texts))
+    for column in torch.tensor(texts).T:
+        totals += tables.gains(states).gather(1, column[:, None])[:, 0]
+        states = tables.advance(states, column)
+    totals += tables.gain_at_end(states)
+    expected = torch.tensor([graph.score(text, tokenizer.is_glued) for text in texts])
+    assert (expected > 0).sum() >= len(NAMES)
+    torch.testing.assert_close(totals, expected, rtol=0, atol=1e-4)
+
+
+def test_candidates_are_the_steps_and_what_begins_a_keyword(tokenizer: Tokenizer) -> None:
+    graph = KeywordGraph([("Samarkand", 2.0)], tokenizer._token_of)
+    tables = KeywordTables(graph, torch.tensor(tokenizer.is_glued))
+    sam, ark = (tokenizer._token_of[text] for text in (b" Sam", b"ark"))
+    state = tables.advance(torch.tensor([0]), torch.tensor([sam]))
+    found = dict(zip(*(each[0].tolist() for each in tables.candidates(state)), strict=True))
+    assert found[ark] == pytest.approx(2 * GREEDY_BONUS * 3)
+    assert found[sam] == pytest.approx(2 * GREEDY_BONUS * 4)
+    assert tokenizer._token_of[b" "] not in found
+
+
+def test_many_steps_are_kept_as_well_as_few(tokenizer: Tokenizer) -> None:
+    names = [
+        f"S{chr(97 + a)}{chr(97 + b)}{chr(97 + c)}"
+        for a in range(8)
+        for b in range(8)
+        for c in range(8)
+    ]
+    graph = KeywordGraph([(name, 1.0) for name in names], tokenizer._token_of)
+    tables = KeywordTables(graph, torch.tensor(tokenizer.is_glued))
+    assert max(map(len, graph.steps)) > 32
+    for state, steps in enumerate(graph.steps):
+        tokens, _ = tables.candidates(torch.tensor([state]))
+        assert {step.token for step in steps} <= set(tokens[0].tolist())
+        for step in steps:
+            went = tables.advance(torch.tensor([state]), torch.tensor([step.token]))
+            assert went.tolist() == [step.target]
+
+
+def test_a_bias_of_some_rows(tokenizer: Tokenizer) -> None:
+    graph = KeywordGraph([("Samarkand", 1.0)], tokenizer._token_of)
+    tables = KeywordTables(graph, torch.tensor(tokenizer.is_glued))
+    bias = Bias(tables, (1, 4, 6), torch.tensor([3, 0, 5]))
+    some = bias.among([6, 0, 1])
+    assert some is not None and some.rows == (2, 0) and some.states.tolist() == [3, 5]
+    assert bias.among([0, 2]) is None
+
+
+def heard(engine: Engine, pcm: np.ndarray, keywords: Sequence[str], **options: object) -> str:
+    wanted = DecodingOptions(
+        keywords=tuple(keywords),
+        keywords_in_prompt=False,
+        **options,  # type: ignore[arg-type]
+    )
+    return run_alone(engine, Request("one", pcm, wanted)).text
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_word_that_was_misheard_is_found(
+    beams: int, engines: dict[str, Engine], clips: dict[str, np.ndarray]
+) -> None:
+    engine, pcm = engines[MODELS[0]], clips["librivox-0880.wav"]
+    without = heard(engine, pcm, (), beam_size=beams)
+    assert without == "He was not an old-sposed young man."
+    boost = 3.0 if beams == 1 else 1.0
+    text = heard(engine, pcm, ["ill-disposed"], beam_size=beams, keyword_boost=boost)
+    assert text == "He was not an ill-disposed young man."
+    assert heard(engine, pcm, ["ill-disposed"], beam_size=beams, keyword_boost=0.0) == without
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_what_is_not_said_is_not_written(
+    beams: int, engines: dict[str, Engine], clips: dict[str, np.ndarray]
+) -> None:
+    names = ("Samarkand", "Novosibirsk", "Jayapura", "Goose Bay", "Ho Chi Minh", "Gibraltar")
+    for pcm in clips.values():
+        text = heard(engines[MODELS[0]], pcm, names, beam_size=beams)
+        assert not any(name in text for name in names)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("level", [0, 1, 300, 3000])
+def test_silence_and_noise_are_as_without_keywords(
+    level: int, beams: int, engines: dict[str, Engine]
+) -> None:
+    noise = np.random.default_rng(1).normal(0, max(level, 1e-9), 10 * 16_000).astype(np.int16)
+    names = ("Samarkand", "You", "Thank you", "Okay", "Music")
+    engine = engines[MODELS[0]]
+    before = heard(engine, noise, (), beam_size=beams)
+    assert heard(engine, noise, names, beam_size=beams, keyword_boost=5.0) == before
+
+
+def test_no_token_leads_out_of_off(tokenizer: Tokenizer) -> None:
+    graph = KeywordGraph([("Samarkand", 1.0)], tokenizer._token_of)
+    tables = KeywordTables(graph, torch.tensor(tokenizer.is_glued))
+    off, sam = torch.tensor([OFF]), torch.tensor([tokenizer._token_of[b" Sam"]])
+    assert tables.advance(off, sam).tolist() == [OFF]
+    assert set(tables.candidates(off)[0].flatten().tolist()) == {-1}
+    assert not tables.gains(off).any() and not tables.gain_at_end(off).any()
+
+
+@pytest.mark.parametrize("precision", [Precision.FLOAT32, Precision.INT8])
+def test_company_changes_no_bit(
+    precision: Precision, checkpoints: dict[str, Checkpoint], clips: dict[str, np.ndarray]
+) -> None:
+    options = [
+        DecodingOptions(keywords=("ill-disposed", "amiable")),
+        DecodingOptions(keywords=("ill-disposed", "amiable"), beam_size=3),
+        DecodingOptions(keywords=("Dashwood",), keyword_weights=(3.0,), beam_size=2),
+        DecodingOptions(keywords=("Dashwode", "leasure"), keyword_boost=4.0),
+        DecodingOptions(keywords=("ill-disposed",), temperature=0.7, best_of=2, seed=3),
+        DecodingOptions(),
+    ]
+    requests = [
+        Request(f"{name}-{index}", pcm, option)
+        for name, pcm in list(clips.items())[:3]
+        for index, option in enumerate(options)
+    ]
+    config = EngineConfig(precision=precision, max_slots=8)
+    engine = Engine(checkpoints[MODELS[0]], config)
+    batched = run(engine, requests)
+    for request in requests[::2] + requests[1::4]:
+        alone = run_alone(engine, request)
+        together = batched[request.request_id]
+        assert (alone.tokens, alone.avg_logprob) == (together.tokens, together.avg_logprob)
+
+
+def test_log_probabilities_are_the_models(
+    engines: dict[str, Engine], clips: dict[str, np.ndarray]
+) -> None:
+    """Whatever the keywords, a text that they leave as it is has the same ones."""
+    engine, pcm = engines[MODELS[0]], clips["librivox-0930.wav"]
+    plain = run_alone(engine, Request("a", pcm, DecodingOptions()))
+    wanted = DecodingOptions(keywords=("amiable", "himself"), keywords_in_prompt=False)
+    biased = run_alone(engine, Request("b", pcm, wanted))
+    assert biased.tokens == plain.tokens
+    assert biased.avg_logprob == plain.avg_logprob
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"keywords": ("a", "b"), "keyword_weights": (1.0,)}, "2 keywords have 1 weights"),
+        ({"keywords": ("a",), "keyword_weights": (11.0,)}, "between 0 and 10"),
+        ({"keyword_boost": -1.0}, "between 0 and 10"),
+        ({"keywords": (" ",)}, "a keyword is empty"),
+    ],
+)
+def test_impossible_options_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DecodingOptions(**options)  # type: ignore[arg-type]
