@@ -24,7 +24,7 @@ class SpeedMeter:
         self._n_done = 0
         self._began_s: float | None = None
 
-    def add(self, audio_s: float, n_slots: int = 1) -> None:
+    def add(self, audio_s: float, n_slots: int) -> None:
         """Count a finished chunk, which had so many slots."""
         self._audio_s += audio_s * n_slots
         self._n_done += n_slots

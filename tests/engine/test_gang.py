@@ -116,6 +116,39 @@ def test_searches_of_several_sizes_in_a_pipeline(
         check_equal(run(pipeline, requests), run(engines[TINY], requests))
 
 
+@pytest.mark.parametrize(
+    ("tensor", "layers"), [pytest.param(2, [8], marks=pytest.mark.more), (2, [6, 2])]
+)
+def test_keywords_are_favoured_as_by_one_rank(
+    tensor: int,
+    layers: list[int],
+    checkpoints: dict[str, Checkpoint],
+    engines: dict[str, Engine],
+    clips: dict[str, np.ndarray],
+) -> None:
+    """Their tokens lie on several ranks, which all follow the same paths."""
+    keywords = ("ill-disposed", "Dashwode", "amiable", "leasure", "coldharted")
+    requests = [
+        Request(
+            f"{name} {beam_size} {n_keywords}",
+            pcm,
+            DecodingOptions(
+                language="en",
+                beam_size=beam_size,
+                keywords=keywords[:n_keywords],
+                keyword_boost=3.0,
+                keywords_in_prompt=False,
+            ),
+        )
+        for name, pcm in list(clips.items())[:2]
+        for beam_size, n_keywords in ((1, 5), (3, 5), (2, 2), (2, 0))
+    ]
+    expected = run(engines[TINY], requests)
+    assert any("Dashwode" in result.text for result in expected.values())
+    with gang_of(checkpoints[TINY], tensor, layers, EngineConfig(max_slots=10)) as gang:
+        check_equal(run(gang, requests), expected)
+
+
 @pytest.mark.parametrize(("tensor", "layers"), [(2, [8]), (1, [5, 3]), (2, [6, 2])])
 def test_words_are_those_of_one_rank(
     tensor: int,

@@ -68,7 +68,8 @@ def test_aborts_at_any_time_leave_the_others_alone(
         DecodingOptions(max_new_tokens=5, language="en", temperature=0.7, seed=3),
         DecodingOptions(task="detect_language", languages=("en", "qa")),
         DecodingOptions(max_new_tokens=14, task="translate"),
-        DecodingOptions(max_new_tokens=12, language="en", beam_size=3),
+        DecodingOptions(max_new_tokens=12, language="en", beam_size=3, keywords=("ab", "cd")),
+        DecodingOptions(max_new_tokens=9, language="en", keywords=("ab", "bc"), keyword_boost=9),
         DecodingOptions(max_new_tokens=8, language="en", temperature=0.7, best_of=2),
     ]
     requests = [

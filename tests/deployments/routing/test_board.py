@@ -165,11 +165,11 @@ class TestSpeedMeter:
         meter = SpeedMeter(slots=4)
         for second in range(20):
             meter.tick(n_used=2, n_waiting=0, now_s=float(second))
-            meter.add(5.0)
+            meter.add(5.0, 1)
         assert meter.rtfx is None
         for second in range(20, 40):
             meter.tick(n_used=4, n_waiting=1, now_s=float(second))
-            meter.add(50.0)
+            meter.add(50.0, 1)
         assert meter.rtfx == pytest.approx(50.0)
 
     def test_what_ends_together_is_the_work_of_all_the_time_before(self) -> None:
@@ -179,7 +179,7 @@ class TestSpeedMeter:
         for second in range(200):
             if second % 20 == 0:
                 for _ in range(4):
-                    meter.add(20.0)
+                    meter.add(20.0, 1)
             meter.tick(4, 1, float(second))
         assert meter.rtfx == pytest.approx(4.0, rel=0.1)
 
@@ -194,5 +194,5 @@ class TestSpeedMeter:
         meter = SpeedMeter(slots=4)
         for second in range(11):
             meter.tick(4, 1, float(second))
-            meter.add(50.0 if second < 5 else 100.0)
+            meter.add(50.0 if second < 5 else 100.0, 1)
         assert meter.rtfx == pytest.approx(50.0 + 0.3 * 50.0)

@@ -137,6 +137,23 @@ def test_a_search_counts_as_many_chunks_as_it_has_beams() -> None:
     asyncio.run(run())
 
 
+def test_all_slots_of_a_search_are_free_again() -> None:
+    async def run() -> None:
+        fixture = Fixture()
+        asked = replace(EN, tier="tiny.en")
+        searches = [fixture.send(i, asked, beam_size=2) for i in range(2)]
+        await settle()
+        for key in list(fixture.tiny.order):
+            fixture.tiny.answer(key)
+        await asyncio.gather(*searches)
+        greedy = [fixture.send(i, asked) for i in range(2, 8)]
+        await settle()
+        assert fixture.tiny.order[2:] == [f"r/{i}/0" for i in range(2, 6)]
+        await stop(greedy)
+
+    asyncio.run(run())
+
+
 async def stop(tasks: "list[asyncio.Task[Decoded]]") -> None:
     for task in tasks:
         task.cancel()

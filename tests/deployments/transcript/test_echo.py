@@ -37,3 +37,9 @@ def test_an_echo_is_what_nobody_had_time_to_say(text: str, voiced_s: float, stay
 
 def test_without_a_prompt_nothing_is_an_echo() -> None:
     assert kept(" Dashwood.", 0.0, None)
+
+
+def test_scripts_without_blanks_have_words_as_well() -> None:
+    prompt = "予算と計画の会議"
+    assert not kept("計画の会議", 0.05, prompt)
+    assert kept("今日は晴れです", 0.05, prompt)

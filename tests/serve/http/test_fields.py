@@ -287,3 +287,11 @@ def test_a_model_must_be_named() -> None:
     with pytest.raises(FieldError) as caught:
         parse_fields([], TranscriptionFields)
     assert caught.value.code == "missing_required_parameter"
+
+
+@pytest.mark.parametrize(
+    ("response_format", "words"),
+    [("srt", True), ("vtt", True), ("json", False), ("verbose_json", False), ("text", False)],
+)
+def test_subtitles_need_words(response_format: str, words: bool) -> None:
+    assert parse(("response_format", response_format)).options().words is words

@@ -83,3 +83,9 @@ def test_a_split_model_is_as_fast_as_its_slowest_stage() -> None:
     even = expected_rtfx(tier(**large, pipeline_parallel=2))
     uneven = expected_rtfx(tier(**large, pipeline_parallel=2, stage_layers=[4, 60]))
     assert alone < even and uneven < even
+
+
+def test_a_pipelines_slots_are_in_groups() -> None:
+    """All texts of a chunk lie in one of them."""
+    facts = tier_facts(tier(pipeline_parallel=3, batch_size=12))
+    assert (facts.max_slot_groups, facts.max_texts) == (3, 4)
