@@ -120,7 +120,7 @@ class Choices:
         else:
             self._send(sampled.tokens, None)
         bank.record(where, sampled, self._tokenizer.timestamp_begin)
-        _follow_keywords(bank, places, sampled.tokens)
+        _follow_keywords(bank, places, biases, sampled.tokens)
         return sampled
 
     def expect(
@@ -167,7 +167,7 @@ class Choices:
         assert self._sampler is not None, "only the last stage samples"
         tokens, logprobs = sampled.tokens.clone(), sampled.logprobs.clone()
         parents, end_logprobs = torch.zeros_like(tokens), torch.full_like(logprobs, float("-inf"))
-        slots = slot_indices(where).to(self._device)
+        slots = slot_indices(where, self._device)
         sources, targets = [], []
         for n_beams in sorted({len(rows) for rows in searches}):
             here = [list(each) for each in searches if len(each) == n_beams]
@@ -222,19 +222,17 @@ def _biases(bank: SlotBank, places: Seq[int]) -> list[Bias]:
         for row, place in enumerate(places):
             if place in bank.keywords:
                 rows_of.setdefault(bank.keywords[place], []).append(row)
-    return [
-        Bias(tables, tuple(rows), bank.rule_state.keyword_state[_at(bank, places, rows)])
-        for tables, rows in rows_of.items()
-    ]
+    if not rows_of:
+        return []
+    states = bank.rule_state.keyword_state[upload(list(places), bank.tokens.device)]
+    return [Bias.of(tables, rows, states) for tables, rows in rows_of.items()]
 
 
-def _follow_keywords(bank: SlotBank, places: Seq[int], tokens: torch.Tensor) -> None:
+def _follow_keywords(
+    bank: SlotBank, places: Seq[int], biases: Seq[Bias], tokens: torch.Tensor
+) -> None:
     """Follow the paths of keywords with the tokens that were chosen."""
-    for bias in _biases(bank, places):
-        chosen = tokens[torch.tensor(bias.rows, device=tokens.device)]
-        at = _at(bank, places, bias.rows)
-        bank.rule_state.keyword_state[at] = bias.tables.advance(bias.states, chosen)
-
-
-def _at(bank: SlotBank, places: Seq[int], rows: Seq[int]) -> torch.Tensor:
-    return upload([places[row] for row in rows], bank.tokens.device)
+    for bias in biases:
+        at = upload([places[row] for row in bias.rows], tokens.device)
+        states = bank.rule_state.keyword_state[at]  # others than before, where beams moved
+        bank.rule_state.keyword_state[at] = bias.tables.advance(states, tokens[bias.index])

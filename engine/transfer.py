@@ -16,10 +16,14 @@ class Pending(Protocol):
         """The values, on the CPU; waits for them."""
 
 
-def upload(values: list[int] | list[list[int]], device: torch.device) -> torch.Tensor:
-    """Integers as int64 on the device. They are copied from pinned memory: from any other memory,
-    CUDA first waits for everything launched before."""
-    tensor = torch.tensor(values, dtype=torch.int64)
+def upload(
+    values: list[int] | list[list[int]] | list[float],
+    device: torch.device,
+    dtype: torch.dtype = torch.int64,
+) -> torch.Tensor:
+    """Numbers on the device. They are copied from pinned memory: from any other memory, CUDA first
+    waits for everything launched before."""
+    tensor = torch.tensor(values, dtype=dtype)
     if device.type != "cuda":
         return tensor
     return tensor.pin_memory().to(device, non_blocking=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from engine.decoding.keyword_graph import KeywordGraph, Step
+from engine.transfer import upload
 
 NO_SPEECH = 0.6
 """From this probability of no speech on, keywords are not favoured: openai/whisper's threshold."""
@@ -116,20 +117,35 @@ class Bias:
 
     Attributes:
         rows: their numbers.
+        index: the same, (m,) int64.
         states: (m,) int64, where they are in the graph.
     """
 
     tables: KeywordTables
     rows: tuple[int, ...]
+    index: torch.Tensor
     states: torch.Tensor
+
+    @classmethod
+    def of(cls, tables: KeywordTables, rows: Sequence[int], states: torch.Tensor) -> "Bias":
+        """
+        Args:
+            states: of all rows of the batch.
+        """
+        index = upload(list(rows), states.device)
+        return cls(tables, tuple(rows), index, states[index])
 
     def among(self, rows: Sequence[int]) -> "Bias | None":
         """The same for a batch of some of the rows; None if there is none among them."""
-        number = {row: index for index, row in enumerate(rows)}
-        kept = [index for index, row in enumerate(self.rows) if row in number]
+        number = {row: place for place, row in enumerate(rows)}
+        kept = [place for place, row in enumerate(self.rows) if row in number]
         if not kept:
             return None
-        renamed = tuple(number[self.rows[index]] for index in kept)
+        renamed = [number[self.rows[place]] for place in kept]
+        device = self.states.device
         return Bias(
-            self.tables, renamed, self.states[torch.tensor(kept, device=self.states.device)]
+            self.tables,
+            tuple(renamed),
+            upload(renamed, device),
+            self.states[upload(kept, device)],
         )

@@ -16,6 +16,7 @@ from engine.decoding.rules import TokenRules
 from engine.decoding.state import RuleState
 from engine.kernels import native
 from engine.parallel.group import Group
+from engine.transfer import upload
 
 
 @dataclass(frozen=True)
@@ -180,11 +181,12 @@ class Sampler:
     ) -> tuple["_Best", "_Best"]:
         """The best of text (words and special tokens), and of timestamps, over all ranks."""
         first_id = self.rules.vocab.start
+        is_greedy = scores is ruled.logits
         ranges = []
         for range_scores, range_logits in zip(
             self.rules.split(scores), self.rules.split(ruled.logits), strict=True
         ):
-            ranges.append(_best(range_scores, range_logits, first_id))
+            ranges.append(_best(range_scores, range_logits, first_id, is_greedy))
             first_id += range_logits.shape[1]
         words, special, timestamps = ranges
         for bias in biases:
@@ -203,11 +205,12 @@ class Sampler:
         bias: Bias,
     ) -> _Best:
         """The best words of rows with keywords, with what these add."""
-        rows = torch.tensor(bias.rows, device=logits.device)
+        rows = bias.index
         tokens, bonuses = bias.tables.candidates(bias.states)
         drawn = [noise[row] for row in bias.rows]
-        heat = torch.tensor([1.0 if item is None else item.temperature for item in drawn])
-        bonuses = bonuses / heat.to(logits.device)[:, None]
+        if any(item is not None for item in drawn):
+            heat = [1.0 if item is None else item.temperature for item in drawn]
+            bonuses = bonuses / upload(heat, logits.device, torch.float32)[:, None]
         vocab = self.rules.vocab
         mine = (tokens >= vocab.start) & (tokens < vocab.stop)
         at = (rows[:, None], torch.where(mine, tokens - vocab.start, 0))
@@ -238,12 +241,11 @@ class Sampler:
         scores = logits.clone()
         vocab = self.rules.vocab
         for bias in biases:
-            rows = torch.tensor(bias.rows, device=logits.device)
             gains = bias.tables.gains(bias.states)
             at_end = bias.tables.gain_at_end(bias.states)[:, None]
             n_others = self.n_vocab - gains.shape[1]
             everything = torch.cat([gains, at_end.expand(-1, n_others)], 1)
-            scores[rows] += everything[:, vocab.start : vocab.stop]
+            scores[bias.index] += everything[:, vocab.start : vocab.stop]
         return scores
 
     def probability(self, logits: torch.Tensor, token: int) -> torch.Tensor:
@@ -261,7 +263,7 @@ class Sampler:
         """(n, local ids) -> (n, len(tokens)) float64: the logits of these ids, -inf for those of
         other ranks."""
         vocab = self.rules.vocab
-        ids = torch.tensor(tokens, device=logits.device) - vocab.start
+        ids = upload(list(tokens), logits.device) - vocab.start
         mine = (ids >= 0) & (ids < len(vocab))
         local = logits[:, torch.where(mine, ids, 0)].double()
         return local.masked_fill(~mine, float("-inf"))
@@ -328,13 +330,17 @@ def _log_sum(forced: torch.Tensor, text: _Best, timestamp: _Best) -> torch.Tenso
     return torch.where(forced, timestamp.lse, whole)
 
 
-def _best(scores: torch.Tensor, logits: torch.Tensor, first_id: int) -> _Best:
+def _best(scores: torch.Tensor, logits: torch.Tensor, first_id: int, is_greedy: bool) -> _Best:
+    """
+    Args:
+        is_greedy: the scores are the logits.
+    """
     if scores.shape[1] == 0:
         nothing = scores.new_full((len(scores),), float("-inf"), dtype=torch.float64)
         return _Best(nothing, torch.zeros_like(nothing), nothing, nothing, nothing)
     score, index, lse = _reduce_rows(scores)
     logit, max_logit = score, score
-    if scores.data_ptr() != logits.data_ptr():  # greedy scores are the logits themselves
+    if not is_greedy:
         logit = logits.gather(1, index[:, None])[:, 0]
         max_logit, _, lse = _reduce_rows(logits)
     return _Best(

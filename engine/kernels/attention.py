@@ -23,16 +23,16 @@ def attend(
     one-query kernel is slower there, and its result depends on the batch.
 
     Args:
-        mask: broadcastable to (B, H, T, L), True where a query must not look.
+        mask: broadcastable to (B, H, T, L), True where a query may look, as in torch.
     """
     if q.is_cuda:
-        return F.scaled_dot_product_attention(q, k, v, None if mask is None else ~mask)
+        return F.scaled_dot_product_attention(q, k, v, mask)
     shape = q.shape
     # Flat views, because torch's four-dimensional product would copy a slice of the cache.
     q, k, v = ((x.flatten(0, 1)) for x in (q * shape[-1] ** -0.5, k, v))
     scores = torch.bmm(q, k.transpose(1, 2))
     if mask is not None:
-        scores = scores.view(*shape[:-1], -1).masked_fill_(mask, float("-inf")).view_as(scores)
+        scores = scores.view(*shape[:-1], -1).masked_fill_(~mask, float("-inf")).view_as(scores)
     # 16-bit scores are summed in float32, too.
     return torch.bmm(torch.softmax(scores, dim=-1), v).view(shape)
 

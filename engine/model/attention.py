@@ -89,7 +89,7 @@ class DecoderSelfAttention(SelfAttention):
 
         Args:
             positions: (n,) where each token is written; n <= B, rows beyond n are padding.
-            mask: (n, 1, 1, L), True beyond each slot's own length; L bounds what is read.
+            mask: (n, 1, 1, L), True up to each slot's own token; L bounds what is read.
         """
         attended = cache.attend(self.qkv(x)[: len(positions), 0], positions, mask)[:, None]
         out: torch.Tensor = self.out(pad_rows(attended, len(x)))

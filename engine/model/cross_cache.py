@@ -126,11 +126,11 @@ class NativeInt8CrossCache:
         return self._cache.n_bytes
 
     def fill(self, x: torch.Tensor, slots: Slots) -> None:
-        self._cache.fill(x, slot_indices(slots))
+        self._cache.fill(x, slot_indices(slots, x.device))
 
     def attend(self, queries: torch.Tensor, slots: Slots) -> torch.Tensor:
         length = queries.shape[1]
-        rows = slot_indices(slots).repeat_interleave(length)
+        rows = slot_indices(slots, queries.device).repeat_interleave(length)
         return self._cache.attend(queries.flatten(0, 1).float(), rows).view(queries.shape)
 
     def scores(self, queries: torch.Tensor, slots: Slots, heads: Sequence[int]) -> torch.Tensor:

@@ -130,7 +130,7 @@ class DecoderStage(nn.Module):
             taps: by layer, counted from the stage's first.
         """
         length = x.shape[1]
-        mask = torch.ones(length, length, dtype=torch.bool, device=x.device).triu(1)
+        mask = torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
         for index, (layer, layer_cache) in enumerate(self._with_caches(cache)):
             x = layer.prefill(x, layer_cache, slots, mask, taps.get(index))
         return x
@@ -152,7 +152,7 @@ class DecoderStage(nn.Module):
             windows: the n slots whose windows the tokens attend to.
         """
         reach = torch.arange(length, device=x.device)
-        mask = (reach > positions[:, None])[:, None, None]
+        mask = (reach <= positions[:, None])[:, None, None]
         for layer, layer_cache in self._with_caches(cache):
             x = layer.decode(x, layer_cache, positions, mask, windows)
         return x

@@ -33,7 +33,7 @@ class SelfCache(Protocol):
 
         Args:
             positions: (n,) int64, where each token is written.
-            mask: (n, 1, 1, L), True beyond each slot's own length; L bounds what is read.
+            mask: (n, 1, 1, L), True up to each slot's own token; L bounds what is read.
         """
 
 
@@ -54,6 +54,7 @@ class DenseSelfCache:
     ) -> None:
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
+        self._rows = torch.arange(shape[0], device=device)
         known = shape[-1] == native.HEAD_DIM and shape[2] <= native.MAX_LENGTH
         fits = known and dtype == torch.float32 and native.serves(device)
         self._is_native = by_native and fits
@@ -77,7 +78,7 @@ class DenseSelfCache:
             return native.self_attention(qkv, positions, self.keys, self.values)
         n, length = len(qkv), mask.shape[-1]
         q, k, v = _split(qkv, self.keys.shape[-1])
-        rows = torch.arange(n, device=qkv.device)
+        rows = self._rows[:n]
         self.keys[rows, :, positions] = k
         self.values[rows, :, positions] = v
         keys, values = self.keys[:n, :, :length], self.values[:n, :, :length]
@@ -98,6 +99,7 @@ class Int8SelfCache:
         self.dtype = dtype
         self._kept = tuple(torch.zeros(shape, device=device, dtype=torch.int8) for _ in range(2))
         self._scales = tuple(torch.zeros(*shape[:-1], 1, device=device) for _ in range(2))
+        self._rows = torch.arange(shape[0], device=device)
 
     @property
     def n_bytes(self) -> int:
@@ -117,7 +119,7 @@ class Int8SelfCache:
     ) -> torch.Tensor:
         n, length = len(qkv), mask.shape[-1]
         q, *written = _split(qkv, self._kept[0].shape[-1])
-        rows = torch.arange(n, device=qkv.device)
+        rows = self._rows[:n]
         read = []
         for kept, scales, x in zip(self._kept, self._scales, written, strict=True):
             kept[rows, :, positions], scales[rows, :, positions] = quantize_rows(x)

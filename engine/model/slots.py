@@ -10,6 +10,8 @@ def n_slots(slots: Slots) -> int:
     return slots.stop - slots.start if isinstance(slots, slice) else len(slots)
 
 
-def slot_indices(slots: Slots) -> torch.Tensor:
-    """(n,) int64; on the CPU if a range was given."""
-    return torch.arange(slots.start, slots.stop) if isinstance(slots, slice) else slots
+def slot_indices(slots: Slots, device: torch.device) -> torch.Tensor:
+    """(n,) int64, on the device."""
+    if isinstance(slots, slice):
+        return torch.arange(slots.start, slots.stop, device=device)
+    return slots

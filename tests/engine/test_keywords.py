@@ -161,9 +161,11 @@ def test_many_steps_are_kept_as_well_as_few(tokenizer: Tokenizer) -> None:
 def test_a_bias_of_some_rows(tokenizer: Tokenizer) -> None:
     graph = KeywordGraph([("Samarkand", 1.0)], tokenizer._token_of)
     tables = KeywordTables(graph, torch.tensor(tokenizer.is_glued))
-    bias = Bias(tables, (1, 4, 6), torch.tensor([3, 0, 5]))
+    bias = Bias.of(tables, (1, 4, 6), torch.tensor([9, 3, 9, 9, 0, 9, 5]))
+    assert bias.states.tolist() == [3, 0, 5]
     some = bias.among([6, 0, 1])
-    assert some is not None and some.rows == (2, 0) and some.states.tolist() == [3, 5]
+    assert some is not None and some.rows == (2, 0) and some.index.tolist() == [2, 0]
+    assert some.states.tolist() == [3, 5]
     assert bias.among([0, 2]) is None
 
 

@@ -1,0 +1,174 @@
+"""The CUDA path of the engine's steps on a device that computes nothing: no tensor on the wrong
+device or of the wrong format, and nothing that makes the host wait for the device."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.random_model import random_checkpoint
+from engine import CrossAttentionMode, DecodingOptions, EngineConfig, Offload, Precision
+from engine.decoding.sampler import Noise
+from engine.model.decoder import DecoderStage
+from engine.model_sizes import MODEL_SIZES
+from engine.runner import ModelRunner
+from engine.steps import Align, Begin, Decode
+from tests.support.fake_cuda import Device, fake_cuda
+
+PCM = [np.zeros(160_000, np.int16)] * 2
+PROMPT = [50258, 50259, 50359]
+GREEDY = DecodingOptions(language="en")
+SEARCH = DecodingOptions(language="en", beam_size=2, keywords=("Samarkand", "Norland"))
+SAMPLED = DecodingOptions(language="en", temperature=0.5, best_of=2, keywords=("Norland",))
+FAVOURED = DecodingOptions(language="en", keywords=("Samarkand", "Norland"))
+_NOISE = (Noise(0.5, 0, 1), Noise(0.5, 0, 1, 1))
+
+LAUNCHES = {
+    Precision.FLOAT32: 614,
+    Precision.BFLOAT16: 614,
+    Precision.FLOAT16: 614,
+    Precision.INT8: 1606,
+    Precision.INT8_WEIGHT_ONLY: 998,
+    Precision.INT4_G64: 1766,
+    Precision.FP8: 1958,
+}
+"""Of a greedy step of large-v3, without CUDA graphs (docs/benchmarks.md). They may only fall."""
+
+
+@contextmanager
+def runner_of(model: str, **config: Any) -> Iterator[tuple[ModelRunner, Device]]:
+    checkpoint = random_checkpoint(model, MODEL_SIZES[model])
+    with fake_cuda() as device:
+        settings = EngineConfig("cuda", max_slots=8, cuda_graphs=False, **config)
+        runner = ModelRunner(checkpoint, settings)
+        device.clear()
+        yield runner, device
+
+
+def encode_and_begin(runner: ModelRunner) -> None:
+    runner.encode(PCM, [0, 1])
+    runner.begin(Begin((PROMPT, PROMPT), ((0,), (1,)), (GREEDY, GREEDY), (None, None)))
+
+
+@pytest.mark.parametrize("model", ["large-v3", "turbo"])
+@pytest.mark.parametrize("precision", LAUNCHES)
+def test_no_step_waits(precision: Precision, model: str) -> None:
+    with runner_of(model, precision=precision) as (runner, device):
+        encode_and_begin(runner)
+        device.launches.clear()
+        found = runner.decode(Decode(0, 2, 10, (None, None)))
+        assert device.waits == []
+        assert found is not None and found.tokens.is_cuda and found.tokens.shape == (2,)
+        if model == "large-v3":
+            assert len(device.launches) <= LAUNCHES[precision]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"cross_attention": CrossAttentionMode.ABSORBED},
+        {"cross_attention": CrossAttentionMode.CACHED_8BIT},
+        {"int8_self_attention": True},
+        {"offload": Offload.ENCODER},
+        {"offload": Offload.ALL},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("precision", [Precision.BFLOAT16, Precision.INT8])
+def test_no_way_to_save_memory_waits(precision: Precision, config: dict[str, Any]) -> None:
+    with runner_of("base", precision=precision, **config) as (runner, device):
+        encode_and_begin(runner)
+        runner.decode(Decode(0, 2, 10, (None, None)))
+        assert device.waits == []
+
+
+@pytest.mark.parametrize(
+    "options", [SEARCH, SAMPLED, FAVOURED], ids=["search", "sampled", "keywords"]
+)
+def test_no_kind_of_choice_waits(options: DecodingOptions) -> None:
+    n = options.n_texts
+    slots = tuple(range(n))
+    noise = _NOISE if options is SAMPLED else (None,) * n
+    searches = (slots,) if options is SEARCH else ()
+    with runner_of("base", precision=Precision.BFLOAT16) as (runner, device):
+        runner.encode(PCM[:1], [0])
+        # The tables of keywords go to the device once, when their graph is first used.
+        runner.begin(Begin((PROMPT,), (slots,), (options,), noise))
+        device.clear()
+        runner.begin(Begin((PROMPT,), (slots,), (options,), noise))
+        for n_positions in (5, 6):
+            runner.decode(Decode(0, n, n_positions, noise, searches))
+        assert device.waits == []
+
+
+def test_neither_languages_nor_words_wait() -> None:
+    with runner_of("base", precision=Precision.BFLOAT16) as (runner, device):
+        runner.encode(PCM, [0, 1])
+        probabilities = runner.detect_language(0)
+        assert probabilities is not None and probabilities.is_cuda
+        text, frames = [*PROMPT, 100, 200], np.arange(300)
+        runner.align(Align((text,), (3,), (0,), (frames,)))
+        assert device.waits == []
+
+
+def _item(stage: DecoderStage, x: torch.Tensor) -> None:
+    x.sum().item()
+
+
+def _on_the_host(stage: DecoderStage, x: torch.Tensor) -> None:
+    x + torch.zeros(x.shape[-1])
+
+
+def _truth(stage: DecoderStage, x: torch.Tensor) -> None:
+    if (x > 0).any():
+        return
+
+
+def _some_rows(stage: DecoderStage, x: torch.Tensor) -> None:
+    x[x[:, 0, 0] > 0]
+
+
+def _pageable(stage: DecoderStage, x: torch.Tensor) -> None:
+    torch.tensor([1, 2]).to(x.device, non_blocking=True)
+
+
+def _other_format(stage: DecoderStage, x: torch.Tensor) -> None:
+    x @ torch.zeros(x.shape[-1], 4, dtype=torch.float32, device=x.device)
+
+
+@pytest.mark.parametrize(
+    "fault", [_item, _on_the_host, _truth, _some_rows, _pageable, _other_format]
+)
+def test_planted_faults_are_seen(
+    fault: Callable[[DecoderStage, torch.Tensor], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode = DecoderStage.decode
+
+    def faulty(stage: DecoderStage, x: torch.Tensor, *arguments: Any) -> torch.Tensor:
+        fault(stage, x)
+        return decode(stage, x, *arguments)
+
+    monkeypatch.setattr(DecoderStage, "decode", faulty)
+    with runner_of("tiny", precision=Precision.BFLOAT16) as (runner, device):
+        encode_and_begin(runner)
+        assert device.waits == []
+        try:
+            runner.decode(Decode(0, 2, 10, (None, None)))
+        except RuntimeError:  # torch's fake tensors refuse some faults by themselves
+            return
+        assert device.waits
+
+
+def test_shapes_stay_the_same_between_steps() -> None:
+    """What is captured as a graph is launched again as it is."""
+    with runner_of("tiny", precision=Precision.BFLOAT16) as (runner, device):
+        encode_and_begin(runner)
+        seen = []
+        for n_positions in (5, 6, 7):
+            device.launches.clear()
+            runner.decode(Decode(0, 2, n_positions, (None, None)))
+            seen.append(list(device.launches))
+        assert seen[0] == seen[1] == seen[2]
