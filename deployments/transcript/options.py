@@ -19,7 +19,7 @@ _MAX_PROMPT_CHARACTERS = 8_000
 prompt for each chunk."""
 _MAX_KEYWORD_CHARACTERS = 1_000
 _MAX_KEYWORDS_CHARACTERS = 50_000
-"""Of all keywords: some five thousand. The automaton of so many is built in half a second."""
+"""Of all keywords: some five thousand. The automaton of so many is built in about a second."""
 _MAX_MULTILINGUAL_S = 12.0
 _KEYWORD_ENDS = re.compile(r"[,\n]")
 _WEIGHT = re.compile(r"(.*\S) :(\d+(?:\.\d*)?|\.\d+)")

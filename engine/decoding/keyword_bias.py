@@ -1,12 +1,14 @@
 """Keywords of rows, on the device: which tokens they favour, and where a choice leads.
 
-Shapes: m rows, K tokens that go on from a state at most, R tokens that begin a keyword.
+Shapes: m rows, K tokens that go on from a state at most, R tokens that begin a keyword, C tokens
+that a row favours.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch.nn import functional as F
 
 from engine.decoding.keyword_graph import KeywordGraph, Step
 from engine.transfer import upload
@@ -40,27 +42,33 @@ class KeywordTables:
         place = torch.zeros(len(graph) + 1, dtype=torch.int64)
         place[many] = torch.arange(1, len(many) + 1)
         self._place_among_many = place.to(device)
-        lost = [
-            *([graph.lost(state, glued) for glued in (False, True)] for state in range(len(graph))),
-            [0.0, 0.0],
-        ]
-        self._lost = torch.tensor(lost, device=device)
+        self._fallbacks = torch.tensor([*graph.fallbacks, 0], device=device)
+        numbers = range(len(graph))
+        at_fallback = [*map(graph.at_fallback, numbers), 0.0]
+        self._at_fallback = torch.tensor(at_fallback, device=device)
+        lost = [[graph.lost(number, glued) for glued in (False, True)] for number in numbers]
+        self._lost = torch.tensor([*lost, [0.0, 0.0]], device=device)
 
     def candidates(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(m,) states -> (m, K + R) tokens, -1 where there are fewer, and their bonuses."""
-        return self._both("tokens", states), self._both("bonuses", states)
+        """(m,) states -> (m, C) tokens that are favoured, -1 where there are fewer, and their
+        bonuses."""
+        return self._all("tokens", states), self._all("bonuses", states)
 
     def gains(self, states: torch.Tensor) -> torch.Tensor:
         """(m,) states -> (m, n_words) float32: what each ordinary token adds to a text's score."""
         lost = self._lost[states]
         gains = -torch.where(self._is_glued, lost[:, 1:], lost[:, :1])
-        tokens, found = self._both("tokens", states), self._both("gains", states)
-        n_starts = self._starts.tokens.shape[1]
-        # A keyword that begins ends the path before it.
-        begins = tokens[:, tokens.shape[1] - n_starts :].clamp(min=0)
-        found[:, tokens.shape[1] - n_starts :] += gains.gather(1, begins)
-        found.masked_fill_(tokens < 0, float("-inf"))
-        return gains.scatter_reduce(1, tokens.clamp(min=0), found, "amax")
+        gains = F.pad(gains, (0, 1))  # the last column takes what stands for no token
+        nothing = gains.shape[1] - 1
+        shorter = self._fallbacks[states]
+        begins = self._begins(states)
+        begins = begins.masked_fill(begins < 0, nothing)
+        gains = gains.scatter(1, begins, gains.gather(1, begins) + self._starts.gains)
+        for at, more in ((shorter, self._at_fallback[states][:, None]), (states, 0.0)):
+            tokens = self._own("tokens", at)
+            tokens = tokens.masked_fill(tokens < 0, nothing)
+            gains = gains.scatter(1, tokens, self._own("gains", at) + more)
+        return gains[:, :nothing]
 
     def gain_at_end(self, states: torch.Tensor) -> torch.Tensor:
         """(m,) states -> (m,) float32: what the end of the text, or a timestamp, adds."""
@@ -68,19 +76,30 @@ class KeywordTables:
 
     def advance(self, states: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """(m,) states and the tokens chosen there -> (m,) states."""
-        matches = self._both("tokens", states) == tokens[:, None]
+        matches = self._all("tokens", states) == tokens[:, None]
         first = matches.int().argmax(1, keepdim=True)
-        target = self._both("targets", states).gather(1, first)[:, 0]
+        target = self._all("targets", states).gather(1, first)[:, 0]
         return torch.where(matches.any(1), target, states.clamp(max=0))
 
-    def _both(self, name: str, states: torch.Tensor) -> torch.Tensor:
-        """(m, K + R): of the steps from states, and last of those that begin a keyword."""
+    def _all(self, name: str, states: torch.Tensor) -> torch.Tensor:
+        """(m, C): of the steps from states, of those from their fallbacks, and last of those that
+        begin a keyword."""
+        own, shorter = self._own(name, states), self._own(name, self._fallbacks[states])
+        if name == "tokens":
+            return torch.cat([own, shorter, self._begins(states)], 1)
+        starts: torch.Tensor = getattr(self._starts, name)
+        return torch.cat([own, shorter, starts.expand(len(states), -1)], 1)
+
+    def _own(self, name: str, states: torch.Tensor) -> torch.Tensor:
+        """(m, K): of the steps from states."""
         few: torch.Tensor = getattr(self._few, name)[states]
         many: torch.Tensor = getattr(self._many, name)[self._place_among_many[states]]
-        starts: torch.Tensor = getattr(self._starts, name).expand(len(states), -1)
-        if name == "tokens":
-            starts = starts.masked_fill(states[:, None] == OFF, -1)
-        return torch.cat([few, many, starts], 1)
+        return torch.cat([few, many], 1)
+
+    def _begins(self, states: torch.Tensor) -> torch.Tensor:
+        """(m, R) tokens that begin a keyword."""
+        starts = self._starts.tokens.expand(len(states), -1)
+        return starts.masked_fill(states[:, None] == OFF, -1)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ breaks off: a text that only begins like a keyword gains nothing. Greedy decodin
 to go back to. There a token on a path has a smaller bonus, which counts for that choice alone.
 """
 
+import unicodedata
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ _UNSPACED = (
     range(0x1780, 0x1800),  # Khmer
     range(0x2E80, 0xA4D0),  # Chinese characters, kana and their punctuation
     range(0xF900, 0xFB00),
+    range(0xFF01, 0xFFE0),  # wide Latin letters, narrow kana
     range(0x20000, 0x40000),
 )
 """Scripts without blanks between words."""
@@ -38,9 +40,10 @@ class _State:
         depth: bytes of the path that leads to it.
         weight: the greatest of these keywords' weights.
         earned: what these bytes have added to the score of a text.
-        settled: the part of it that belongs to whole keywords on the path, whatever follows.
         is_end: whether it is a whole keyword.
         is_free: whether this keyword is one whatever follows it, for its script has no blanks.
+        kept: what remains of `earned` if the path breaks off here, with something that does not,
+            or does, go on with the same word: what whole keywords on the path have added.
         fallback: the state of the longest end of its path that begins a keyword, too.
         next: the states behind it, by byte.
     """
@@ -48,16 +51,11 @@ class _State:
     depth: int = 0
     weight: float = 0.0
     earned: float = 0.0
-    settled: float = 0.0
     is_end: bool = False
     is_free: bool = False
+    kept: tuple[float, float] = (0.0, 0.0)
     fallback: int = 0
     next: dict[int, int] = field(default_factory=dict)
-
-    def kept(self, is_glued: bool) -> float:
-        """What remains of `earned` if the path breaks off here; `is_glued`: with something that
-        goes on with the same word."""
-        return self.earned if self.is_end and (self.is_free or not is_glued) else self.settled
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,36 +75,40 @@ class Step:
 
 
 class KeywordGraph:
-    """An automaton over tokens (Aho and Corasick's, over bytes) for the keywords of a request.
+    """An automaton over tokens for the keywords of a request (Aho and Corasick's, over bytes).
 
-    States are numbers; 0 is on no path.
+    States are numbers; 0 is on no path. From a state, a token follows the first of these that it is
+    on: the state's own paths, those of its fallback, and those of keywords that begin with it.
 
     Args:
         keywords: each with its weight, a factor of its bonus.
-        token_of: ordinary tokens by the bytes that they stand for.
+        token_of: ordinary tokens by the bytes that they stand for; all beginnings of such bytes are
+            there as well, with -1 where they are no token.
 
     Attributes:
-        starts: tokens that begin a keyword, from state 0. Behind other states they do so as well.
-        steps: for each state the tokens that go on from it.
+        starts: tokens that begin a keyword, from any state.
+        steps: for each state the tokens on its own paths.
+        fallbacks: of each state.
     """
 
     def __init__(
         self, keywords: Sequence[tuple[str, float]], token_of: Mapping[bytes, int]
     ) -> None:
         self._token_of = token_of
-        self._longest = max(map(len, token_of))
         self._states = [_State()]
         for keyword, weight in keywords:
             for spelling in _spellings(keyword):
                 self._add(spelling, weight)
         self._link()
-        self._of_blank = self._states[0].next.get(_BLANK, -1)
-        self.starts = [step for step in self._own_steps(0) if step.target != self._of_blank]
-        self.steps = [self._all_steps(state) for state in range(len(self._states))]
-
-    def __len__(self) -> int:
-        """The number of states."""
-        return len(self._states)
+        of_blank = self._states[0].next.get(_BLANK, -1)
+        self.starts = [step for step in self._own_steps(0) if step.target != of_blank]
+        self.steps = [
+            [] if number in (0, of_blank) else list(self._own_steps(number))
+            for number in range(len(self._states))
+        ]
+        self.fallbacks = [
+            0 if state.fallback == of_blank else state.fallback for state in self._states
+        ]
 
     @cached_property
     def _step_of(self) -> list[dict[int, Step]]:
@@ -116,9 +118,17 @@ class KeywordGraph:
     def _start_of(self) -> dict[int, Step]:
         return {step.token: step for step in self.starts}
 
+    def __len__(self) -> int:
+        """The number of states."""
+        return len(self._states)
+
     def lost(self, state: int, is_glued: bool) -> float:
         """What a text pays back if it leaves a state's path."""
-        return self._states[state].earned - self._states[state].kept(is_glued)
+        return self._states[state].earned - self._states[state].kept[is_glued]
+
+    def at_fallback(self, state: int) -> float:
+        """By how much the score of a text changes if it goes on from a state's fallback."""
+        return self._states[self.fallbacks[state]].earned - self.lost(state, False)
 
     def score(self, tokens: Sequence[int], is_glued: Sequence[bool]) -> float:
         """What a whole text has earned.
@@ -129,14 +139,16 @@ class KeywordGraph:
         state, total = 0, 0.0
         for token in tokens:
             glued = token < len(is_glued) and is_glued[token]
-            if token in self._step_of[state]:
-                step = self._step_of[state][token]
-                state, total = step.target, total + step.gain
-            elif token in self._start_of:
-                step = self._start_of[token]
-                state, total = step.target, total + step.gain - self.lost(state, glued)
+            shorter = self.fallbacks[state]
+            if step := self._step_of[state].get(token):
+                total += step.gain
+            elif step := self._step_of[shorter].get(token):
+                total += step.gain + self.at_fallback(state)
             else:
-                state, total = 0, total - self.lost(state, glued)
+                total -= self.lost(state, glued)
+                step = self._start_of.get(token)
+                total += step.gain if step else 0.0
+            state = step.target if step else 0
         return total - self.lost(state, False)
 
     def _add(self, spelling: str, weight: float) -> None:
@@ -162,8 +174,16 @@ class KeywordGraph:
             state = self._states[number]
             for byte, target in state.next.items():
                 child = self._states[target]
-                child.settled = state.kept(_goes_on(byte))
                 child.fallback = self._fallback(number, byte)
+                settled = state.kept[_goes_on(byte)]
+                shorter = self._states[child.fallback].kept
+                ended = child.earned if child.is_end else 0.0
+                child.kept = (
+                    max(settled, shorter[False], ended),
+                    max(settled, shorter[True], ended if child.is_free else 0.0),
+                )
+                # A keyword of less weight never takes back what a shorter one has added.
+                child.earned = max(child.earned, *child.kept)
                 waiting.append(target)
 
     def _fallback(self, number: int, byte: int) -> int:
@@ -182,31 +202,18 @@ class KeywordGraph:
             for byte, target in before.next.items():
                 state, longer = self._states[target], text + bytes([byte])
                 token = self._token_of.get(longer)
-                if token is not None:
+                if token is None:  # no token begins like this
+                    continue
+                if token >= 0:
                     bonus = state.weight * GREEDY_BONUS * len(longer)
                     yield Step(token, target, bonus, state.earned - start.earned)
-                if len(longer) < self._longest:
-                    waiting.append((state, longer))
-
-    def _all_steps(self, number: int) -> list[Step]:
-        """Its own steps, and those of the shorter paths that it ends with. None for states that no
-        token leads to."""
-        if number in (0, self._of_blank):
-            return []
-        steps = {step.token: step for step in self._own_steps(number)}
-        shorter = self._states[number].fallback
-        while shorter:
-            paid = self._states[shorter].earned - self.lost(number, False)
-            for step in self._own_steps(shorter):
-                again = Step(step.token, step.target, step.bonus, step.gain + paid)
-                steps.setdefault(step.token, again)
-            shorter = self._states[shorter].fallback
-        return list(steps.values())
+                waiting.append((state, longer))
 
 
 def _spellings(keyword: str) -> Iterator[str]:
     """How a keyword stands in a text: behind a blank, where its script has any, and with a capital
     at the beginning of a sentence."""
+    keyword = unicodedata.normalize("NFC", keyword)  # as in the texts that models learn from
     for word in dict.fromkeys((keyword, keyword[:1].upper() + keyword[1:])):
         yield f" {word}"
         if _is_unspaced(word[0]):

@@ -15,7 +15,7 @@ N_TIMESTAMPS = 1501
 """0 to 30 s in steps of 20 ms; they end the vocabulary."""
 _LONGEST_WORD = 16
 """Tokens of a text without a blank from which on it is taken for one that writes none."""
-_MAX_GRAPHS = 8
+_MAX_GRAPHS = 16
 """Graphs of keywords that are kept: files of one caller often have the same ones."""
 _LANGUAGE = re.compile(r"<\|([a-z]{2,3})\|>")
 
@@ -40,7 +40,7 @@ class Tokenizer:
         self.no_timestamps = self._id("<|notimestamps|>")
         self.no_speech = self._id("<|nospeech|>", "<|nocaptions|>")
         self.timestamp_begin = self.no_timestamps + 1
-        self._graphs: dict[tuple[object, ...], KeywordGraph] = {}
+        self._graphs: dict[tuple[tuple[str, float], ...], KeywordGraph] = {}
 
     @classmethod
     def load(cls, folder: Path, multilingual: bool) -> "Tokenizer":
@@ -110,16 +110,18 @@ class Tokenizer:
         if not options.keywords or not options.keyword_boost:
             return None
         weights = options.keyword_weights or (1.0,) * len(options.keywords)
-        key = (options.keywords, weights, options.keyword_boost)
-        if key not in self._graphs:
-            if len(self._graphs) >= _MAX_GRAPHS:
-                del self._graphs[next(iter(self._graphs))]
-            weighted = [
-                (keyword, weight * options.keyword_boost)
-                for keyword, weight in zip(options.keywords, weights, strict=True)
-            ]
-            self._graphs[key] = KeywordGraph(weighted, self._token_of)
-        return self._graphs[key]
+        weighted = tuple(
+            (keyword, weight * options.keyword_boost)
+            for keyword, weight in zip(options.keywords, weights, strict=True)
+            if weight
+        )
+        if not weighted:
+            return None
+        graph = self._graphs.pop(weighted, None) or KeywordGraph(weighted, self._token_of)
+        self._graphs[weighted] = graph  # last, so that those not used for long are first
+        if len(self._graphs) > _MAX_GRAPHS:
+            del self._graphs[next(iter(self._graphs))]
+        return graph
 
     @cached_property
     def is_glued(self) -> tuple[bool, ...]:
@@ -128,8 +130,10 @@ class Tokenizer:
 
     @cached_property
     def _token_of(self) -> dict[bytes, int]:
-        """Ordinary tokens by what they stand for."""
-        return {text: token for token, text in enumerate(self.vocabulary) if text}
+        """Ordinary tokens by what they stand for, and -1 for beginnings of that which are none."""
+        texts = self.vocabulary
+        beginnings = {text[:end]: -1 for text in texts for end in range(1, len(text))}
+        return beginnings | {text: token for token, text in enumerate(texts) if text}
 
     @cached_property
     def vocabulary(self) -> tuple[bytes, ...]:

@@ -11,7 +11,10 @@ NO_END = float("-inf")
 def step(
     scores: list[float], tokens: list[list[int]], logprobs: list[list[float]], first: bool = False
 ) -> BeamStep:
-    proposals = Proposals(torch.tensor([tokens]), torch.tensor([logprobs]))
+    found = torch.tensor([logprobs])
+    proposals = Proposals(
+        torch.tensor([tokens]), found, torch.zeros_like(found, dtype=torch.float64)
+    )
     return beam_step(torch.tensor([scores], dtype=torch.float64), proposals, EOT, first)
 
 

@@ -1,5 +1,7 @@
 """Token rules, sampling, segments and the tokenizer, without a model."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,8 @@ from transformers.generation.logits_process import (
 )
 
 from engine import Checkpoint, DecodingOptions, RequestError
+from engine.decoding.keyword_bias import OFF, Bias, KeywordTables
+from engine.decoding.keyword_graph import KeywordGraph
 from engine.decoding.rules import TokenRules
 from engine.decoding.sampler import Noise, Sampler
 from engine.decoding.segments import compression_ratio, split_segments
@@ -96,19 +100,53 @@ def test_the_likeliest_are_the_oracles(size: int, k: int) -> None:
     logits[::2, BEGIN:] += 2
     options = DecodingOptions(max_initial_timestamp_s=0.1)
 
-    def likeliest(group: SingleRank | ThreadedGroup) -> tuple[torch.Tensor, torch.Tensor]:
+    def likeliest(group: SingleRank | ThreadedGroup) -> tuple[torch.Tensor, ...]:
         vocab = partition(N_VOCAB, group.size)[group.rank]
         sampler = Sampler(rules(vocab), N_VOCAB, group)
         local = logits[:, vocab.start : vocab.stop].clone()
         return sampler.likeliest(sampler.rule(local, state_after(HISTORIES, options)), k)
 
     found = [likeliest(SingleRank())] if size == 1 else run_ranks(size, likeliest)
-    for tokens, logprobs in found:
+    for tokens, logprobs, gains in found:
+        assert not gains.any()
         for row, history in enumerate(HISTORIES):
             expected = torch.log_softmax(oracle_scores(history, logits[row], 5), -1).topk(k)
             known = torch.isfinite(expected.values)
             assert torch.equal(tokens[row][known], expected.indices[known]), history
             assert torch.allclose(logprobs[row], expected.values, atol=1e-5), history
+
+
+@pytest.mark.parametrize("size", [2, 3, 7])
+@pytest.mark.parametrize("temperature", [0.0, 0.9])
+def test_ranks_favour_keywords_as_one_would(size: int, temperature: float) -> None:
+    """Whichever of them have the keywords' tokens."""
+    token_of = {b" ": -1, b"a": 2, b"b": 9, b" a": 5, b" ab": 14, b"c": 8, b" c": 0, b" d": 16}
+    graph = KeywordGraph([("abc", 4.0), ("cab", 2.0), ("d", 9.0)], token_of)
+    tables = KeywordTables(graph, torch.tensor([token % 3 == 2 for token in range(EOT)]))
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(len(HISTORIES), N_VOCAB, generator=generator)
+    states = torch.arange(len(HISTORIES)) % len(graph)
+    states[::5] = OFF
+    rows = range(1, len(HISTORIES))
+    noise = [Noise(temperature, 4, row) if temperature else None for row in range(len(HISTORIES))]
+
+    def choose(group: SingleRank | ThreadedGroup) -> list[list[Any]]:
+        vocab = partition(N_VOCAB, group.size)[group.rank]
+        sampler = Sampler(rules(vocab), N_VOCAB, group)
+        local = logits[:, vocab.start : vocab.stop].clone()
+        ruled = sampler.rule(local, state_after(HISTORIES, DecodingOptions()))
+        biases = [Bias.of(tables, rows, states)]
+        chosen = sampler(ruled, noise, biases)
+        best = sampler.likeliest(ruled, 4, biases)
+        return [chosen.tokens.tolist(), chosen.logprobs.tolist(), *(x.tolist() for x in best)]
+
+    alone = [np.array(values) for values in choose(SingleRank())]
+    assert (alone[4] > 0).any()
+    is_known = np.isfinite(alone[3])  # a row may have fewer tokens that may come
+    for found in run_ranks(size, choose):
+        for values, expected in zip(found, alone, strict=True):
+            known = is_known if expected.ndim == 2 else slice(None)
+            assert np.allclose(np.array(values)[known], expected[known], atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [2, 3, 7])

@@ -21,8 +21,8 @@ CAPABILITY = (9, 0)
 _NUMPY = {torch.int16: np.int16, torch.float32: np.float32, torch.int64: np.int64}
 _OPERATIONS = {"copy_": "copy_", "__invert__": "bitwise_not", "contiguous": "contiguous"}
 """Methods for which torch asks for the current device, and the operation behind each."""
-_PRODUCTS = {"mm", "bmm", "addmm", "baddbmm", "linear", "matmul", "scaled_dot_product_attention"}
-"""Operations whose operands a device wants in one number format, which fake tensors do not check."""
+_PRODUCTS = {"mm", "bmm", "addmm", "linear", "matmul", "scaled_dot_product_attention"}
+"""A device wants their operands in one number format; fake tensors do not check that."""
 _WAITS = {"item", "tolist", "nonzero", "masked_select", "unique", "cpu", "numpy", "__bool__"}
 
 
