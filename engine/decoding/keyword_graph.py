@@ -16,6 +16,8 @@ START_GAIN = 1.0
 """What the first token of a keyword adds to the score of a text in a beam search, in nats."""
 BYTE_GAIN = 0.5
 """What each byte of a keyword adds besides."""
+MOST_GAIN = 6.0
+"""What a keyword adds at most. More would write all of a long one where its beginning was said."""
 GREEDY_BONUS = 0.35
 """What each byte earns in greedy decoding. Chosen as the gains were, on made speech (docs/
 benchmarks.md); what begins a keyword earns nothing more, for it may be another word."""
@@ -159,7 +161,7 @@ class KeywordGraph:
                 node.next[byte] = len(self._states)
                 self._states.append(_State(depth))
             state = node.next[byte]
-            earned = weight * (START_GAIN + BYTE_GAIN * depth)
+            earned = weight * min(START_GAIN + BYTE_GAIN * depth, MOST_GAIN)
             node = self._states[state]
             node.earned = max(node.earned, earned)
             node.weight = max(node.weight, weight)

@@ -12,7 +12,13 @@ import torch
 
 from engine import Checkpoint, DecodingOptions, Engine, EngineConfig, Request
 from engine.decoding.keyword_bias import OFF, Bias, KeywordTables
-from engine.decoding.keyword_graph import BYTE_GAIN, GREEDY_BONUS, START_GAIN, KeywordGraph
+from engine.decoding.keyword_graph import (
+    BYTE_GAIN,
+    GREEDY_BONUS,
+    MOST_GAIN,
+    START_GAIN,
+    KeywordGraph,
+)
 from engine.decoding.tokenizer import Tokenizer
 from engine.precision import Precision
 from tests.conftest import MODELS
@@ -27,7 +33,7 @@ def tokenizer(checkpoints: dict[str, Checkpoint]) -> Tokenizer:
 
 
 def gain(n_bytes: int, weight: float = 1.0) -> float:
-    return weight * (START_GAIN + BYTE_GAIN * n_bytes)
+    return weight * min(START_GAIN + BYTE_GAIN * n_bytes, MOST_GAIN)
 
 
 class Scored:
