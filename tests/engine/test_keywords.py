@@ -272,6 +272,18 @@ def test_what_is_not_said_is_not_written(
         assert not any(name in text for name in names)
 
 
+@pytest.mark.parametrize(
+    "phrase", ["young man from Devonshire", "old-fashioned", "not an old friend"]
+)
+def test_a_phrase_is_not_written_because_it_began(
+    phrase: str, engines: dict[str, Engine], clips: dict[str, np.ndarray]
+) -> None:
+    pcm = clips["librivox-0880.wav"]
+    wanted = DecodingOptions(keywords=(phrase,), beam_size=3)
+    text = run_alone(engines[MODELS[0]], Request("one", pcm, wanted)).text
+    assert phrase not in text and text.endswith("young man.")
+
+
 @pytest.mark.parametrize("beams", [1, 3])
 @pytest.mark.parametrize("level", [0, 1, 300, 3000])
 def test_silence_and_noise_are_as_without_keywords(
