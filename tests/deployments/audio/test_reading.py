@@ -118,7 +118,8 @@ def nothing_leaks(quick_collections: None) -> Iterator[None]:
     yield
     gc.collect()
     assert children() == before
-    assert len(os.listdir("/proc/self/fd")) == open_before
+    # Fewer, if what an earlier module left was closed meanwhile.
+    assert len(os.listdir("/proc/self/fd")) <= open_before
 
 
 @pytest.fixture
