@@ -169,7 +169,7 @@ class TranscribeOptions:
             raise OptionError(
                 f"temperature must be 0 or 0.01 to 1, got {self.temperature}", "temperature"
             )
-        self._check_search()
+        self._check_decoding()
         if not 1 <= self.context_chunks <= MAX_CONTEXT_CHUNKS:
             raise OptionError(
                 f"context_chunks must be 1 to {MAX_CONTEXT_CHUNKS}, got {self.context_chunks}",
@@ -187,7 +187,7 @@ class TranscribeOptions:
         if self.caller is not None and not _WORKER_ID.fullmatch(self.caller):
             raise OptionError(f"caller must be a Ray worker ID, got {self.caller!r}", "caller")
 
-    def _check_search(self) -> None:
+    def _check_decoding(self) -> None:
         for name in ("beam_size", "patience", "best_of", "length_penalty", "keyword_boost"):
             value = getattr(self, name)
             if value is None:

@@ -14,6 +14,7 @@ from engine.config import N_SAMPLES, SAMPLE_RATE, TIME_PRECISION_S
 Task = Literal["transcribe", "translate", "detect_language"]
 FinishReason = Literal["stop", "length", "detected"]
 MAX_BOOST = 10.0
+"""Greatest weight of a keyword, and greatest factor of all weights."""
 MAX_TEXTS = 16
 """Most texts of a chunk that are decoded side by side."""
 

@@ -25,8 +25,8 @@ class SlotBank:
         positions: the position of that token, shape (n_slots,) int64.
         rule_state: state of the token rules; only where decoding ends.
         windows: the slot whose window a slot's tokens attend to, shape (n_slots,) int64.
-        scores: sums of the log-probabilities of the texts of beam searches, shape (n_slots,)
-            float64; only where decoding ends.
+        scores: of the texts of beam searches (`BeamStep.scores`), shape (n_slots,) float64; only
+            where decoding ends.
         keywords: of slots that have any; only where decoding ends.
     """
 

@@ -44,6 +44,7 @@ class Found:
         n_wrong: other names in these texts.
         errors, words: of these sentences.
         n_alarms: names in speech that has none.
+        errors_without, words_without: of that speech.
     """
 
     n_found: int = 0

@@ -17,7 +17,10 @@ START_GAIN = 1.0
 BYTE_GAIN = 0.5
 """What each byte of a keyword adds besides."""
 MOST_GAIN = 6.0
-"""What a keyword adds at most. More would write all of a long one where its beginning was said."""
+"""What a keyword of weight 1 adds at most. More would write all of a long one where its beginning
+was said."""
+MOST_WEIGHTED_GAIN = 9.0
+"""What any keyword adds at most. With twice as much, a search fills the text with the keyword."""
 GREEDY_BONUS = 0.35
 """What each byte earns in greedy decoding. Chosen as the gains were, on made speech (docs/
 benchmarks.md); what begins a keyword earns nothing more, for it may be another word."""
@@ -161,7 +164,9 @@ class KeywordGraph:
                 node.next[byte] = len(self._states)
                 self._states.append(_State(depth))
             state = node.next[byte]
-            earned = weight * min(START_GAIN + BYTE_GAIN * depth, MOST_GAIN)
+            earned = min(
+                weight * min(START_GAIN + BYTE_GAIN * depth, MOST_GAIN), MOST_WEIGHTED_GAIN
+            )
             node = self._states[state]
             node.earned = max(node.earned, earned)
             node.weight = max(node.weight, weight)

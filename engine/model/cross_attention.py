@@ -73,6 +73,8 @@ class AbsorbedCrossAttention(nn.Module):
     the number format of products.
     """
 
+    takes_any_rows = False  # torch multiplies the heads
+
     key: torch.Tensor
     value: torch.Tensor
     value_bias: torch.Tensor

@@ -9,9 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from engine.config import ModelDimensions
-from engine.kernels.linear import LinearKernel
 from engine.model.attention import DecoderSelfAttention
-from engine.model.cross_attention import AbsorbedCrossAttention, load_cross_attention
+from engine.model.cross_attention import load_cross_attention
 from engine.model.kv_cache import KVCache, LayerCache
 from engine.model.layer_stack import stack_layers
 from engine.model.layers import MLP, LayerNorm
@@ -100,9 +99,8 @@ class DecoderStage(nn.Module):
     @property
     def takes_any_rows(self) -> bool:
         """Whether a token's bits are the same whatever the number of rows."""
-        kernels = [module for module in self.modules() if isinstance(module, LinearKernel)]
-        is_absorbed = any(isinstance(module, AbsorbedCrossAttention) for module in self.modules())
-        return not is_absorbed and all(kernel.takes_any_rows for kernel in kernels)
+        parts = (module for child in self.children() for module in child.modules())
+        return all(getattr(part, "takes_any_rows", True) for part in parts)
 
     def embed(self, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """First stage: (B, T) token ids and their positions -> (B, T, n_text_state)."""

@@ -16,11 +16,13 @@ from engine.decoding.keyword_graph import (
     BYTE_GAIN,
     GREEDY_BONUS,
     MOST_GAIN,
+    MOST_WEIGHTED_GAIN,
     START_GAIN,
     KeywordGraph,
 )
 from engine.decoding.tokenizer import Tokenizer
 from engine.precision import Precision
+from engine.request import MAX_BOOST
 from tests.conftest import MODELS
 from tests.support.running import run, run_alone
 
@@ -33,7 +35,7 @@ def tokenizer(checkpoints: dict[str, Checkpoint]) -> Tokenizer:
 
 
 def gain(n_bytes: int, weight: float = 1.0) -> float:
-    return weight * min(START_GAIN + BYTE_GAIN * n_bytes, MOST_GAIN)
+    return min(weight * min(START_GAIN + BYTE_GAIN * n_bytes, MOST_GAIN), MOST_WEIGHTED_GAIN)
 
 
 class Scored:
@@ -240,11 +242,11 @@ def test_a_bias_of_some_rows(tokenizer: Tokenizer) -> None:
     assert bias.among([0, 2]) is None
 
 
-def heard(engine: Engine, pcm: np.ndarray, keywords: Sequence[str], **options: object) -> str:
+def heard(engine: Engine, pcm: np.ndarray, keywords: Sequence[str], **options: Any) -> str:
     wanted = DecodingOptions(
         keywords=tuple(keywords),
         keywords_in_prompt=False,
-        **options,  # type: ignore[arg-type]
+        **options,
     )
     return run_alone(engine, Request("one", pcm, wanted)).text
 
@@ -282,6 +284,18 @@ def test_a_phrase_is_not_written_because_it_began(
     wanted = DecodingOptions(keywords=(phrase,), beam_size=3)
     text = run_alone(engines[MODELS[0]], Request("one", pcm, wanted)).text
     assert phrase not in text and text.endswith("young man.")
+
+
+@pytest.mark.parametrize(
+    ("clip", "keyword"),
+    [("0870", "Dashwood"), ("0880", "ill-disposed"), ("0930", "amiable")],
+)
+def test_no_weight_fills_the_text(
+    clip: str, keyword: str, engines: dict[str, Engine], clips: dict[str, np.ndarray]
+) -> None:
+    engine, pcm = engines[MODELS[0]], clips[f"librivox-{clip}.wav"]
+    usual = heard(engine, pcm, [keyword], beam_size=3)
+    assert heard(engine, pcm, [keyword], beam_size=3, keyword_boost=MAX_BOOST) == usual
 
 
 @pytest.mark.parametrize("beams", [1, 3])
@@ -354,6 +368,6 @@ def test_log_probabilities_are_the_models(
         ({"keywords": (" ",)}, "a keyword is empty"),
     ],
 )
-def test_impossible_options_are_refused(options: dict[str, object], message: str) -> None:
+def test_impossible_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        DecodingOptions(**options)  # type: ignore[arg-type]
+        DecodingOptions(**options)

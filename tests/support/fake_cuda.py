@@ -31,8 +31,8 @@ class Device:
     """What was seen.
 
     Attributes:
-        waits: operations for which the host waits for the device.
-        launches: operations on the device since the last call of `step`, by name.
+        waits: operations for which the host waits for the device, since `clear`.
+        launches: operations on the device, by name.
     """
 
     waits: list[str] = field(default_factory=list)
@@ -210,8 +210,8 @@ def _viewed(
     return tensor, places
 
 
-def _is_cuda(device: object) -> bool:
-    return device is not None and torch.device(device).type == "cuda"  # type: ignore[arg-type]
+def _is_cuda(device: torch.device | str | None) -> bool:
+    return device is not None and torch.device(device).type == "cuda"
 
 
 @contextmanager
