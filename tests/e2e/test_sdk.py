@@ -284,6 +284,21 @@ def test_options_reach_the_model(client: openai.OpenAI) -> None:
     assert create(model="base", file=CLIP, chunking_strategy="auto").text == plain
 
 
+def test_keywords_are_favoured(client: openai.OpenAI) -> None:
+    create = client.audio.transcriptions.create
+    heard_wrongly = DATA / "librivox-0880.wav"
+    assert "ill-disposed" not in create(model="tiny.en", file=heard_wrongly).text
+    # More than the prompt has room for, the one that is said last.
+    many = [*(f"Barton{n}" for n in range(200)), "ill-disposed :3"]
+    wanted: dict[str, Any] = {"keywords": many}
+    assert "ill-disposed" in create(model="tiny.en", file=heard_wrongly, extra_body=wanted).text
+    alone = wanted | {"keyword_boost": 0}
+    assert "ill-disposed" not in create(model="tiny.en", file=heard_wrongly, extra_body=alone).text
+    with pytest.raises(openai.BadRequestError, match="a keyword's weight is 0 to 10") as caught:
+        create(model="tiny.en", file=heard_wrongly, extra_body={"keywords": ["Norland :11"]})
+    assert caught.value.param == "keywords"
+
+
 def test_models(client: openai.OpenAI) -> None:
     models = client.models.list().data
     assert [m.id for m in models] == ["tiny.en", "base", "auto", *OPENAI_MODELS]

@@ -295,7 +295,9 @@ def test_no_weight_fills_the_text(
 ) -> None:
     engine, pcm = engines[MODELS[0]], clips[f"librivox-{clip}.wav"]
     usual = heard(engine, pcm, [keyword], beam_size=3)
-    assert heard(engine, pcm, [keyword], beam_size=3, keyword_boost=MAX_BOOST) == usual
+    text = heard(engine, pcm, [keyword], beam_size=3, keyword_boost=MAX_BOOST)
+    assert text.lower().count(keyword.lower()) == usual.lower().count(keyword.lower()) == 1
+    assert text.endswith(usual[-20:])
 
 
 @pytest.mark.parametrize("beams", [1, 3])
