@@ -136,7 +136,12 @@ class KeywordGraph:
         return self._states[self.fallbacks[state]].earned - self.lost(state, False)
 
     def score(self, tokens: Sequence[int], is_glued: Sequence[bool]) -> float:
-        """What a whole text has earned.
+        """What a whole text has earned; `is_glued` as in `follow`."""
+        state, total = self.follow(tokens, is_glued)
+        return total - self.lost(state, False)
+
+    def follow(self, tokens: Sequence[int], is_glued: Sequence[bool]) -> tuple[int, float]:
+        """The state behind a text that may go on, and what it has earned on the way there.
 
         Args:
             is_glued: for each ordinary token, whether it goes on with the word before it.
@@ -154,7 +159,7 @@ class KeywordGraph:
                 step = self._start_of.get(token)
                 total += step.gain if step else 0.0
             state = step.target if step else 0
-        return total - self.lost(state, False)
+        return state, total
 
     def _add(self, spelling: str, weight: float) -> None:
         state = 0

@@ -9,11 +9,17 @@ NO_END = float("-inf")
 
 
 def step(
-    scores: list[float], tokens: list[list[int]], logprobs: list[list[float]], first: bool = False
+    scores: list[float],
+    tokens: list[list[int]],
+    logprobs: list[list[float]],
+    first: bool = False,
+    gains: list[list[float]] | None = None,
 ) -> BeamStep:
-    found = torch.tensor([logprobs])
+    added = gains or [[0.0] * len(row) for row in logprobs]
     proposals = Proposals(
-        torch.tensor([tokens]), found, torch.zeros_like(found, dtype=torch.float64)
+        torch.tensor([tokens]),
+        torch.tensor([logprobs]),
+        torch.tensor([added], dtype=torch.float64),
     )
     return beam_step(torch.tensor([scores], dtype=torch.float64), proposals, EOT, first)
 
@@ -45,3 +51,14 @@ def test_at_the_first_step_the_first_row_speaks_for_all() -> None:
     found = step([0.0, 0.0], [[4, 5, 6]] * 2, [row, row], first=True)
     assert found.tokens.tolist() == [[4, 5]]
     assert found.parents.tolist() == [[0, 0]]
+
+
+def test_what_keywords_add_counts_in_scores_alone() -> None:
+    logprobs = [[-0.1, -0.5, -4.0], [-0.2, -5.0, -6.0]]
+    gains = [[0.0, 0.0, 3.0], [-1.0, 0.0, 0.0]]
+    found = step([-1.0, -3.0], [[4, 5, 6], [7, 8, 4]], logprobs, gains=gains)
+    assert found.tokens.tolist() == [[4, 5]]
+    found = step([-1.0, -3.0], [[4, 5, 6], [7, 8, 4]], logprobs, gains=[[0.0, 0.0, 3.6], gains[1]])
+    assert found.tokens.tolist() == [[4, 6]]
+    assert torch.allclose(found.scores, torch.tensor([[-1.1, -1.4]], dtype=torch.float64))
+    assert torch.allclose(found.logprobs, torch.tensor([[-0.1, -4.0]]))

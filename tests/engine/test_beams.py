@@ -202,6 +202,13 @@ class TestHypotheses:
         search.append([Row(3, -0.1, 0, -9.0), Row(4, -0.3, 1, NO_END)])
         assert search.best() == Hypothesis((1, 3), (-0.1, -0.1), pytest.approx(-0.2))
 
+    def test_keywords_count_where_texts_are_compared(self) -> None:
+        search = BeamSearch(2, 1.0, None, gain=lambda tokens: 5.0 * tokens.count(4))
+        search.append([Row(1, -0.1), Row(2, -0.2)])
+        assert not search.append([Row(3, -0.1, 0, NO_END), Row(4, -2.0, 1, NO_END)])
+        assert search.append([Row(5, -0.1, 0, -0.1), Row(6, -0.1, 1, -0.1)])
+        assert search.best() == Hypothesis((2, 4), (-0.2, -2.0), pytest.approx(-2.3), True)
+
     @pytest.mark.parametrize(("penalty", "tokens"), [(None, (1, 2, 3)), (0.0, (4,)), (1.0, (4,))])
     def test_the_penalty_decides_between_lengths(
         self, penalty: float | None, tokens: tuple[int, ...]

@@ -116,6 +116,29 @@ def test_the_likeliest_are_the_oracles(size: int, k: int) -> None:
             assert torch.allclose(logprobs[row], expected.values, atol=1e-5), history
 
 
+def test_a_bonus_counts_before_the_temperature() -> None:
+    """As if the logit were greater by it."""
+    graph = KeywordGraph([("a", 1.0)], {b" ": -1, b" a": 5, b"a": 2})
+    tables = KeywordTables(graph, torch.zeros(EOT, dtype=torch.bool))
+    ((bonus,),) = tables.candidates(torch.tensor([0]))[1][:, -1:].tolist()
+    sampler = Sampler(rules(), N_VOCAB, SingleRank())
+    options = DecodingOptions(timestamps=False)
+    history: list[list[int]] = [[20, 21]]
+    chosen = set()
+    for seed in range(200):
+        logits = torch.zeros(1, N_VOCAB)
+        logits[:, BEGIN:] = -100.0
+        noise = [Noise(0.3, seed, 1)]
+        raised = logits.clone()
+        raised[:, 5] += bonus
+        biases = [Bias.of(tables, [0], torch.tensor([0]))]
+        found = sampler(sampler.rule(logits, state_after(history, options)), noise, biases)
+        expected = sampler(sampler.rule(raised, state_after(history, options)), noise)
+        assert found.tokens.tolist() == expected.tokens.tolist()
+        chosen.add(found.tokens.item() == 5)
+    assert chosen == {True, False}
+
+
 @pytest.mark.parametrize("size", [2, 3, 7])
 @pytest.mark.parametrize("temperature", [0.0, 0.9])
 def test_ranks_favour_keywords_as_one_would(size: int, temperature: float) -> None:

@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from engine import Checkpoint, DecodingOptions, Engine, EngineConfig, Request, Result
+from engine import (
+    Checkpoint,
+    CrossAttentionMode,
+    DecodingOptions,
+    Engine,
+    EngineConfig,
+    Request,
+    Result,
+)
 from engine.kernels import native
 from engine.model.decoder import DecoderStage
 from engine.precision import Precision
@@ -137,14 +145,28 @@ def test_many_slots_are_invariant_among_themselves(
 
 
 @pytest.mark.skipif(not native.serves(torch.device("cpu")), reason="no native kernels here")
-@pytest.mark.parametrize("precision", [Precision.INT8, Precision.BFLOAT16])
-def test_native_kernels_compute_no_idle_rows_and_change_no_bit(
+@pytest.mark.parametrize(
+    ("precision", "cross", "n_alone"),
+    [
+        (Precision.INT8, None, 1),
+        (Precision.BFLOAT16, None, 1),
+        # Torch multiplies the heads of absorbed cross-attention.
+        (Precision.INT8, CrossAttentionMode.ABSORBED, 4),
+        (Precision.FLOAT32, None, 4),
+    ],
+)
+def test_idle_rows_are_computed_only_where_they_matter(
     precision: Precision,
+    cross: CrossAttentionMode | None,
+    n_alone: int,
     checkpoints: dict[str, Checkpoint],
     clips: dict[str, np.ndarray],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    engine = Engine(checkpoints[MODELS[0]], EngineConfig(precision=precision, max_slots=8))
+    engine = Engine(
+        checkpoints[MODELS[0]],
+        EngineConfig(precision=precision, cross_attention=cross, max_slots=8),
+    )
     rows: set[int] = set()
     decode = DecoderStage.decode
 
@@ -155,8 +177,8 @@ def test_native_kernels_compute_no_idle_rows_and_change_no_bit(
     monkeypatch.setattr(DecoderStage, "decode", counted)
     requests = mixed_requests(clips, 1)
     batched = run(engine, requests)
-    assert any(n % 4 for n in rows) and max(rows) > 4
+    assert max(rows) > 4 and any(n % 4 for n in rows) == (n_alone == 1)
     rows.clear()
     alone = {r.request_id: run_alone(engine, r) for r in requests[::3]}
-    assert rows == {1}
+    assert rows == {n_alone}
     assert all(numbers(batched[key]) == numbers(result) for key, result in alone.items())

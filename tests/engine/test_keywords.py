@@ -24,6 +24,8 @@ from engine.decoding.tokenizer import Tokenizer
 from engine.precision import Precision
 from engine.request import MAX_BOOST
 from tests.conftest import MODELS
+from tests.support.beam_oracle import beam_search
+from tests.support.oracle import Oracle
 from tests.support.running import run, run_alone
 
 CPU = torch.device("cpu")
@@ -146,6 +148,8 @@ def test_the_device_counts_as_the_host_does(
     rng = random.Random(5)
     texts = [[rng.choice(rng.choice([steps, others])) for _ in range(12)] for _ in range(200)]
     texts += [(tokenizer.encode(f" {name}") + 2 * others)[:12] for name in NAMES]
+    for text in (" New York Minster and", " Dr John Smith", " Dr John Smi", " New York Minst"):
+        texts.append((tokenizer.encode(text) + 2 * others)[:12])
     states, totals = torch.zeros(len(texts), dtype=torch.int64), torch.zeros(len(texts))
     for column in torch.tensor(texts).T:
         totals += tables.gains(states).gather(1, column[:, None])[:, 0]
@@ -284,6 +288,26 @@ def test_a_phrase_is_not_written_because_it_began(
     wanted = DecodingOptions(keywords=(phrase,), beam_size=3)
     text = run_alone(engines[MODELS[0]], Request("one", pcm, wanted)).text
     assert phrase not in text and text.endswith("young man.")
+
+
+@pytest.mark.parametrize("beams", [2, 3])
+@pytest.mark.parametrize(
+    "keywords", [("ill-disposed",), ("young man from Devonshire", "an old", "not an older")]
+)
+def test_a_search_equals_the_plain_one(
+    keywords: tuple[str, ...],
+    beams: int,
+    engines: dict[str, Engine],
+    oracles: dict[str, Oracle],
+    clips: dict[str, np.ndarray],
+) -> None:
+    pcm = clips["librivox-0880.wav"]
+    wanted = DecodingOptions(
+        language="en", keywords=keywords, keyword_boost=1.5, beam_size=beams, max_new_tokens=16
+    )
+    result = run_alone(engines[MODELS[0]], Request("one", pcm, wanted))
+    expected = beam_search(oracles[MODELS[0]], pcm, wanted)
+    assert list(result.tokens) == expected.tokens, expected.margin
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,16 @@ import numpy as np
 import torch
 
 from engine import DecodingOptions
+from engine.decoding.tokenizer import N_TIMESTAMPS, Tokenizer
 from tests.support.oracle import Oracle
 
 
 @dataclass
 class BeamResult:
-    """The best text, and the smallest difference between two scores that decided something."""
+    """The best text, and the smallest difference between two scores that decided something.
+
+    `sum_logprob` includes what keywords added.
+    """
 
     tokens: list[int]
     sum_logprob: float
@@ -43,8 +47,10 @@ def beam_search(oracle: Oracle, pcm: np.ndarray, options: DecodingOptions) -> Be
             input_ids=texts, encoder_hidden_states=features.expand(len(beams), -1, -1)
         ).last_hidden_state
         logits = processors(texts, oracle.model.proj_out(hidden[:, -1]).float())
-        found = torch.log_softmax(logits, -1).topk(n_beams + 1)
-        for (text, total), values, ids in zip(beams.items(), *found, strict=True):
+        logprobs = torch.log_softmax(logits, -1)
+        for (text, total), row in zip(beams.items(), logprobs, strict=True):
+            row = row + _gains(tokenizer, options, text[len(prompt) :])
+            values, ids = row.topk(n_beams + 1)
             for value, token in zip(values.tolist(), ids.tolist(), strict=True):
                 scores[(*text, token)] = total + value
         beams, newly = _best(scores, n_beams, tokenizer.eot, search)
@@ -53,11 +59,32 @@ def beam_search(oracle: Oracle, pcm: np.ndarray, options: DecodingOptions) -> Be
                 search.finished[text] = total
         if len(search.finished) >= n_candidates:
             break
-    for text, total in sorted(beams.items(), key=lambda item: item[1], reverse=True):
+    # A text that is cut off ends there for its keywords as well.
+    cut = {
+        text: total + float(_gains(tokenizer, options, text[len(prompt) :])[tokenizer.eot])
+        for text, total in beams.items()
+    }
+    for text, total in sorted(cut.items(), key=lambda item: item[1], reverse=True):
         if len(search.finished) >= n_beams:
             break
         search.finished[(*text, tokenizer.eot)] = total
     return _ranked(search, len(prompt), options.length_penalty)
+
+
+def _gains(tokenizer: Tokenizer, options: DecodingOptions, text: Sequence[int]) -> torch.Tensor:
+    """(n_vocab,): what each token would add to a text for the sake of the keywords."""
+    graph = tokenizer.keyword_graph(options)
+    n_vocab = tokenizer.timestamp_begin + N_TIMESTAMPS
+    if graph is None:
+        return torch.zeros(n_vocab)
+    state, before = graph.follow(text, tokenizer.is_glued)
+    gains = torch.full((n_vocab,), -graph.lost(state, False))
+    for token, glued in enumerate(tokenizer.is_glued):
+        gains[token] = -graph.lost(state, glued)
+    steps = [*graph.starts, *graph.steps[state], *graph.steps[graph.fallbacks[state]]]
+    for token in {step.token for step in steps}:
+        gains[token] = graph.follow([*text, token], tokenizer.is_glued)[1] - before
+    return gains
 
 
 def _best(
