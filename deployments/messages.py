@@ -107,7 +107,7 @@ class Escalation:
 
 @dataclass(frozen=True, slots=True)
 class AudioWarning:
-    """Audio of a file that is missing or unreliable.
+    """Audio of a file that is missing or unreliable, or text that was left out.
 
     Attributes:
         code: one of `deployments.audio.report.WARNINGS`, for programs.

@@ -116,6 +116,9 @@ class TranscribeOptions:
             kept; each takes a slot.
         length_penalty: how texts of several lengths are compared, see `engine.DecodingOptions`.
         words: whether to find out when each word was said.
+        hallucination_silence_threshold: openai/whisper's option: a segment whose words are
+            improbable, too short or too long is dropped where nothing else is said for more than so
+            many seconds before and after it, and a warning says so. None: nothing is dropped.
         context_chunks: length of a row of chunks that are decoded one after another, each with the
             text before it as context. 1: no context, all chunks are decoded at once.
         vad: which frames are speech.
@@ -148,6 +151,7 @@ class TranscribeOptions:
     best_of: int = 1
     length_penalty: float | None = None
     words: bool = False
+    hallucination_silence_threshold: float | None = None
     context_chunks: int = 1
     vad: VadOptions = field(default_factory=VadOptions)
     chunking: ChunkingOptions = field(default_factory=ChunkingOptions)
@@ -170,6 +174,12 @@ class TranscribeOptions:
                 f"temperature must be 0 or 0.01 to 1, got {self.temperature}", "temperature"
             )
         self._check_decoding()
+        silence_s = self.hallucination_silence_threshold
+        if silence_s is not None and not 0 <= silence_s < float("inf"):
+            raise OptionError(
+                f"hallucination_silence_threshold must not be negative or infinite, got {silence_s}",
+                "hallucination_silence_threshold",
+            )
         if not 1 <= self.context_chunks <= MAX_CONTEXT_CHUNKS:
             raise OptionError(
                 f"context_chunks must be 1 to {MAX_CONTEXT_CHUNKS}, got {self.context_chunks}",

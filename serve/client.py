@@ -237,6 +237,7 @@ def _fields(options: TranscribeOptions) -> dict[str, Any]:
         "best_of": str(options.best_of),
         "length_penalty": _text_of(options.length_penalty),
         "timestamp_granularities[]": ["segment", "word"] if options.words else [],
+        "hallucination_silence_threshold": _text_of(options.hallucination_silence_threshold),
         "context_chunks": str(options.context_chunks),
         "quality": options.quality and options.quality.value,
         "priority": options.priority.value,

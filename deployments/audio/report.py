@@ -5,9 +5,11 @@ The reading thread writes the report; others read it when the reading is over.
 
 from deployments.messages import AudioInfo, AudioWarning
 
+MADE_UP = "made_up"
 WARNINGS = {
     "truncated": "the file ends before the end that it promises",
     "damaged": "a stretch of the file cannot be decoded",
+    MADE_UP: "text that looked made up was left out, as the caller asked",
 }
 """The code of each kind of warning, and what it means."""
 

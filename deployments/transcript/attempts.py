@@ -37,6 +37,7 @@ class Part:
 
     Attributes:
         index: its place in the file's order.
+        span_s: its start and end in the file, in seconds.
         piece: the audio that is being decoded.
         rest: pieces to decode after that, and text between them.
         segments: the final text so far.
@@ -59,6 +60,7 @@ class Part:
 
     index: int
     piece: Piece
+    span_s: tuple[float, float] = field(init=False)
     rest: list[Piece | TranscriptSegment] = field(default_factory=list)
     segments: list[TranscriptSegment] = field(default_factory=list)
     first: list[TranscriptSegment] | None = None
@@ -76,6 +78,9 @@ class Part:
     stays: bool = False
     n_done: int = 0
     language: str | None = None
+
+    def __post_init__(self) -> None:
+        self.span_s = self.piece.span_s
 
     def best(self, options: FallbackOptions) -> ChunkResult:
         """The result to keep of those tried."""

@@ -46,6 +46,10 @@ class TranscriptionOptions:
         track: which of several audio tracks; see `TrackWish`.
         multilingual: whether each chunk may be in another language. It needs `context_chunks` 1,
             because a model goes on in the language of the text before, and no language.
+        hallucination_silence_threshold: text that looks made up is dropped if there are no words
+            for more than so many seconds before and after it; None: nothing is. It needs the words
+            of `decoding`.
+        with_words: whether results keep the words of `decoding`.
         only_language: find out the file's language and no text. All of its first `detections`
             chunks are asked, and what follows them is not read.
     """
@@ -63,6 +67,8 @@ class TranscriptionOptions:
     track: str | None = None
     multilingual: bool = False
     only_language: bool = False
+    hallucination_silence_threshold: float | None = None
+    with_words: bool = True
 
     def __post_init__(self) -> None:
         if self.multilingual and (self.decoding.language or self.context_chunks > 1):
@@ -129,7 +135,7 @@ def transcription_options(asked: TranscribeOptions, info: TierInfo) -> Transcrip
         patience=asked.patience,
         best_of=asked.best_of,
         length_penalty=asked.length_penalty,
-        words=asked.words,
+        words=asked.words or asked.hallucination_silence_threshold is not None,
     )
     ladder = FallbackOptions().temperatures
     return TranscriptionOptions(
@@ -142,6 +148,8 @@ def transcription_options(asked: TranscribeOptions, info: TierInfo) -> Transcrip
         track=asked.track,
         multilingual=multilingual,
         only_language=only_language,
+        hallucination_silence_threshold=asked.hallucination_silence_threshold,
+        with_words=asked.words,
     )
 
 

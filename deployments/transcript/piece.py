@@ -32,6 +32,11 @@ class Piece:
     def duration_s(self) -> float:
         return len(self.pcm) / SAMPLE_RATE
 
+    @property
+    def span_s(self) -> tuple[float, float]:
+        """Start and end on the file's clock, in seconds."""
+        return self.spans[0].start / SAMPLE_RATE, self.spans[-1].end / SAMPLE_RATE
+
     def file_time_s(self, time_s: float, is_end: bool = False) -> float:
         """Convert a time of the chunk to the file's clock.
 

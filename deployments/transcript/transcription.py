@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from deployments.audio.report import AudioReport
+from deployments.audio.report import MADE_UP, AudioReport
 from deployments.messages import (
     Chunk,
     ChunkResult,
@@ -25,6 +25,7 @@ from deployments.messages import (
 from deployments.transcript.attempts import Attempts, Next, Part
 from deployments.transcript.chunking import Chunker
 from deployments.transcript.context import RowContext
+from deployments.transcript.hallucination import without_made_up
 from deployments.transcript.language import LanguageVote
 from deployments.transcript.options import TranscriptionOptions
 from deployments.transcript.piece import Piece
@@ -117,8 +118,7 @@ class Transcription:
         Args:
             key: key of a chunk whose result is awaited, without the attempt.
         """
-        piece = self._in_flight[key].piece
-        return piece.file_time_s(0), piece.file_time_s(piece.duration_s, is_end=True)
+        return self._in_flight[key].piece.span_s
 
     def push(self, pcm: npt.NDArray[np.int16]) -> list[Chunk]:
         """Take the file's next samples; returns chunks to decode."""
@@ -260,14 +260,26 @@ class Transcription:
     def _emit(self, part: Part) -> Progress:
         """Finish a part: its segments get in line, and its text becomes the next part's context."""
         del self._parts[part.index]
+        self._drop_made_up(part)
         self._context.hand_on(part.index, part.segments)
         ready = []
         for segment in self._order.put(part.index, part.segments):
             segment = words_behind(segment, self._words_end_s)
             self._words_end_s = segment.words[-1].end_s if segment.words else self._words_end_s
-            ready.append(segment)
+            ready.append(segment if self.options.with_words else replace(segment, words=()))
         self.segments += ready
         return Progress(self._release(), ready)
+
+    def _drop_made_up(self, part: Part) -> None:
+        """Leave out what looks made up, if the caller wishes so, and say it."""
+        if self.options.hallucination_silence_threshold is None:
+            return
+        part.segments, dropped = without_made_up(
+            part.segments, part.span_s, self.options.hallucination_silence_threshold
+        )
+        for segment in dropped:
+            text = f"{segment.text.strip()!r} looked made up and was left out"
+            self.report.warn(MADE_UP, text, segment.start_s, segment.end_s)
 
     def _chunk(self, part: Part) -> Chunk:
         attempt = self._attempts.next(part)

@@ -193,6 +193,14 @@ class TranscribeArguments:
         bool,
         typer.Option("--words", help="Give times and probability of each word, in JSON."),
     ] = False
+    hallucination_silence_threshold: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            metavar="SECONDS",
+            help="Leave out text that looks made up, with longer silence around it.",
+        ),
+    ] = None
     max_line_width: Annotated[
         int, typer.Option(min=1, metavar="N", help="Characters of a line of subtitles.")
     ] = CueLimits().max_line_width
@@ -263,9 +271,14 @@ class TranscribeArguments:
         typer.Option(min=1, metavar="N", help="CPU threads.", show_default="all cores"),
     ] = None
     batch_size: Annotated[
-        int,
-        typer.Option(min=1, metavar="N", help="Chunks decoded at once."),
-    ] = 24
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Chunks, or texts of beam searches, decoded at once.",
+            show_default="24; up to 40 for beam searches",
+        ),
+    ] = None
     cross_attention: _CrossAttention = None
     int8_self_attention: _Int8SelfAttention = False
     offload: _Offload = "none"

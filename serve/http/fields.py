@@ -179,6 +179,12 @@ class TranscriptionFields(TranslationFields):
 
     timestamp_granularities: list[Annotated[Literal["segment", "word"], _AnyCase]] = []
     """What `verbose_json` gives timestamps for; by default segments."""
+    hallucination_silence_threshold: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = (
+        None
+    )
+    """Leave out segments that look made up, with more than so many seconds without words before and
+    after them; openai/whisper's option. A warning says what was left out. An addition to OpenAI's
+    fields."""
     include: list[Annotated[Literal["logprobs"], _AnyCase]] = []
     """`logprobs` adds each token's log-probability, with `json` and streams of it."""
     max_line_width: Annotated[int, Field(ge=1, le=1000)] = CueLimits().max_line_width
@@ -194,7 +200,11 @@ class TranscriptionFields(TranslationFields):
 
     def options(self, task: Task = "transcribe") -> TranscribeOptions:
         words = "word" in self.timestamp_granularities or self.response_format in ("srt", "vtt")
-        return replace(super().options(task), words=words)
+        return replace(
+            super().options(task),
+            words=words,
+            hallucination_silence_threshold=self.hallucination_silence_threshold,
+        )
 
     @property
     def cue_limits(self) -> CueLimits:

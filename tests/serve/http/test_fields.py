@@ -219,6 +219,20 @@ def test_how_texts_are_searched() -> None:
         assert caught.value.param == name
 
 
+def test_what_looks_made_up_can_be_left_out() -> None:
+    items = [("model", "m"), ("hallucination_silence_threshold", "1.5")]
+    asked = parse_fields(items, TranscriptionFields).options()
+    assert asked.hallucination_silence_threshold == 1.5
+    for value in ("-1", "nan", "inf"):
+        with pytest.raises(FieldError) as caught:
+            parse_fields([items[0], (items[1][0], value)], TranscriptionFields)
+        assert caught.value.param == "hallucination_silence_threshold"
+        with pytest.raises(OptionError, match="must not be negative"):
+            TranscribeOptions(hallucination_silence_threshold=float(value))
+    with pytest.raises(FieldError, match="hallucination_silence_threshold"):
+        parse_fields(items, TranslationFields)
+
+
 def test_several_languages_in_a_file() -> None:
     items = [("model", "m"), ("multilingual", "true"), ("languages", "en,de")]
     asked = replace(parse_fields(items, TranscriptionFields).options(), context_chunks=8)
