@@ -23,7 +23,7 @@ from engine import DecodingOptions, Engine, EngineConfig, Precision, open_checkp
 
 CPU_THREADS = 2
 BATCH_SIZE = 8
-MURMUR_SLOTS = 24  # the command line's default
+MURMUR_SLOTS = {1: 24, 5: 40}  # the command line's defaults, by beams
 CONTEXT_CHUNKS = 32  # the command line's default
 
 
@@ -159,8 +159,8 @@ class Murmur:
         raise RuntimeError(f"{path} could not be transcribed")
 
 
-def murmur_config(precision: str) -> EngineConfig:
-    return EngineConfig(precision=Precision(precision), max_slots=MURMUR_SLOTS)
+def murmur_config(precision: str, beam_size: int = 1) -> EngineConfig:
+    return EngineConfig(precision=Precision(precision), max_slots=MURMUR_SLOTS[beam_size])
 
 
 def _factories(beam_size: int) -> dict[str, Factory]:
@@ -180,12 +180,12 @@ def _factories(beam_size: int) -> dict[str, Factory]:
         ),
         f"murmur{beams}": lambda model, precision: Murmur(
             model,
-            murmur_config(precision),
+            murmur_config(precision, beam_size),
             context_chunks=CONTEXT_CHUNKS,
             beam_size=beam_size,
         ),
         f"murmur-parallel{beams}": lambda model, precision: Murmur(
-            model, murmur_config(precision), context_chunks=1, beam_size=beam_size
+            model, murmur_config(precision, beam_size), context_chunks=1, beam_size=beam_size
         ),
     }
 

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from engine.decoding.beam_step import Proposals, beam_step
+from engine.decoding.beam_step import Proposals, beam_step, least_moved
 from engine.decoding.keyword_bias import NO_SPEECH, OFF, Bias, KeywordTables
 from engine.decoding.keyword_graph import KeywordGraph
 from engine.decoding.sampler import Noise, RuledLogits, Sampled, Sampler
@@ -107,7 +107,11 @@ class Choices:
         if no_speech is not None and bank.keywords:
             bank.rule_state.keyword_state[where] = torch.where(no_speech > NO_SPEECH, OFF, 0)
         biases = _biases(bank, places)
-        sampled = self._sampler(ruled, noise, biases)
+        if sum(map(len, searches)) == len(logits):  # all of them are chosen by `_search`
+            nothing = logits.new_zeros(len(logits))
+            sampled = Sampled(nothing.long(), nothing)
+        else:
+            sampled = self._sampler(ruled, noise, biases)
         moves = None
         if searches:
             sampled, moves = self._search(
@@ -174,11 +178,15 @@ class Choices:
             rows = upload(here, self._device)
             flat = [row for each in here for row in each]
             some = [part for bias in biases if (part := bias.among(flat)) is not None]
-            likeliest = self._sampler.likeliest(ruled.rows(rows.flatten()), n_beams + 1, some)
+            is_all = flat == list(range(len(ruled.logits)))
+            among = ruled if is_all else ruled.rows(rows.flatten())
+            likeliest = self._sampler.likeliest(among, n_beams + 1, some)
             proposals = Proposals(*(found.view(*rows.shape, -1) for found in likeliest))
             places = slots[rows]
             scores = torch.zeros_like(bank.scores[places]) if is_first else bank.scores[places]
             step = beam_step(scores, proposals, self._tokenizer.eot, is_first)
+            if not rows.is_cuda:  # a GPU copies all rows, see `_move`
+                step = least_moved(step)
             tokens[rows], logprobs[rows] = step.tokens, step.logprobs
             parents[rows], end_logprobs[rows] = step.parents, step.end_logprobs
             bank.scores[places] = step.scores

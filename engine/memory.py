@@ -12,6 +12,7 @@ import torch
 
 from engine.kernels import native
 from engine.kernels.convolution import convolution_dtype
+from engine.model.slots import COPIED_ROWS
 from engine.parallel.shares import (
     LayerShare,
     LinearShare,
@@ -186,7 +187,7 @@ def _decoder_peak_bytes(share: RankShare, load: Load) -> float:
     prompt = _layer_peak_bytes(decoder, prompt_rows, share.dims.n_audio_ctx, many_rows=False)
     rows = max(load.rows, 2 * load.encode_batch)
     step = _layer_peak_bytes(decoder, rows, share.dims.n_audio_ctx, many_rows=False)
-    step += _cache_copies(share, load)
+    step += _cache_copies(share, load) + _window_copies(share, load)
     if share.gives_logits:
         step += rows * share.output.n_out * (product + 4 * torch.float32.itemsize)
     return max(fill, step, prompt)
@@ -201,6 +202,15 @@ def _cache_copies(share: RankShare, load: Load) -> float:
     if share.formats.int8_self:
         n_bytes = max(n_bytes, load.max_length * position * share.formats.dtype.itemsize)
     return load.rows * n_bytes
+
+
+def _window_copies(share: RankShare, load: Load) -> float:
+    """The copies of windows that texts of beam searches attend to: of a layer's keys and values, or
+    of the encoder's output."""
+    if share.has_native_cross:
+        return 0.0
+    per_window = share.state_bytes or share.cross_bytes
+    return min(load.rows, COPIED_ROWS) * per_window
 
 
 def _layer_peak_bytes(share: LayerShare, rows: float, length: int, many_rows: bool) -> float:

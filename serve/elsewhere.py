@@ -19,7 +19,6 @@ ELSEWHERE = {
     "hotwords": "use {keywords}",
     "condition_on_previous_text": "use {context}: 1 is without, more is with the text before",
     "prompt_reset_on_temperature": "attempts at higher temperatures never get the text before",
-    "hallucination_silence_threshold": _DETECTION,
     "compression_ratio_threshold": _THRESHOLDS,
     "logprob_threshold": _THRESHOLDS,
     "log_prob_threshold": _THRESHOLDS,

@@ -28,7 +28,7 @@ class Proposals:
 
 @dataclass(frozen=True)
 class BeamStep:
-    """What becomes of the rows, shape (n, B) each, the likeliest first.
+    """What becomes of the rows, shape (n, B) each, the likeliest first if not moved.
 
     Attributes:
         parents: the number of the row that each row continues.
@@ -68,4 +68,26 @@ def beam_step(scores: torch.Tensor, proposals: Proposals, eot: int, is_first: bo
         logprobs=proposals.logprobs.flatten(1).gather(1, order),
         scores=best,
         end_logprobs=ends,
+    )
+
+
+def least_moved(step: BeamStep) -> BeamStep:
+    """The same texts in other rows: the likeliest that continues a row stays in it, so that fewer
+    keys and values have to be copied. Rows that nothing continues take the others, in order."""
+    n_beams = step.parents.shape[1]
+    same = step.parents[:, :, None] == step.parents[:, None, :]
+    stays = ~same.tril(-1).any(-1)
+    is_taken = torch.zeros_like(stays).scatter(1, step.parents, True)
+    free = is_taken.to(torch.int8).argsort(dim=1, stable=True)
+    nth = (~stays).cumsum(1).sub(1).clamp(min=0)
+    targets = torch.where(stays, step.parents, free.gather(1, nth))
+    order = torch.empty_like(targets).scatter_(
+        1, targets, torch.arange(n_beams, device=targets.device).expand_as(targets)
+    )
+    return BeamStep(
+        parents=step.parents.gather(1, order),
+        tokens=step.tokens.gather(1, order),
+        logprobs=step.logprobs.gather(1, order),
+        scores=step.scores.gather(1, order),
+        end_logprobs=step.end_logprobs,
     )

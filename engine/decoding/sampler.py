@@ -152,7 +152,7 @@ class Sampler:
         special.masked_fill_((ruled.no_special | forced)[:, None], float("-inf"))
         scores = self._with_gains(ruled.logits, biases)
         n_local = min(k, ruled.logits.shape[1])
-        best, ids = scores.topk(n_local, dim=1)
+        best, ids = _top_of_rows(scores, n_local)
         logits = best if scores is ruled.logits else ruled.logits.gather(1, ids)
         ids = ids + self.rules.vocab.start
         found = torch.stack([column.double() for column in (best, ids, logits)])
@@ -371,6 +371,14 @@ def _reduce_rows(values: torch.Tensor) -> Sequence[torch.Tensor]:
     if native.serves(values.device):
         return native.reduce_logits(values)
     return *values.max(dim=1), _row_logsumexp(values)
+
+
+def _top_of_rows(values: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(n, ids) -> the k greatest of each row, the greatest first, and their indices, (n, k)."""
+    if native.serves(values.device):
+        return native.top_logits(values, k)
+    best, index = values.topk(k, dim=1)
+    return best, index
 
 
 def _either(low: _Best, high: _Best) -> _Best:

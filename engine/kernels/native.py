@@ -21,7 +21,7 @@ HEAD_DIM = 64
 """Width of a head in every Whisper model, and the only one that the attention kernels support."""
 MAX_LENGTH = 1536
 """The most keys that the attention kernels can attend to."""
-_ABI = 1
+_ABI = 2
 _LANES = 16
 _COLUMNS = 32
 _CROSS_STEP = 64
@@ -105,6 +105,7 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
         "self_attention": [pointer, size, size, pointer, pointer, pointer, size, pointer],
         "refine_logits": [pointer, size, pointer, pointer],
         "reduce_logits": [pointer, size, size, size, pointer, pointer, pointer],
+        "top_logits": [pointer, size, size, size, pointer, pointer],
     }
     for name, arguments in signatures.items():
         function = getattr(library, f"murmur_{name}")
@@ -399,3 +400,13 @@ def reduce_logits(logits: torch.Tensor) -> Sequence[torch.Tensor]:
     index = torch.empty(n, dtype=torch.int64)
     _call("reduce_logits", logits, n, width, logits.stride(0), greatest, index, log_sum)
     return greatest, index, log_sum
+
+
+def top_logits(logits: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(n, ids) float32, contiguous, of at least k ids -> the k greatest of each row in descending
+    order, of equals the first, and their indices, (n, k) each."""
+    n, width = logits.shape
+    assert logits.dtype == torch.float32 and logits.is_contiguous() and k <= width
+    values, index = logits.new_empty(n, k), torch.empty(n, k, dtype=torch.int64)
+    _call("top_logits", logits, n, width, k, values, index)
+    return values, index

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from engine.kernels import native
 from engine.kernels.attention import attend, merge_heads, split_heads
 from engine.kernels.quantize import quantize_rows
-from engine.model.slots import Slots, slot_indices
+from engine.model.slots import Slots, a_few_at_a_time, slot_indices
 
 
 class CrossCache(Protocol):
@@ -55,6 +55,9 @@ class DenseCrossCache:
         self.values[slots] = split_heads(values, self.keys.shape[-1])
 
     def attend(self, queries: torch.Tensor, slots: Slots) -> torch.Tensor:
+        return a_few_at_a_time(self._attend, queries, slots)
+
+    def _attend(self, queries: torch.Tensor, slots: Slots) -> torch.Tensor:
         keys, values = self.keys[slots], self.values[slots]
         return merge_heads(attend(split_heads(queries, keys.shape[-1]), keys, values, None))
 
@@ -98,6 +101,9 @@ class Int8CrossCache:
         self._key_scales[slots], self._value_scales[slots] = keys[1][..., 0], values[1][..., 0]
 
     def attend(self, queries: torch.Tensor, slots: Slots) -> torch.Tensor:
+        return a_few_at_a_time(self._attend, queries, slots)
+
+    def _attend(self, queries: torch.Tensor, slots: Slots) -> torch.Tensor:
         q = split_heads(queries, self._keys.shape[-1]).to(self.dtype)
         flat = (q * q.shape[-1] ** -0.5).flatten(0, 1)
         keys, values = (x[slots].flatten(0, 1).to(self.dtype) for x in (self._keys, self._values))
@@ -160,6 +166,9 @@ class WindowStates:
     def attend(self, queries: torch.Tensor, slots: Slots) -> torch.Tensor:
         """(B, queries, C), already scaled, each row attending to its slot -> the same shape: the
         sum of the states, weighted by the softmax of their products with the query."""
+        return a_few_at_a_time(self._attend, queries, slots)
+
+    def _attend(self, queries: torch.Tensor, slots: Slots) -> torch.Tensor:
         states, n_queries = self.states[slots], queries.shape[1]
         # On a CPU, the bits of six queries of a window depend on whether another window is beside
         # it; those of eight do not (measured in float32, MKL).

@@ -10,6 +10,7 @@ from dataclasses import replace
 import torch
 
 from deployments.audio.reading import AudioLimits
+from deployments.audio.report import MADE_UP
 from deployments.errors import OptionError
 from deployments.local import FileDone, FileFailed, Job, LocalTranscriber, SegmentsReady
 from deployments.options import TranscribeOptions, VadOptions
@@ -40,7 +41,7 @@ def transcribe(args: TranscribeArguments) -> int:
     try:
         asked, fallback = asked_options(args), _fallback(args)
         limits = AudioLimits() if args.max_duration is None else AudioLimits(args.max_duration)
-        config = _engine_config(args)
+        config = engine_config(args)
     except (OptionError, ValueError) as error:
         return _refuse(str(error))
     try:
@@ -86,7 +87,8 @@ def _run(
             transcript = event.transcript
             for warning in transcript.warnings:
                 progress.warned(event.name, warning)
-            if transcript.warnings and exit_code == EXIT_OK:
+            missing = any(warning.code != MADE_UP for warning in transcript.warnings)
+            if missing and exit_code == EXIT_OK:
                 exit_code = EXIT_WARNED
             progress.done(event.name, transcript.duration_s, language=transcript.language)
         else:
@@ -143,6 +145,7 @@ def asked_options(args: TranscribeArguments) -> TranscribeOptions:
         best_of=args.best_of,
         length_penalty=args.length_penalty,
         words=args.words or args.format in TIMED_BY_WORDS,
+        hallucination_silence_threshold=args.hallucination_silence_threshold,
         vad=VadOptions(threshold=args.vad_threshold),
         track=args.track,
     )
@@ -177,7 +180,12 @@ def info_of(model: str, engine: Engine) -> TierInfo:
     )
 
 
-def _engine_config(args: TranscribeArguments) -> EngineConfig:
+def engine_config(args: TranscribeArguments) -> EngineConfig:
+    """The engine for a run of the command.
+
+    Raises:
+        ValueError: the device cannot be used.
+    """
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -191,9 +199,16 @@ def _engine_config(args: TranscribeArguments) -> EngineConfig:
         Precision(precision),
         None if args.cross_attention is None else CrossAttentionMode(args.cross_attention),
         args.int8_self_attention,
-        max_slots=args.batch_size,
+        max_slots=args.batch_size or _slots_for(args.beam_size, args.best_of, args.temperature),
         offload=Offload(args.offload),
     )
+
+
+def _slots_for(beam_size: int, best_of: int, temperature: float) -> int:
+    """Places for so many texts that a step of the decoder pays: those of eight chunks, where each
+    has several, within what takes not much more memory than the 24 of a greedy run."""
+    n_texts = beam_size if temperature == 0.0 else best_of
+    return max(24, min(8 * n_texts, 40))
 
 
 def _open_outputs(files: list[str], args: TranscribeArguments, text: Writer) -> Outputs:

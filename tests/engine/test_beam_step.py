@@ -2,7 +2,7 @@
 
 import torch
 
-from engine.decoding.beam_step import BeamStep, Proposals, beam_step
+from engine.decoding.beam_step import BeamStep, Proposals, beam_step, least_moved
 
 EOT = 9
 NO_END = float("-inf")
@@ -62,3 +62,17 @@ def test_what_keywords_add_counts_in_scores_alone() -> None:
     assert found.tokens.tolist() == [[4, 6]]
     assert torch.allclose(found.scores, torch.tensor([[-1.1, -1.4]], dtype=torch.float64))
     assert torch.allclose(found.logprobs, torch.tensor([[-0.1, -4.0]]))
+
+
+def test_texts_stay_in_their_rows_where_they_can() -> None:
+    parents = [[0, 0, 3, 1, 3], [4, 4, 4, 4, 4], [4, 3, 2, 1, 0]]
+    tokens = torch.arange(15).view(3, 5)
+    numbers = tokens.double()
+    ends = -numbers.float()
+    moved = least_moved(
+        BeamStep(torch.tensor(parents), tokens, numbers.float(), numbers, end_logprobs=ends)
+    )
+    assert moved.parents.tolist() == [[0, 1, 0, 3, 3], [4, 4, 4, 4, 4], [0, 1, 2, 3, 4]]
+    assert moved.tokens.tolist() == [[0, 3, 1, 2, 4], [6, 7, 8, 9, 5], [14, 13, 12, 11, 10]]
+    assert moved.logprobs.tolist() == moved.scores.tolist() == moved.tokens.tolist()
+    assert moved.end_logprobs is ends

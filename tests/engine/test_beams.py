@@ -1,10 +1,12 @@
 """Beam search equals openai/whisper's, alone and in company; of sampled texts the best is kept."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from engine import (
     Checkpoint,
@@ -16,6 +18,8 @@ from engine import (
 )
 from engine.decoding.hypotheses import BeamSearch, BestOf, Hypothesis, Row
 from engine.decoding.sampler import Noise, Sampled
+from engine.model.cross_cache import CrossCache, DenseCrossCache, Int8CrossCache, WindowStates
+from engine.model.slots import COPIED_ROWS
 from engine.model_sizes import MODEL_SIZES
 from engine.parallel.place import Place
 from engine.precision import NumberFormats
@@ -117,18 +121,48 @@ def test_a_slot_that_is_used_again_attends_to_its_own_window() -> None:
     assert bank.windows_of(4) == slice(0, 4)
 
 
+class _Largest(TorchDispatchMode):
+    """Remembers the most bytes of a tensor that an operation made."""
+
+    n_bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor):
+            self.n_bytes = max(self.n_bytes, made.nbytes)
+        return made
+
+
+@pytest.mark.parametrize("kind", ["dense", "8-bit", "states"])
+def test_of_the_windows_of_texts_few_are_copied_at_once(kind: str) -> None:
+    n_slots, heads, length, width = 24, 6, 1500, 64
+    shape, meta = (n_slots, heads, length, width), torch.device("meta")
+    cache: CrossCache
+    if kind == "states":
+        cache = WindowStates((n_slots, length, heads * width), meta, torch.float16)
+    else:
+        make = DenseCrossCache if kind == "dense" else Int8CrossCache
+        cache = make(shape, meta, torch.float16)
+    queries = torch.zeros(n_slots, 1, heads * width, device=meta, dtype=torch.float16)
+    windows = torch.zeros(n_slots, device=meta, dtype=torch.int64)
+    with _Largest() as largest:
+        assert cache.attend(queries, windows).shape == queries.shape
+    assert largest.n_bytes == COPIED_ROWS * heads * length * width * torch.float16.itemsize
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_company_changes_nothing_in_any_format(
     name: str, checkpoints: dict[str, Checkpoint], clips: dict[str, np.ndarray]
 ) -> None:
-    engine = Engine(checkpoints[TINY], FORMATS[name])
+    engine = Engine(checkpoints[TINY], replace(FORMATS[name], max_slots=12))
     pcm = clips["librivox-0890.wav"]
     searched = DecodingOptions(language="en", beam_size=3)
     requests = [
         Request("search", pcm, searched),
         Request("greedy", clips["librivox-0870.wav"], DecodingOptions(language="en")),
-        Request("other search", clips["librivox-0880.wav"], replace(searched, beam_size=2)),
+        Request("other search", clips["librivox-0880.wav"], replace(searched, beam_size=6)),
     ]
+    assert sum(request.options.n_texts for request in requests) > COPIED_ROWS
     alone = {request.request_id: run_alone(engine, request) for request in requests}
     together = run(engine, requests)
     for key, result in alone.items():

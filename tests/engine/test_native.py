@@ -313,6 +313,18 @@ def test_of_equal_logits_the_first_is_taken() -> None:
     assert native.reduce_logits(logits)[1].tolist() == [40]
 
 
+@needs_native
+@pytest.mark.parametrize(("width", "k"), [(1, 1), (6, 6), (33, 6), (50_257, 17), (51_866, 2)])
+def test_the_greatest_logits_are_those_of_a_stable_sort(width: int, k: int, threads: int) -> None:
+    logits = (10 * random(5, width)).round() / 10  # many are equal
+    logits[1, width // 2 :] = float("-inf")
+    logits[2] = float("-inf")
+    logits[3] = torch.arange(width)
+    values, index = native.top_logits(logits, k)
+    exact, where = logits.sort(dim=1, descending=True, stable=True)
+    assert torch.equal(values, exact[:, :k]) and torch.equal(index, where[:, :k])
+
+
 def output_layer(tail: int, excluded: list[int]) -> tuple[torch.Tensor, ...]:
     """Inputs, exact logits, those of 8 bits, and those refined."""
     x, weight = 0.2 * random(40, 64), random(200, 64, seed=1).to(torch.bfloat16)

@@ -17,7 +17,7 @@ from serve.http.fields import FieldError, TranscriptionFields, parse_fields
         ("--initial_prompt", "No such option: --initial-prompt; use --prompt, which goes with"),
         ("--initial-prompt", "use --prompt, which goes with every chunk"),
         ("--condition_on_previous_text", "use --context: 1 is without"),
-        ("--hallucination_silence_threshold", "silence is never decoded"),
+        ("--vad_filter", "silence is never decoded"),
         ("--output_format", "use --format"),
     ],
 )

@@ -1,5 +1,5 @@
-/* Logits: recomputed exactly where they decide, and reduced to the greatest, its index, and the
- * log-sum-exp of all. */
+/* Logits: recomputed exactly where they decide, reduced to the greatest, its index, and the
+ * log-sum-exp of all, or to the k greatest. */
 #include <math.h>
 
 #include "simd.h"
@@ -47,6 +47,41 @@ int murmur_reduce_logits(
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (long row = 0; row < n; row++)
         reduce_row(x + row * stride, width, greatest + row, where + row, log_sum + row);
+    return 0;
+}
+
+/* The k greatest of `width` values, of equals the first, in descending order; `width` is at least k.
+ * A NaN is never among them, but where there are fewer other values. */
+static void top_of_row(const float *x, long width, long k, float *values, int64_t *where) {
+    long n = 0;
+    for (long j = 0; j < width; j += LANES) {
+        const lanes mask = lanes_within(j, width);
+        const floats v = load_within(mask, x + j, NONE);
+        unsigned found = at_least_bits(mask, v, set1_ps(n < k ? NONE : values[k - 1]));
+        for (; found; found &= found - 1) {
+            const long id = j + __builtin_ctz(found);
+            if (n == k && !(x[id] > values[k - 1])) continue;
+            long at = n < k ? n++ : k - 1;
+            for (; at > 0 && values[at - 1] < x[id]; at--) {
+                values[at] = values[at - 1];
+                where[at] = where[at - 1];
+            }
+            values[at] = x[id];
+            where[at] = id;
+        }
+    }
+    for (; n < k; n++) {
+        values[n] = NAN;
+        where[n] = 0;
+    }
+}
+
+/* The k greatest of each row of (n, width) float32 -> (n, k) each. */
+int murmur_top_logits(
+    const float *x, long n, long width, long k, float *values, int64_t *where, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (long row = 0; row < n; row++)
+        top_of_row(x + row * width, width, k, values + row * k, where + row * k);
     return 0;
 }
 

@@ -21,7 +21,7 @@ from deployments.transcript.options import transcription_options
 from engine.weights import hub
 from serve.commands.arguments import TranscribeArguments
 from serve.commands.cli import main
-from serve.commands.transcribe import asked_options
+from serve.commands.transcribe import asked_options, engine_config
 from tests.conftest import DATA
 
 CLIP = DATA / "librivox-0870.wav"
@@ -229,6 +229,23 @@ def test_beam_search_is_asked_of_every_chunk(capsys: pytest.CaptureFixture[str])
     assert code == 0 and SPOKEN in words(out)
     said = refused(capsys, CLIP, "--beam-size", "5", "--batch-size", "4")
     assert "beam_size is 5, and the model 'tiny.en' follows 4 texts" in said
+
+
+@pytest.mark.parametrize(
+    ("given", "n_slots"),
+    [
+        ({}, 24),
+        ({"beam_size": 2}, 24),
+        ({"beam_size": 5}, 40),
+        ({"beam_size": 5, "temperature": 0.5}, 24),
+        ({"best_of": 4, "temperature": 0.5}, 32),
+        ({"beam_size": 16}, 40),
+        ({"beam_size": 5, "batch_size": 10}, 10),
+    ],
+)
+def test_texts_of_a_chunk_get_more_places(given: dict[str, Any], n_slots: int) -> None:
+    arguments = TranscribeArguments(files=["a"], device="cpu", **given)
+    assert engine_config(arguments).max_slots == n_slots
 
 
 def test_what_is_refused_before_any_work(
