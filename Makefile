@@ -4,13 +4,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 CLIP := tests/data/librivox-0870.wav
 KERNELS := $(wildcard engine/kernels/csrc/*.[ch])
-LONG := speech or gpu or chaos or sharded or cluster
+LONG := speech or gpu or chaos or sharded or cluster or page
 
-.PHONY: run stop test test-more test-field test-chaos test-cluster test-sharded test-speech k8s check format clean
+.PHONY: run stop test test-more test-page test-field test-chaos test-cluster test-sharded test-speech k8s check format clean
 
 run: .venv/.run  ## serve the demo models on this machine, and transcribe a clip over HTTP
 	@url=$$($(BIN)/murmur up) && $(BIN)/python examples/transcribe_http.py $$url $(CLIP) \
-		&& echo "Serving at $$url (its API: $$url/docs). To stop: make stop"
+		&& echo "Serving at $$url: open it in a browser. Its API: $$url/docs. To stop: make stop"
 
 stop:  ## end what `make run` started
 	$(BIN)/murmur down
@@ -23,6 +23,9 @@ test: .venv/.dev  ## the tests that need nothing but this repository
 test-more: .venv/.dev  ## the same proofs on more models, precisions and clips, and slow ones of their own
 	$(BIN)/python -m pytest tests/e2e -m "more and not ($(LONG))"
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/e2e -m "more and not ($(LONG))"
+
+test-page: .venv/.dev  ## the page in Chromium, on a real cluster; installs Debian's; ARGS="-k cluster"
+	scripts/test-page $(ARGS)
 
 test-field: .venv/.dev  ## what real clients send and what should come out, as a table; ARGS="--murmur PATH --compare FILE"
 	$(BIN)/python -m tests.field $(ARGS)

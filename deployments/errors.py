@@ -15,6 +15,7 @@
     ├── OverloadedError              more is queued than the limits allow
     ├── TierUnavailableError         the tier's replicas cannot be started
     ├── DeadlineError                the request exceeded its deadline
+    ├── StoppedError                 an operator stopped the request
     ├── ChunkFailedError             a chunk killed as many replicas as it is allowed to
     ├── EngineStoppedError           the replica's engine failed, hangs or was closed
     └── CatalogueError               the GPU is not in the catalogue, or the catalogue is malformed
@@ -120,6 +121,10 @@ class DeadlineError(DeploymentError):
 
     def __reduce__(self) -> tuple[Callable[..., "DeadlineError"], tuple[float]]:
         return type(self), (self.deadline_s,)
+
+
+class StoppedError(DeploymentError):
+    """An operator of the cluster stopped the request."""
 
 
 class ChunkFailedError(DeploymentError):

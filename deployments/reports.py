@@ -3,7 +3,29 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from deployments.fleet import MEAN_CHUNK_S, TierState
+from deployments.fleet import MEAN_CHUNK_S, Priority, TierState
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """A request under way.
+
+    Attributes:
+        id: of its run; nothing of what the caller sent.
+        model: that was asked for; `tier` is what it stands for, or `auto`.
+        began: seconds since 1970.
+        audio_s: length of the audio; None until it is known.
+        done_s: audio of which the text is final.
+    """
+
+    id: str
+    model: str
+    tier: str
+    task: str
+    priority: Priority
+    began: float
+    audio_s: float | None
+    done_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +39,10 @@ class IngressReport:
         arrived_s: audio that arrived since the last report, by the tiers that can decode it, the
             cheapest first; batch priority excluded.
         n_chunks, chunks_s: number of chunks that arrived since the last report, and their audio.
+        done_s: audio that was transcribed since the last report, by tier.
+        outcomes: requests that ended since the last report, by outcome: `ok` or the kind of error.
+        n_runs: requests under way.
+        runs: the oldest of them.
     """
 
     queued_s: Mapping[str, float] = field(default_factory=dict)
@@ -24,6 +50,10 @@ class IngressReport:
     arrived_s: Mapping[tuple[str, ...], float] = field(default_factory=dict)
     n_chunks: int = 0
     chunks_s: float = 0.0
+    done_s: Mapping[str, float] = field(default_factory=dict)
+    outcomes: Mapping[str, int] = field(default_factory=dict)
+    n_runs: int = 0
+    runs: tuple[RunReport, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +79,11 @@ class Snapshot:
         n_ingresses: number of ingresses that share the tiers.
         chunk_s: mean seconds of audio per chunk.
         settled: whether all replicas have had time to report.
+        stopped: runs that somebody wants to end.
     """
 
     tiers: tuple[TierState, ...]
     n_ingresses: int = 1
     chunk_s: float = MEAN_CHUNK_S
     settled: bool = True
+    stopped: tuple[str, ...] = ()

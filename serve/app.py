@@ -92,7 +92,15 @@ def assemble(settings: Settings, replica: type[Replica] = Replica) -> Applicatio
     keys = key_sums(settings.auth)
     asleep = frozenset(tier.name for tier in settings.tiers if tier.min_replicas == 0)
     return deployment.bind(
-        tiers, settings.aliases, ingress_limits, routing, board, asleep, max_upload_bytes, keys
+        tiers,
+        settings.aliases,
+        ingress_limits,
+        routing,
+        board,
+        asleep,
+        max_upload_bytes,
+        keys,
+        settings.http.page,
     )
 
 

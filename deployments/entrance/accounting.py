@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -87,6 +88,7 @@ class Accounts:
         self._escalated = metrics.CHUNKS_ESCALATED.counter()
         self._device = metrics.DEVICE_SECONDS.counter()
         self._cost = metrics.COST.counter()
+        self._outcomes: Counter[str] = Counter()
 
     def usd(self, work: Work) -> float:
         """The price of the replica time that a request used."""
@@ -106,6 +108,7 @@ class Accounts:
         labels = {"tier": record.tier}
         work = record.work or Work()
         self._requests.inc(1, labels | {"outcome": record.outcome})
+        self._outcomes[record.outcome] += 1
         if work.n_retries:
             self._retried.inc(work.n_retries, labels)
         for escalation in record.escalations:
@@ -115,6 +118,11 @@ class Accounts:
         fields = record.fields()
         words = " ".join(f"{name}={value}" for name, value in fields.items())
         logger.info("request %s", words, extra={"murmur": fields})
+
+    def outcomes(self) -> dict[str, int]:
+        """Requests that ended since the last call, by outcome."""
+        outcomes, self._outcomes = self._outcomes, Counter()
+        return dict(outcomes)
 
     def _done(self, record: RequestRecord, work: Work, labels: dict[str, str]) -> None:
         for name, done in work.tiers.items():

@@ -24,6 +24,7 @@ class Ticket:
         tier: the tier in whose queue the request is; empty until it is known.
         declared_s: length of the audio, if it is known before all of the audio is read; else 0.
         queued_s: seconds of this audio that count as queued.
+        done_s: seconds of this audio whose text is final.
     """
 
     def __init__(self, admission: "Admission", tier: str) -> None:
@@ -31,6 +32,7 @@ class Ticket:
         self.tier = tier
         self.declared_s = 0.0
         self.queued_s = 0.0
+        self.done_s = 0.0
 
     def __enter__(self) -> "Ticket":
         return self
@@ -53,6 +55,7 @@ class Ticket:
 
     def update(self, read_s: float, unfinished_s: float) -> None:
         """Report how much of the audio was read, and how much of that is not transcribed yet."""
+        self.done_s = max(0.0, read_s - unfinished_s)
         self._admission.update(self, max(0.0, self.declared_s - read_s) + unfinished_s)
 
 

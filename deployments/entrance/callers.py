@@ -18,7 +18,7 @@ import ray
 from ray._private.state import state
 from ray.core.generated.gcs_pb2 import WorkerTableData  # type: ignore[attr-defined]
 
-from deployments.errors import DeadlineError
+from deployments.errors import DeadlineError, StoppedError
 
 logger = logging.getLogger("ray.serve")
 
@@ -26,7 +26,8 @@ PERIOD_S = 1.0
 
 
 class RunEnd:
-    """The latest time at which a run ends: at its deadline, or at once if its caller is gone.
+    """The latest time at which a run ends: at its deadline, or at once if its caller is gone or
+    somebody stops it.
 
     Args:
         deadline_s: seconds from now.
@@ -36,7 +37,7 @@ class RunEnd:
         self._deadline_s = deadline_s
         self._ends = asyncio.get_running_loop().time() + deadline_s
         self._step: asyncio.Timeout | None = None
-        self._abandoned = False
+        self._error: BaseException | None = None
 
     @asynccontextmanager
     async def step(self) -> AsyncIterator[None]:
@@ -54,16 +55,21 @@ class RunEnd:
 
     def abandon(self) -> None:
         """End the run at once, because its caller is gone."""
-        self._abandoned = True
+        self._end(asyncio.CancelledError("the process that called is gone"))
+
+    def stop(self) -> None:
+        """End the run at once, because somebody wants it; the caller is told."""
+        self._end(StoppedError("the request was stopped by an operator of the cluster"))
+
+    def _end(self, error: BaseException) -> None:
+        self._error = self._error or error
         self._ends = asyncio.get_running_loop().time()
         if self._step is not None:
             self._step.reschedule(self._ends)
 
     def error(self) -> BaseException:
         """The error that a run raises after its end."""
-        if self._abandoned:
-            return asyncio.CancelledError("the process that called is gone")
-        return DeadlineError(self._deadline_s)
+        return self._error or DeadlineError(self._deadline_s)
 
 
 class Callers:

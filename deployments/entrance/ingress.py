@@ -27,6 +27,7 @@ from deployments.entrance.limits import IngressLimits
 from deployments.entrance.readiness import Readiness
 from deployments.entrance.remote import RemoteRun, Work
 from deployments.entrance.tasks import RoutingOptions, Tasks
+from deployments.entrance.under_way import UnderWay
 from deployments.errors import NotAudioError, OptionError, UnknownModelError
 from deployments.messages import Chunk, Transcript, TranscriptSegment
 from deployments.options import AUTO, TranscribeOptions
@@ -95,6 +96,7 @@ class Ingress:
         self._tasks = Tasks(self.tiers, routing, self.dispatcher)
         self._accounts = Accounts({facts.name: facts for facts in routing.facts})
         self._callers = Callers(gone_workers)
+        self._under_way = UnderWay()
 
     async def check_health(self) -> None:
         """Start the reports to the board. Serve calls this regularly, first when the process has
@@ -228,11 +230,14 @@ class Ingress:
         deadline_s = min(options.deadline_s or self.limits.deadline_s, self.limits.deadline_s)
         end = RunEnd(deadline_s)
         try:
-            with self._callers.watch(options.caller, end):
+            # Not the caller's request id, because two callers may use the same one.
+            record.run = uuid.uuid4().hex
+            with (
+                self._callers.watch(options.caller, end),
+                self._under_way.run(record, ticket, end),
+            ):
                 async with end.step():
                     task = await self._tasks.make(name, options)
-                # Not the caller's request id, because two callers may use the same one.
-                record.run = uuid.uuid4().hex
                 transcription = Transcription(record.run, task.wanted, task.detect)
                 record.escalations = transcription.escalations
                 run = self._remote_run(task.ask, transcription, ticket, partial)
@@ -272,7 +277,12 @@ class Ingress:
     async def _report_for_ever(self) -> None:
         """Report to the board what is queued here, and receive the state of all tiers."""
         while True:
-            report = self.dispatcher.report()
+            report = replace(
+                self.dispatcher.report(),
+                outcomes=self._accounts.outcomes(),
+                n_runs=len(self._under_way),
+                runs=self._under_way.reports(),
+            )
             try:
                 answer = self.board.report_ingress.remote(self._name, report)
                 snapshot = await asyncio.wait_for(answer, _BOARD_WAIT_S)
@@ -280,6 +290,7 @@ class Ingress:
                 logger.warning("the board does not answer: %s", error)
             else:
                 self.dispatcher.hear(snapshot, report)
+                self._under_way.stop(snapshot.stopped)
             await asyncio.sleep(TICK_S)
 
 

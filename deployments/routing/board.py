@@ -26,6 +26,8 @@ from deployments.routing.autoscaling import (
     TierMemory,
     decide,
 )
+from deployments.routing.history import History
+from deployments.routing.nodes import Nodes
 
 logger = logging.getLogger("ray.serve")
 
@@ -36,6 +38,7 @@ TARGET = "target_replicas."
 """Prefix of the metrics that carry the decision to `scaling_policy`."""
 _CHUNKS_REMEMBERED = 1000
 _DECISIONS_REMEMBERED = 50
+_STOPS_REMEMBERED = 100
 
 _Report = TypeVar("_Report")
 
@@ -100,6 +103,10 @@ class FleetState:
         """The latest reports of the replicas that still report."""
         return self._replicas[tier].all(now)
 
+    def ingresses(self, now: float) -> list[IngressReport]:
+        """The latest reports of the ingresses that still report."""
+        return self._ingresses.all(now)
+
     def snapshot(self, now: float) -> Snapshot:
         ingresses = self._ingresses.all(now)
         return Snapshot(
@@ -147,6 +154,9 @@ class Board:
         self._memory: Mapping[str, TierMemory] = {}
         self._plan: Plan | None = None
         self._changes: deque[Change] = deque(maxlen=_DECISIONS_REMEMBERED)
+        self._history = History(tier.name for tier in facts)
+        self._nodes = Nodes()
+        self._stopped: deque[str] = deque(maxlen=_STOPS_REMEMBERED)
         self._faults = 0
         self._began = time.monotonic()
         self._ticking: asyncio.Task[None] | None = None
@@ -160,7 +170,8 @@ class Board:
         self._start()
         now = time.monotonic()
         self._fleet.hear_ingress(sender, report, now)
-        return self._snapshot(now)
+        self._history.hear(report.done_s, report.outcomes)
+        return replace(self._snapshot(now), stopped=tuple(self._stopped))
 
     async def report_replica(self, tier: str, sender: str, report: ReplicaReport) -> None:
         self._start()
@@ -176,6 +187,8 @@ class Board:
         """The content of `GET /v1/cluster`: tiers with their load and price, and decisions."""
         now = time.monotonic()
         snapshot = self._snapshot(now)
+        ingresses = self._fleet.ingresses(now)
+        runs = sorted((run for each in ingresses for run in each.runs), key=lambda run: run.began)
         return {
             "tiers": [self._describe(tier, snapshot.chunk_s, now) for tier in snapshot.tiers],
             "usd_per_hour": sum(t.ready * t.facts.usd_per_hour for t in snapshot.tiers),
@@ -183,7 +196,23 @@ class Board:
             "mean_chunk_s": round(snapshot.chunk_s, 2),
             "autoscaler_faults": self._faults,
             "decisions": [asdict(change) for change in reversed(self._changes)],
+            "nodes": self._nodes.groups,
+            "n_requests": sum(each.n_runs for each in ingresses),
+            "requests": [asdict(run) for run in runs],
         }
+
+    async def history(self, since: float) -> dict[str, Any]:
+        """The content of `GET /v1/cluster/history`: see `History.since`."""
+        return self._history.since(since)
+
+    async def stop(self, run_id: str) -> bool:
+        """Let the ingress that has this run end it, when it reports next. Returns whether the run
+        is under way."""
+        ingresses = self._fleet.ingresses(time.monotonic())
+        is_known = any(run.id == run_id for each in ingresses for run in each.runs)
+        if is_known and run_id not in self._stopped:
+            self._stopped.append(run_id)
+        return is_known
 
     def _snapshot(self, now: float) -> Snapshot:
         """The fleet's snapshot, with tiers marked for which no more devices are available."""
@@ -226,8 +255,10 @@ class Board:
     async def _decide_for_ever(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
+            self._nodes.refresh()
             try:
                 self._decide(time.monotonic())
+                self._remember(time.time(), time.monotonic())
             except Exception:  # border of the task: the last decision stays
                 self._faults += 1
                 logger.exception("the autoscaler failed, its last decision stays")
@@ -250,3 +281,15 @@ class Board:
                 change = Change(at, name, decision.replicas, was, decision.reason)
                 self._changes.append(change)
                 logger.info("%s: %d -> %d replicas: %s", name, was, change.replicas, change.reason)
+
+    def _remember(self, at: float, now: float) -> None:
+        """Take a sample for the history, if it is time for one."""
+        if not self._history.is_due(at):
+            return
+        snapshot = self._snapshot(now)
+        names = [tier.facts.name for tier in snapshot.tiers]
+        reports = {name: self._fleet.replicas(name, now) for name in names}
+        used = {name: sum(report.n_used for report in reports[name]) for name in names}
+        plan = {} if self._plan is None else self._plan.decisions
+        targets = {name: decision.replicas for name, decision in plan.items()}
+        self._history.sample(at, snapshot.tiers, used, targets, snapshot.chunk_s)

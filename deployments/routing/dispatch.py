@@ -61,6 +61,7 @@ class Dispatcher:
         self._batch_s = dict.fromkeys(tiers, 0.0)
         self._arrived_s: dict[tuple[str, ...], float] = {}
         self._n_chunks, self._chunks_s = 0, 0.0
+        self._done_s: dict[str, float] = {}
         self._down_until: dict[str, float] = {}
         # Number of consecutive snapshots without a replica, by tier.
         self._n_empty = dict.fromkeys(tiers, 0)
@@ -117,8 +118,9 @@ class Dispatcher:
             self._arrived_s,
             self._n_chunks,
             self._chunks_s,
+            self._done_s,
         )
-        self._arrived_s, self._n_chunks, self._chunks_s = {}, 0, 0.0
+        self._arrived_s, self._n_chunks, self._chunks_s, self._done_s = {}, 0, 0.0, {}
         return report
 
     def hear(self, snapshot: Snapshot, told: IngressReport) -> None:
@@ -219,6 +221,7 @@ class Dispatcher:
                 held.done.set_exception(error)
         else:
             self._unsend(held, name)
+            self._done_s[name] = self._done_s.get(name, 0.0) + held.chunk.duration_s
             if not held.done.done():
                 held.done.set_result(replace(decoded, held_s=held.sent_s - held.came_s))
 

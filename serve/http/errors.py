@@ -19,6 +19,7 @@ from deployments.errors import (
     DeploymentError,
     OptionError,
     OverloadedError,
+    StoppedError,
     TierUnavailableError,
     TruncatedAudioError,
     UnknownModelError,
@@ -122,7 +123,8 @@ def to_http_error(error: BaseException) -> HttpError:
 def _no_route(error: HTTPException) -> HttpError:
     """Convert Starlette's own errors, such as an unknown route or method."""
     if error.status_code == 404:
-        return HttpError(404, "there is no such route", _BAD_REQUEST, code="not_found")
+        said = "there is no such route" if error.detail == "Not Found" else error.detail
+        return HttpError(404, said, _BAD_REQUEST, code="not_found")
     if error.status_code == 405:
         allow = (error.headers or {}).get("Allow", "")
         message = f"this route has no such method, but {allow}"
@@ -140,6 +142,8 @@ def _deployment(error: DeploymentError) -> HttpError:
         return HttpError(429, str(error), "rate_limit_error", None, "overloaded", wait_s)
     if isinstance(error, DeadlineError):
         return HttpError(504, str(error), _SERVER, code="deadline_exceeded")
+    if isinstance(error, StoppedError):
+        return HttpError(503, str(error), _SERVER, code="stopped")
     if isinstance(error, ChunkFailedError):
         return HttpError(500, str(error), _SERVER, code="chunk_failed")
     if isinstance(error, TierUnavailableError):

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from ray.serve.handle import DeploymentHandle
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from deployments.entrance.admission import Ticket
 from deployments.entrance.ingress import Done, Ingress
@@ -26,7 +26,7 @@ from serve.http.answers import (
     routing_account,
 )
 from serve.http.auth import Auth
-from serve.http.docs import describe_form
+from serve.http.docs import describe_form, describe_json, describe_raw
 from serve.http.errors import answer_error, to_http_error
 from serve.http.fields import (
     DetectionFields,
@@ -37,8 +37,13 @@ from serve.http.fields import (
     parse_fields,
 )
 from serve.http.formats import detection_object, warnings_object
+from serve.http.page.routes import add_page
 from serve.http.streaming import Events, stream_answer
-from serve.http.upload import read_upload
+from serve.http.subtitles import MAX_BYTES, SubtitleRequest, lay_out_subtitles, parse_subtitles
+from serve.http.upload import Upload, is_form, read_body, read_raw_upload, read_upload
+
+_DEFAULT_MODEL = "whisper-1"
+"""Of `POST /transcribe`. Settings always have it."""
 
 
 class HttpIngress(Ingress):
@@ -47,6 +52,7 @@ class HttpIngress(Ingress):
     Args:
         max_upload_bytes: largest file of one request.
         api_keys_sha256: SHA-256 hashes of the accepted keys. With none, everybody may call.
+        page: whether to show the page.
     """
 
     def __init__(
@@ -59,19 +65,27 @@ class HttpIngress(Ingress):
         asleep: frozenset[str],
         max_upload_bytes: int,
         api_keys_sha256: tuple[str, ...] = (),
+        page: bool = True,
     ) -> None:
         super().__init__(tiers, aliases, limits, routing, board, asleep)
+        self._page = page
         self._max_upload_bytes = max_upload_bytes
         self._auth = Auth(api_keys_sha256)
 
     # Serve calls this after the constructor and routes requests to the app that it returns.
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return build_api(self)
+        return build_api(self, self._page)
 
     async def answer(self, request: Request, task: Task, kind: type[TranslationFields]) -> Response:
         """Transcribe or translate an upload."""
         events, fields, names = await self._admitted(request, task, kind)
         return await _answer(events, fields, names, _request_id(request))
+
+    async def answer_text(self, request: Request) -> Response:
+        """Transcribe a body that is the file itself, or a form: the text alone."""
+        events, _, _ = await self._admitted(request, "transcribe", TranslationFields, _read_any)
+        done = await _last(events)
+        return JSONResponse({"text": done.transcript.text}, headers=audio_headers(done.transcript))
 
     async def detect(self, request: Request) -> Response:
         """Detect the language of an upload."""
@@ -89,7 +103,7 @@ class HttpIngress(Ingress):
         self._auth.check(request)
 
     async def _admitted(
-        self, request: Request, task: Task, kind: type[Fields]
+        self, request: Request, task: Task, kind: type[Fields], read: "_Read" = read_upload
     ) -> tuple[Events, Fields, TokenNames | None]:
         """Admit a request, then read and check its body: see `_begin`."""
         request_id = _request_id(request)
@@ -100,14 +114,14 @@ class HttpIngress(Ingress):
             self.account_refusal(_kind(error), request_id)
             raise
         try:
-            return await self._begin(request, task, kind, ticket)
+            return await self._begin(request, task, kind, read, ticket)
         except BaseException as error:
             ticket.close()
             self.account_refusal(_kind(error), request_id)
             raise
 
     async def _begin(
-        self, request: Request, task: Task, kind: type[Fields], ticket: Ticket
+        self, request: Request, task: Task, kind: type[Fields], read: "_Read", ticket: Ticket
     ) -> tuple[Events, Fields, TokenNames | None]:
         """Read and check the body.
 
@@ -115,7 +129,7 @@ class HttpIngress(Ingress):
             The run, which has not started; the fields; names of tokens if log-probabilities are
             wanted.
         """
-        upload = await read_upload(request, self._max_upload_bytes)
+        upload = await read(request, self._max_upload_bytes)
         try:
             fields = parse_fields(upload.fields, kind)
             if upload.file is None:
@@ -139,6 +153,28 @@ class HttpIngress(Ingress):
                 "unsupported",
             )
         return TokenNames(await self.tiers[tier].vocabulary())
+
+
+_Read = Callable[[Request, int], Awaitable[Upload]]
+"""Reads a body whose file has so many bytes at most."""
+
+
+async def _read_any(request: Request, max_bytes: int) -> Upload:
+    """Read a form, or a body that is the file itself, for `POST /transcribe`.
+
+    Raises:
+        FieldError: a field is given that would change the answer's form.
+    """
+    read = read_upload if is_form(request) else read_raw_upload
+    upload = await read(request, max_bytes)
+    given = {name for name, value in upload.fields if value}
+    for name in given & {"response_format", "stream"}:
+        await upload.close()
+        message = f"{name} is for /v1/audio/transcriptions: this route answers with the text alone"
+        raise FieldError(message, name, "unsupported")
+    if "model" not in given:
+        upload.fields.append(("model", _DEFAULT_MODEL))
+    return upload
 
 
 async def _answer(
@@ -173,8 +209,12 @@ def _kind(error: BaseException) -> str:
     return to_http_error(error).code or "fault"
 
 
-def build_api(ingress: HttpIngress) -> FastAPI:
-    """The FastAPI app with the routes of an ingress."""
+def build_api(ingress: HttpIngress, page: bool = True) -> FastAPI:
+    """The FastAPI app with the routes of an ingress.
+
+    Args:
+        page: whether the page is at the root.
+    """
     api = FastAPI(title="Murmur", description="Whisper speech recognition, as OpenAI's API has it.")
     api.add_exception_handler(Exception, answer_error)
     api.add_exception_handler(HTTPException, answer_error)
@@ -196,6 +236,20 @@ def build_api(ingress: HttpIngress) -> FastAPI:
     async def detect_language(request: Request) -> Response:
         """Tell the language of speech, with the probabilities of all."""
         return await ingress.detect(request)
+
+    @api.post("/transcribe", openapi_extra=describe_raw(TranslationFields))
+    @_in_words
+    async def transcribe(request: Request) -> Response:
+        """Transcribe a body that is the audio itself, or a form: `{"text": ...}`."""
+        return await ingress.answer_text(request)
+
+    @api.post("/v1/audio/subtitles", openapi_extra=describe_json(SubtitleRequest))
+    @_in_words
+    async def subtitles(request: Request) -> Response:
+        """Lay out a transcript, corrected perhaps, as subtitles or a table."""
+        ingress.check_key(request)
+        asked = parse_subtitles(await read_body(request, MAX_BYTES))
+        return PlainTextResponse(await lay_out_subtitles(asked))
 
     @api.get("/v1/models")
     @_in_words
@@ -221,6 +275,23 @@ def build_api(ingress: HttpIngress) -> FastAPI:
         ingress.check_key(request)
         return JSONResponse(await ingress.board.cluster.remote())
 
+    @api.get("/v1/cluster/history")
+    @_in_words
+    async def history(request: Request) -> Response:
+        """The cluster's last hour in numbers, from the time `since` on."""
+        ingress.check_key(request)
+        return JSONResponse(await ingress.board.history.remote(_since(request)))
+
+    @api.delete("/v1/cluster/requests/{id}")
+    @_in_words
+    async def stop(request: Request) -> Response:
+        """Stop a request that is under way; its caller gets the error `stopped`."""
+        ingress.check_key(request)
+        run_id = request.path_params["id"]
+        if not await ingress.board.stop.remote(run_id):
+            raise HTTPException(404, "no such request is under way")
+        return JSONResponse({"id": run_id, "stopping": True}, 202)
+
     @api.get("/healthz")
     async def live() -> dict[str, str]:
         """Whether this process answers."""
@@ -235,6 +306,8 @@ def build_api(ingress: HttpIngress) -> FastAPI:
         body = {"status": "ready" if ready else "not ready", "tiers": tiers}
         return JSONResponse(body, 200 if ready else 503)
 
+    if page:
+        add_page(api)
     return api
 
 
@@ -268,6 +341,13 @@ async def _last(events: Events) -> Done:
 def _model(ingress: Ingress, name: str) -> dict[str, Any]:
     root = ingress.aliases.get(name, name)
     return {"id": name, "object": "model", "created": 0, "owned_by": "murmur", "root": root}
+
+
+def _since(request: Request) -> float:
+    try:
+        return float(request.query_params.get("since", "0"))
+    except ValueError as error:
+        raise FieldError("since must be seconds since 1970", "since") from error
 
 
 def _request_id(request: Request) -> str:

@@ -1,4 +1,4 @@
-"""Reads a request's multipart body as it arrives: fields to memory, the file to disk, bounded."""
+"""Reads a request's body as it arrives: fields to memory, the file to disk, bounded."""
 
 import asyncio
 import os
@@ -66,12 +66,10 @@ async def read_upload(request: Request, max_bytes: int) -> Upload:
         FieldError: a field is too long, is not text or is sent as a file, or there are two files.
         ClientDisconnect: the client went away.
     """
-    content_type = request.headers.get("content-type", "")
-    if content_type.partition(";")[0].strip().lower() != "multipart/form-data":
+    if not is_form(request):
         raise NotMultipartError("the body must be multipart/form-data")
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > max_bytes + _OVERHEAD_BYTES:
-        raise TooLargeError(max_bytes)
+    content_type = request.headers["content-type"]
+    _check_declared(request, max_bytes + _OVERHEAD_BYTES, max_bytes)
     file = UploadFile(cast(BinaryIO, SpooledTemporaryFile(_IN_MEMORY_BYTES)), size=0)
     try:
         form = Form(content_type, file)
@@ -87,6 +85,43 @@ async def read_upload(request: Request, max_bytes: int) -> Upload:
     if not form.has_file:
         await file.close()
     return Upload(form.fields, file if form.has_file else None)
+
+
+def is_form(request: Request) -> bool:
+    """Whether the body says that it is a multipart form."""
+    content_type = request.headers.get("content-type", "")
+    return content_type.partition(";")[0].strip().lower() == "multipart/form-data"
+
+
+async def read_raw_upload(request: Request, max_bytes: int) -> Upload:
+    """Read a body that is the file itself, whatever its type is called; fields are the query's.
+
+    Raises:
+        TooLargeError, UploadTimeoutError: see these classes.
+        ClientDisconnect: the client went away.
+    """
+    _check_declared(request, max_bytes, max_bytes)
+    file = UploadFile(cast(BinaryIO, SpooledTemporaryFile(_IN_MEMORY_BYTES)), size=0)
+    try:
+        async for data in _bounded(request, max_bytes, max_bytes):
+            await file.write(data)
+        await file.seek(0)
+    except BaseException:
+        await file.close()
+        raise
+    return Upload(request.query_params.multi_items(), file)
+
+
+async def read_body(request: Request, max_bytes: int) -> bytes:
+    """Read a small body to memory. Raises as `read_raw_upload`."""
+    _check_declared(request, max_bytes, max_bytes)
+    return b"".join([data async for data in _bounded(request, max_bytes, max_bytes)])
+
+
+def _check_declared(request: Request, max_body_bytes: int, max_bytes: int) -> None:
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > max_body_bytes:
+        raise TooLargeError(max_bytes)
 
 
 async def _bounded(

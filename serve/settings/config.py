@@ -272,6 +272,9 @@ class HttpSettings(_Section):
     cluster needs RAY_SERVE_ENABLE_HA_PROXY=1, which `murmur up` sets where it starts them."""
     route_prefix: Annotated[str, Field(pattern=r"^/([^/]|/.*[^/])?$")] = "/"
     """Path below which the routes lie."""
+    page: bool = True
+    """Show a page at this path, to transcribe files and to see the cluster. Everybody may see it;
+    it asks for the key that its requests need."""
 
 
 def _demo_tiers() -> tuple[TierSettings, ...]:

@@ -165,3 +165,93 @@ def test_openais_client_reads_the_answers(http: TestClient, kind: Any) -> None:
     assert got.text == "Olá." and got.usage.seconds == 12.346
     if kind == "verbose_json":
         assert (got.language, got.duration, got.segments[0].start) == ("portuguese", 12.346, 0.5)
+
+
+class TestTextAlone:
+    """`POST /transcribe`."""
+
+    def test_a_body_is_the_file_whatever_its_type(self, http: TestClient, ingress: Deaf) -> None:
+        for kind in ("application/x-www-form-urlencoded", "audio/wav", ""):
+            headers = {"content-type": kind} if kind else {}
+            answer = http.post("/transcribe?language=pt", content=b"RIFF", headers=headers)
+            assert (answer.status_code, answer.json()) == (200, {"text": "Olá."})
+        assert answer.headers["x-audio-seconds"] == "12.346"
+        options = TranscribeOptions(model="whisper-1", language="pt")
+        assert ingress.asked == [(b"RIFF", options)] * 3
+
+    def test_a_form_may_name_the_model(self, http: TestClient, ingress: Deaf) -> None:
+        for data in ({}, {"model": ""}, {"model": "base"}):
+            answer = http.post("/transcribe", data=data, files={"file": ("a", b"RIFF")})
+            assert answer.json() == {"text": "Olá."}
+        assert [options.model for _, options in ingress.asked] == ["whisper-1"] * 2 + ["base"]
+
+    @pytest.mark.parametrize(
+        ("query", "param", "code"),
+        [
+            ("response_format=srt", "response_format", "unsupported"),
+            ("stream=true", "stream", "unsupported"),
+            ("nope=1", "nope", "unknown_parameter"),
+            ("temperature=hot", "temperature", "invalid_value"),
+            ("timestamp_granularities=word", "timestamp_granularities", "unknown_parameter"),
+        ],
+    )
+    def test_what_it_has_not_is_refused(
+        self, http: TestClient, query: str, param: str, code: str
+    ) -> None:
+        answer = http.post(f"/transcribe?{query}", content=b"RIFF")
+        error = answer.json()["error"]
+        assert (answer.status_code, error["param"], error["code"]) == (400, param, code)
+
+    def test_too_large_a_body_is_refused(self, http: TestClient, ingress: Deaf) -> None:
+        for content in (b"a" * 10_001, (b"a" * 1000 for _ in range(11))):
+            answer = http.post("/transcribe", content=content)
+            assert answer.status_code == 413
+            assert answer.json()["error"]["code"] == "upload_too_large"
+        assert ingress.asked == []
+
+
+class TestSubtitles:
+    """`POST /v1/audio/subtitles`."""
+
+    WORDS = [
+        {"word": "Olá,", "start": 0.5, "end": 1.0, "probability": 0.9},
+        {"word": "mundo", "start": 1.0, "end": 1.5},
+    ]
+
+    def ask(self, http: TestClient, **body: Any) -> Any:
+        segment = {"start": 0.5, "end": 2.0, "text": "Olá, mundo!", "words": self.WORDS}
+        return http.post("/v1/audio/subtitles", json={"segments": [segment], **body})
+
+    def test_words_keep_what_stands_between_them(self, http: TestClient) -> None:
+        answer = self.ask(http, format="srt")
+        assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+        assert answer.text == "1\n00:00:00,500 --> 00:00:01,500\nOlá, mundo!\n\n"
+        lines = self.ask(http, format="vtt", max_line_width=5, max_line_count=1).text
+        assert lines.startswith("WEBVTT\n\n") and "\nOlá,\n" in lines and "\nmundo!\n" in lines
+        assert self.ask(http, format="tsv").text.endswith("500\t2000\tOlá, mundo!\n")
+        assert len(self.ask(http, format="ctm").text.splitlines()) == 2
+
+    def test_a_segment_without_words_is_a_cue(self, http: TestClient) -> None:
+        segments = [{"start": 0, "end": 1, "text": "  日本語 "}]
+        answer = self.ask(http, format="srt", segments=segments)
+        assert answer.text == "1\n00:00:00,000 --> 00:00:01,000\n日本語\n\n"
+
+    @pytest.mark.parametrize(
+        ("body", "param"),
+        [
+            ({"format": "docx"}, "format"),
+            ({"format": "srt", "segments": [{"start": -1, "end": 1, "text": ""}]}, "segments.0"),
+            ({"format": "srt", "nope": 1}, "nope"),
+            ({}, "format"),
+        ],
+    )
+    def test_a_wrong_body_is_refused_by_name(
+        self, http: TestClient, body: dict[str, Any], param: str
+    ) -> None:
+        answer = self.ask(http, **body)
+        error = answer.json()["error"]
+        assert answer.status_code == 400 and error["param"].startswith(param)
+
+    def test_what_is_no_json_is_refused(self, http: TestClient) -> None:
+        answer = http.post("/v1/audio/subtitles", content=b"1\n00:00")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_value")

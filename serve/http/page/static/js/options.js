@@ -1,0 +1,149 @@
+// The form with the API's options. What stands behind "More options" comes from the server's own
+// description of its form, so that it has every field, its default and its explanation.
+
+import * as api from "./api.js";
+import { el } from "./dom.js";
+
+const OWN = ["file", "model", "language", "response_format", "stream", "timestamp_granularities[]", "include[]", "chunking_strategy"];
+const SUBTITLES = /^(max_(line|words|cue)|highlight)/; // of formats that the page does not ask for
+const FIRST = ["quality", "prompt", "keywords[]", "keyword_boost", "languages[]", "multilingual"];
+
+export class Options {
+  #form;
+  #translated = new Set();
+
+  constructor(form) {
+    this.#form = form;
+    form.addEventListener("change", () => this.#adapt());
+    form.addEventListener("submit", (event) => event.preventDefault());
+  }
+
+  /** Fill the form with the server's models and fields. */
+  async load() {
+    const [models, schema] = await Promise.all([api.models(), api.schema()]);
+    const properties = formOf(schema, "transcriptions");
+    this.#translated = new Set(Object.keys(formOf(schema, "translations")));
+    const before = new FormData(this.#form);
+    this.#form.replaceChildren(...this.#basic(models), this.#more(properties));
+    for (const [name, value] of before) if (this.#form.elements[name]) this.#form.elements[name].value = value;
+    this.#adapt();
+  }
+
+  /** The fields that are given: `{name: value}`, with `task`. */
+  values() {
+    const values = {};
+    for (const [name, value] of new FormData(this.#form)) if (value !== "") values[name] = value;
+    values.task ??= "transcribe";
+    values.model ??= "whisper-1";
+    if (values.language) values.language = LANGUAGES.get(values.language.trim().toLowerCase()) ?? values.language;
+    if (values.task === "translate") {
+      for (const name of Object.keys(values)) if (name !== "task" && !this.#translated.has(name)) delete values[name];
+    }
+    return values;
+  }
+
+  /** What is wrong with the form, told to the person; returns whether it is right. */
+  check() {
+    const wrong = [...this.#form.elements].find((input) => !input.checkValidity());
+    if (!wrong) return true;
+    wrong.closest("details").open = true;
+    wrong.reportValidity();
+    return false;
+  }
+
+  #basic(models) {
+    const tiers = models.filter((model) => model.id === model.root && model.id !== "auto");
+    const names = [...tiers.map(({ id }) => [id, id]), ["auto", "auto: the cheapest that does it well"]];
+    const preferred = models.find(({ id }) => id === "whisper-1")?.root;
+    return [
+      el("div", { class: "field" }, el("label", { for: "o-model" }, "Model"),
+        el("select", { id: "o-model", name: "model" }, names.map(([id, label]) => el("option", { value: id, selected: id === preferred }, label)))),
+      el("div", { class: "field" }, el("label", { for: "o-language" }, "Language"),
+        el("input", { id: "o-language", name: "language", placeholder: "detected", list: "languages", spellcheck: false }),
+        el("datalist", { id: "languages" }, [...LANGUAGES.values()].map(languageName).sort().map((name) => el("option", { value: name })))),
+      el("div", { class: "field" }, el("label", { for: "o-task" }, "Text in"),
+        el("select", { id: "o-task", name: "task" }, el("option", { value: "transcribe" }, "the language spoken"), el("option", { value: "translate" }, "English (translated)"))),
+    ];
+  }
+
+  #more(properties) {
+    const names = Object.keys(properties).filter((name) => !OWN.includes(name) && !SUBTITLES.test(name));
+    names.sort((a, b) => rank(a) - rank(b));
+    return el("details", { class: "more" }, el("summary", {}, "More options"), el("div", { class: "more-fields" }, names.map((name) => field(name, properties[name]))));
+  }
+
+  /** Some fields make sense with some others only. */
+  #adapt() {
+    const { model, task, quality } = this.#form.elements;
+    if (!model) return;
+    if (quality) quality.disabled = model.value !== "auto";
+    for (const input of this.#form.elements) {
+      if (input.name && !["model", "task", "quality"].includes(input.name)) input.disabled = task.value === "translate" && !this.#translated.has(input.name);
+    }
+  }
+}
+
+const rank = (name) => (FIRST.includes(name) ? FIRST.indexOf(name) : FIRST.length);
+
+function formOf(schema, route) {
+  return schema.paths[`/v1/audio/${route}`].post.requestBody.content["multipart/form-data"].schema.properties;
+}
+
+/** A label and an input for a field of the form, by its schema. */
+function field(name, schema) {
+  const id = `o-${name.replace("[]", "")}`;
+  const kinds = (schema.anyOf ?? [schema]).filter((kind) => kind.type !== "null");
+  const kind = { ...schema, ...kinds[0] };
+  const help = (schema.description ?? kind.description ?? "").replace(/`/g, "").replace(/\s+/g, " ").replace(/ ?An addition to OpenAI's fields[^.]*\./, "").trim();
+  const title = { "keywords[]": "Keywords", "languages[]": "Languages to choose among" }[name] ?? capital(name.replace("[]", "").replace(/_s$/, ", seconds").replace(/_/g, " "));
+  return el("div", { class: "field wide" }, el("label", { for: id }, title), input(id, name, kind, schema.default), el("p", { class: "help", id: `${id}-help` }, help));
+}
+
+function input(id, name, kind, preset) {
+  const common = { id, name, "aria-describedby": `${id}-help` };
+  const given = preset === null || preset === undefined || Array.isArray(preset) ? "" : String(preset);
+  if (kind.enum) return select(common, kind.enum, given);
+  if (kind.type === "boolean") return select(common, ["true", "false"], given);
+  if (kind.type === "number" || kind.type === "integer") {
+    const bound = (limit, open) => limit ?? open ?? "";
+    return el("input", {
+      ...common,
+      type: "number",
+      inputMode: "decimal",
+      min: bound(kind.minimum, kind.exclusiveMinimum),
+      max: bound(kind.maximum, kind.exclusiveMaximum),
+      step: kind.type === "integer" ? "1" : "any",
+      placeholder: given || "not set",
+    });
+  }
+  if (name === "prompt" || name === "keywords[]") return el("textarea", { ...common, rows: 2 });
+  return el("input", { ...common, type: "text" });
+}
+
+function select(common, values, preset) {
+  const rest = values.filter((value) => value !== preset);
+  const first = preset ? `${preset} (default)` : "not set";
+  return el("select", common, el("option", { value: "" }, first), rest.map((value) => el("option", { value }, value)));
+}
+
+const capital = (text) => text[0].toUpperCase() + text.slice(1);
+
+/** Codes of the languages that Whisper knows, by the names that the browser has for them. */
+const LANGUAGES = new Map(
+  (
+    "af am ar as az ba be bg bn bo br bs ca cs cy da de el en es et eu fa fi fo fr gl gu ha haw he hi hr ht hu hy id is it ja jw ka kk km kn ko " +
+    "la lb ln lo lt lv mg mi mk ml mn mr ms mt my ne nl nn no oc pa pl ps pt ro ru sa sd si sk sl sn so sq sr su sv sw ta te tg th tk tl tr tt uk " +
+    "ur uz vi yi yo yue zh"
+  )
+    .split(" ")
+    .map((code) => [languageName(code).toLowerCase(), code]),
+);
+
+/** The English name of an ISO code. */
+export function languageName(code) {
+  try {
+    return new Intl.DisplayNames(["en"], { type: "language" }).of(code === "jw" ? "jv" : code);
+  } catch {
+    return code;
+  }
+}
