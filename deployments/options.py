@@ -177,7 +177,7 @@ class TranscribeOptions:
         silence_s = self.hallucination_silence_threshold
         if silence_s is not None and not 0 <= silence_s < float("inf"):
             raise OptionError(
-                f"hallucination_silence_threshold must not be negative or infinite, got {silence_s}",
+                f"hallucination_silence_threshold must not be negative, got {silence_s}",
                 "hallucination_silence_threshold",
             )
         if not 1 <= self.context_chunks <= MAX_CONTEXT_CHUNKS:

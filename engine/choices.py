@@ -197,8 +197,7 @@ class Choices:
 
     def _tables(self, graph: KeywordGraph) -> KeywordTables:
         if graph not in self._of_graphs:
-            is_glued = torch.tensor(self._tokenizer.is_glued, device=self._device)
-            self._of_graphs[graph] = KeywordTables(graph, is_glued)
+            self._of_graphs[graph] = KeywordTables(graph, self._device)
         return self._of_graphs[graph]
 
     def _move(self, bank: SlotBank, moves: _Moves, length: int) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -153,5 +152,5 @@ def _start(options: DecodingOptions, tokenizer: Tokenizer) -> Hypotheses:
     if options.temperature > 0.0:
         return BestOf(options.best_of, options.length_penalty, tokenizer.eot)
     graph = tokenizer.keyword_graph(options)
-    gain = None if graph is None else partial(graph.score, is_glued=tokenizer.is_glued)
+    gain = None if graph is None else graph.score
     return BeamSearch(options.beam_size, options.patience, options.length_penalty, gain)

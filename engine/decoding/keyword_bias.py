@@ -23,22 +23,20 @@ keywords. Most states have one or two."""
 
 
 class KeywordTables:
-    """A graph as tensors.
+    """A graph as tensors."""
 
-    Args:
-        is_glued: (n_words,) bool, for each ordinary token whether it goes on with the word before
-            it.
-    """
-
-    def __init__(self, graph: KeywordGraph, is_glued: torch.Tensor) -> None:
-        device = is_glued.device
+    def __init__(self, graph: KeywordGraph, device: torch.device) -> None:
         many = [number for number, steps in enumerate(graph.steps) if len(steps) > _FEW]
         # Behind the others there is a row without anything for `OFF`.
         few = [*(steps if len(steps) <= _FEW else [] for steps in graph.steps), []]
-        self._is_glued = is_glued
+        self._is_glued, self._opens = (
+            torch.tensor(values, device=device)
+            for values in (graph.texts.is_glued, graph.texts.opens)
+        )
+        self._opened = graph.opened
         self._few = _Steps.of(few, device)
         self._many = _Steps.of([[], *(graph.steps[number] for number in many)], device)
-        self._starts = _Steps.of([graph.starts], device)
+        self._starts = _Steps.of([graph.starts, graph.opened_starts], device)
         place = torch.zeros(len(graph) + 1, dtype=torch.int64)
         place[many] = torch.arange(1, len(many) + 1)
         self._place_among_many = place.to(device)
@@ -63,7 +61,8 @@ class KeywordTables:
         shorter = self._fallbacks[states]
         begins = self._begins(states)
         begins = begins.masked_fill(begins < 0, nothing)
-        gains = gains.scatter(1, begins, gains.gather(1, begins) + self._starts.gains)
+        added = gains.gather(1, begins) + self._starting("gains", states)
+        gains = gains.scatter(1, begins, added)
         for at, more in ((shorter, self._at_fallback[states][:, None]), (states, 0.0)):
             tokens = self._own("tokens", at)
             tokens = tokens.masked_fill(tokens < 0, nothing)
@@ -79,7 +78,10 @@ class KeywordTables:
         matches = self._all("tokens", states) == tokens[:, None]
         first = matches.int().argmax(1, keepdim=True)
         target = self._all("targets", states).gather(1, first)[:, 0]
-        return torch.where(matches.any(1), target, states.clamp(max=0))
+        is_word = tokens < len(self._opens)
+        opens = is_word & self._opens[torch.where(is_word, tokens, 0)] & (states != OFF)
+        otherwise = torch.where(opens, self._opened, states.clamp(max=0))
+        return torch.where(matches.any(1), target, otherwise)
 
     def _all(self, name: str, states: torch.Tensor) -> torch.Tensor:
         """(m, C): of the steps from states, of those from their fallbacks, and last of those that
@@ -87,8 +89,7 @@ class KeywordTables:
         own, shorter = self._own(name, states), self._own(name, self._fallbacks[states])
         if name == "tokens":
             return torch.cat([own, shorter, self._begins(states)], 1)
-        starts: torch.Tensor = getattr(self._starts, name)
-        return torch.cat([own, shorter, starts.expand(len(states), -1)], 1)
+        return torch.cat([own, shorter, self._starting(name, states)], 1)
 
     def _own(self, name: str, states: torch.Tensor) -> torch.Tensor:
         """(m, K): of the steps from states."""
@@ -98,8 +99,13 @@ class KeywordTables:
 
     def _begins(self, states: torch.Tensor) -> torch.Tensor:
         """(m, R) tokens that begin a keyword."""
-        starts = self._starts.tokens.expand(len(states), -1)
+        starts = self._starting("tokens", states)
         return starts.masked_fill(states[:, None] == OFF, -1)
+
+    def _starting(self, name: str, states: torch.Tensor) -> torch.Tensor:
+        """(m, R): of the steps that begin a keyword."""
+        starts: torch.Tensor = getattr(self._starts, name)
+        return starts[(states == self._opened).long()]
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,11 @@ to go back to. There a token on a path has a smaller bonus, which counts for tha
 
 import unicodedata
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+
+from engine.decoding.token_texts import TokenTexts, goes_on, is_unspaced
 
 START_GAIN = 1.0
 """What the first token of a keyword adds to the score of a text in a beam search, in nats."""
@@ -25,16 +27,6 @@ GREEDY_BONUS = 0.35
 """What each byte earns in greedy decoding. Chosen as the gains were, on made speech (docs/
 benchmarks.md); what begins a keyword earns nothing more, for it may be another word."""
 _BLANK = 0x20
-_UNSPACED = (
-    range(0x0E00, 0x0F00),  # Thai, Lao
-    range(0x1000, 0x10A0),  # Myanmar
-    range(0x1780, 0x1800),  # Khmer
-    range(0x2E80, 0xA4D0),  # Chinese characters, kana and their punctuation
-    range(0xF900, 0xFB00),
-    range(0xFF01, 0xFFE0),  # wide Latin letters, narrow kana
-    range(0x20000, 0x40000),
-)
-"""Scripts without blanks between words."""
 
 
 @dataclass(slots=True)
@@ -87,32 +79,33 @@ class KeywordGraph:
 
     Args:
         keywords: each with its weight, a factor of its bonus.
-        token_of: ordinary tokens by the bytes that they stand for; all beginnings of such bytes are
-            there as well, with -1 where they are no token.
 
     Attributes:
-        starts: tokens that begin a keyword, from any state.
+        opened: the state behind what a word may follow without a blank, if it is on no path.
+        starts: tokens that begin a keyword, from any state but that.
+        opened_starts: those from that state.
         steps: for each state the tokens on its own paths.
         fallbacks: of each state.
     """
 
-    def __init__(
-        self, keywords: Sequence[tuple[str, float]], token_of: Mapping[bytes, int]
-    ) -> None:
-        self._token_of = token_of
+    def __init__(self, keywords: Sequence[tuple[str, float]], texts: TokenTexts) -> None:
+        self.texts = texts
         self._states = [_State()]
         for keyword, weight in keywords:
             for spelling in _spellings(keyword):
                 self._add(spelling, weight)
         self._link()
-        of_blank = self._states[0].next.get(_BLANK, -1)
-        self.starts = [step for step in self._own_steps(0) if step.target != of_blank]
+        self.opened = self._states[0].next[_BLANK]
+        self.starts = [step for step in self._own_steps(0) if step.target != self.opened]
+        begun = {step.token for step in self.starts}
+        behind = self._own_steps(self.opened)
+        self.opened_starts = [*self.starts, *(step for step in behind if step.token not in begun)]
         self.steps = [
-            [] if number in (0, of_blank) else list(self._own_steps(number))
+            [] if number in (0, self.opened) else list(self._own_steps(number))
             for number in range(len(self._states))
         ]
         self.fallbacks = [
-            0 if state.fallback == of_blank else state.fallback for state in self._states
+            0 if state.fallback == self.opened else state.fallback for state in self._states
         ]
 
     @cached_property
@@ -122,6 +115,10 @@ class KeywordGraph:
     @cached_property
     def _start_of(self) -> dict[int, Step]:
         return {step.token: step for step in self.starts}
+
+    @cached_property
+    def _opened_start_of(self) -> dict[int, Step]:
+        return {step.token: step for step in self.opened_starts}
 
     def __len__(self) -> int:
         """The number of states."""
@@ -135,20 +132,19 @@ class KeywordGraph:
         """By how much the score of a text changes if it goes on from a state's fallback."""
         return self._states[self.fallbacks[state]].earned - self.lost(state, False)
 
-    def score(self, tokens: Sequence[int], is_glued: Sequence[bool]) -> float:
-        """What a whole text has earned; `is_glued` as in `follow`."""
-        state, total = self.follow(tokens, is_glued)
+    def score(self, tokens: Sequence[int]) -> float:
+        """What a whole text has earned."""
+        state, total = self.follow(tokens)
         return total - self.lost(state, False)
 
-    def follow(self, tokens: Sequence[int], is_glued: Sequence[bool]) -> tuple[int, float]:
-        """The state behind a text that may go on, and what it has earned on the way there.
-
-        Args:
-            is_glued: for each ordinary token, whether it goes on with the word before it.
-        """
+    def follow(self, tokens: Sequence[int]) -> tuple[int, float]:
+        """The state behind a text that may go on, and what it has earned on the way there."""
         state, total = 0, 0.0
+        is_glued, opens = self.texts.is_glued, self.texts.opens
         for token in tokens:
-            glued = token < len(is_glued) and is_glued[token]
+            is_word = token < len(is_glued)
+            glued = is_word and is_glued[token]
+            starts = self._opened_start_of if state == self.opened else self._start_of
             shorter = self.fallbacks[state]
             if step := self._step_of[state].get(token):
                 total += step.gain
@@ -156,9 +152,10 @@ class KeywordGraph:
                 total += step.gain + self.at_fallback(state)
             else:
                 total -= self.lost(state, glued)
-                step = self._start_of.get(token)
+                step = starts.get(token)
                 total += step.gain if step else 0.0
-            state = step.target if step else 0
+            otherwise = self.opened if is_word and opens[token] else 0
+            state = step.target if step else otherwise
         return state, total
 
     def _add(self, spelling: str, weight: float) -> None:
@@ -172,11 +169,13 @@ class KeywordGraph:
             earned = min(
                 weight * min(START_GAIN + BYTE_GAIN * depth, MOST_GAIN), MOST_WEIGHTED_GAIN
             )
+            if spelling[:depth] == " ":  # whatever word comes
+                earned = 0.0
             node = self._states[state]
             node.earned = max(node.earned, earned)
             node.weight = max(node.weight, weight)
         self._states[state].is_end = True
-        self._states[state].is_free = _is_unspaced(spelling[-1])
+        self._states[state].is_free = is_unspaced(spelling[-1])
 
     def _link(self) -> None:
         """Set what depends on shorter paths, level by level."""
@@ -187,7 +186,7 @@ class KeywordGraph:
             for byte, target in state.next.items():
                 child = self._states[target]
                 child.fallback = self._fallback(number, byte)
-                settled = state.kept[_goes_on(byte)]
+                settled = state.kept[goes_on(byte)]
                 shorter = self._states[child.fallback].kept
                 ended = child.earned if child.is_end else 0.0
                 child.kept = (
@@ -213,7 +212,7 @@ class KeywordGraph:
             before, text = waiting.pop()
             for byte, target in before.next.items():
                 state, longer = self._states[target], text + bytes([byte])
-                token = self._token_of.get(longer)
+                token = self.texts.token_of.get(longer)
                 if token is None:  # no token begins like this
                     continue
                 if token >= 0:
@@ -228,19 +227,5 @@ def _spellings(keyword: str) -> Iterator[str]:
     keyword = unicodedata.normalize("NFC", keyword)  # as in the texts that models learn from
     for word in dict.fromkeys((keyword, keyword[:1].upper() + keyword[1:])):
         yield f" {word}"
-        if _is_unspaced(word[0]):
+        if is_unspaced(word[0]):
             yield word
-
-
-def _is_unspaced(character: str) -> bool:
-    return any(ord(character) in script for script in _UNSPACED)
-
-
-def _goes_on(byte: int) -> bool:
-    """Whether text that begins with a byte goes on with the word before it."""
-    return byte >= 0x80 or chr(byte).isalnum()
-
-
-def goes_on(text: bytes) -> bool:
-    """Whether a token's text goes on with the word before it."""
-    return bool(text) and _goes_on(text[0])

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from tokenizers import Tokenizer as Backend
 
-from engine.decoding.keyword_graph import KeywordGraph, goes_on
+from engine.decoding.keyword_graph import KeywordGraph
+from engine.decoding.token_texts import TokenTexts
 from engine.errors import RequestError, WeightsError
 from engine.request import DecodingOptions
 
@@ -117,23 +118,16 @@ class Tokenizer:
         )
         if not weighted:
             return None
-        graph = self._graphs.pop(weighted, None) or KeywordGraph(weighted, self._token_of)
+        graph = self._graphs.pop(weighted, None) or KeywordGraph(weighted, self.token_texts)
         self._graphs[weighted] = graph  # last, so that those not used for long are first
         if len(self._graphs) > _MAX_GRAPHS:
             del self._graphs[next(iter(self._graphs))]
         return graph
 
     @cached_property
-    def is_glued(self) -> tuple[bool, ...]:
-        """Whether each ordinary token goes on with the word before it, by id."""
-        return tuple(map(goes_on, self.vocabulary))
-
-    @cached_property
-    def _token_of(self) -> dict[bytes, int]:
-        """Ordinary tokens by what they stand for, and -1 for beginnings of that which are none."""
-        texts = self.vocabulary
-        beginnings = {text[:end]: -1 for text in texts for end in range(1, len(text))}
-        return beginnings | {text: token for token, text in enumerate(texts) if text}
+    def token_texts(self) -> TokenTexts:
+        """What each ordinary token stands for."""
+        return TokenTexts.of(self.vocabulary)
 
     @cached_property
     def vocabulary(self) -> tuple[bytes, ...]:

@@ -19,6 +19,7 @@ from engine.decoding.rules import TokenRules
 from engine.decoding.sampler import Noise, Sampler
 from engine.decoding.segments import compression_ratio, split_segments
 from engine.decoding.state import RuleState
+from engine.decoding.token_texts import TokenTexts
 from engine.decoding.tokenizer import Tokenizer
 from engine.parallel.group import SingleRank
 from engine.parallel.partition import partition
@@ -118,9 +119,10 @@ def test_the_likeliest_are_the_oracles(size: int, k: int) -> None:
 
 def test_a_bonus_counts_before_the_temperature() -> None:
     """As if the logit were greater by it."""
-    graph = KeywordGraph([("a", 1.0)], {b" ": -1, b" a": 5, b"a": 2})
-    tables = KeywordTables(graph, torch.zeros(EOT, dtype=torch.bool))
-    ((bonus,),) = tables.candidates(torch.tensor([0]))[1][:, -1:].tolist()
+    texts = TokenTexts({b" ": -1, b" a": 5, b"a": 2}, [False] * EOT, [False] * EOT)
+    tables = KeywordTables(KeywordGraph([("a", 1.0)], texts), torch.device("cpu"))
+    tokens, bonuses = tables.candidates(torch.tensor([0]))
+    bonus = bonuses[tokens == 5].item()
     sampler = Sampler(rules(), N_VOCAB, SingleRank())
     options = DecodingOptions(timestamps=False)
     history: list[list[int]] = [[20, 21]]
@@ -144,8 +146,10 @@ def test_a_bonus_counts_before_the_temperature() -> None:
 def test_ranks_favour_keywords_as_one_would(size: int, temperature: float) -> None:
     """Whichever of them have the keywords' tokens."""
     token_of = {b" ": -1, b"a": 2, b"b": 9, b" a": 5, b" ab": 14, b"c": 8, b" c": 0, b" d": 16}
-    graph = KeywordGraph([("abc", 4.0), ("cab", 2.0), ("d", 9.0)], token_of)
-    tables = KeywordTables(graph, torch.tensor([token % 3 == 2 for token in range(EOT)]))
+    is_glued = [token % 3 == 2 for token in range(EOT)]
+    texts = TokenTexts(token_of, is_glued, [token % 4 == 1 for token in range(EOT)])
+    graph = KeywordGraph([("abc", 4.0), ("cab", 2.0), ("d", 9.0)], texts)
+    tables = KeywordTables(graph, torch.device("cpu"))
     generator = torch.Generator().manual_seed(1)
     logits = torch.randn(len(HISTORIES), N_VOCAB, generator=generator)
     states = torch.arange(len(HISTORIES)) % len(graph)

@@ -46,14 +46,14 @@ class Scored:
     def __init__(self, tokenizer: Tokenizer, *keywords: str | tuple[str, float]) -> None:
         self.tokenizer = tokenizer
         weighted = [(each, 1.0) if isinstance(each, str) else each for each in keywords]
-        self.graph = KeywordGraph(weighted, tokenizer._token_of)
+        self.graph = KeywordGraph(weighted, tokenizer.token_texts)
 
     def text(self, text: str) -> float:
-        return self.graph.score(self.tokenizer.encode(text), self.tokenizer.is_glued)
+        return self.graph.score(self.tokenizer.encode(text))
 
     def pieces(self, *pieces: str) -> float:
-        tokens = [self.tokenizer._token_of[piece.encode()] for piece in pieces]
-        return self.graph.score(tokens, self.tokenizer.is_glued)
+        tokens = [self.tokenizer.token_texts.token_of[piece.encode()] for piece in pieces]
+        return self.graph.score(tokens)
 
 
 def test_every_way_to_write_a_keyword_counts_the_same(tokenizer: Tokenizer) -> None:
@@ -113,6 +113,36 @@ def test_scripts_without_blanks(checkpoints: dict[str, Checkpoint]) -> None:
     assert scored.text("東京に行った") == pytest.approx(0.0)
 
 
+BEHIND = [
+    ("Samarkand", ' said "Samarkand" to'),
+    ("Samarkand", " (Samarkand)"),
+    ("Samarkand", " “Samarkand”,"),
+    ("Aragon", " la corona d'Aragon et"),
+    ("Aragon", " l’Aragon"),
+    ("Samarkand", " Tashkent-Samarkand"),
+    ("Samarkand", " サンプル「Samarkand」"),
+    ("কলকাতা", " আমি কলকাতা যাই"),
+    ("హైదరాబాద్", " నేను హైదరాబాద్ వెళ్ళాను"),
+    ("서울", " 나는 서울 에"),
+]
+
+
+@pytest.mark.parametrize(
+    ("model", "keyword", "text"),
+    [
+        *((model, *case) for model in MODELS for case in BEHIND),
+        (MODELS[1], "Samarkand", " 我用Samarkand的"),  # English-only models split these letters
+    ],
+)
+def test_a_keyword_counts_wherever_a_word_may_begin(
+    model: str, keyword: str, text: str, checkpoints: dict[str, Checkpoint]
+) -> None:
+    scored = Scored(checkpoints[model].tokenizer, keyword)
+    assert scored.text(text) == pytest.approx(gain(len(f" {keyword}".encode())))
+    glued = text.replace(keyword, f"x{keyword}")
+    assert scored.text(glued) == pytest.approx(0.0)
+
+
 def test_weights_are_factors(tokenizer: Tokenizer) -> None:
     scored = Scored(tokenizer, ("Samarkand", 2.0), ("Samara", 0.5))
     assert scored.text(" Samarkand") == pytest.approx(gain(10, 2.0))
@@ -141,8 +171,8 @@ def test_the_device_counts_as_the_host_does(
 ) -> None:
     """Sums of gains over random texts, made of pieces of keywords and of other words."""
     weighted = [(name, weights[n % len(weights)]) for n, name in enumerate(NAMES)]
-    graph = KeywordGraph(weighted, tokenizer._token_of)
-    tables = KeywordTables(graph, torch.tensor(tokenizer.is_glued))
+    graph = KeywordGraph(weighted, tokenizer.token_texts)
+    tables = KeywordTables(graph, CPU)
     steps = [step.token for steps in [graph.starts, *graph.steps] for step in steps]
     others = tokenizer.encode(" the of a, s and New ark.")
     rng = random.Random(5)
@@ -155,7 +185,7 @@ def test_the_device_counts_as_the_host_does(
         totals += tables.gains(states).gather(1, column[:, None])[:, 0]
         states = tables.advance(states, column)
     totals += tables.gain_at_end(states)
-    expected = torch.tensor([graph.score(text, tokenizer.is_glued) for text in texts])
+    expected = torch.tensor([graph.score(text) for text in texts])
     assert (expected > 0).sum() >= len(NAMES)
     torch.testing.assert_close(totals, expected, rtol=0, atol=1e-3)
 
@@ -188,7 +218,7 @@ def test_a_keyword_inside_another_one_keeps_its_gain(
 )
 def test_graphs_stay_small(keywords: list[str], tokenizer: Tokenizer) -> None:
     """A state has about as many steps as there are ways to split what follows it."""
-    graph = KeywordGraph([(keyword, 1.0) for keyword in keywords], tokenizer._token_of)
+    graph = KeywordGraph([(keyword, 1.0) for keyword in keywords], tokenizer.token_texts)
     n_bytes = sum(len(keyword.encode()) for keyword in keywords)
     assert len(graph) <= 3 * n_bytes + 10
     assert sum(map(len, graph.steps)) <= 8 * n_bytes
@@ -202,19 +232,19 @@ def test_keywords_without_weight_are_left_out(tokenizer: Tokenizer) -> None:
     both = DecodingOptions(keywords=("Ann", "York"), keyword_weights=(0.0, 1.0))
     graph = tokenizer.keyword_graph(both)
     assert graph is not None
-    assert graph.score(tokenizer.encode(" Ann"), tokenizer.is_glued) == 0.0
+    assert graph.score(tokenizer.encode(" Ann")) == 0.0
     assert tokenizer.keyword_graph(replace(both, keyword_weights=(0.0, 0.0))) is None
 
 
 def test_candidates_are_the_steps_and_what_begins_a_keyword(tokenizer: Tokenizer) -> None:
-    graph = KeywordGraph([("Samarkand", 2.0)], tokenizer._token_of)
-    tables = KeywordTables(graph, torch.tensor(tokenizer.is_glued))
-    sam, ark = (tokenizer._token_of[text] for text in (b" Sam", b"ark"))
+    graph = KeywordGraph([("Samarkand", 2.0)], tokenizer.token_texts)
+    tables = KeywordTables(graph, CPU)
+    sam, ark = (tokenizer.token_texts.token_of[text] for text in (b" Sam", b"ark"))
     state = tables.advance(torch.tensor([0]), torch.tensor([sam]))
     found = dict(zip(*(each[0].tolist() for each in tables.candidates(state)), strict=True))
     assert found[ark] == pytest.approx(2 * GREEDY_BONUS * 3)
     assert found[sam] == pytest.approx(2 * GREEDY_BONUS * 4)
-    assert tokenizer._token_of[b" "] not in found
+    assert tokenizer.token_texts.token_of[b" "] not in found
 
 
 def test_many_steps_are_kept_as_well_as_few(tokenizer: Tokenizer) -> None:
@@ -224,8 +254,8 @@ def test_many_steps_are_kept_as_well_as_few(tokenizer: Tokenizer) -> None:
         for b in range(8)
         for c in range(8)
     ]
-    graph = KeywordGraph([(name, 1.0) for name in names], tokenizer._token_of)
-    tables = KeywordTables(graph, torch.tensor(tokenizer.is_glued))
+    graph = KeywordGraph([(name, 1.0) for name in names], tokenizer.token_texts)
+    tables = KeywordTables(graph, CPU)
     assert max(map(len, graph.steps)) > 32
     for state, steps in enumerate(graph.steps):
         tokens, _ = tables.candidates(torch.tensor([state]))
@@ -236,8 +266,8 @@ def test_many_steps_are_kept_as_well_as_few(tokenizer: Tokenizer) -> None:
 
 
 def test_a_bias_of_some_rows(tokenizer: Tokenizer) -> None:
-    graph = KeywordGraph([("Samarkand", 1.0)], tokenizer._token_of)
-    tables = KeywordTables(graph, torch.tensor(tokenizer.is_glued))
+    graph = KeywordGraph([("Samarkand", 1.0)], tokenizer.token_texts)
+    tables = KeywordTables(graph, CPU)
     bias = Bias.of(tables, (1, 4, 6), torch.tensor([9, 3, 9, 9, 0, 9, 5]))
     assert bias.states.tolist() == [3, 0, 5]
     some = bias.among([6, 0, 1])
@@ -337,9 +367,9 @@ def test_silence_and_noise_are_as_without_keywords(
 
 
 def test_no_token_leads_out_of_off(tokenizer: Tokenizer) -> None:
-    graph = KeywordGraph([("Samarkand", 1.0)], tokenizer._token_of)
-    tables = KeywordTables(graph, torch.tensor(tokenizer.is_glued))
-    off, sam = torch.tensor([OFF]), torch.tensor([tokenizer._token_of[b" Sam"]])
+    graph = KeywordGraph([("Samarkand", 1.0)], tokenizer.token_texts)
+    tables = KeywordTables(graph, CPU)
+    off, sam = torch.tensor([OFF]), torch.tensor([tokenizer.token_texts.token_of[b" Sam"]])
     assert tables.advance(off, sam).tolist() == [OFF]
     assert set(tables.candidates(off)[0].flatten().tolist()) == {-1}
     assert not tables.gains(off).any() and not tables.gain_at_end(off).any()

@@ -77,13 +77,14 @@ def _gains(tokenizer: Tokenizer, options: DecodingOptions, text: Sequence[int]) 
     n_vocab = tokenizer.timestamp_begin + N_TIMESTAMPS
     if graph is None:
         return torch.zeros(n_vocab)
-    state, before = graph.follow(text, tokenizer.is_glued)
+    state, before = graph.follow(text)
     gains = torch.full((n_vocab,), -graph.lost(state, False))
-    for token, glued in enumerate(tokenizer.is_glued):
+    for token, glued in enumerate(graph.texts.is_glued):
         gains[token] = -graph.lost(state, glued)
-    steps = [*graph.starts, *graph.steps[state], *graph.steps[graph.fallbacks[state]]]
+    starts = graph.opened_starts if state == graph.opened else graph.starts
+    steps = [*starts, *graph.steps[state], *graph.steps[graph.fallbacks[state]]]
     for token in {step.token for step in steps}:
-        gains[token] = graph.follow([*text, token], tokenizer.is_glued)[1] - before
+        gains[token] = graph.follow([*text, token])[1] - before
     return gains
 
 
