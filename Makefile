@@ -8,8 +8,8 @@ LONG := speech or gpu or chaos or sharded or cluster or page
 
 .PHONY: run stop test test-more test-page test-field test-chaos test-cluster test-sharded test-speech k8s check format clean
 
-run: .venv/.run  ## serve the demo models on this machine, and transcribe a clip over HTTP
-	@url=$$($(BIN)/murmur up) && $(BIN)/python examples/transcribe_http.py $$url $(CLIP) \
+run: .venv/.run  ## serve the demo models on this machine, and transcribe a clip over HTTP; PORT=9000
+	@url=$$($(BIN)/murmur up $(if $(PORT),--port $(PORT))) && $(BIN)/python examples/transcribe_http.py $$url $(CLIP) \
 		&& echo "Serving at $$url: open it in a browser. Its API: $$url/docs. To stop: make stop"
 
 stop:  ## end what `make run` started

@@ -41,9 +41,14 @@ class Priority(StrEnum):
         return {Priority.REALTIME: -4, Priority.INTERACTIVE: 0, Priority.BATCH: 20}[self]
 
 
+def deployment_name(tier: str) -> str:
+    """A tier's deployment name. It has no dots, because Ray cuts task names at the last dot."""
+    return tier.replace(".", "_")
+
+
 @dataclass(frozen=True, slots=True)
 class TierFacts:
-    """Facts about a tier that do not change while it is deployed.
+    """Facts about a tier, by its settings.
 
     Attributes:
         quality: quality of its model. A higher number is more accurate; tiers of equal quality are

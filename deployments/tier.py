@@ -1,8 +1,20 @@
-"""What a tier runs (`TierSpec`), and what its replicas report about their model (`TierInfo`)."""
+"""What a tier runs (`TierSpec`), and what its replicas report about their model (`TierInfo`).
 
-from dataclasses import dataclass
+The spec of a tier travels in the environment of its replicas (`SPEC_VARIABLE`), because Serve
+replaces the replicas of a single deployment only where the options of their actors have changed.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+
+from pydantic import TypeAdapter
 
 from engine import CrossAttentionMode, EngineConfig, Offload, Precision
+
+SPEC_VARIABLE = "MURMUR_TIER"
+"""Environment variable of a replica: its `TierSpec` as JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +83,36 @@ class TierSpec:
             offload=self.offload,
         )
 
+    def to_json(self) -> str:
+        """All that differs from the defaults, as one JSON object."""
+        values = asdict(self)
+        default = {field.name: field.default for field in fields(self)}
+        return json.dumps({name: v for name, v in values.items() if v != default[name]})
+
+    @property
+    def version(self) -> str:
+        """Differs between specs that need different engines."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
+
+
+def spec_of(environment: Mapping[str, str]) -> TierSpec:
+    """The spec that a replica finds in its environment.
+
+    Raises:
+        ValueError: there is none, or it is malformed.
+    """
+    text = environment.get(SPEC_VARIABLE)
+    if text is None:
+        raise ValueError(f"{SPEC_VARIABLE} is not set: a replica finds there what it runs")
+    return TypeAdapter(TierSpec).validate_json(text)
+
 
 @dataclass(frozen=True, slots=True)
 class TierInfo:
     """What an ingress needs to know about a tier's model.
 
     Attributes:
+        version: `TierSpec.version` of the replica that says so.
         languages: ISO codes of the languages that the model transcribes.
         multilingual: whether the model detects languages and translates.
         max_texts: texts of a chunk that can be decoded side by side.
@@ -88,3 +124,4 @@ class TierInfo:
     multilingual: bool
     max_slots: int
     max_texts: int = 1
+    version: str = ""

@@ -25,7 +25,13 @@ def free_bytes(device: torch.device) -> float:
         free, _ = torch.cuda.mem_get_info(device)
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return float(free + unused - _GPU_RESERVE_BYTES)
-    return min(_system_bytes(), _container_bytes())
+    return min(_meminfo("MemAvailable"), _container_bytes())
+
+
+def total_bytes() -> float:
+    """The host's memory, or the container's limit if that is less; infinite if unknown."""
+    limit = _read(_CGROUP / "memory.max")
+    return min(_meminfo("MemTotal"), float(limit) if limit.isdigit() else float("inf"))
 
 
 def usable_bytes(device: torch.device, limit: float | None) -> float:
@@ -43,9 +49,9 @@ def peak_resident_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _system_bytes() -> float:
+def _meminfo(name: str) -> float:
     for line in _read(_MEMINFO).splitlines():
-        if line.startswith("MemAvailable:"):
+        if line.startswith(f"{name}:"):
             return float(line.split()[1]) * 1024
     return float("inf")
 

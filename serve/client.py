@@ -8,8 +8,10 @@ with connect("murmur") as client:                     # from a Ray job of the sa
 """
 
 import io
+import ipaddress
 import json
 import os
+import socket
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -146,12 +148,25 @@ class HandleClient(_Closing):
             segments.cancel()  # has no effect on a call that is done
 
 
+def _is_this_machine(url: str) -> bool:
+    host = httpx2.URL(url).host
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host.lower() in ("localhost", socket.gethostname().lower())
+    return address.is_loopback or address.is_unspecified
+
+
 class HttpClient(_Closing):
     """Calls the HTTP routes."""
 
     def __init__(self, url: str, api_key: str | None = None, timeout_s: float = 3600.0) -> None:
         headers = {} if api_key is None else {"authorization": f"Bearer {api_key}"}
-        self._http = httpx2.Client(base_url=url, headers=headers, timeout=timeout_s)
+        # The environment may name a proxy, which cannot reach this machine.
+        trust_env = not _is_this_machine(url)
+        self._http = httpx2.Client(
+            base_url=url, headers=headers, timeout=timeout_s, trust_env=trust_env
+        )
 
     def transcribe(
         self,

@@ -72,12 +72,12 @@ class RequestRecord:
 class Accounts:
     """Metrics and log of one ingress.
 
-    Args:
+    Attributes:
         facts: the facts of all tiers, by name.
     """
 
     def __init__(self, facts: Mapping[str, TierFacts]) -> None:
-        self._facts = facts
+        self.facts = facts
         self._queued = metrics.QUEUED_AUDIO.gauge()
         self._requests = metrics.REQUESTS.counter()
         self._audio = metrics.AUDIO.counter()
@@ -135,7 +135,7 @@ class Accounts:
             self._stages.observe(work.stages_s.get(stage, 0.0), labels | {"stage": stage})
 
     def _usd(self, tier: str, device_s: float) -> float:
-        return device_s / 3600 * self._facts[tier].usd_per_hour
+        return device_s / 3600 * self.facts[tier].usd_per_hour
 
 
 def outcome_of(error: BaseException) -> str:

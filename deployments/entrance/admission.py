@@ -83,6 +83,11 @@ class Admission:
         self._tickets: set[Ticket] = set()
         self._finished: deque[tuple[float, float]] = deque()
 
+    def configure(self, max_requests: int, max_queued_audio_s: float) -> None:
+        """Take other limits. What is admitted already stays."""
+        with self._lock:
+            self._max_requests, self._max_queued_s = max_requests, max_queued_audio_s
+
     def queued_s(self, tier: str) -> float:
         """Seconds of audio that wait for a tier or that it is decoding."""
         with self._lock:

@@ -24,9 +24,10 @@ from deployments.entrance.admission import Admission, Ticket
 from deployments.entrance.callers import Callers, RunEnd, gone_workers
 from deployments.entrance.calls import Audio, Options, answers_to, read_options, read_source
 from deployments.entrance.limits import IngressLimits
-from deployments.entrance.readiness import Readiness
+from deployments.entrance.readiness import BEAT_S, Readiness
 from deployments.entrance.remote import RemoteRun, Work
-from deployments.entrance.tasks import RoutingOptions, Tasks
+from deployments.entrance.rules import Rules
+from deployments.entrance.tasks import Tasks
 from deployments.entrance.under_way import UnderWay
 from deployments.errors import NotAudioError, OptionError, UnknownModelError
 from deployments.messages import Chunk, Transcript, TranscriptSegment
@@ -59,50 +60,57 @@ class Done:
 class Ingress:
     """Transcribes files with the replicas of tiers.
 
+    It serves once it is configured.
+
     Args:
         tiers: name of a tier -> handle of its deployment.
-        aliases: other model names -> names of tiers.
-        limits: limits of this ingress.
-        routing: how chunks are assigned to tiers.
         board: handle of the board's deployment, which knows the state of all tiers.
-        asleep: names of tiers that may scale to zero. Readiness checks do not wake them.
+
+    Attributes:
+        rules: what new requests go by.
     """
 
+    rules: Rules
+
     def __init__(
-        self,
-        tiers: Mapping[str, DeploymentHandle[Any]],
-        aliases: Mapping[str, str],
-        limits: IngressLimits,
-        routing: RoutingOptions,
-        board: DeploymentHandle[Any],
-        asleep: frozenset[str] = frozenset(),
+        self, tiers: Mapping[str, DeploymentHandle[Any]], board: DeploymentHandle[Any]
     ) -> None:
-        starts_s = {facts.name: facts.cold_start_s for facts in routing.facts}
-        self.tiers = {
-            name: TierClient(name, handle, max(STALLED_AFTER_S, _STARTS * starts_s[name]))
-            for name, handle in tiers.items()
-        }
-        self.aliases = dict(aliases)
-        self.limits = limits
-        self.routing = routing
-        self.dispatcher = Dispatcher(self.tiers, routing.facts, routing.expected_rtfx)
+        self.tiers = {name: TierClient(name, handle) for name, handle in tiers.items()}
+        self.dispatcher = Dispatcher(self.tiers, (), {})
         self.board = board
         self._name = uuid.uuid4().hex
         self._reporting: asyncio.Task[None] | None = None
-        self.admission = Admission(limits.max_requests, limits.max_queued_audio_s)
+        self._beating: asyncio.Task[None] | None = None
+        self.admission = Admission(0, 0.0)
         self._threads = ThreadPoolExecutor(_READ_THREADS, "murmur-read")
-        awake = [tier for tier in self.tiers.values() if tier.name not in asleep]
-        self._readiness = Readiness(awake)
-        self._tasks = Tasks(self.tiers, routing, self.dispatcher)
-        self._accounts = Accounts({facts.name: facts for facts in routing.facts})
+        self._readiness = Readiness(())
+        self._accounts = Accounts({})
         self._callers = Callers(gone_workers)
         self._under_way = UnderWay()
 
+    def configure(self, rules: Rules) -> None:
+        """Go by other rules from the next request on. Call this on the event loop."""
+        facts = rules.routing.facts
+        for name, client in self.tiers.items():
+            client.version = rules.versions.get(name, "")
+        for tier in facts:
+            stalled_after_s = max(STALLED_AFTER_S, _STARTS * tier.cold_start_s)
+            self.tiers[tier.name].stalled_after_s = stalled_after_s
+        limits = rules.limits
+        self.admission.configure(limits.max_requests, limits.max_queued_audio_s)
+        self.dispatcher.configure(facts, rules.routing.expected_rtfx)
+        awake = [tier for tier in self.tiers.values() if tier.name not in rules.asleep]
+        self._readiness.tiers = awake
+        self._accounts.facts = {tier.name: tier for tier in facts}
+        self.rules = rules
+
     async def check_health(self) -> None:
-        """Start the reports to the board. Serve calls this regularly, first when the process has
-        started."""
+        """Start the reports to the board, and the pulse that readiness goes by. Serve calls this
+        regularly, first when the process has started."""
         if self._reporting is None or self._reporting.done():
             self._reporting = asyncio.create_task(self._report_for_ever())
+        if self._beating is None or self._beating.done():
+            self._beating = asyncio.create_task(self._beat_for_ever())
 
     async def transcribe(
         self,
@@ -157,6 +165,7 @@ class Ingress:
         partial: bool = False,
         request_id: str = "",
         ticket: Ticket | None = None,
+        rules: Rules | None = None,
     ) -> AsyncGenerator[list[TranscriptSegment] | Done, None]:
         """The common part of `transcribe` and `stream`. Yields segments as they become final, then
         `Done`. The first item may be an empty list: it means that the beginning of the audio is
@@ -167,13 +176,15 @@ class Ingress:
                 raised; otherwise the error is raised at once.
             request_id: id of the request in the log.
             ticket: ticket of a request that was admitted already; it is closed at the end.
+            rules: those that the request began with; by default those of now.
         """
+        rules = rules or self.rules
         record = RequestRecord(request_id or uuid.uuid4().hex, options)
         try:
             with ticket or self.admission.admit() as ticket:
-                name = self.resolve(options.model)
+                name = self.resolve(options.model, rules)
                 record.tier = ticket.tier = name
-                events = self._run(name, source, options, partial, record, ticket)
+                events = self._run(name, source, options, partial, record, ticket, rules)
                 async with aclosing(events):
                     async for event in events:
                         if isinstance(event, Done):
@@ -186,21 +197,20 @@ class Ingress:
         finally:
             self._account(record)
 
-    def resolve(self, model: str) -> str:
+    def resolve(self, model: str, rules: Rules) -> str:
         """The name of the tier that a model name stands for, or `auto`.
 
         Raises:
             UnknownModelError: no tier or alias has this name.
         """
-        name = self.aliases.get(model, model)
+        name = rules.aliases.get(model, model)
         if name not in self.tiers and name != AUTO:
             raise UnknownModelError(model)
         return name
 
     async def ready(self) -> dict[str, bool]:
-        """Whether each tier that always has replicas decoded a chunk recently, or decodes a probe
-        at once."""
-        return await self._readiness.states()
+        """Whether each tier that always has replicas decodes chunks."""
+        return self._readiness.states()
 
     def account_refusal(self, outcome: str, request_id: str) -> None:
         """Record a request that was refused before its options were known."""
@@ -226,9 +236,11 @@ class Ingress:
         partial: bool,
         record: RequestRecord,
         ticket: Ticket,
+        rules: Rules,
     ) -> AsyncGenerator[list[TranscriptSegment] | Done, None]:
-        deadline_s = min(options.deadline_s or self.limits.deadline_s, self.limits.deadline_s)
-        end = RunEnd(deadline_s)
+        limits = rules.limits
+        end = RunEnd(min(options.deadline_s or limits.deadline_s, limits.deadline_s))
+        tasks = Tasks(self.tiers, rules.routing, self.dispatcher)
         try:
             # Not the caller's request id, because two callers may use the same one.
             record.run = uuid.uuid4().hex
@@ -237,12 +249,12 @@ class Ingress:
                 self._under_way.run(record, ticket, end),
             ):
                 async with end.step():
-                    task = await self._tasks.make(name, options)
+                    task = await tasks.make(name, options)
                 transcription = Transcription(record.run, task.wanted, task.detect)
                 record.escalations = transcription.escalations
-                run = self._remote_run(task.ask, transcription, ticket, partial)
+                run = self._remote_run(task.ask, transcription, ticket, partial, limits)
                 record.work = run.work
-                segments = run.segments(source, self.limits.audio, _declare(ticket), self._threads)
+                segments = run.segments(source, limits.audio, _declare(ticket), self._threads)
                 async with aclosing(segments):
                     while True:
                         async with end.step():
@@ -255,7 +267,12 @@ class Ingress:
         yield Done(transcription.transcript(), run.work, self._accounts.usd(run.work))
 
     def _remote_run(
-        self, ask: Ask, transcription: Transcription, ticket: Ticket, partial: bool
+        self,
+        ask: Ask,
+        transcription: Transcription,
+        ticket: Ticket,
+        partial: bool,
+        limits: IngressLimits,
     ) -> RemoteRun:
         def decode(chunk: Chunk) -> Awaitable[Decoded]:
             wish = replace(ask, language=chunk.options.language, above=chunk.above)
@@ -265,9 +282,13 @@ class Ingress:
             ticket.update(read_s, unfinished_s)
             self._accounts.queued(ticket.tier, self.admission.queued_s(ticket.tier))
 
-        max_in_flight = self.limits.max_chunks_in_flight
         return RemoteRun(
-            transcription, decode, max_in_flight, self._accounts.chunk, on_progress, partial
+            transcription,
+            decode,
+            limits.max_chunks_in_flight,
+            self._accounts.chunk,
+            on_progress,
+            partial,
         )
 
     def _account(self, record: RequestRecord) -> None:
@@ -291,7 +312,14 @@ class Ingress:
             else:
                 self.dispatcher.hear(snapshot, report)
                 self._under_way.stop(snapshot.stopped)
+                if snapshot.settled:
+                    self._readiness.hear({t.facts.name: t.ready for t in snapshot.tiers})
             await asyncio.sleep(TICK_S)
+
+    async def _beat_for_ever(self) -> None:
+        while True:
+            self._readiness.beat()
+            await asyncio.sleep(BEAT_S)
 
 
 def _declare(ticket: Ticket) -> Any:

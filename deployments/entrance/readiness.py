@@ -1,10 +1,15 @@
-"""Whether tiers decode chunks: judged by their recent work, or by a probe if they are idle."""
+"""Whether tiers decode chunks: kept by a pulse of the ingress's own, whoever asks and how often.
+
+A tier is ready if it has decoded a chunk and its replicas still report to the board, which they do
+every second. An idle tier decodes a probe now and then. A slow probe is no outage. One that does
+not end is, and so are replicas that fall silent.
+"""
 
 import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -15,10 +20,16 @@ from engine import SAMPLE_RATE, DecodingOptions
 
 logger = logging.getLogger("ray.serve")
 
-_FRESH_S = 15.0
-"""A result younger than this shows that a tier works. Kubernetes probes every 10 s."""
-_PROBE_WAIT_S = 0.8
-"""Kubernetes waits 1 s for the answer to a probe."""
+BEAT_S = 1.0
+_IDLE_S = 10.0
+"""An idle tier decodes a probe this often, or so often that probes take a tenth of its time."""
+_SHARE = 10.0
+FRESH_S = 15.0
+"""While the board is silent, a result younger than this shows that a tier works."""
+SLOW_S = 60.0
+"""Longest that a probe may take while replicas report."""
+_HEARD_S = 10.0
+"""What the board said counts for this long."""
 _PROBE_PRIORITY = -1_000
 
 
@@ -31,41 +42,87 @@ def is_ready(states: Mapping[str, bool]) -> bool:
     return any(states.values()) or not states
 
 
+class _Pulse:
+    """The last probe of a tier. `lost` and `failed` are the last times at which the tier had no
+    replica, and at which a probe failed."""
+
+    def __init__(self) -> None:
+        self.began = float("-inf")
+        self.took_s = 0.0
+        self.failed = float("-inf")
+        self.task: asyncio.Task[None] | None = None
+        self.lost = float("-inf")
+
+    @property
+    def is_out(self) -> bool:
+        return self.task is not None and not self.task.done()
+
+
 class Readiness:
-    """Checks the tiers that always have replicas."""
+    """The state of the tiers that always have replicas.
 
-    def __init__(self, tiers: Sequence[TierClient]) -> None:
-        self._tiers = tiers
-        self._probes: dict[str, asyncio.Task[None]] = {}
+    Args:
+        tiers: clients of these tiers.
+        clock: the clock of `TierClient.last_decoded`, in seconds.
 
-    async def states(self) -> dict[str, bool]:
-        """Whether each tier decoded a chunk recently, or decodes a probe at once."""
-        states = await asyncio.gather(*(self._is_ready(tier) for tier in self._tiers))
-        return {tier.name: state for tier, state in zip(self._tiers, states, strict=True)}
+    Attributes:
+        tiers: may be set at any time.
+    """
 
-    async def _is_ready(self, tier: TierClient) -> bool:
-        """A busy tier is ready if it has recent results. An idle tier decodes a probe. If the probe
-        takes longer than this call can wait, a later call sees its result."""
-        if not _is_fresh(tier):
-            probe = self._probes.get(tier.name)
-            if probe is None or probe.done():
-                probe = self._probes[tier.name] = asyncio.create_task(_probe(tier))
-            await asyncio.wait({probe}, timeout=_PROBE_WAIT_S)
-        return _is_fresh(tier)
+    def __init__(
+        self, tiers: Sequence[TierClient], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.tiers = tiers
+        self._clock = clock
+        self._pulses: dict[str, _Pulse] = {}
+        self._replicas: Mapping[str, int] = {}
+        self._heard = float("-inf")
 
+    def states(self) -> dict[str, bool]:
+        """Whether each tier decodes."""
+        now = self._clock()
+        return {tier.name: self._is_ready(tier, now) for tier in self.tiers}
 
-async def _probe(tier: TierClient) -> None:
-    """Let a tier decode one second of noise."""
-    options = DecodingOptions(language="en", max_new_tokens=1)
-    chunk = Chunk(f"probe-{uuid.uuid4().hex}", 0, _noise(), options, priority=_PROBE_PRIORITY)
-    try:
-        await tier.decode(chunk)
-    except (ChunkLostError, TierUnavailableError) as error:
-        logger.warning("the tier %s is not ready: %s", tier.name, error)
+    def hear(self, replicas: Mapping[str, int]) -> None:
+        """Take what the board says: how many replicas of each tier report."""
+        self._replicas, self._heard = replicas, self._clock()
+        for name, n in replicas.items():
+            if n == 0:
+                self._pulse(name).lost = self._heard
 
+    def beat(self) -> None:
+        """Send a probe to tiers that are idle. Call this every `BEAT_S`, on the event loop."""
+        now = self._clock()
+        for tier in self.tiers:
+            pulse = self._pulse(tier.name)
+            idle_s = now - max(tier.last_decoded, pulse.began)
+            if idle_s >= max(_IDLE_S, _SHARE * pulse.took_s) and not pulse.is_out:
+                pulse.began = now
+                pulse.task = asyncio.create_task(self._probe(tier, pulse))
 
-def _is_fresh(tier: TierClient) -> bool:
-    return time.monotonic() - tier.last_decoded < _FRESH_S
+    def _pulse(self, name: str) -> _Pulse:
+        return self._pulses.setdefault(name, _Pulse())
+
+    def _is_ready(self, tier: TierClient, now: float) -> bool:
+        pulse = self._pulse(tier.name)
+        if now - self._heard >= _HEARD_S or tier.name not in self._replicas:
+            return now - tier.last_decoded < FRESH_S + _SHARE * pulse.took_s
+        hangs = pulse.is_out and now - pulse.began >= SLOW_S and tier.last_decoded < pulse.began
+        has_decoded = tier.last_decoded > max(pulse.lost, pulse.failed)
+        return self._replicas[tier.name] > 0 and has_decoded and not hangs
+
+    async def _probe(self, tier: TierClient, pulse: _Pulse) -> None:
+        """Let a tier decode one second of noise."""
+        options = DecodingOptions(language="en", max_new_tokens=1)
+        key = f"probe-{uuid.uuid4().hex}"
+        chunk = Chunk(key, 0, _noise(), options, priority=_PROBE_PRIORITY)
+        try:
+            await tier.decode(chunk)
+        except (ChunkLostError, TierUnavailableError) as error:
+            pulse.failed = self._clock()
+            logger.warning("the tier %s is not ready: %s", tier.name, error)
+        else:
+            pulse.took_s = self._clock() - pulse.began
 
 
 def _noise() -> Pcm:

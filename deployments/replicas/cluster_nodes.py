@@ -31,6 +31,7 @@ def cluster_nodes() -> list[NodeResources]:
             name=_name_of(node, sharing[node["NodeManagerAddress"]]),
             resources=dict(node["Resources"]),
             labels=dict(node["Labels"]),
+            node_id=node["NodeID"],
         )
         for node in alive
     ]

@@ -42,11 +42,12 @@ class GangPlacement:
 
 @dataclass(frozen=True, slots=True)
 class NodeResources:
-    """A node's total resources, and its labels."""
+    """A node's resources, all or those that are free, and its labels."""
 
     name: str
     resources: dict[str, float]
     labels: dict[str, str]
+    node_id: str = ""
 
 
 Tier = tuple[str, GangPlacement, int]

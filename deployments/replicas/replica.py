@@ -26,7 +26,7 @@ from deployments.replicas.engine_thread import EngineLoad, EngineThread
 from deployments.replicas.sharded_replica import load_sharded_engine
 from deployments.replicas.speed import SpeedMeter
 from deployments.reports import ReplicaReport
-from deployments.tier import TierInfo, TierSpec
+from deployments.tier import TierInfo, TierSpec, spec_of
 from engine import Engine, default_precision
 
 logger = logging.getLogger("ray.serve")
@@ -43,15 +43,15 @@ class Replica:
     """Decodes a tier's chunks with one engine, on one device or on several.
 
     Args:
-        spec: what the tier runs.
         board: handle of the board's deployment.
+        spec: what the tier runs; by default what the environment says.
 
     Raises:
         EngineError: the model cannot be found, split or loaded.
     """
 
-    def __init__(self, spec: TierSpec, board: DeploymentHandle[Any]) -> None:
-        self._spec = spec
+    def __init__(self, board: DeploymentHandle[Any], spec: TierSpec | None = None) -> None:
+        self._spec = spec = spec or spec_of(os.environ)
         self._board = board
         self._speed = SpeedMeter(spec.max_slots)
         self._group = ray.util.get_current_placement_group()
@@ -103,6 +103,7 @@ class Replica:
             multilingual=engine.tokenizer.multilingual,
             max_slots=engine.config.max_slots,
             max_texts=engine.max_texts,
+            version=self._spec.version,
         )
 
     async def vocabulary(self) -> tuple[bytes, ...]:

@@ -65,6 +65,9 @@ class TierClient:
         name: name of the tier.
         handle: handle of the tier's deployment.
         stalled_after_s: if the tier answers no call for this long, it counts as down.
+
+    Attributes:
+        version: `TierSpec.version` that the tier's replicas have, or will have soon; empty: any.
     """
 
     def __init__(
@@ -73,7 +76,8 @@ class TierClient:
         handle: DeploymentHandle[Any],
         stalled_after_s: float = STALLED_AFTER_S,
     ) -> None:
-        self._stalled_after_s = stalled_after_s
+        self.stalled_after_s = stalled_after_s
+        self.version = ""
         self.name = name
         self._handle = handle
         self.last_answer = float("-inf")
@@ -86,16 +90,20 @@ class TierClient:
         self._vocabulary: tuple[bytes, ...] | None = None
 
     async def info(self) -> TierInfo:
-        """What the tier's model can do. The tier is asked only once."""
-        if self._info is None:
+        """What the tier's model can do. A tier is asked once for each version of its spec, and as
+        long as replicas of another version may answer, every time."""
+        if self._info is None or (self.version and self._info.version != self.version):
             info: TierInfo = await self._watched(self._ask("describe"))
-            self._info = info
+            self._info, self._vocabulary = info, None
         return self._info
 
     async def vocabulary(self) -> tuple[bytes, ...]:
-        """The bytes of each text token, by id. The tier is asked only once."""
+        """The bytes of each text token, by id. As `info`."""
+        info = await self.info()
         if self._vocabulary is None:
             vocabulary: tuple[bytes, ...] = await self._watched(self._ask("vocabulary"))
+            if info is not self._info:
+                return vocabulary
             self._vocabulary = vocabulary
         return self._vocabulary
 
@@ -126,7 +134,7 @@ class TierClient:
         self._n_out += 1
         try:
             while not (await asyncio.wait({task}, timeout=_WATCH_PERIOD_S))[0]:
-                if time.monotonic() - max(began, self.last_answer) > self._stalled_after_s:
+                if time.monotonic() - max(began, self.last_answer) > self.stalled_after_s:
                     self._is_down = True
                     raise self._unavailable()
             result = task.result()

@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Generic, TypeVar
 
+from pydantic import TypeAdapter
+
 from deployments.fleet import MEAN_CHUNK_S, TierFacts, TierState
 from deployments.reports import IngressReport, ReplicaReport, Snapshot
 from deployments.routing.arrivals import ArrivalRates
@@ -41,6 +43,7 @@ _DECISIONS_REMEMBERED = 50
 _STOPS_REMEMBERED = 100
 
 _Report = TypeVar("_Report")
+_FACTS = TypeAdapter(tuple[TierFacts, ...])
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +84,25 @@ class FleetState:
     """
 
     def __init__(self, facts: Sequence[TierFacts], expected_rtfx: Mapping[str, float]) -> None:
-        self.facts = {tier.name: tier for tier in facts}
-        self._rtfx = dict(expected_rtfx)
+        self.facts: dict[str, TierFacts] = {}
+        self._expected_rtfx: dict[str, float] = {}
+        self._rtfx: dict[str, float] = {}
         self._ingresses: _Fresh[IngressReport] = _Fresh()
-        self._replicas: dict[str, _Fresh[ReplicaReport]] = {name: _Fresh() for name in self.facts}
+        self._replicas: dict[str, _Fresh[ReplicaReport]] = {}
         self._arrivals: ArrivalRates[tuple[str, ...]] = ArrivalRates()
         self._chunks: deque[tuple[int, float]] = deque(maxlen=_CHUNKS_REMEMBERED)
+        self.configure(facts, expected_rtfx)
+
+    def configure(self, facts: Sequence[TierFacts], expected_rtfx: Mapping[str, float]) -> None:
+        """Take other facts, and keep what was reported. A measured speed is forgotten where another
+        one is expected now: the tier's engine has changed."""
+        self.facts = {tier.name: tier for tier in facts}
+        self._replicas = {name: self._replicas.get(name, _Fresh()) for name in self.facts}
+        self._rtfx = {
+            name: self._rtfx[name] if self._expected_rtfx.get(name) == rtfx else rtfx
+            for name, rtfx in expected_rtfx.items()
+        }
+        self._expected_rtfx = dict(expected_rtfx)
 
     def hear_ingress(self, sender: str, report: IngressReport, now: float) -> None:
         self._ingresses.put(sender, report, now)
@@ -141,29 +157,32 @@ class FleetState:
 class Board:
     """The deployment of the board: a `FleetState`, and one decision per second.
 
-    The tunables (`ScalingOptions`) arrive through `reconfigure`, so they can change without a
-    restart.
-
-    Args:
-        facts, expected_rtfx: as in `FleetState`.
+    All that it goes by arrives through `reconfigure`, so it can change without a restart.
     """
 
-    def __init__(self, facts: Sequence[TierFacts], expected_rtfx: Mapping[str, float]) -> None:
-        self._fleet = FleetState(facts, expected_rtfx)
+    def __init__(self) -> None:
+        self._fleet = FleetState((), {})
         self._options = ScalingOptions()
         self._memory: Mapping[str, TierMemory] = {}
         self._plan: Plan | None = None
         self._changes: deque[Change] = deque(maxlen=_DECISIONS_REMEMBERED)
-        self._history = History(tier.name for tier in facts)
+        self._history = History()
         self._nodes = Nodes()
         self._stopped: deque[str] = deque(maxlen=_STOPS_REMEMBERED)
         self._faults = 0
         self._began = time.monotonic()
         self._ticking: asyncio.Task[None] | None = None
 
-    def reconfigure(self, options: Mapping[str, float]) -> None:
-        """Called by Serve with the deployment's `user_config`."""
-        self._options = replace(ScalingOptions(), **options)
+    def reconfigure(self, config: Mapping[str, Any]) -> None:
+        """Called by Serve with the deployment's `user_config`.
+
+        Args:
+            config: `facts` and `expected_rtfx` as in `FleetState`, the facts as mappings; `scaling`
+                with the fields of `ScalingOptions`.
+        """
+        facts = _FACTS.validate_python(config["facts"])
+        self._options = replace(ScalingOptions(), **config["scaling"])
+        self._fleet.configure(facts, config["expected_rtfx"])
 
     async def report_ingress(self, sender: str, report: IngressReport) -> Snapshot:
         """Take the report of an ingress. Returns the state of all tiers."""

@@ -50,9 +50,8 @@ class Dispatcher:
         expected_rtfx: Mapping[str, float],
     ) -> None:
         self._clients = dict(tiers)
-        # Until the board has answered, assume that all replicas that always run are ready.
-        states = [TierState(f, expected_rtfx[f.name], ready=f.min_replicas) for f in facts]
-        self._snapshot = Snapshot(tuple(states))
+        self._snapshot = Snapshot(())
+        self.configure(facts, expected_rtfx)
         self._heard: IngressReport = IngressReport()
         self._held = {name: HeldQueue() for name in tiers}
         self._sent: dict[str, set[Held]] = {name: set() for name in tiers}
@@ -65,6 +64,18 @@ class Dispatcher:
         self._down_until: dict[str, float] = {}
         # Number of consecutive snapshots without a replica, by tier.
         self._n_empty = dict.fromkeys(tiers, 0)
+
+    def configure(self, facts: Sequence[TierFacts], expected_rtfx: Mapping[str, float]) -> None:
+        """Take other facts of the same tiers. What is known of their state stays. Until the board
+        has told of a tier, assume that all replicas that always run are ready."""
+        known = {state.facts.name: state for state in self._snapshot.tiers}
+        states = tuple(
+            replace(known[f.name], facts=f)
+            if f.name in known
+            else TierState(f, expected_rtfx[f.name], ready=f.min_replicas)
+            for f in facts
+        )
+        self._snapshot = replace(self._snapshot, tiers=states)
 
     def n_held(self, tier: str) -> int:
         """Number of chunks that are held for a tier."""

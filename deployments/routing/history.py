@@ -49,14 +49,9 @@ class _Since:
 
 
 class History:
-    """Samples of all tiers, and the outcomes of requests.
+    """Samples of all tiers, and the outcomes of requests. The tiers are always the same ones."""
 
-    Args:
-        tiers: names of the tiers.
-    """
-
-    def __init__(self, tiers: Iterable[str]) -> None:
-        self._names = tuple(tiers)
+    def __init__(self) -> None:
         self._samples: deque[tuple[float, dict[str, TierSample], Counter[str]]] = deque(
             maxlen=_N_SAMPLES
         )
@@ -123,11 +118,14 @@ class History:
             "period_s": PERIOD_S,
             "span_s": SPAN_S,
             "at": [round(time, 2) for time, _, _ in found],
-            "tiers": {name: _columns(name, found) for name in self._names},
+            "tiers": {name: _columns(name, found) for name in self._tiers()},
             "outcomes": dict(outcomes.most_common()),
             "done_s": round(sum(sample.done_s for sample in every), 2),
             "usd": round(sum(sample.usd for sample in every), 6),
         }
+
+    def _tiers(self) -> Iterable[str]:
+        return self._samples[-1][1] if self._samples else ()
 
 
 def _columns(

@@ -10,6 +10,7 @@ from typing import Any
 
 from ray.serve.config import AutoscalingContext
 
+from deployments.fleet import deployment_name
 from deployments.routing.board import TARGET
 
 logger = logging.getLogger("ray.serve")
@@ -61,8 +62,3 @@ def _is_wanted(context: AutoscalingContext) -> bool:
     """Whether calls are running or waiting. Serve starts a replica for them at once, and the board
     may not know of them yet."""
     return bool(context.total_num_requests)
-
-
-def deployment_name(tier: str) -> str:
-    """A tier's deployment name. It has no dots, because Ray cuts task names at the last dot."""
-    return tier.replace(".", "_")

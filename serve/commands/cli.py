@@ -24,7 +24,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Whisper speech recognition: of files on this machine, or as a server on Ray.",
     epilog="Exit codes: 0 done, 1 failed, 2 bad usage or input, 3 done with warnings, "
-    "130 interrupted.",
+    "4 an update failed and was taken back, 130 interrupted.",
     context_settings={
         "help_option_names": ["--help", "-h"],
         # openai/whisper and its like write --beam_size.
@@ -203,17 +203,42 @@ def up(
         float,
         typer.Option(metavar="SECONDS", help="How long to wait until all tiers serve."),
     ] = 1800.0,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=65535,
+            metavar="PORT",
+            help="To answer at; goes before the settings.",
+            show_default="that of the settings, else 8000",
+        ),
+    ] = None,
+    no_rollback: Annotated[
+        bool,
+        typer.Option("--no-rollback", help="Leave an update that failed as it is, for a look."),
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Look at everything, and only say what would change: which replicas would be "
+            "replaced, and which only told.",
+        ),
+    ] = False,
 ) -> Work:
     """Serve on a Ray cluster or on this machine.
 
-    Waits until all tiers serve, then prints the server's address. If no cluster is named, one is
-    started on this machine.
+    Run it again to change settings. Looks at models, memory, resources and ports before anything is
+    stopped. Waits until all tiers serve, then prints the server's address. If an update fails, the
+    settings that worked last come back (exit code 4). If no cluster is named, one is started on
+    this machine.
     """
 
     def work() -> int:
+        from serve.commands.cluster import Up
         from serve.commands.cluster import up as run
 
-        return run(file, address, timeout)
+        return run(Up(file, address, timeout, port, not no_rollback, dry_run))
 
     return work
 

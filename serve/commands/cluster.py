@@ -3,7 +3,8 @@
 import math
 import os
 import shlex
-import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
@@ -16,9 +17,11 @@ from serve.commands.connection import (
     running_here,
     say,
 )
-from serve.commands.deploying import check_room, deploy, wait_until_ready, wait_until_running
 from serve.commands.exit_codes import EXIT_OK
 from serve.commands.local_cluster import LocalCluster, default_folder
+from serve.commands.looking import check_memory, look_here, look_there
+from serve.commands.room import check_port_here
+from serve.commands.updating import Update, apply, preview
 from serve.settings.check import check_settings
 from serve.settings.config import Settings
 from serve.settings.loading import ENVIRONMENT_PREFIX, load_settings
@@ -33,16 +36,32 @@ _INLINE_BYTES = 1_000_000
 store (docs/decisions.md)."""
 
 
-def up(
-    path: str | None, address: str | None, timeout_s: float, import_path: str = IMPORT_PATH
-) -> int:
-    """Deploy the application and wait until it serves.
+@dataclass(frozen=True, slots=True)
+class Up:
+    """What `murmur up` is asked to do.
 
-    Args:
+    Attributes:
+        path: of the settings; None: the default ones.
         address: of a Ray cluster; by default RAY_ADDRESS, or else a cluster of this machine's own.
+        timeout_s: how long to wait until all tiers serve.
+        port: goes before the settings' `http.port`.
+        rollback: whether the settings that worked last come back if an update fails.
+        dry_run: only say what would change.
         import_path: names the application's builder.
     """
-    return guarded(lambda: _up(path, address, timeout_s, import_path))
+
+    path: str | None = None
+    address: str | None = None
+    timeout_s: float = 1800.0
+    port: int | None = None
+    rollback: bool = True
+    dry_run: bool = False
+    import_path: str = IMPORT_PATH
+
+
+def up(asked: Up) -> int:
+    """Deploy the application and wait until it serves."""
+    return guarded(lambda: _up(asked))
 
 
 def down(address: str | None) -> int:
@@ -60,19 +79,50 @@ def build_config(path: str | None) -> int:
     return guarded(lambda: _build_config(path))
 
 
-def _up(path: str | None, address: str | None, timeout_s: float, import_path: str) -> int:
-    settings = _checked(path)
-    address = given_address(address)
-    if address is None:
-        local = LocalCluster(default_folder())
-        address = local.address() or _start_local(local, settings)
+def _up(asked: Up) -> int:
+    settings = _checked(asked.path)
+    if asked.port is not None:
+        settings = with_port(settings, asked.port)
+    address = given_address(asked.address)
+    local = LocalCluster(default_folder()) if address is None else None
+    look = look_there if local is None else look_here
+    update = Update(settings, asked.import_path, asked.timeout_s, asked.rollback, look)
+    if local is not None:
+        address = local.address()
+        if address is None:
+            return _up_first(local, update, asked.dry_run)
         os.environ.update(local.environment)
+    assert address is not None
     with connected(address):
-        check_room(settings)
-        deploy(settings, import_path)
-        deadline = time.monotonic() + timeout_s
-        wait_until_running(deadline, timeout_s)
-        wait_until_ready(deadline, timeout_s)
+        if asked.dry_run:
+            print("\n".join(preview(update)))
+            return EXIT_OK
+        apply(update)
+    return _say_url(settings)
+
+
+def _up_first(local: LocalCluster, update: Update, dry_run: bool) -> int:
+    """Start this machine's own cluster, and serve there. What does not serve is not left behind."""
+    settings = update.settings
+    check_port_here(settings.http)
+    check_memory(settings.tiers, look_here(settings.tiers))
+    if dry_run:
+        print(f"Ray is started here, with {', '.join(tier.name for tier in settings.tiers)}")
+        return EXIT_OK
+    address = _start_local(local, settings)
+    os.environ.update(local.environment)
+    try:
+        with connected(address):
+            apply(replace(update, look=lambda _: {}))  # we have just looked
+    except ClusterError:
+        if update.rollback:
+            local.stop()
+            say(f"nothing is left running; what Ray wrote is in {local.logs}")
+        raise
+    return _say_url(settings)
+
+
+def _say_url(settings: Settings) -> int:
     host = "127.0.0.1" if settings.http.host == "0.0.0.0" else settings.http.host
     prefix = settings.http.route_prefix.rstrip("/")
     print(f"http://{host}:{settings.http.port}{prefix}")
@@ -85,6 +135,12 @@ def _checked(path: str | None) -> Settings:
     return settings
 
 
+def with_port(settings: Settings, port: int) -> Settings:
+    """The settings with another `http.port`."""
+    http = settings.http.model_copy(update={"port": port})
+    return settings.model_copy(update={"http": http})
+
+
 def _start_local(local: LocalCluster, settings: Settings) -> str:
     say("starting Ray on this machine")
     reserved = sum(
@@ -92,7 +148,11 @@ def _start_local(local: LocalCluster, settings: Settings) -> str:
         for tier in settings.tiers
         for bundle in tier_placement(tier).bundles
     )
-    reserved += math.ceil(settings.ingress.cpus * settings.ingress.replicas)
+    # For an update, a tier starts a new replica before it stops an old one.
+    reserved += sum(
+        bundle["CPU"] for tier in settings.tiers for bundle in tier_placement(tier).bundles
+    )
+    reserved += math.ceil(settings.ingress.cpus * (settings.ingress.replicas + 1))
     return local.start(max(os.cpu_count() or 1, math.ceil(reserved)), _environment(settings))
 
 
@@ -102,9 +162,18 @@ def _environment(settings: Settings) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(ENVIRONMENT_PREFIX)}
     kept.setdefault(_INLINE_VARIABLE, str(_INLINE_BYTES))
     kept.setdefault(_PUSH_VARIABLE, "1")
+    # Both spellings, because each is read by some program.
+    kept["no_proxy"] = kept["NO_PROXY"] = _without_proxy(os.environ)
     if settings.http.haproxy:
         kept["RAY_SERVE_ENABLE_HA_PROXY"] = "1"
     return kept
+
+
+def _without_proxy(environment: Mapping[str, str]) -> str:
+    """`no_proxy` with this machine in it: a proxy of the network cannot reach it."""
+    there = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
+    names = [name.strip() for name in there.split(",") if name.strip()]
+    return ",".join(dict.fromkeys([*names, "localhost", "127.0.0.1", "::1"]))
 
 
 def _down(given: str | None) -> int:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from serve.commands.exit_codes import EXIT_BAD_INPUT, EXIT_FAILED
+from serve.commands.exit_codes import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_ROLLED_BACK
 from serve.commands.local_cluster import LocalCluster, LocalClusterError, default_folder
 from serve.settings.config import ConfigError
 
@@ -20,6 +20,10 @@ class ClusterError(Exception):
     """A command could not do its work. The user sees the message."""
 
 
+class RolledBackError(ClusterError):
+    """An update failed, and the settings that worked last are back."""
+
+
 def guarded(command: Callable[[], int]) -> int:
     """Run a command; its errors become a message and an exit code."""
     try:
@@ -27,6 +31,9 @@ def guarded(command: Callable[[], int]) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return EXIT_BAD_INPUT
+    except RolledBackError as error:
+        print(f"murmur: {error}", file=sys.stderr)
+        return EXIT_ROLLED_BACK
     except (ClusterError, LocalClusterError) as error:
         print(f"murmur: {error}", file=sys.stderr)
         return EXIT_FAILED
@@ -45,7 +52,6 @@ def connected(address: str) -> Iterator[None]:
         ClusterError: there is none at this address.
     """
     _check_listens(address)
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
     import ray.serve  # its import sets its logger's level, so we set ours afterwards

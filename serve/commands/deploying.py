@@ -1,4 +1,4 @@
-"""Deploys the application: checks for room, hands it to Serve, waits until it serves."""
+"""Hands the application to Serve, and waits until it serves."""
 
 import re
 import time
@@ -9,8 +9,7 @@ from typing import Any
 from serve.commands.application import application_status
 from serve.commands.connection import ClusterError, say
 from serve.settings.config import Settings
-from serve.settings.serve_config import APP_NAME, serve_config
-from serve.settings.tier_placement import placements
+from serve.settings.serve_config import APP_NAME
 
 _POLL_S = 0.5
 _READY_WAIT_S = 5.0
@@ -18,36 +17,40 @@ _EXCEPTION = re.compile(r"^[A-Za-z_][\w.]*(Error|Exception|Interrupt): ")
 """How the last line of a traceback begins."""
 
 
-def check_room(settings: Settings) -> None:
-    """Check that all replicas fit, because Ray lets one that fits nowhere wait silently for ever.
+def running_serve() -> Any:
+    """A client of the cluster's Serve; None if it does not run. It has no public name."""
+    from ray.serve.context import _get_global_client
+
+    return _get_global_client(raise_if_no_controller_running=False)
+
+
+def start_serve(config: Mapping[str, Any]) -> Any:
+    """Start Serve with a config's proxies, if it does not run; returns a client.
 
     Raises:
-        ClusterError: a replica fits nowhere, and the cluster cannot grow.
-    """
-    from deployments.replicas.cluster_nodes import cluster_nodes, may_grow
-    from deployments.replicas.placement import shortage
-
-    faults = shortage(placements(settings), cluster_nodes())
-    if faults and not may_grow():
-        raise ClusterError("\n".join(faults))
-    for fault in faults:
-        say(f"{fault}; waiting for nodes to join")
-
-
-def deploy(settings: Settings, import_path: str) -> None:
-    """Hand the application to Serve.
-
-    Raises:
-        ClusterError: Serve listens at another address, or runs other applications from a config.
+        ClusterError: it does not start.
     """
     from ray import serve as ray_serve
-    from ray.serve.context import _get_global_client
-    from ray.serve.schema import ServeDeploySchema
+    from ray.exceptions import RayError
 
-    config = serve_config(settings, import_path)
-    ray_serve.start(proxy_location=config["proxy_location"], http_options=config["http_options"])
-    client = _get_global_client()
+    try:
+        ray_serve.start(
+            proxy_location=config["proxy_location"], http_options=config["http_options"]
+        )
+    except (RayError, RuntimeError) as error:
+        raise ClusterError(f"Serve does not start: {short_reason(str(error))}") from error
+    client = running_serve()
     assert client is not None, "Serve has just been started"
+    return client
+
+
+def check_free(client: Any, settings: Settings) -> None:
+    """Check that the application can be deployed beside what is deployed already.
+
+    Raises:
+        ClusterError: Serve listens at another address, another application has the route, or others
+            are deployed by a config.
+    """
     running = client.http_config
     wanted = (settings.http.host, settings.http.port)
     if (running.host, running.port) != wanted:
@@ -55,19 +58,55 @@ def deploy(settings: Settings, import_path: str) -> None:
             f"Serve runs at {running.host}:{running.port} and cannot move to {wanted[0]}:"
             f"{wanted[1]}: `murmur down` first"
         )
-    others = [
-        name
-        for name, application in client.get_serve_details()["applications"].items()
-        if name != APP_NAME and application["source"] == "declarative"
-    ]
-    if others:  # a new config removes all applications of the previous one
+    applications = client.get_serve_details()["applications"]
+    others = {name: found for name, found in applications.items() if name != APP_NAME}
+    prefix = settings.http.route_prefix
+    if holders := [name for name, found in others.items() if found["route_prefix"] == prefix]:
         raise ClusterError(
-            f"deployed there by config, and would be taken away: {', '.join(others)}. Add what "
+            f"the application {holders[0]!r} answers at {prefix}, and would get nothing more: set "
+            "http.route_prefix, such as to /speech"
+        )
+    declared = [name for name, found in others.items() if found["source"] == "declarative"]
+    if declared:  # a new config removes all applications of the previous one
+        raise ClusterError(
+            f"deployed there by config, and would be taken away: {', '.join(declared)}. Add what "
             "`murmur build` prints to that config, and `serve deploy` it"
         )
+
+
+def deployed(client: Any) -> dict[str, Any] | None:
+    """The config of the application that is deployed; None if none is."""
+    import ray
+
+    if application_status()["status"] == "NOT_DEPLOYED":
+        return None
+    found = ray.get(client._controller.get_app_configs.remote()).get(APP_NAME)
+    return None if found is None else plain(found)
+
+
+def deploy(client: Any, config: Mapping[str, Any]) -> None:
+    """Hand a config to Serve."""
+    from ray.serve.schema import ServeDeploySchema
+
     # The call with which the dashboard executes `serve deploy`. It has no public name, and our own
     # small cluster runs without a dashboard.
     client.deploy_apps(ServeDeploySchema.model_validate(config))
+
+
+def application_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The application in a config, in the form in which `deployed` gives it."""
+    from ray.serve.schema import ServeDeploySchema
+
+    schema = ServeDeploySchema.model_validate(config)
+    (application,) = schema.applications
+    application.logging_config = application.logging_config or schema.logging_config
+    return plain(application)
+
+
+def plain(application: Any) -> dict[str, Any]:
+    """An application's schema as JSON values, without what is not set."""
+    values: dict[str, Any] = application.model_dump(mode="json", exclude_unset=True)
+    return values
 
 
 def wait_until_running(deadline: float, timeout_s: float) -> None:

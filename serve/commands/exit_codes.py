@@ -7,4 +7,6 @@ EXIT_BAD_INPUT = 2
 """Bad usage, or some input failed; the other files are finished."""
 EXIT_WARNED = 3
 """All input was transcribed, but the audio of some could not be read whole: warnings say where."""
+EXIT_ROLLED_BACK = 4
+"""An update failed, and the settings that worked last are back."""
 EXIT_INTERRUPTED = 130

@@ -60,6 +60,11 @@ class LocalCluster:
         """What Ray said when it started."""
         return self._log
 
+    @property
+    def logs(self) -> Path:
+        """The folder of Ray's own logs, those of replicas among them."""
+        return self._ray / "session_latest" / "logs"
+
     def address(self) -> str | None:
         """Where the head listens, `host:port`; None if the cluster does not run."""
         self._check_folder()

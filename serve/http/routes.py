@@ -5,16 +5,14 @@ from contextlib import aclosing
 from typing import Any
 
 from fastapi import FastAPI
-from ray.serve.handle import DeploymentHandle
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from deployments.entrance.admission import Ticket
 from deployments.entrance.ingress import Done, Ingress
-from deployments.entrance.limits import IngressLimits
 from deployments.entrance.readiness import is_ready
-from deployments.entrance.tasks import RoutingOptions
+from deployments.entrance.rules import Rules
 from deployments.options import AUTO
 from engine.request import Task
 from serve.http.answers import (
@@ -38,43 +36,39 @@ from serve.http.fields import (
 )
 from serve.http.formats import detection_object, warnings_object
 from serve.http.page.routes import add_page
+from serve.http.rules import rules_of
 from serve.http.streaming import Events, stream_answer
 from serve.http.subtitles import MAX_BYTES, SubtitleRequest, lay_out_subtitles, parse_subtitles
 from serve.http.upload import Upload, is_form, read_body, read_raw_upload, read_upload
+from serve.settings.api_keys import key_sums
+from serve.settings.loading import load_settings
 
 _DEFAULT_MODEL = "whisper-1"
 """Of `POST /transcribe`. Settings always have it."""
 
 
 class HttpIngress(Ingress):
-    """The ingress with HTTP routes.
+    """The ingress with HTTP routes."""
 
-    Args:
-        max_upload_bytes: largest file of one request.
-        api_keys_sha256: SHA-256 hashes of the accepted keys. With none, everybody may call.
-        page: whether to show the page.
-    """
+    # On the event loop, where Serve calls coroutines: a request sees all of a change or nothing.
+    async def reconfigure(self, sections: Mapping[str, Any]) -> None:
+        """Called by Serve with the deployment's `user_config`.
 
-    def __init__(
-        self,
-        tiers: Mapping[str, DeploymentHandle[Any]],
-        aliases: Mapping[str, str],
-        limits: IngressLimits,
-        routing: RoutingOptions,
-        board: DeploymentHandle[Any],
-        asleep: frozenset[str],
-        max_upload_bytes: int,
-        api_keys_sha256: tuple[str, ...] = (),
-        page: bool = True,
-    ) -> None:
-        super().__init__(tiers, aliases, limits, routing, board, asleep)
-        self._page = page
-        self._max_upload_bytes = max_upload_bytes
-        self._auth = Auth(api_keys_sha256)
+        Args:
+            sections: of the settings. Variables of this process's environment go before them.
+
+        Raises:
+            ConfigError: the settings are wrong.
+        """
+        settings = load_settings(values=sections)
+        self._auth = Auth(key_sums(settings.auth))
+        self.shows_page = settings.http.page
+        self._max_upload_bytes = round(settings.limits.max_upload_mb * 1e6)
+        self.configure(rules_of(settings))
 
     # Serve calls this after the constructor and routes requests to the app that it returns.
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return build_api(self, self._page)
+        return build_api(self)
 
     async def answer(self, request: Request, task: Task, kind: type[TranslationFields]) -> Response:
         """Transcribe or translate an upload."""
@@ -107,6 +101,7 @@ class HttpIngress(Ingress):
     ) -> tuple[Events, Fields, TokenNames | None]:
         """Admit a request, then read and check its body: see `_begin`."""
         request_id = _request_id(request)
+        rules = self.rules
         try:
             self._auth.check(request)
             ticket = self.admission.admit()  # before the body is read
@@ -114,14 +109,20 @@ class HttpIngress(Ingress):
             self.account_refusal(_kind(error), request_id)
             raise
         try:
-            return await self._begin(request, task, kind, read, ticket)
+            return await self._begin(request, task, kind, read, ticket, rules)
         except BaseException as error:
             ticket.close()
             self.account_refusal(_kind(error), request_id)
             raise
 
     async def _begin(
-        self, request: Request, task: Task, kind: type[Fields], read: "_Read", ticket: Ticket
+        self,
+        request: Request,
+        task: Task,
+        kind: type[Fields],
+        read: "_Read",
+        ticket: Ticket,
+        rules: Rules,
     ) -> tuple[Events, Fields, TokenNames | None]:
         """Read and check the body.
 
@@ -137,10 +138,10 @@ class HttpIngress(Ingress):
             options = fields.options(task)
             names = None
             if isinstance(fields, TranscriptionFields) and fields.include:
-                names = await self._token_names(self.resolve(options.model))
+                names = await self._token_names(self.resolve(options.model, rules))
             request_id = _request_id(request)
             streams = isinstance(fields, TranslationFields) and fields.stream
-            events = self.run(upload.source(), options, streams, request_id, ticket)
+            events = self.run(upload.source(), options, streams, request_id, ticket, rules)
         finally:
             await upload.close()
         return events, fields, names
@@ -209,12 +210,8 @@ def _kind(error: BaseException) -> str:
     return to_http_error(error).code or "fault"
 
 
-def build_api(ingress: HttpIngress, page: bool = True) -> FastAPI:
-    """The FastAPI app with the routes of an ingress.
-
-    Args:
-        page: whether the page is at the root.
-    """
+def build_api(ingress: HttpIngress) -> FastAPI:
+    """The FastAPI app with the routes of an ingress."""
     api = FastAPI(title="Murmur", description="Whisper speech recognition, as OpenAI's API has it.")
     api.add_exception_handler(Exception, answer_error)
     api.add_exception_handler(HTTPException, answer_error)
@@ -256,7 +253,7 @@ def build_api(ingress: HttpIngress, page: bool = True) -> FastAPI:
     async def models(request: Request) -> Response:
         """List the tiers and their aliases."""
         ingress.check_key(request)
-        names = [*ingress.tiers, AUTO, *ingress.aliases]
+        names = [*ingress.tiers, AUTO, *ingress.rules.aliases]
         return JSONResponse({"object": "list", "data": [_model(ingress, name) for name in names]})
 
     @api.get("/v1/models/{model:path}")
@@ -265,7 +262,7 @@ def build_api(ingress: HttpIngress, page: bool = True) -> FastAPI:
         """Look up one tier or alias."""
         ingress.check_key(request)
         name = request.path_params["model"]
-        ingress.resolve(name)
+        ingress.resolve(name, ingress.rules)
         return JSONResponse(_model(ingress, name))
 
     @api.get("/v1/cluster")
@@ -306,8 +303,7 @@ def build_api(ingress: HttpIngress, page: bool = True) -> FastAPI:
         body = {"status": "ready" if ready else "not ready", "tiers": tiers}
         return JSONResponse(body, 200 if ready else 503)
 
-    if page:
-        add_page(api)
+    add_page(api, lambda: ingress.shows_page)
     return api
 
 
@@ -339,7 +335,7 @@ async def _last(events: Events) -> Done:
 
 
 def _model(ingress: Ingress, name: str) -> dict[str, Any]:
-    root = ingress.aliases.get(name, name)
+    root = ingress.rules.aliases.get(name, name)
     return {"id": name, "object": "model", "created": 0, "owned_by": "murmur", "root": root}
 
 

@@ -3,6 +3,7 @@
 The docstring of each field documents it; docs/configuration.md is rendered from these docstrings.
 """
 
+from enum import StrEnum
 from typing import Annotated
 
 from pydantic import (
@@ -20,6 +21,15 @@ from deployments.options import AUTO
 from deployments.planning.accelerators import CPU, shared_arithmetic, shared_default_precision
 from engine import CrossAttentionMode, EngineConfig, Offload, Precision
 from engine.errors import PrecisionError
+
+
+class LogLevel(StrEnum):
+    """The least important messages that are logged."""
+
+    DEBUG = "DEBUG"
+    INFO = "INFO"
+    WARNING = "WARNING"
+    ERROR = "ERROR"
 
 
 class ConfigError(Exception):
@@ -313,6 +323,8 @@ class Settings(_Section):
     """How tiers grow and shrink."""
     http: HttpSettings = HttpSettings()
     """Where the cluster answers."""
+    log_level: LogLevel = LogLevel.INFO
+    """Of what Murmur and Ray Serve log: `DEBUG`, `INFO`, `WARNING` or `ERROR`."""
 
     @field_validator("aliases")
     @classmethod

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import numpy as np
@@ -17,24 +18,20 @@ LONG_S = 90
 KEY = "sk-test-0123456789"
 
 
+SETTINGS: dict[str, Any] = {
+    "tiers": [
+        {"name": "tiny.en", "model": "demo:tiny.en", "min_replicas": 2, "max_replicas": 2},
+        {"name": "base", "model": "demo:base"},
+    ],
+    "limits": {"max_upload_mb": 30, "max_duration_s": 1800},
+    "auth": {"api_keys": [KEY]},
+}
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """Two tiers: tiny.en twice, and base."""
-    cluster = Cluster(
-        {
-            "tiers": [
-                {
-                    "name": "tiny.en",
-                    "model": "demo:tiny.en",
-                    "min_replicas": 2,
-                    "max_replicas": 2,
-                },
-                {"name": "base", "model": "demo:base"},
-            ],
-            "limits": {"max_upload_mb": 30, "max_duration_s": 1800},
-            "auth": {"api_keys": [KEY]},
-        }
-    )
+    cluster = Cluster(SETTINGS)
     try:
         # `murmur up` has returned, so that whoever comes first is served.
         assert httpx2.get(f"{cluster.url}/readyz").status_code == 200

@@ -115,7 +115,8 @@ def test_serve_takes_the_config_and_builds_the_application(overlay: Overlay) -> 
     (application,) = schema.applications
     assert application.import_path == "serve.app:build"
     build(dict(application.args))  # as Serve calls it
-    tiers = load_settings(values=application.args, environment={}).tiers
+    (ingress,) = (d for d in application.deployments if d.name == "Ingress")
+    tiers = load_settings(values=ingress.user_config, environment={}).tiers
     assert tiers == overlay.settings().tiers
     assert schema.http_options.host == "0.0.0.0", "the Service could not reach it"
 
@@ -274,7 +275,7 @@ def test_the_ingress_leads_to_what_kuberay_makes() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_variables_of_pods_are_settings_that_the_application_reads(name: str) -> None:
-    """A sum of a key that is a Secret's reaches `build` by the environment of where it runs."""
+    """A sum of a key that is a Secret's reaches an ingress by the environment of where it runs."""
     variables = set()
     for group, spec in groups(name):
         named = {entry["name"] for entry in spec["template"]["spec"]["containers"][0]["env"]}
@@ -285,8 +286,9 @@ def test_variables_of_pods_are_settings_that_the_application_reads(name: str) ->
     values = {"MURMUR__AUTH__API_KEYS_SHA256": f"[{', '.join(sums)}]"}
     assert {variable for variable in same_everywhere if "MURMUR" in variable} == values.keys()
     config = yaml.safe_load(ray_service(name)["spec"]["serveConfigV2"])
-    args = config["applications"][0]["args"]
-    assert list(load_settings(values=args, environment=values).auth.api_keys_sha256) == sums
+    (ingress,) = (d for d in config["applications"][0]["deployments"] if d["name"] == "Ingress")
+    settings = load_settings(values=ingress["user_config"], environment=values)
+    assert list(settings.auth.api_keys_sha256) == sums
 
 
 @pytest.mark.parametrize("name", NAMES)

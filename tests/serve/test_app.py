@@ -8,7 +8,7 @@ import torch
 
 from deployments.planning.accelerators import shared_arithmetic
 from deployments.replicas.gang_mesh import gang_config
-from deployments.tier import Sharding, TierSpec
+from deployments.tier import Sharding, TierSpec, spec_of
 from engine import CrossAttentionMode, EngineConfig, Offload, Precision
 from engine.errors import PrecisionError
 from engine.precision import Arithmetic
@@ -27,7 +27,8 @@ def options_of(**tier: Any) -> Any:
     application = assemble(settings_of(**tier))
     (bound,) = application._bound_deployment.init_args[0].values()
     deployment = bound._bound_deployment
-    return deployment, deployment.init_args[0]
+    environment = deployment.ray_actor_options["runtime_env"]["env_vars"]
+    return deployment, spec_of(environment)
 
 
 def test_one_device() -> None:

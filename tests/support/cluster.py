@@ -41,9 +41,8 @@ class Cluster:
         # Not pytest's folder: the paths of Ray's sockets would be too long there.
         self.folder = Path(tempfile.mkdtemp(prefix="mm-"))
         self.port = free_port()
-        http = {"port": self.port, **settings.get("http", {})}
         self.settings = self.folder / "murmur.yaml"
-        self.settings.write_text(yaml.safe_dump({**settings, "http": http}), encoding="utf-8")
+        self._import_path = import_path
         self.environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MURMUR"))},
             "MURMUR_CLUSTER_DIR": str(self.folder),
@@ -53,10 +52,27 @@ class Cluster:
         }
         self._nodes = nodes
         try:
-            self.url = self._up(import_path)
+            done = self.up(settings)
+            assert done.returncode == 0, done.stderr + self.logs()[-4000:]
+            self.url = done.stdout.splitlines()[-1]
         except BaseException:
             self.stop()
             raise
+
+    def up(self, settings: dict[str, Any], **asked: Any) -> "subprocess.CompletedProcess[str]":
+        """Run `murmur up` with other settings.
+
+        Args:
+            asked: fields of `serve.commands.cluster.Up`.
+        """
+        http = {"port": self.port, **settings.get("http", {})}
+        self.settings.write_text(yaml.safe_dump({**settings, "http": http}), encoding="utf-8")
+        asked = {"timeout_s": 240, "import_path": self._import_path, **asked}
+        code = (
+            "import sys; from serve.commands.cluster import Up, up; "
+            f"sys.exit(up(Up({str(self.settings)!r}, **{asked!r})))"
+        )
+        return self.run([sys.executable, "-c", code], 300)
 
     def murmur(
         self, *args: str | Path, timeout_s: float = 120
@@ -181,15 +197,6 @@ class Cluster:
     def stop(self) -> None:
         self.murmur("down")
         shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _up(self, import_path: str) -> str:
-        code = (
-            "import sys; from serve.commands.cluster import up; "
-            f"sys.exit(up({str(self.settings)!r}, None, 240, {import_path!r}))"
-        )
-        done = self.run([sys.executable, "-c", code], 300)
-        assert done.returncode == 0, done.stderr + self.logs()[-4000:]
-        return done.stdout.splitlines()[-1]
 
 
 def free_port() -> int:

@@ -1,6 +1,8 @@
 """What the board makes of reports, and how its decisions get to Serve's policy."""
 
 import asyncio
+import json
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,15 +10,21 @@ import pytest
 from ray.serve.autoscaling_policy import _apply_app_level_autoscaling_config
 from ray.serve.config import AutoscalingConfig
 
-from deployments.fleet import MEAN_CHUNK_S
+from deployments.fleet import MEAN_CHUNK_S, TierFacts, deployment_name
 from deployments.replicas.speed import SpeedMeter
 from deployments.reports import IngressReport, ReplicaReport
 from deployments.routing.board import FRESH_S, TARGET, TICK_S, Board, FleetState
-from deployments.routing.scaling_policy import deployment_name, follow_board
+from deployments.routing.scaling_policy import follow_board
 from tests.deployments.routing.test_router import BASE, TINY
 
 RTFX = {"tiny.en": 400.0, "base": 200.0}
 BOTH = ("tiny.en", "base")
+
+
+def config(facts: tuple[TierFacts, ...], rtfx: dict[str, float], **scaling: float) -> Any:
+    """The board's `user_config`, as it comes over Serve."""
+    plain = [{**asdict(f), "languages": f.languages and sorted(f.languages)} for f in facts]
+    return json.loads(json.dumps({"facts": plain, "expected_rtfx": rtfx, "scaling": scaling}))
 
 
 def fleet() -> FleetState:
@@ -48,6 +56,21 @@ class TestFleetState:
         assert later.tiers[1].ready == 0
         assert later.tiers[1].rtfx == 250.0  # its speed is remembered
         assert later.chunk_s == MEAN_CHUNK_S
+
+    def test_other_facts_keep_what_was_reported(self) -> None:
+        """A speed is measured again where the engine is another one."""
+        state = fleet()
+        for tier in ("tiny.en", "base"):
+            state.hear_replica(tier, "r", ReplicaReport(250.0, n_used=3), 0.0)
+        state.snapshot(0.5)
+        dearer = replace(BASE, usd_per_hour=9.0, max_replicas=7)
+        state.configure((TINY, dearer), {**RTFX, "base": 70.0})
+        later = state.snapshot(FRESH_S + 1)  # nobody reports any more
+        assert later.tiers[1].facts == dearer
+        assert (later.tiers[0].rtfx, later.tiers[1].rtfx) == (250.0, 70.0)
+        state.configure((TINY,), {"tiny.en": 400.0})
+        assert [tier.facts for tier in state.snapshot(1.0).tiers] == [TINY]
+        state.hear_replica("base", "r", ReplicaReport(), 1.0)  # is nobody's any more
 
     def test_a_steady_arrival_becomes_its_rate_and_goes_again(self) -> None:
         state = fleet()
@@ -125,8 +148,8 @@ class TestPolicy:
 class TestBoard:
     def test_it_decides_of_what_it_hears_and_says_why(self) -> None:
         async def run() -> tuple[dict[str, float], dict[str, Any]]:
-            board = Board((TINY, BASE), RTFX)
-            board.reconfigure({"down_delay_s": 0.0})
+            board = Board()
+            board.reconfigure(config((TINY, BASE), RTFX, down_delay_s=0.0))
             board._began -= FRESH_S
             await board.report_replica("base", "r", ReplicaReport(250.0, n_used=3))
             await board.report_ingress("a", IngressReport({"tiny.en": 50.0}))
@@ -146,11 +169,13 @@ class TestBoard:
 
     def test_a_fault_keeps_the_last_decision(self, caplog: pytest.LogCaptureFixture) -> None:
         async def run() -> tuple[dict[str, float], dict[str, Any]]:
-            board = Board((BASE,), {"base": 200.0})
+            board = Board()
+            board.reconfigure(config((BASE,), {"base": 200.0}))
             board._began -= FRESH_S
             await board.report_replica("base", "r", ReplicaReport())
             await asyncio.sleep(1.5 * TICK_S)
-            board.reconfigure({"utilization": 0.0})  # which divides by nothing
+            # This divides by nothing.
+            board.reconfigure(config((BASE,), {"base": 200.0}, utilization=0.0))
             await asyncio.sleep(1.5 * TICK_S)
             return await board.record_autoscaling_stats(), await board.cluster()
 

@@ -133,7 +133,8 @@ def test_serve_gets_the_sums_of_keys_and_never_the_keys() -> None:
     config = serve_config(settings)
     assert "sk-secret" not in json.dumps(config)
     (application,) = config["applications"]
-    assert application["args"]["auth"] == {"api_keys_sha256": [hash_key("sk-secret")]}
-    again = load_settings(None, {}, application["args"])
+    (ingress,) = (d for d in application["deployments"] if d["name"] == "Ingress")
+    assert ingress["user_config"]["auth"] == {"api_keys_sha256": [hash_key("sk-secret")]}
+    again = load_settings(None, {}, ingress["user_config"])
     assert key_sums(again.auth) == key_sums(settings.auth)
     assert again.tiers == settings.tiers

@@ -42,7 +42,7 @@ def test_the_page_is_at_the_root_under_its_policy(http: TestClient) -> None:
 
 
 def test_it_can_be_turned_off() -> None:
-    http = TestClient(build_api(Deaf(SPEECH), page=False))
+    http = TestClient(build_api(Deaf(SPEECH, page=False)))
     for path in ("/", "/page/page.css"):
         answer = http.get(path)
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")

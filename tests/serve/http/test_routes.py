@@ -9,7 +9,10 @@ from starlette.testclient import TestClient
 
 from deployments.entrance.admission import Admission, Ticket
 from deployments.entrance.ingress import Done
+from deployments.entrance.limits import IngressLimits
 from deployments.entrance.remote import Work
+from deployments.entrance.rules import Rules
+from deployments.entrance.tasks import RoutingOptions
 from deployments.messages import Transcript, TranscriptSegment
 from deployments.options import TranscribeOptions
 from serve.http.auth import Auth
@@ -22,11 +25,13 @@ TEXT_FORMATS = ("text", "srt", "vtt")
 class Deaf(HttpIngress):
     """Remembers what it is asked, and gives a transcript of 12.3456 s."""
 
-    def __init__(self, segments: tuple[TranscriptSegment, ...]) -> None:
+    def __init__(self, segments: tuple[TranscriptSegment, ...], page: bool = True) -> None:
         self.asked: list[tuple[Any, TranscribeOptions]] = []
         self.admission = Admission(9, 9.0)
-        self.tiers, self.aliases = {}, {}
+        self.tiers = {}
+        self.rules = Rules({}, IngressLimits(), RoutingOptions((), {}))
         self._auth, self._max_upload_bytes = Auth(()), 10_000
+        self.shows_page = page
         self._segments = segments
 
     def account_refusal(self, outcome: str, request_id: str) -> None:
@@ -39,6 +44,7 @@ class Deaf(HttpIngress):
         partial: bool = False,
         request_id: str = "",
         ticket: Ticket | None = None,
+        rules: Rules | None = None,
     ) -> AsyncGenerator[list[TranscriptSegment] | Done, None]:
         with ticket or self.admission.admit():
             self.asked.append((source, options))

@@ -28,7 +28,7 @@ def faults(**settings: Any) -> list[str]:
     [
         (
             {"accelerator": "T4", "precision": "float32", "batch_size": 48},
-            "tiers.0: the model at float32 with 48 slots on T4 needs 37 GB",
+            "tiers.0: the model at float32 with 48 slots on T4 needs 37.1 GB",
         ),
         (
             {"accelerator": "T4", "precision": "float32", "tensor_parallel": 2, "batch_size": 96},

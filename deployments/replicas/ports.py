@@ -1,0 +1,43 @@
+"""Whether a port of this machine is free, and who holds it otherwise.
+
+Ray's proxies bind with SO_REUSEPORT. Another Ray Serve of the same user on the same port is then no
+error: the kernel deals out connections to both, and answers come from either.
+"""
+
+import errno
+import socket
+
+import psutil
+
+
+def port_holder(host: str, port: int) -> str | None:
+    """Who listens on a port, such as `nginx, process 123`; None if the port is free.
+
+    Raises:
+        OSError: this machine cannot listen on the address at all.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        # Connections of a server that has ended are no obstacle; one that listens is, because this
+        # socket does not share its port.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            return _named_holder(port)
+    return None
+
+
+def _named_holder(port: int) -> str:
+    """As far as this user may know: the processes of others are hidden."""
+    for connection in psutil.net_connections("tcp"):
+        listens = connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,)
+        if not listens or connection.pid is None:
+            continue
+        try:
+            return f"{psutil.Process(connection.pid).name()}, process {connection.pid}"
+        except psutil.NoSuchProcess:
+            continue
+    return "a process of another user"

@@ -1,0 +1,49 @@
+"""Converts settings to the rules that an ingress goes by."""
+
+from deployments.audio.reading import AudioLimits
+from deployments.entrance.limits import IngressLimits
+from deployments.entrance.rules import Rules
+from deployments.entrance.tasks import RoutingOptions
+from deployments.fleet import Priority
+from deployments.transcript.cascade import CascadeOptions
+from serve.settings.config import LimitSettings, Settings
+from serve.settings.tier_facts import expected_rtfx, tier_facts
+from serve.settings.tier_spec import tier_spec
+
+
+def rules_of(settings: Settings) -> Rules:
+    """
+    Raises:
+        ConfigError, ShardingError: a tier's price is unknown, or its model cannot be split.
+    """
+    return Rules(
+        aliases=dict(settings.aliases),
+        limits=_limits(settings.limits),
+        routing=_routing(settings),
+        asleep=frozenset(tier.name for tier in settings.tiers if tier.min_replicas == 0),
+        versions={tier.name: tier_spec(tier).version for tier in settings.tiers},
+    )
+
+
+def _limits(limits: LimitSettings) -> IngressLimits:
+    return IngressLimits(
+        audio=AudioLimits(max_duration_s=limits.max_duration_s),
+        max_chunks_in_flight=limits.max_chunks_in_flight,
+        max_requests=limits.max_requests,
+        max_queued_audio_s=limits.max_queued_audio_s,
+        deadline_s=limits.deadline_s,
+    )
+
+
+def _routing(settings: Settings) -> RoutingOptions:
+    slo, cascade = settings.slo, settings.routing.cascade
+    # Half of the objective: the rest is for delays not yet known when a chunk is sent.
+    waits_s = (slo.realtime_wait_s / 2, slo.queue_wait_s / 2, slo.batch_wait_s / 2)
+    thresholds = cascade.model_dump(exclude={"enabled"})
+    return RoutingOptions(
+        facts=tuple(tier_facts(tier) for tier in settings.tiers),
+        expected_rtfx={tier.name: expected_rtfx(tier) for tier in settings.tiers},
+        quality=settings.routing.quality,
+        cascade=CascadeOptions(**thresholds) if cascade.enabled else None,
+        patience_s=dict(zip(Priority, waits_s, strict=True)),
+    )

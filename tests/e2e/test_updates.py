@@ -1,0 +1,182 @@
+"""Updates under load: what is told, what is replaced, what is refused and what is taken back."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from engine import resolve_model
+from serve.commands.exit_codes import EXIT_FAILED, EXIT_ROLLED_BACK
+from tests.e2e.conftest import CLIP, KEY, SETTINGS
+from tests.e2e.faulty import UNABLE
+from tests.support.cluster import Cluster
+from tests.support.load import CLIPS, load, post
+
+DEPLOYMENTS = ("Ingress", "Board", "tiny_en", "base")
+TIERS: dict[str, dict[str, Any]] = {
+    "tiny.en": {"model": "demo:tiny.en"},
+    "base": {"model": "demo:base"},
+}
+
+
+def settings(base: dict[str, Any] | None = None, **sections: Any) -> dict[str, Any]:
+    tiers = {**TIERS, "base": {**TIERS["base"], **(base or {})}}
+    return {"tiers": [{"name": name, **tier} for name, tier in tiers.items()], **sections}
+
+
+def with_base(**changed: Any) -> dict[str, Any]:
+    """The settings of the common cluster, with others for its second tier."""
+    tiny, base = SETTINGS["tiers"]
+    return {**SETTINGS, "tiers": [tiny, {**base, **changed}]}
+
+
+def pids(cluster: Cluster) -> dict[str, set[int]]:
+    return {name: {p.pid for p in cluster.processes(name)} for name in DEPLOYMENTS}
+
+
+def replaced(before: dict[str, set[int]], cluster: Cluster) -> set[str]:
+    after = pids(cluster)
+    return {name for name in DEPLOYMENTS if before[name] != after[name]}
+
+
+def ask(cluster: Cluster, key: str = KEY, model: str = "base") -> httpx2.Response:
+    return httpx2.post(
+        f"{cluster.url}/v1/audio/transcriptions",
+        headers={"authorization": f"Bearer {key}"},
+        data={"model": model},
+        files={"file": (CLIP.name, CLIP.read_bytes())},
+        timeout=120,
+    )
+
+
+def test_limits_keys_and_aliases_reach_the_running_ingress(cluster: Cluster) -> None:
+    before = pids(cluster)
+    changed = {
+        **SETTINGS,
+        "limits": {**SETTINGS["limits"], "max_upload_mb": 0.1},
+        "auth": {"api_keys": ["sk-another"]},
+        "aliases": {"mine": "base"},
+    }
+    try:
+        done = cluster.up(changed)
+        assert done.returncode == 0, done.stderr
+        (line,) = (line for line in done.stderr.splitlines() if ": told: " in line)
+        assert line.startswith("murmur: Ingress: told: ")
+        assert "limits.max_upload_mb 30.0 -> 0.1" in line and "api_keys" in line
+        assert "sk-" not in done.stderr
+        assert ask(cluster).status_code == 401
+        assert ask(cluster, "sk-another").status_code == 413
+        headers = {"authorization": "Bearer sk-another"}
+        names = httpx2.get(f"{cluster.url}/v1/models", headers=headers).json()["data"]
+        assert "mine" in [model["id"] for model in names]
+    finally:
+        assert cluster.up(SETTINGS).returncode == 0
+    assert ask(cluster).status_code == 200
+    assert replaced(before, cluster) == set()
+
+
+def test_what_cannot_work_is_refused_before_anything_stops(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    before = pids(cluster)
+    cut = tmp_path / "cut"
+    shutil.copytree(resolve_model("demo:base"), cut)
+    weights = cut / "model.bin"
+    with weights.open("r+b") as file:
+        file.truncate(weights.stat().st_size // 2)
+    for model, said in (
+        (tmp_path / "bas", "there is no such folder"),
+        (cut, "model.bin: not a CTranslate2 model file"),
+    ):
+        done = cluster.up(with_base(model=str(model), quality=2))
+        assert done.returncode == EXIT_FAILED
+        (line,) = (line for line in done.stderr.splitlines() if "looking at" not in line)
+        assert line.startswith("murmur: tier base: ") and said in line
+    assert replaced(before, cluster) == set()
+    assert ask(cluster).status_code == 200
+
+
+def test_a_dry_run_says_what_would_change_and_changes_nothing(cluster: Cluster) -> None:
+    before = pids(cluster)
+    done = cluster.up(with_base(batch_size=8, quality=5), dry_run=True)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert "base: replaced: max_slots 24 -> 8" in lines
+    assert any(line.startswith("Ingress: told: ") for line in lines)
+    assert not any(line.startswith("tiny_en") for line in lines)
+    assert replaced(before, cluster) == set()
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[Cluster]:
+    """A cluster whose replicas may be unable to start."""
+    cluster = Cluster(settings(), "tests.e2e.faulty:build")
+    yield cluster
+    cluster.stop()
+
+
+@pytest.mark.more
+def test_settings_that_need_no_engine_keep_all_processes(own: Cluster) -> None:
+    before = pids(own)
+    done = own.up(
+        settings(
+            {"quality": 1, "usd_per_hour": 3.0, "languages": ["en"]},
+            aliases={"mine": "base"},
+            routing={"quality": "best"},
+            slo={"queue_wait_s": 3.0},
+            autoscaling={"down_delay_s": 1.0},
+            log_level="DEBUG",
+        )
+    )
+    assert done.returncode == 0, done.stderr
+    assert post(own.url, CLIP, "mine").words
+    tiers = httpx2.get(f"{own.url}/v1/cluster").json()["tiers"]
+    assert [t["usd_per_hour"] for t in tiers if t["name"] == "base"] == [3.0]
+    assert '"levelname": "DEBUG"' in own.logs()
+    assert replaced(before, own) == set()
+    assert own.up(settings({"max_replicas": 2, "min_replicas": 2})).returncode == 0
+    own.wait_for("base", 2)
+    assert before["base"] < pids(own)["base"]
+    assert own.up(settings()).returncode == 0
+    own.wait_for("base", 1)
+
+
+@pytest.mark.more
+def test_nothing_fails_through_good_and_bad_updates(own: Cluster) -> None:
+    """Three callers without a pause: updates that succeed, and one that fails and is taken back."""
+    before = pids(own)
+    with (
+        load(own.url, "tiny.en", 1) as tiny,
+        load(own.url, "base", 1) as base,
+        load(own.url, "auto", 1) as auto,
+    ):
+        done = own.up(settings({"batch_size": 8}))
+        assert done.returncode == 0, done.stderr
+        assert replaced(before, own) == {"base"}
+        good = pids(own)
+        done = own.up(settings({"batch_size": UNABLE}))
+        assert done.returncode == EXIT_ROLLED_BACK, done.stderr
+        assert "this replica does not start" in done.stderr
+        assert "the settings that worked last are back" in done.stderr.splitlines()[-1]
+        assert replaced(good, own) == set()
+    for requests in (tiny, base, auto):
+        assert requests.outcomes and requests.failed == []
+    assert tiny.wrong == base.wrong == []
+    assert len({outcome.clip for outcome in base.outcomes}) == len(CLIPS)
+
+
+@pytest.mark.more
+def test_a_failure_can_be_kept_and_the_last_good_settings_come_back_later(
+    own: Cluster,
+) -> None:
+    assert own.up(settings()).returncode == 0
+    done = own.up(settings({"batch_size": UNABLE}), rollback=False)
+    assert done.returncode == EXIT_FAILED and "does not start" in done.stderr
+    assert own.murmur("status").returncode == 1
+    done = own.up(settings({"batch_size": UNABLE, "max_length": 228}))
+    assert done.returncode == EXIT_ROLLED_BACK, done.stderr
+    assert own.murmur("status").returncode == 0
+    assert post(own.url, CLIP, "base").words
