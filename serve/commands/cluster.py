@@ -89,6 +89,8 @@ def _up(asked: Up) -> int:
     update = Update(settings, asked.import_path, asked.timeout_s, asked.rollback, look)
     if local is not None:
         address = local.address()
+        if address is not None and (outdated := local.outdated()):
+            return _restart(local, update, asked.dry_run, outdated)
         if address is None:
             return _up_first(local, update, asked.dry_run)
         os.environ.update(local.environment)
@@ -99,6 +101,17 @@ def _up(asked: Up) -> int:
             return EXIT_OK
         apply(update)
     return _say_url(settings)
+
+
+def _restart(local: LocalCluster, update: Update, dry_run: bool, outdated: str) -> int:
+    """Replace a cluster of another installation: its processes would be of several versions."""
+    look_here(update.settings.tiers)
+    if dry_run:
+        print(f"the cluster on this machine is restarted: {outdated}")
+        return EXIT_OK
+    say(f"restarting the cluster on this machine: {outdated}")
+    local.stop()
+    return _up_first(local, update, dry_run)
 
 
 def _up_first(local: LocalCluster, update: Update, dry_run: bool) -> int:

@@ -8,11 +8,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from serve.commands.authentication import TokenError, settle_authentication
 from serve.commands.exit_codes import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_ROLLED_BACK
 from serve.commands.local_cluster import LocalCluster, LocalClusterError, default_folder
 from serve.settings.config import ConfigError
 
 _HOST_AND_PORT = re.compile(r"(?:ray://)?([^:/]+):(\d{1,5})")
+_CLIENT = "ray://"
 _LISTENS_WITHIN_S = 10.0
 
 
@@ -49,32 +51,40 @@ def connected(address: str) -> Iterator[None]:
     """Connect to a cluster for the length of a `with` block.
 
     Raises:
-        ClusterError: there is none at this address.
+        ClusterError: there is none at this address, it requires a token that this process does not
+            have, or it runs other versions of Ray or Python.
     """
-    _check_listens(address)
+    found = _HOST_AND_PORT.fullmatch(address)
+    if found is not None:
+        _check_listens(address, found[1], int(found[2]))
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
     import ray.serve  # its import sets its logger's level, so we set ours afterwards
+    from ray.exceptions import RayError
 
     logging.getLogger("ray.serve").setLevel(logging.ERROR)  # we print messages of our own
     try:
+        if found is not None and not address.startswith(_CLIENT):
+            settle_authentication(found[1], int(found[2]))
         ray.init(address, namespace="serve", log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ClusterError(f"no Ray cluster at {address}: {error}") from error
+    except TokenError as error:
+        raise ClusterError(f"the Ray cluster at {address} {error}") from error
+    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+        words = " ".join(str(error).split())
+        if "ersion mismatch" in words:
+            raise ClusterError(f"the Ray cluster at {address} is another's: {words}") from error
+        raise ClusterError(f"no Ray cluster at {address}: {words}") from error
     try:
         yield
     finally:
         ray.shutdown()
 
 
-def _check_listens(address: str) -> None:
-    """Raise ClusterError at once if nobody listens at `[ray://]host:port`: Ray would try for
-    minutes. Other addresses, such as `auto`, are Ray's to look up."""
-    found = _HOST_AND_PORT.fullmatch(address)
-    if found is None:
-        return
+def _check_listens(address: str, host: str, port: int) -> None:
+    """Raise ClusterError at once if nobody listens there: Ray would try for minutes. Other
+    addresses, such as `auto`, are Ray's to look up."""
     try:
-        socket.create_connection((found[1], int(found[2])), _LISTENS_WITHIN_S).close()
+        socket.create_connection((host, port), _LISTENS_WITHIN_S).close()
     except OSError as error:
         reason = error.strerror or str(error)
         raise ClusterError(f"no Ray cluster at {address}: {reason}") from error

@@ -19,6 +19,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from serve.commands.installation import difference, write_installation
+
 HOST = "127.0.0.1"
 FOLDER_VARIABLE = "MURMUR_CLUSTER_DIR"
 _DRAIN_VARIABLE = "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"  # a lone node has nowhere to drain to
@@ -54,6 +56,7 @@ class LocalCluster:
         self._log = folder / "ray.log"
         self._ray = folder / "ray"
         self._token = folder / "token"
+        self._installation = folder / "installation"
 
     @property
     def log(self) -> Path:
@@ -83,6 +86,10 @@ class LocalCluster:
         self._check_folder()
         return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self._token)}
 
+    def outdated(self) -> str:
+        """How the installation that the cluster runs differs from this one; empty: not at all."""
+        return difference(self._installation)
+
     def start(self, n_cpus: int, environment: Mapping[str, str]) -> str:
         """Start it; returns its address.
 
@@ -103,6 +110,7 @@ class LocalCluster:
             log.truncate(0)
             (self._ray / "ray_current_cluster").unlink(missing_ok=True)
             self._pid.unlink(missing_ok=True)
+            write_installation(self._installation)
             process = subprocess.Popen(
                 self._command(n_cpus),
                 env={**environment, **self.environment, _DRAIN_VARIABLE: "0"},

@@ -30,7 +30,7 @@ def check_room(settings: Settings, before: Mapping[str, Any] | None) -> None:
     faults = shortage(wanted, whole)
     if not faults:
         faults = [
-            f"{fault}, not counting what others hold of the cluster"
+            f"of what others leave free: {fault}"
             for fault in shortage(wanted, _given_back(_free(whole), before))
         ]
     if faults and not may_grow():

@@ -53,7 +53,9 @@ def _row(tier: Mapping[str, Any], deployments: Mapping[str, Any]) -> tuple[str, 
     return (
         tier["name"],
         tier["accelerator"],
-        "cannot be had" if tier["denied"] else str(deployment.get("status", _NAN)).lower(),
+        "cannot be had"
+        if tier["denied"] and tier["replicas"] < wanted
+        else str(deployment.get("status", _NAN)).lower(),
         f"{tier['replicas']}/{wanted} of {tier['min_replicas']}-{tier['max_replicas']}",
         f"{tier['slots_in_use']}/{tier['slots']}",
         f"{tier['queued_audio_s']:.0f} s",

@@ -55,11 +55,10 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Changes:
         restarts, rest = _parts(old.get(name, {})), _parts(new[name])
         if what := tuple(_differences(restarts[0], rest[0])):
             replaced[name] = what
-        if what := tuple(_differences(restarts[1], rest[1])):
+        elif what := tuple(_differences(restarts[1], rest[1])):
             told[name] = what
-    what = tuple(_differences(_shared(before), _shared(after)))
-    if what:
-        told = {name: (*told.get(name, ()), *what) for name in new}
+    if what := tuple(_differences(_shared(before), _shared(after))):
+        told = {name: (*told.get(name, ()), *what) for name in new if name not in replaced}
     return Changes("", replaced, told)
 
 

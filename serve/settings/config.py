@@ -280,7 +280,7 @@ class HttpSettings(_Section):
     haproxy: bool = False
     """Answer through HAProxy instead of Ray's own proxy, for more load. Every Ray process of the
     cluster needs RAY_SERVE_ENABLE_HA_PROXY=1, which `murmur up` sets where it starts them."""
-    route_prefix: Annotated[str, Field(pattern=r"^/([^/]|/.*[^/])?$")] = "/"
+    route_prefix: Annotated[str, Field(pattern=r"^/([^/](.*[^/])?)?$")] = "/"
     """Path below which the routes lie."""
     page: bool = True
     """Show a page at this path, to transcribe files and to see the cluster. Everybody may see it;

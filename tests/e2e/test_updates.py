@@ -1,6 +1,7 @@
 """Updates under load: what is told, what is replaced, what is refused and what is taken back."""
 
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -180,3 +181,24 @@ def test_a_failure_can_be_kept_and_the_last_good_settings_come_back_later(
     assert done.returncode == EXIT_ROLLED_BACK, done.stderr
     assert own.murmur("status").returncode == 0
     assert post(own.url, CLIP, "base").words
+
+
+@pytest.mark.more
+def test_readiness_is_told_at_once_and_sees_a_dead_engine(own: Cluster) -> None:
+    """Whoever asks: here after a pause of half a minute in which nobody did."""
+    assert own.up(settings()).returncode == 0
+    time.sleep(30)
+    began = time.monotonic()
+    answer = httpx2.get(f"{own.url}/readyz")
+    assert answer.json()["tiers"] == {"tiny.en": True, "base": True}
+    assert time.monotonic() - began < 2
+    own.kill("base")
+    killed = time.monotonic()
+    while httpx2.get(f"{own.url}/readyz").json()["tiers"]["base"]:
+        assert time.monotonic() - killed < 15
+        time.sleep(0.2)
+    own.wait_for("base", 1)
+    deadline = time.monotonic() + 30
+    while not httpx2.get(f"{own.url}/readyz").json()["tiers"]["base"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)

@@ -79,6 +79,13 @@ def test_a_row_for_each_tier_and_why() -> None:
     ]
 
 
+def test_a_tier_that_has_what_it_wants_can_be_had() -> None:
+    """It may have asked for more before, in vain."""
+    satisfied = {**TIER, "denied": True, "target_replicas": 1}
+    text = plain(status_table("a", APPLICATION, {**CLUSTER, "tiers": [satisfied]}))
+    assert "cannot be had" not in text
+
+
 def test_faults_are_told() -> None:
     failing = {**CLUSTER, "autoscaler_faults": 3, "decisions": []}
     assert "the autoscaler failed 3 times" in plain(status_table("a", APPLICATION, failing))

@@ -93,6 +93,7 @@ def test_a_tier_may_have_one_of_openais_names(tmp_path: Path) -> None:
         ("aliases: {whisper-1: huge}", "stands for 'huge', which is no tier"),
         ("aliases: {base: tiny.en}", "alias 'base' is the name of a tier"),
         ("http: {route_prefix: asr}", "http.route_prefix: .* pattern"),
+        ("http: {route_prefix: /asr/}", "http.route_prefix: .* pattern"),
         ("- 1", "must be a mapping"),
         ("a: [", "is not YAML"),
     ],
