@@ -134,6 +134,17 @@ BATCH_FILL = Metric(
     "How full a replica's batch was, on average over the steps of some seconds.",
     _FILL,
 )
+LIVE_SESSIONS = Metric(
+    "murmur_live_sessions", "gauge", "sessions", (), "Live sessions that are open at an ingress."
+)
+LIVE_END = Metric(
+    "murmur_live_end_s",
+    "histogram",
+    "seconds",
+    ("tier",),
+    "Time from the end of a live turn to its whole text.",
+    _SECONDS,
+)
 
 ALL = (
     QUEUED_AUDIO,
@@ -150,4 +161,6 @@ ALL = (
     SLOTS_IN_USE,
     CHUNKS_WAITING,
     BATCH_FILL,
+    LIVE_SESSIONS,
+    LIVE_END,
 )

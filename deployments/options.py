@@ -163,7 +163,7 @@ class TranscribeOptions:
 
     def __reduce__(self) -> tuple[Callable[..., "TranscribeOptions"], tuple[dict[str, Any]]]:
         values = {each.name: getattr(self, each.name) for each in fields(self)}
-        return _unpickled, (values | {"caller": _this_process()},)
+        return _unpickled, (values | {"caller": this_process()},)
 
     def __post_init__(self) -> None:
         if self.task not in get_args(Task):
@@ -212,7 +212,7 @@ def _unpickled(values: dict[str, Any]) -> TranscribeOptions:
     return TranscribeOptions(**values)
 
 
-def _this_process() -> str | None:
+def this_process() -> str | None:
     """The Ray worker ID of this process. None outside a Ray cluster; Ray is not imported to find
     out."""
     ray = sys.modules.get("ray")

@@ -142,6 +142,8 @@ class Engine:
                 f"{request.options.n_texts} texts of a chunk need as many slots; there are "
                 f"{self.max_texts}"
             )
+        if len(request.options.prefix) > self._max_length // 2:
+            raise RequestError(f"a prefix has {self._max_length // 2} tokens at most")
         self._ids.add(request.request_id)
         self._arrived.append(request)
 
@@ -440,9 +442,11 @@ class Engine:
 
     def _prompt(self, request: Request, language: str) -> list[int]:
         options = request.options
-        limit = self._max_length // 2 - 1
+        # A prefix takes its room from what stands before it, so that there is always as much left
+        # for the text.
+        limit = max(0, self._max_length // 2 - 1 - len(options.prefix))
         prompt = self.tokenizer.prompt_tokens(options, limit)
-        return prompt + self.tokenizer.sot_sequence(language, options)
+        return [*prompt, *self.tokenizer.sot_sequence(language, options), *options.prefix]
 
     def _room(self, prompt: list[int]) -> int:
         """Tokens that can be sampled after a prompt. The last one sampled is never written."""

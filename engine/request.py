@@ -47,6 +47,9 @@ class DecodingOptions:
         previous_tokens: what was decoded of the audio before this chunk, timestamps included. They
             stand behind the prompt and share its room, as where openai/whisper conditions on
             previous text.
+        prefix: tokens with which the chunk's text begins, without timestamps: what was decided of
+            it before. They are part of the result, with a log-probability of 0, and the text goes
+            on behind them. They need `timestamps` to be off. At most half the text context.
         temperature: 0 takes the likeliest token; from 0.01 to 2, tokens are sampled.
         beam_size: texts that are followed side by side where the temperature is 0; each takes a
             slot. 1: greedy.
@@ -74,6 +77,7 @@ class DecodingOptions:
     keywords_in_prompt: bool = True
     prompt: str | None = None
     previous_tokens: tuple[int, ...] = ()
+    prefix: tuple[int, ...] = ()
     temperature: float = 0.0
     beam_size: int = 1
     patience: float = 1.0
@@ -92,6 +96,8 @@ class DecodingOptions:
         if self.prompt is not None and not _is_unicode(self.prompt):
             raise ValueError("the prompt is not valid Unicode")
         self._check_keywords()
+        if self.prefix and (self.timestamps or self.task == "detect_language"):
+            raise ValueError("a prefix goes with a text without timestamps")
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
         limit = self.max_initial_timestamp_s
@@ -197,13 +203,14 @@ class Segment:
 class Result:
     """A finished request.
 
-    `tokens` are all sampled tokens with timestamps, without the end token. `avg_logprob` (natural
-    logarithm, end token counted) and `no_speech_prob` are those of openai/whisper's
-    `DecodingResult`, and `compression_ratio` is that of `engine.decoding.segments`. `timings_s`
-    holds the seconds spent `waiting`, in `prefill` (features, encoder, prompt) and in `decode`;
-    `device_s` is its part of the engine's own time, each step shared evenly by the slots in use:
-    all parts together are the time that the engine was busy. `language_probs` has all languages
-    that came into question, the likeliest first, if only the language was asked for.
+    `tokens` are a prefix and all sampled tokens with timestamps, without the end token.
+    `avg_logprob` (natural logarithm, end token counted; of what was sampled) and `no_speech_prob`
+    are those of openai/whisper's `DecodingResult`, and `compression_ratio` is that of
+    `engine.decoding.segments`. `timings_s` holds the seconds spent `waiting`, in `prefill`
+    (features, encoder, prompt) and in `decode`; `device_s` is its part of the engine's own time,
+    each step shared evenly by the slots in use: all parts together are the time that the engine was
+    busy. `language_probs` has all languages that came into question, the likeliest first, if only
+    the language was asked for.
     """
 
     request_id: str

@@ -60,6 +60,16 @@ class Sequence:
         return len(self.slots) > 1 and self.request.options.temperature == 0.0
 
     @property
+    def text_tokens(self) -> list[int]:
+        """The tokens of the text: the prefix that was asked for, and those that have come back."""
+        return [*self.request.options.prefix, *self.tokens]
+
+    @property
+    def text_logprobs(self) -> list[float]:
+        """The log-probability of each of `text_tokens`; 0 for the prefix."""
+        return [0.0] * len(self.request.options.prefix) + self.logprobs
+
+    @property
     def position(self) -> int:
         """The position in the slot to which the last sampled token will be written."""
         return len(self.prompt) + self.n_sampled - 1
@@ -106,9 +116,9 @@ class Sequence:
 
     def wants_words(self, tokenizer: Tokenizer) -> bool:
         """Whether the finished text has words that have no times yet; prepares `word_times`."""
-        if not self.request.options.words or self.segments is not None or not self.tokens:
+        if not self.request.options.words or self.segments is not None or not self.text_tokens:
             return False
-        segments = split_segments(self.tokens, tokenizer, self.logprobs)
+        segments = split_segments(self.text_tokens, tokenizer, self.text_logprobs)
         if not segments:
             return False
         self.word_times = WordTimes.prepare(self.request, segments, self.language, tokenizer)
@@ -125,11 +135,12 @@ class Sequence:
             share_s: as `began_share_s`, now.
         """
         assert self.finish_reason is not None, "the sequence is not finished"
-        text = tokenizer.decode(self.tokens).strip()
+        tokens, logprobs = self.text_tokens, self.text_logprobs
+        text = tokenizer.decode(tokens).strip()
         return Result(
             request_id=self.request.request_id,
-            tokens=tuple(self.tokens),
-            segments=self.segments or split_segments(self.tokens, tokenizer, self.logprobs),
+            tokens=tuple(tokens),
+            segments=self.segments or split_segments(tokens, tokenizer, logprobs),
             text=text,
             language=self.language,
             language_prob=self.language_prob,

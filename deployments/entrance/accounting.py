@@ -31,6 +31,7 @@ class RequestRecord:
         self.language = ""
         self.work: Work | None = None
         self.escalations: list[Escalation] = []
+        self.is_live = False
         self._began = time.perf_counter()
         self._took_s: float | None = None
 
@@ -46,6 +47,12 @@ class RequestRecord:
         self._took_s = time.perf_counter() - self._began
         self.audio_s = transcript.duration_s
         self.language = transcript.language
+
+    def finish_live(self, audio_s: float) -> None:
+        """Record the end of a live session, with the seconds of audio of its turns."""
+        self.is_live = True
+        self._took_s = time.perf_counter() - self._began
+        self.audio_s = audio_s
 
     def fields(self) -> dict[str, Any]:
         work = self.work or Work()
@@ -129,6 +136,8 @@ class Accounts:
             self._device.inc(done.device_s, {"tier": name})
             self._cost.inc(self._usd(name, done.device_s), {"tier": name})
         self._audio.inc(record.audio_s, labels)
+        if record.is_live:  # how long it took is up to who speaks
+            return
         self._latency.observe(record.took_s, labels)
         self._rtfx.observe(record.audio_s / max(record.took_s, 1e-9), labels)
         for stage in ("read", "vad"):

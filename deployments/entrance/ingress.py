@@ -24,12 +24,15 @@ from deployments.entrance.admission import Admission, Ticket
 from deployments.entrance.callers import Callers, RunEnd, gone_workers
 from deployments.entrance.calls import Audio, Options, answers_to, read_options, read_source
 from deployments.entrance.limits import IngressLimits
+from deployments.entrance.live_calls import AudioQueue, LiveCallOptions, live_call
+from deployments.entrance.live_sessions import LiveSessions
 from deployments.entrance.readiness import BEAT_S, Readiness
 from deployments.entrance.remote import RemoteRun, Work
 from deployments.entrance.rules import Rules
 from deployments.entrance.tasks import Tasks
 from deployments.entrance.under_way import UnderWay
 from deployments.errors import NotAudioError, OptionError, UnknownModelError
+from deployments.live.events import Event
 from deployments.messages import Chunk, Transcript, TranscriptSegment
 from deployments.options import AUTO, TranscribeOptions
 from deployments.replicas.tier_client import STALLED_AFTER_S, Decoded, TierClient
@@ -87,6 +90,9 @@ class Ingress:
         self._accounts = Accounts({})
         self._callers = Callers(gone_workers)
         self._under_way = UnderWay()
+        self.live_sessions = LiveSessions(
+            self.tiers, self.dispatcher, self._accounts, self.resolve, lambda: self.rules
+        )
 
     def configure(self, rules: Rules) -> None:
         """Go by other rules from the next request on. Call this on the event loop."""
@@ -157,6 +163,30 @@ class Ingress:
                     if not isinstance(event, Done):
                         for segment in event:
                             yield answers.of(segment)
+
+    async def live(
+        self, audio: AudioQueue, options: LiveCallOptions = None
+    ) -> AsyncGenerator[Event | dict[str, Any], None]:
+        """Transcribe speech while it is spoken.
+
+        Args:
+            audio: a `ray.util.queue.Queue` into which the caller puts pieces of audio: bytes in
+                the options' encoding, or int16 samples of one channel at the options' rate.
+                `"commit"` ends a turn, `"clear"` forgets audio that was not committed, and None is
+                the end.
+            options: `LiveOptions`, or a mapping, as in `transcribe`. With a mapping, events are
+                dicts with their `type`.
+
+        Yields:
+            What is heard (`deployments.live.events`).
+
+        Raises:
+            DeploymentError: one of its subclasses.
+        """
+        events = live_call(self.live_sessions, self._callers, audio, options)
+        async with aclosing(events):
+            async for event in events:
+                yield event
 
     async def run(
         self,

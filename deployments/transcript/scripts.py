@@ -45,3 +45,8 @@ def letters(text: str) -> float:
 def words(text: str) -> list[str]:
     """The words of a text in lower case. Where words are not separated, each character is one."""
     return _WORD.findall(text.lower())
+
+
+def is_unspaced(letter: str) -> bool:
+    """Whether a letter is of a script that writes no spaces between words."""
+    return re.match(f"[{_UNSPACED}]", letter) is not None

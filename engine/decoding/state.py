@@ -14,7 +14,7 @@ class RuleState:
     """One entry per slot, shape (n_slots,).
 
     Attributes:
-        n_sampled: tokens sampled so far.
+        n_sampled: tokens of the text so far: those sampled, and a prefix.
         last_was_timestamp, penultimate_was_timestamp: whether these sampled tokens were timestamps.
         min_timestamp: the smallest timestamp id not below the last one sampled.
         with_timestamps: whether the timestamp rules apply.
@@ -43,7 +43,7 @@ class RuleState:
     def begin(self, slot: int, options: DecodingOptions, timestamp_begin: int) -> None:
         """Forget the slot's last sequence."""
         limit = options.max_initial_timestamp_index
-        self.n_sampled[slot] = 0
+        self.n_sampled[slot] = len(options.prefix)
         self.last_was_timestamp[slot] = False
         self.penultimate_was_timestamp[slot] = False
         self.min_timestamp[slot] = timestamp_begin

@@ -75,6 +75,8 @@ class Tokenizer:
             raise RequestError("this model is English-only and cannot translate")
         if not all(self._may_stand_in_a_prompt(token) for token in options.previous_tokens):
             raise RequestError("previous_tokens must be text and timestamp tokens of this model")
+        if not all(0 <= token < self.eot for token in options.prefix):
+            raise RequestError("a prefix must be text tokens of this model")
         named = options.languages if options.language is None else (options.language,)
         for language in named:
             if language not in self.languages:
@@ -94,6 +96,8 @@ class Tokenizer:
     def prompt_tokens(self, options: DecodingOptions, limit: int) -> list[int]:
         """Behind `<|startofprev|>` at most `limit` tokens: as many of the keywords as fit in half
         of them, and the end of prompt and previous tokens. Nothing where there are none."""
+        if limit <= 0:
+            return []
         told = options.keywords if options.keywords_in_prompt else ()
         keywords = self._keyword_tokens(told, limit // 2)
         room = limit - len(keywords)

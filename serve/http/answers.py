@@ -40,9 +40,16 @@ class TokenNames:
     def logprobs(self, segments: Iterable[TranscriptSegment]) -> list[dict[str, Any]]:
         """Objects for the text tokens, in order; timestamp tokens are left out."""
         return [
-            self._logprob(token, logprob)
+            found
             for segment in segments
-            for token, logprob in zip(segment.tokens, segment.logprobs, strict=True)
+            for found in self.of_tokens(segment.tokens, segment.logprobs)
+        ]
+
+    def of_tokens(self, tokens: Sequence[int], logprobs: Sequence[float]) -> list[dict[str, Any]]:
+        """The same for tokens with their log-probabilities."""
+        return [
+            self._logprob(token, logprob)
+            for token, logprob in zip(tokens, logprobs, strict=True)
             if token < len(self._vocabulary)
         ]
 

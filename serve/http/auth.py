@@ -28,10 +28,18 @@ class Auth:
         Raises:
             UnauthorizedError: the key is missing or not accepted.
         """
+        scheme, _, key = request.headers.get("authorization", "").partition(" ")
+        self.check_key(key if scheme.lower() == "bearer" else "")
+
+    def check_key(self, key: str) -> None:
+        """Check a key; an empty one is none.
+
+        Raises:
+            UnauthorizedError: the key is missing or not accepted.
+        """
         if not self._accepted:
             return
-        scheme, _, key = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not key.strip():
+        if not key.strip():
             raise UnauthorizedError("an API key must be given: Authorization: Bearer KEY")
         given = hash_key(key.strip())
         # Compare with every key, so that the time taken reveals nothing.

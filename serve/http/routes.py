@@ -5,6 +5,7 @@ from contextlib import aclosing
 from typing import Any
 
 from fastapi import FastAPI
+from ray.serve.handle import DeploymentHandle
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -36,6 +37,8 @@ from serve.http.fields import (
 )
 from serve.http.formats import detection_object, warnings_object
 from serve.http.page.routes import add_page
+from serve.http.realtime.routes import Realtime, add_realtime_routes
+from serve.http.realtime.secrets import cluster_key
 from serve.http.rules import rules_of
 from serve.http.streaming import Events, stream_answer
 from serve.http.subtitles import MAX_BYTES, SubtitleRequest, lay_out_subtitles, parse_subtitles
@@ -49,6 +52,16 @@ _DEFAULT_MODEL = "whisper-1"
 
 class HttpIngress(Ingress):
     """The ingress with HTTP routes."""
+
+    _auth: Auth
+
+    def __init__(
+        self, tiers: Mapping[str, DeploymentHandle[Any]], board: DeploymentHandle[Any]
+    ) -> None:
+        super().__init__(tiers, board)
+        self.realtime = Realtime(
+            self.live_sessions, self._names_of, lambda: self._auth, cluster_key
+        )
 
     # On the event loop, where Serve calls coroutines: a request sees all of a change or nothing.
     async def reconfigure(self, sections: Mapping[str, Any]) -> None:
@@ -145,6 +158,9 @@ class HttpIngress(Ingress):
         finally:
             await upload.close()
         return events, fields, names
+
+    async def _names_of(self, model: str) -> TokenNames:
+        return await self._token_names(self.resolve(model, self.rules))
 
     async def _token_names(self, tier: str) -> TokenNames:
         if tier == AUTO:
@@ -247,6 +263,8 @@ def build_api(ingress: HttpIngress) -> FastAPI:
         ingress.check_key(request)
         asked = parse_subtitles(await read_body(request, MAX_BYTES))
         return PlainTextResponse(await lay_out_subtitles(asked))
+
+    add_realtime_routes(api, ingress.realtime, _in_words, ingress.check_key)
 
     @api.get("/v1/models")
     @_in_words

@@ -1,7 +1,7 @@
 """Converts settings to the rules that an ingress goes by."""
 
 from deployments.audio.reading import AudioLimits
-from deployments.entrance.limits import IngressLimits
+from deployments.entrance.limits import IngressLimits, LiveLimits
 from deployments.entrance.rules import Rules
 from deployments.entrance.tasks import RoutingOptions
 from deployments.fleet import Priority
@@ -32,6 +32,7 @@ def _limits(limits: LimitSettings) -> IngressLimits:
         max_requests=limits.max_requests,
         max_queued_audio_s=limits.max_queued_audio_s,
         deadline_s=limits.deadline_s,
+        live=LiveLimits(limits.max_live_sessions, limits.max_live_session_s, limits.live_idle_s),
     )
 
 

@@ -190,6 +190,12 @@ class LimitSettings(_Section):
     requests are answered with 429."""
     deadline_s: Annotated[float, Field(gt=0)] = 3600.0
     """Time that a request may take, in seconds, upload left out."""
+    max_live_sessions: Annotated[int, Field(ge=0)] = 64
+    """Live sessions that one ingress has open at once; beyond it new ones are refused."""
+    max_live_session_s: Annotated[float, Field(gt=0)] = 6 * 3600.0
+    """Time that a live session may last, in seconds."""
+    live_idle_s: Annotated[float, Field(gt=0)] = 600.0
+    """A live session from whose client nothing came for so many seconds ends."""
 
 
 class AuthSettings(_Section):
@@ -294,7 +300,14 @@ def _demo_tiers() -> tuple[TierSettings, ...]:
     )
 
 
-OPENAI_MODELS = ("whisper-1", "gpt-transcribe", "gpt-4o-transcribe", "gpt-4o-mini-transcribe")
+OPENAI_MODELS = (
+    "whisper-1",
+    "gpt-transcribe",
+    "gpt-4o-transcribe",
+    "gpt-4o-mini-transcribe",
+    "gpt-live-transcribe",
+    "gpt-realtime-whisper",
+)
 """Models that programs written for OpenAI name when they send a file."""
 
 

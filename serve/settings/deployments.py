@@ -57,10 +57,11 @@ def deployment_options(settings: Settings, surge: bool = False) -> dict[str, dic
 
 
 def _ingress(settings: Settings) -> dict[str, Any]:
+    limits = settings.limits
     return {
         "num_replicas": settings.ingress.replicas,
-        "max_ongoing_requests": settings.limits.max_requests + _SPARE_REQUESTS,
-        "graceful_shutdown_timeout_s": settings.limits.deadline_s,
+        "max_ongoing_requests": limits.max_requests + limits.max_live_sessions + _SPARE_REQUESTS,
+        "graceful_shutdown_timeout_s": limits.deadline_s,
         "health_check_period_s": _HEALTH_PERIOD_S,
         "ray_actor_options": _beside_ingress(settings, settings.ingress.cpus),
         # Where an ingress reserves nothing, there is room for one more.

@@ -30,6 +30,7 @@ def mixed_requests(clips: dict[str, np.ndarray], n_slots: int = 16) -> list[Requ
         DecodingOptions(),
         DecodingOptions(timestamps=False),
         DecodingOptions(prompt="Jane Austen"),
+        DecodingOptions(timestamps=False, prefix=(843, 1770), prompt="Jane Austen", words=True),
         DecodingOptions(temperature=0.7, seed=3),
         DecodingOptions(max_new_tokens=5),
         DecodingOptions(beam_size=3),

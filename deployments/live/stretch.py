@@ -1,0 +1,210 @@
+"""A stretch of speech: what one window of the model hears of a turn, at most 30 s.
+
+A turn is one stretch or several: a long pause, or a short one once there is much audio, ends a
+stretch. Its text grows as its looks come back, and never changes.
+"""
+
+import math
+from dataclasses import dataclass, field, replace
+
+from deployments.live.policy import Look, Policy
+from deployments.live.voice import Frame
+from deployments.messages import ChunkResult
+from engine import SAMPLE_RATE, DecodingOptions, Word
+
+_SETTLED = round(0.1 * SAMPLE_RATE)
+"""So much silence behind its speech a look must have heard to know its last word."""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Tokens with the logarithms of their probabilities."""
+
+    tokens: tuple[int, ...] = ()
+    logprobs: tuple[float, ...] = ()
+
+    def __add__(self, other: "Text") -> "Text":
+        return Text(self.tokens + other.tokens, self.logprobs + other.logprobs)
+
+    def __getitem__(self, part: slice) -> "Text":
+        return Text(self.tokens[part], self.logprobs[part])
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A look's result and the sample up to which it heard."""
+
+    stop: int
+    result: ChunkResult
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What a session needs to know of its model.
+
+    Attributes:
+        vocabulary: the bytes of each text token, by id.
+    """
+
+    name: str
+    vocabulary: tuple[bytes, ...]
+
+
+@dataclass(eq=False, slots=True)
+class Stretch:
+    """Attributes:
+    start: its first sample in the session.
+    stop: the sample behind its last; None: it goes on.
+    voiced: spans of samples with voice, in order.
+    model, decoding: what hears it, and how.
+    prompt: what is told to the model before it; None: that is not known yet.
+    said: its text so far.
+    latest: the newest look.
+    attempts: results of its whole audio, if the first was not good.
+    """
+
+    start: int
+    policy: Policy
+    model: Model
+    decoding: DecodingOptions
+    prompt: str | None = None
+    stop: int | None = None
+    voiced: list[tuple[int, int]] = field(default_factory=list)
+    said: Text = Text()
+    language: str | None = None
+    latest: Heard | None = None
+    attempts: list[ChunkResult] = field(default_factory=list)
+    words: tuple[Word, ...] = ()
+    is_done: bool = False
+    _said_until_s: float = 0.0
+
+    @property
+    def voice_stop(self) -> int:
+        """Where its last voice ended."""
+        return self.voiced[-1][1] if self.voiced else self.start
+
+    @property
+    def heard_until(self) -> int:
+        return self.start if self.latest is None else self.latest.stop
+
+    def hear(self, frame: Frame, is_voiced: bool) -> None:
+        if not is_voiced:
+            return
+        if self.voiced and self.voiced[-1][1] == frame.start:
+            self.voiced[-1] = (self.voiced[-1][0], frame.stop)
+        else:
+            self.voiced.append((frame.start, frame.stop))
+
+    def is_covered_by(self, stop: int) -> bool:
+        """Whether a look up to this sample has heard all of its speech."""
+        return stop >= (self.voice_stop + _SETTLED if self.stop is None else self._needed)
+
+    @property
+    def _needed(self) -> int:
+        assert self.stop is not None
+        return min(self.voice_stop + _SETTLED, self.stop)
+
+    def speech(self, stop: int) -> tuple[tuple[int, int], ...]:
+        """Spans of voice up to a sample, in samples of the stretch."""
+        return tuple(
+            (max(first, self.start) - self.start, min(last, stop) - self.start)
+            for first, last in self.voiced
+            if first < stop and min(last, stop) > self.start
+        )
+
+    def voiced_s(self, stop: int) -> float:
+        return sum(last - first for first, last in self.speech(stop)) / SAMPLE_RATE
+
+    def max_new_tokens(self, stop: int) -> int:
+        """More than anybody says in the audio that has no text yet; a loop would go on for ever."""
+        left_s = (stop - self.start) / SAMPLE_RATE - self._said_until_s
+        return min(224, 24 + math.ceil(20 * max(left_s, 0.0)))
+
+    def hypothesis(self, result: ChunkResult) -> Text:
+        """What a result has behind the text that is final already."""
+        text = text_of(result)
+        assert text.tokens[: len(self.said)] == self.said.tokens or not text
+        return text[len(self.said) :]
+
+    def advance(self, heard: Heard) -> Text:
+        """Take a look at a stretch that goes on; returns what is final now."""
+        self.latest = heard
+        new = self.hypothesis(heard.result)
+        if not new:
+            return new
+        ends_s = token_ends_s(heard.result, self.model.vocabulary)[len(self.said) :]
+        pieces = tuple(self.model.vocabulary[token] for token in new.tokens)
+        audio_s = (heard.stop - self.start) / SAMPLE_RATE
+        n = self.policy.final(Look(new.tokens, pieces, ends_s, audio_s))
+        if n:
+            self.said += new[:n]
+            self._said_until_s = ends_s[n - 1] if ends_s else max(0.0, audio_s - 2.0)
+            self.language = heard.result.language
+        return new[:n]
+
+    def finish(self, result: ChunkResult | None) -> Text:
+        """Take the result of its whole audio, None: its text is what was said already; returns what
+        is final now."""
+        self.is_done = True
+        if result is None:
+            return Text()
+        new = self.hypothesis(result)
+        self.said += new
+        self.language = result.language
+        self.words = self._placed_words(result)
+        return new
+
+    def text(self, part: Text) -> bytes:
+        return b"".join(self.model.vocabulary[token] for token in part.tokens)
+
+    def _placed_words(self, result: ChunkResult) -> tuple[Word, ...]:
+        """The words on the session's clock, with the probabilities that their tokens had when they
+        were found."""
+        words, at = [], 0
+        for word, n in words_with_lengths(result, self.model.vocabulary):
+            logprobs = self.said.logprobs[at : at + n]
+            mean = sum(map(math.exp, logprobs)) / len(logprobs) if logprobs else word.probability
+            at += n
+            words.append(
+                replace(
+                    word,
+                    start_s=round(word.start_s + self.start / SAMPLE_RATE, 3),
+                    end_s=round(word.end_s + self.start / SAMPLE_RATE, 3),
+                    probability=round(mean, 4),
+                )
+            )
+        return tuple(words)
+
+
+def text_of(result: ChunkResult) -> Text:
+    """The text of a result that was decoded without timestamps."""
+    tokens = tuple(token for segment in result.segments for token in segment.tokens)
+    logprobs = tuple(logprob for segment in result.segments for logprob in segment.logprobs)
+    return Text(tokens, logprobs)
+
+
+def words_with_lengths(
+    result: ChunkResult, vocabulary: tuple[bytes, ...]
+) -> list[tuple[Word, int]]:
+    """The words of a result, each with its number of tokens: a word's tokens have its bytes."""
+    sizes = iter([len(vocabulary[token]) for token in text_of(result).tokens])
+    found = []
+    for word in (word for segment in result.segments for word in segment.words):
+        n_bytes, n = 0, 0
+        while n_bytes < len(word.text.encode()) and (size := next(sizes, None)) is not None:
+            n_bytes, n = n_bytes + size, n + 1
+        found.append((word, n))
+    return found
+
+
+def token_ends_s(result: ChunkResult, vocabulary: tuple[bytes, ...]) -> tuple[float, ...]:
+    """When the word of each token ended; empty if the words have no times."""
+    ends = [(word.end_s, n) for word, n in words_with_lengths(result, vocabulary)]
+    if not ends:
+        return ()
+    found = [end_s for end_s, n in ends for _ in range(n)]
+    missing = len(text_of(result)) - len(found)
+    return (*found, *[ends[-1][0]] * missing)
