@@ -12,8 +12,9 @@ import ipaddress
 import json
 import os
 import socket
+import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, cast
@@ -24,13 +25,18 @@ import soundfile
 
 from deployments.audio.reading import Samples
 from deployments.errors import DeploymentError, OptionError
+from deployments.live.events import Event
+from deployments.live.options import LiveOptions
 from deployments.messages import AudioInfo, AudioWarning, Transcript, TranscriptSegment
 from deployments.options import ChunkingOptions, TranscribeOptions, VadOptions
 from engine import SAMPLE_RATE, Word, language_code
+from serve.live_client import LiveClient, Piece
 
 Audio = bytes | str | os.PathLike[str] | np.ndarray[Any, Any]
 """The bytes of a file, a path on this machine, or samples (int16 or floats, shape (n,) or
 (n, n_channels))."""
+_MAX_PIECES = 1_000
+"""Pieces of live audio that wait for the cluster."""
 
 
 class ServerError(DeploymentError):
@@ -70,6 +76,22 @@ class Client(Protocol):
     ) -> Iterator[TranscriptSegment]:
         """Yield segments as they become final, in file order. Over HTTP they have text and times,
         but no tokens."""
+
+    def live(self, audio: Iterable[Piece], options: LiveOptions | None = None) -> Iterator[Event]:
+        """Transcribe speech while it is spoken.
+
+        Args:
+            audio: pieces of it: bytes in the options' encoding, or int16 samples of one channel at
+                their rate; `"commit"` ends a turn, `"clear"` forgets audio that was not committed.
+                It is read on a thread of its own.
+
+        Yields:
+            What is heard (`deployments.live.events`). Over HTTP a connection that is lost is made
+            anew, and turns that were not completed are told again, under other ids.
+
+        Raises:
+            DeploymentError: over a handle one of its subclasses, over HTTP a LiveError.
+        """
 
     def close(self) -> None: ...
 
@@ -147,6 +169,57 @@ class HandleClient(_Closing):
         finally:
             segments.cancel()  # has no effect on a call that is done
 
+    def live(self, audio: Iterable[Piece], options: LiveOptions | None = None) -> Iterator[Event]:
+        from ray.util.queue import Queue
+
+        pieces = Queue(maxsize=_MAX_PIECES, actor_options={"num_cpus": 0})
+        feeding = _Feeding(audio, pieces)
+        events: Any = self._handle.options(stream=True).live.remote(
+            pieces, options or LiveOptions()
+        )
+        try:
+            for event in events:
+                yield event
+                feeding.check()
+            feeding.check()
+        finally:
+            feeding.stop()
+            events.cancel()
+            pieces.shutdown(force=True)
+
+
+class _Feeding:
+    """Puts pieces of audio into a queue, on a thread."""
+
+    def __init__(self, audio: Iterable[Piece], pieces: Any) -> None:
+        self._audio = audio
+        self._pieces = pieces
+        self._stopped = threading.Event()
+        self._error: Exception | None = None
+        threading.Thread(target=self._run, name="murmur-live", daemon=True).start()
+
+    def check(self) -> None:
+        """Raise what the caller's audio raised."""
+        if self._error is not None:
+            raise self._error
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def _run(self) -> None:
+        from ray.exceptions import RayError
+
+        try:
+            for piece in self._audio:
+                if self._stopped.is_set():
+                    return
+                self._pieces.put(piece)
+        except RayError:  # the session is over, and the queue with it
+            return
+        except Exception as error:  # raised where the events are read
+            self._error = error
+        self._pieces.put(None)
+
 
 def _is_this_machine(url: str) -> bool:
     host = httpx2.URL(url).host
@@ -167,6 +240,7 @@ class HttpClient(_Closing):
         self._http = httpx2.Client(
             base_url=url, headers=headers, timeout=timeout_s, trust_env=trust_env
         )
+        self._url, self._api_key = url, api_key
 
     def transcribe(
         self,
@@ -202,6 +276,9 @@ class HttpClient(_Closing):
             for line in answer.iter_lines():
                 if line.startswith("data:"):
                     yield from _segments(json.loads(line.removeprefix("data:")), options)
+
+    def live(self, audio: Iterable[Piece], options: LiveOptions | None = None) -> Iterator[Event]:
+        return LiveClient(self._url, self._api_key, options or LiveOptions(), audio).events()
 
     def close(self) -> None:
         self._http.close()

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,13 @@ MAX_BEHIND_S = 60.0
 """While text is further behind the audio than this, no more audio is taken in."""
 
 
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What the user of a run wants to be said, behind what the session has said before."""
+
+    content: Any
+
+
 class LiveRun:
     """The run of one session. All methods are called on one event loop.
 
@@ -72,7 +80,7 @@ class LiveRun:
         self._decode = decode
         self._on_chunk = on_chunk
         self._decoder = AudioDecoder(format)
-        self._events: asyncio.Queue[Event | None] = asyncio.Queue()
+        self._events: asyncio.Queue[Event | Note | None] = asyncio.Queue()
         self._tasks: dict[asyncio.Task[Decoded], Pass] = {}
         self._n_lost = 0
         self._resting: asyncio.Task[None] | None = None
@@ -118,8 +126,12 @@ class LiveRun:
         self._finished = True
         self._end_if_done()
 
-    async def events(self) -> AsyncGenerator[Event, None]:
-        """What the session says, until all is said after `finish`, or `close`."""
+    def note(self, content: Any) -> None:
+        """Have something said."""
+        self._events.put_nowait(Note(content))
+
+    async def events(self) -> AsyncGenerator[Event | Note, None]:
+        """What the session says, and notes, until all is said after `finish`, or `close`."""
         while (event := await self._events.get()) is not None:
             yield event
 

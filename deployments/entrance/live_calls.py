@@ -12,7 +12,7 @@ from ray.util.queue import Queue
 
 from deployments.entrance.callers import Callers, RunEnd
 from deployments.entrance.calls import plain_error
-from deployments.entrance.live import LiveRun
+from deployments.entrance.live import LiveRun, Note
 from deployments.entrance.live_sessions import LiveSessions, OpenSession
 from deployments.errors import NotAudioError, OptionError
 from deployments.live.events import Event
@@ -91,7 +91,8 @@ async def _events(
                     event = await _next(events, feeding)
                 if event is None:
                     return
-                yield event
+                if not isinstance(event, Note):
+                    yield event
     except TimeoutError as error:
         raise end.error() from error
     finally:
@@ -101,8 +102,8 @@ async def _events(
 
 
 async def _next(
-    events: AsyncGenerator[Event, None], feeding: "asyncio.Future[None]"
-) -> Event | None:
+    events: AsyncGenerator[Event | Note, None], feeding: "asyncio.Future[None]"
+) -> Event | Note | None:
     """The next event; raises what ended the feeding."""
     step = asyncio.ensure_future(anext(events, None))
     try:

@@ -59,7 +59,7 @@ _CONTINUED_CHARACTERS = 200
 """Of the text of a stretch that ended within speech, what the next one is told."""
 _MAX_CONTEXT_CHARACTERS = 1_000
 _TEMPERATURES = FallbackOptions((0.0, 0.4, 0.8))
-_LAGS_S, _CAUGHT_UP_S = 5.0, 2.0
+_LAGS_S, _CAUGHT_UP_S = 10.0, 3.0
 
 
 class EmptyBufferError(Exception):

@@ -162,6 +162,8 @@ class Rendering:
                 item_id=event.item_id,
                 content_index=0,
                 transcript=event.text,
+                audio_start_ms=_ms(event.start_s),
+                audio_end_ms=_ms(event.end_s),
                 usage={"type": "duration", "seconds": round(event.duration_s, 3)},
                 languages=[{"code": event.language}] if event.language else [],
                 words=words,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
+from deployments.entrance.live import Note
 from deployments.entrance.live_sessions import LiveSessions, OpenSession, is_draining
 from deployments.errors import DeploymentError, OptionError, OverloadedError
 from deployments.live.session import MIN_COMMIT_S, EmptyBufferError
@@ -166,22 +167,22 @@ class RealtimeSocket:
                 )
             await handler(session, event)
         except RealtimeError as error:
-            self._tell_error(error.body, event_id)
+            session.run.note(_error_event(error.body, event_id))
         except (DeploymentError, RequestError) as error:
             body = body_of(log_and_convert(error, self._id))
             if isinstance(error, OptionError):
                 body["param"] = _PARAMS.get(error.option, body["param"])
-            self._tell_error(body, event_id)
+            session.run.note(_error_event(body, event_id))
 
     async def _update(self, session: OpenSession, event: Json) -> None:
         await self._configure(session, self._config.merged(event.get("session")))
-        self._tell(self._session_event("session.updated"))
+        session.run.note(self._session_event("session.updated"))
 
     async def _update_beta(self, session: OpenSession, event: Json) -> None:
         await self._configure(session, self._config.merged(from_beta(event.get("session"))))
         self._rendering.is_beta = True
         shown = self._config.rendered_beta(self._id, self._expires_at)
-        self._tell(event_of("transcription_session.updated", session=shown))
+        session.run.note(event_of("transcription_session.updated", session=shown))
 
     async def _configure(self, session: OpenSession, config: SessionConfig) -> None:
         names = await self._token_names(session, config)
@@ -218,13 +219,16 @@ class RealtimeSocket:
         session.run.clear()
 
     async def _retrieve(self, session: OpenSession, event: Json) -> None:
-        self._tell(self._rendering.retrieved(_item_id(event)))
+        session.run.note(self._rendering.retrieved(_item_id(event)))
 
     async def _delete(self, session: OpenSession, event: Json) -> None:
-        self._tell(self._rendering.deleted(_item_id(event)))
+        session.run.note(self._rendering.deleted(_item_id(event)))
 
     async def _say(self, session: OpenSession) -> None:
         async for event in session.run.events():
+            if isinstance(event, Note):
+                self._tell(event.content)
+                continue
             for told in self._rendering.events(event):
                 self._tell(told)
 
@@ -275,9 +279,6 @@ class RealtimeSocket:
     def _session_event(self, kind: str) -> Json:
         return event_of(kind, session=self._config.rendered(self._id, self._expires_at))
 
-    def _tell_error(self, error: Json, event_id: str | None) -> None:
-        self._tell(event_of("error", error={**error, "event_id": event_id}))
-
     def _tell(self, event: Json) -> None:
         self._out.put_nowait(event)
 
@@ -286,8 +287,7 @@ async def close(socket: WebSocket, end: Closed) -> None:
     """Close an accepted socket, after its error."""
     try:
         if end.error is not None:
-            error = {**end.error, "event_id": None}
-            await socket.send_text(_text(event_of("error", error=error)))
+            await socket.send_text(_text(_error_event(end.error, None)))
         await socket.close(end.code, end.reason[:120])
     except (WebSocketDisconnect, RuntimeError):  # RuntimeError: the client has closed it
         logger.info("the client was gone before its socket was closed")
@@ -308,6 +308,14 @@ def _parsed(data: str | bytes) -> Json:
     if not isinstance(event.get("type"), str):
         raise RealtimeError("an event needs its type", "missing_required_parameter", "type")
     return event
+
+
+def _error_event(error: Json, event_id: str | None) -> Json:
+    """
+    Args:
+        event_id: the client's id of the event that was wrong.
+    """
+    return event_of("error", error={**error, "event_id": event_id})
 
 
 def _item_id(event: Json) -> str:
