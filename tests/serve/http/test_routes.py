@@ -32,6 +32,7 @@ class Deaf(HttpIngress):
         self.rules = Rules({}, IngressLimits(), RoutingOptions((), {}))
         self._auth, self._max_upload_bytes = Auth(()), 10_000
         self.shows_page = page
+        self.realtime: Any = None  # it is not called
         self._segments = segments
 
     def account_refusal(self, outcome: str, request_id: str) -> None:
