@@ -71,11 +71,11 @@ class Pace:
 
 
 PACES: dict[str, Pace] = {
-    "minimal": Pace(0.25, 0.15),
-    "low": Pace(0.4, 0.25),
-    "medium": Pace(0.5, 0.4),
-    "high": Pace(1.0, 0.8),
-    "xhigh": Pace(2.0, 1.5),
+    "minimal": Pace(0.3, 0.25),
+    "low": Pace(0.4, 0.4),
+    "medium": Pace(0.6, 0.6),
+    "high": Pace(1.0, 1.0),
+    "xhigh": Pace(2.0, 2.0),
 }
 """By OpenAI's name of a delay."""
 DEFAULT_DELAY = "low"
@@ -94,6 +94,7 @@ class SessionOptions:
         pace: how soon.
         context_characters: of the text before a turn, as many of its last characters are told to
             the model; 0: none.
+        lead_s: of what was said before, the model hears so many seconds again.
     """
 
     decoding: DecodingOptions = field(default_factory=DecodingOptions)
@@ -101,6 +102,7 @@ class SessionOptions:
     policy: PolicyName = "align_att"
     pace: Pace = PACES[DEFAULT_DELAY]
     context_characters: int = 0
+    lead_s: float = 6.0
 
     def __post_init__(self) -> None:
         if self.policy not in get_args(PolicyName):

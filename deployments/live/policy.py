@@ -23,6 +23,7 @@ class Look:
     Attributes:
         tokens: the hypothesis.
         pieces: the bytes of each of its tokens.
+        logprobs: natural logarithms of the probabilities of its tokens.
         ends_s: when the word of each token ended, in seconds from the stretch's beginning; empty if
             the words have no times.
         audio_s: length of the audio.
@@ -30,6 +31,7 @@ class Look:
 
     tokens: tuple[int, ...]
     pieces: tuple[bytes, ...]
+    logprobs: tuple[float, ...]
     ends_s: tuple[float, ...]
     audio_s: float
 

@@ -29,12 +29,11 @@ from deployments.live.events import (
 )
 from deployments.live.options import SessionOptions, TurnOptions
 from deployments.live.policy import new_policy
-from deployments.live.stretch import Heard, Model, Stretch
+from deployments.live.stretch import Heard, Lead, Model, Stretch
 from deployments.live.turn import Turn
 from deployments.live.voice import Frame, VoiceStream
 from deployments.live.voice_tracker import VoiceTracker
 from deployments.messages import Chunk, ChunkResult
-from deployments.transcript.echo import outruns_speech
 from deployments.transcript.fallback import (
     FallbackOptions,
     best_result,
@@ -52,11 +51,10 @@ _ROOMY_S, _FULL_S = 12.0, 28.0
 """From the first of these lengths on, a shorter pause ends a stretch, and at the second none is
 needed: a window has 30 s."""
 _SHORTEST_PAUSE_S = 0.1
-_FIRST_LOOK_S = 0.5
+_FIRST_LOOK_S = 1.0
+"""A model that hears less than this guesses the first words."""
 _SETTLED_S = 0.2
 """A pause after which there is a look that may turn out to be the last one."""
-_CONTINUED_CHARACTERS = 200
-"""Of the text of a stretch that ended within speech, what the next one is told."""
 _MAX_CONTEXT_CHARACTERS = 1_000
 _TEMPERATURES = FallbackOptions((0.0, 0.4, 0.8))
 _LAGS_S, _CAUGHT_UP_S = 10.0, 3.0
@@ -111,6 +109,7 @@ class LiveSession:
         self._before: str | None = None
         self._said = ""
         self._language: str | None = None
+        self._lead: tuple[str, Lead] | None = None
         self._idle_since = 0
         self._lags = False
 
@@ -190,6 +189,8 @@ class LiveSession:
         stretch = self._next_stretch()
         if stretch is None or self._passes:
             return None
+        if stretch.prompt is None:
+            self._prepare(stretch)
         if stretch.stop is None and not self._is_due(stretch):
             return None
         stop = self._audio.stop if stretch.stop is None else stretch.stop
@@ -209,6 +210,9 @@ class LiveSession:
         stretch = found.stretch
         turn = self._turn_of(stretch)
         heard = Heard(found.stop, result)
+        if stretch.is_cut_short(heard):
+            stretch.lead = Lead()
+            return []
         if stretch.stop is not None:
             return self._conclude(turn, stretch, result) + self._lag_events()
         if self._is_wrong(stretch, heard):
@@ -329,6 +333,10 @@ class LiveSession:
         kept = best_result(stretch.attempts, _TEMPERATURES)
         final = None if self._is_nothing(stretch, Heard(stretch.stop, kept)) else kept
         new = stretch.finish(final)
+        if final is not None:
+            pcm = self._audio.between(stretch.start, stretch.stop)
+            self._lead = (stretch.model.name, stretch.as_lead(pcm, self.options.lead_s))
+        self._forget()
         if final is not None and final.language_prob >= 0.5:
             self._language = self._language or final.language
         return [*turn.tell(stretch, new), *self._over()]
@@ -338,10 +346,7 @@ class LiveSession:
 
     def _is_nothing(self, stretch: Stretch, heard: Heard) -> bool:
         """Whether a result is no text of its speech."""
-        voiced_s = stretch.voiced_s(heard.stop)
-        return is_silence(heard.result, _TEMPERATURES) or outruns_speech(
-            heard.result.segments, voiced_s + 0.3
-        )
+        return is_silence(heard.result, _TEMPERATURES) or stretch.outruns_voice(heard)
 
     def _over(self) -> list[Event]:
         """What to say of turns that are over, in order."""
@@ -391,13 +396,16 @@ class LiveSession:
             language=language,
             timestamps=False,
             words=may_be_last or stretch.policy.wants_words,
-            prompt=self._prompt(stretch) or None,
-            prefix=stretch.said.tokens,
+            prompt=stretch.prompt or None,
+            prefix=stretch.lead.tokens + stretch.said.tokens,
             temperature=temperature,
             max_new_tokens=stretch.max_new_tokens(stop),
         )
-        speech = stretch.speech(stop)
-        pcm = self._audio.between(stretch.start, stop)
+        lead = stretch.lead
+        n_lead = len(lead.pcm)
+        own = tuple((first + n_lead, last + n_lead) for first, last in stretch.speech(stop))
+        speech = lead.speech + own
+        pcm = np.concatenate([lead.pcm, self._audio.between(stretch.start, stop)])
         # What ends a turn goes before looks at turns that go on.
         return Chunk(
             self.session_id,
@@ -408,17 +416,18 @@ class LiveSession:
             speech=speech,
         )
 
-    def _prompt(self, stretch: Stretch) -> str:
-        """What the model is told before a stretch: the client's prompt, and what was said."""
-        if stretch.prompt is None:
-            turn = self._turn_of(stretch)
-            n = self.options.context_characters
-            before = self._said if n else ""
-            if stretch is not turn.stretches[0]:
-                n, before = max(n, _CONTINUED_CHARACTERS), f"{before} {turn.text}"
-            told = [stretch.decoding.prompt or "", before[-n:] if n else ""]
-            stretch.prompt = " ".join(part.strip() for part in told if part.strip())
-        return stretch.prompt
+    def _prepare(self, stretch: Stretch) -> None:
+        """Decide what a stretch is told, and hears, of what was before it: the client's prompt, and
+        the end of what was said."""
+        n, before = self.options.context_characters, self._said
+        turn = self._turn_of(stretch)
+        if turn.text:
+            before = f"{before} {turn.text}"
+        lead = self._lead
+        if lead is not None and lead[0] == stretch.model.name:
+            stretch.lead = lead[1]
+        told = [stretch.decoding.prompt or "", before[-n:] if n else ""]
+        stretch.prompt = " ".join(part.strip() for part in told if part.strip())
 
     def _turn_of(self, stretch: Stretch) -> Turn:
         return next(turn for turn in self._unfinished if stretch in turn.stretches)
@@ -447,7 +456,7 @@ class LiveSession:
 
 def _enough_pause_s(stretch: Stretch, now: int) -> float:
     """The pause that ends a stretch of this length."""
-    length_s = (now - stretch.start) / SAMPLE_RATE
+    length_s = (now - stretch.start + len(stretch.lead.pcm)) / SAMPLE_RATE
     if length_s >= _FULL_S:
         return 0.0
     full = (length_s - _ROOMY_S) / (_FULL_S - _ROOMY_S)

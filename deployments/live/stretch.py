@@ -7,11 +7,19 @@ stretch. Its text grows as its looks come back, and never changes.
 import math
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+import numpy.typing as npt
+
 from deployments.live.policy import Look, Policy
 from deployments.live.voice import Frame
 from deployments.messages import ChunkResult
+from deployments.transcript.echo import MAX_LETTERS_PER_S
+from deployments.transcript.scripts import letters
 from engine import SAMPLE_RATE, DecodingOptions, Word
 
+_LEAD_PAUSE, _LEAD_MARGIN = round(0.3 * SAMPLE_RATE), round(0.05 * SAMPLE_RATE)
+_FEWEST_LETTERS_PER_S, _SLOW_S = 4.0, 0.4
+"""A third of the usual rate, of all voice but so many seconds."""
 _SETTLED = round(0.1 * SAMPLE_RATE)
 """So much silence behind its speech a look must have heard to know its last word."""
 
@@ -53,6 +61,22 @@ class Model:
     vocabulary: tuple[bytes, ...]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Lead:
+    """The end of what was said before a stretch, which the model hears, and is told, once more:
+    with a voice in its ears it makes fewer mistakes in the first words.
+
+    Attributes:
+        pcm: its audio.
+        speech: spans of voice in it.
+        tokens: its text.
+    """
+
+    pcm: npt.NDArray[np.int16] = field(default_factory=lambda: np.zeros(0, np.int16))
+    speech: tuple[tuple[int, int], ...] = ()
+    tokens: tuple[int, ...] = ()
+
+
 @dataclass(eq=False, slots=True)
 class Stretch:
     """Attributes:
@@ -61,6 +85,7 @@ class Stretch:
     voiced: spans of samples with voice, in order.
     model, decoding: what hears it, and how.
     prompt: what is told to the model before it; None: that is not known yet.
+    lead: what it hears before it.
     said: its text so far.
     latest: the newest look.
     attempts: results of its whole audio, if the first was not good.
@@ -71,6 +96,7 @@ class Stretch:
     model: Model
     decoding: DecodingOptions
     prompt: str | None = None
+    lead: Lead = field(default_factory=Lead)
     stop: int | None = None
     voiced: list[tuple[int, int]] = field(default_factory=list)
     said: Text = Text()
@@ -80,6 +106,7 @@ class Stretch:
     words: tuple[Word, ...] = ()
     is_done: bool = False
     _said_until_s: float = 0.0
+    _lengths: list[tuple[Word, int]] = field(default_factory=list)
 
     @property
     def voice_stop(self) -> int:
@@ -125,9 +152,24 @@ class Stretch:
 
     def hypothesis(self, result: ChunkResult) -> Text:
         """What a result has behind the text that is final already."""
-        text = text_of(result)
-        assert text.tokens[: len(self.said)] == self.said.tokens or not text
-        return text[len(self.said) :]
+        text, known = text_of(result), self.lead.tokens + self.said.tokens
+        assert text.tokens[: len(known)] == known or not text
+        return text[len(known) :]
+
+    def is_cut_short(self, heard: Heard) -> bool:
+        """Whether the model has taken the lead for all there is, as happens."""
+        fewest = _FEWEST_LETTERS_PER_S * (self.voiced_s(heard.stop) - _SLOW_S)
+        return bool(self.lead.tokens) and self._letters(heard.result) < fewest
+
+    def outruns_voice(self, heard: Heard) -> bool:
+        """Whether nobody could have said so much."""
+        most = MAX_LETTERS_PER_S * (self.voiced_s(heard.stop) + _SLOW_S)
+        return self._letters(heard.result) > most
+
+    def _letters(self, result: ChunkResult) -> float:
+        """Letters of the stretch's text with what a result adds to it."""
+        said = self.said + self.hypothesis(result)
+        return letters(self.text(said).decode("utf-8", "replace"))
 
     def advance(self, heard: Heard) -> Text:
         """Take a look at a stretch that goes on; returns what is final now."""
@@ -135,10 +177,10 @@ class Stretch:
         new = self.hypothesis(heard.result)
         if not new:
             return new
-        ends_s = token_ends_s(heard.result, self.model.vocabulary)[len(self.said) :]
+        ends_s = self._token_ends_s(heard.result)
         pieces = tuple(self.model.vocabulary[token] for token in new.tokens)
         audio_s = (heard.stop - self.start) / SAMPLE_RATE
-        n = self.policy.final(Look(new.tokens, pieces, ends_s, audio_s))
+        n = self.policy.final(Look(new.tokens, pieces, new.logprobs, ends_s, audio_s))
         if n:
             self.said += new[:n]
             self._said_until_s = ends_s[n - 1] if ends_s else max(0.0, audio_s - 2.0)
@@ -155,24 +197,74 @@ class Stretch:
         self.said += new
         self.language = result.language
         self.words = self._placed_words(result)
+        self._lengths = [
+            (word, n) for word, (_, n) in zip(self.words, self._own_words(result), strict=True)
+        ]
         return new
 
     def text(self, part: Text) -> bytes:
         return b"".join(self.model.vocabulary[token] for token in part.tokens)
 
+    def _own_words(self, result: ChunkResult) -> list[tuple[Word, int]]:
+        """The words of a result behind the lead, with their numbers of tokens."""
+        found, n_lead = words_with_lengths(result, self.model.vocabulary), len(self.lead.tokens)
+        own = []
+        for word, n in found:
+            if n_lead <= 0:
+                own.append((word, n))
+            n_lead -= n
+        return own
+
+    def _token_ends_s(self, result: ChunkResult) -> tuple[float, ...]:
+        """When the word of each new token ended, in seconds from the stretch's beginning; empty if
+        the words have no times."""
+        lead_s = len(self.lead.pcm) / SAMPLE_RATE
+        ends = [(word.end_s - lead_s, n) for word, n in self._own_words(result)]
+        if not ends:
+            return ()
+        found = [end_s for end_s, n in ends for _ in range(n)]
+        n_all = len(text_of(result)) - len(self.lead.tokens)
+        return tuple([*found, *[ends[-1][0]] * (n_all - len(found))][len(self.said) :])
+
+    def as_lead(self, pcm: npt.NDArray[np.int16], max_s: float) -> Lead:
+        """The end of this stretch, for the next one; empty if it has no words.
+
+        Args:
+            pcm: its audio.
+            max_s: the longest that it may be.
+        """
+        stop = min(self.voice_stop - self.start + _LEAD_PAUSE, len(pcm))
+        at = len(self.said)
+        chosen: tuple[int, int] | None = None
+        for word, n in reversed(self._lengths):
+            first = max(0, round(word.start_s * SAMPLE_RATE) - self.start - _LEAD_MARGIN)
+            if stop - first > max_s * SAMPLE_RATE:
+                break
+            at -= n
+            chosen = (first, at)
+        if chosen is None:
+            return Lead()
+        first, at = chosen
+        speech = tuple(
+            (max(a - first, 0), min(b, stop) - first)
+            for a, b in self.speech(self.start + stop)
+            if b > first
+        )
+        return Lead(pcm[first:stop], speech, self.said.tokens[at:])
+
     def _placed_words(self, result: ChunkResult) -> tuple[Word, ...]:
         """The words on the session's clock, with the probabilities that their tokens had when they
         were found."""
-        words, at = [], 0
-        for word, n in words_with_lengths(result, self.model.vocabulary):
+        words, at, first_s = [], 0, (self.start - len(self.lead.pcm)) / SAMPLE_RATE
+        for word, n in self._own_words(result):
             logprobs = self.said.logprobs[at : at + n]
             mean = sum(map(math.exp, logprobs)) / len(logprobs) if logprobs else word.probability
             at += n
             words.append(
                 replace(
                     word,
-                    start_s=round(word.start_s + self.start / SAMPLE_RATE, 3),
-                    end_s=round(word.end_s + self.start / SAMPLE_RATE, 3),
+                    start_s=round(word.start_s + first_s, 3),
+                    end_s=round(word.end_s + first_s, 3),
                     probability=round(mean, 4),
                 )
             )
@@ -198,13 +290,3 @@ def words_with_lengths(
             n_bytes, n = n_bytes + size, n + 1
         found.append((word, n))
     return found
-
-
-def token_ends_s(result: ChunkResult, vocabulary: tuple[bytes, ...]) -> tuple[float, ...]:
-    """When the word of each token ended; empty if the words have no times."""
-    ends = [(word.end_s, n) for word, n in words_with_lengths(result, vocabulary)]
-    if not ends:
-        return ()
-    found = [end_s for end_s, n in ends for _ in range(n)]
-    missing = len(text_of(result)) - len(found)
-    return (*found, *[ends[-1][0]] * missing)

@@ -11,7 +11,7 @@ from deployments.transcript.piece import Piece
 from deployments.transcript.scripts import letters, words
 from engine import SAMPLE_RATE, Segment
 
-_MAX_LETTERS_PER_S = 40.0
+MAX_LETTERS_PER_S = 40.0
 """Per second of clear speech: three times the usual rate, and more than anybody says."""
 _NGRAM = 3
 _MIN_SHARE = 0.8
@@ -21,7 +21,7 @@ _MARGIN = round(0.5 * SAMPLE_RATE)
 def outruns_speech(segments: Sequence[Segment], voiced_s: float) -> bool:
     """Whether nobody could say so much in `voiced_s` seconds of clear speech."""
     n_letters = sum(letters(segment.text) for segment in segments)
-    return n_letters > _MAX_LETTERS_PER_S * voiced_s
+    return n_letters > MAX_LETTERS_PER_S * voiced_s
 
 
 def without_echo(piece: Piece, result: ChunkResult, prompt: str | None) -> tuple[Segment, ...]:

@@ -212,7 +212,7 @@ def live(
     delay: Annotated[
         Literal["minimal", "low", "medium", "high", "xhigh"],
         typer.Option(help="How soon words are told; later ones are surer.", metavar="DELAY"),
-    ] = "medium",
+    ] = "low",
     policy: Annotated[
         Literal["align_att", "local_agreement"],
         typer.Option(help="Which words are told: align_att or local_agreement.", metavar="POLICY"),

@@ -7,7 +7,9 @@ from deployments.live.policy import AlignAtt, LocalAgreement, Look, is_punctuati
 
 def look(*pieces: str | bytes, ends_s: tuple[float, ...] = (), audio_s: float = 9.0) -> Look:
     data = tuple(p.encode() if isinstance(p, str) else p for p in pieces)
-    return Look(tuple(abs(hash(p)) % 1_000_003 for p in data), data, ends_s, audio_s)
+    return Look(
+        tuple(abs(hash(p)) % 1_000_003 for p in data), data, (-0.1,) * len(data), ends_s, audio_s
+    )
 
 
 @pytest.mark.parametrize(

@@ -90,19 +90,27 @@ def hear(said: Said, found: Pass) -> ChunkResult:
     """
     start_s, stop_s = found.stretch.start / RATE, found.stop / RATE
     is_whole = found.stretch.is_covered_by(found.stop)
-    assert len(found.chunk.pcm) == found.stop - found.stretch.start <= 30 * RATE
+    lead = found.stretch.lead
+    lead_s = len(lead.pcm) / RATE
+    assert len(found.chunk.pcm) == len(lead.pcm) + found.stop - found.stretch.start <= 30 * RATE
+    assert all(0 <= a < b <= len(found.chunk.pcm) for a, b in found.chunk.speech)
     inside = [
         (n, start, end)
         for n, (start, end) in enumerate(said.words)
         if start_s <= (start + end) / 2 and (is_whole and (start + end) / 2 or end) <= stop_s
     ]
     tokens = tuple(n for n, _, _ in inside)
-    prefix = found.chunk.options.prefix
+    assert found.chunk.options.prefix[: len(lead.tokens)] == lead.tokens
+    prefix = found.chunk.options.prefix[len(lead.tokens) :]
     assert prefix == tokens[: len(prefix)]
-    times = [(start - start_s, end - start_s) for _, start, end in inside]
+    first_s = start_s - lead_s
+    times = [(start - first_s, end - first_s) for _, start, end in inside]
     if not is_whole and any(start < stop_s - 0.05 and end > stop_s for start, end in said.words):
         guess = N_WORDS + found.chunk.index % N_GUESSES
-        tokens, times = (*tokens, guess), [*times, (stop_s - start_s - 0.05, stop_s - start_s)]
+        tokens, times = (*tokens, guess), [*times, (stop_s - first_s - 0.05, stop_s - first_s)]
+    told = len(lead.tokens)
+    tokens = lead.tokens + tokens
+    times = [(n * lead_s / told, (n + 1) * lead_s / told) for n in range(told)] + times
     words = tuple(
         Word(max(0.0, start), end, MODEL.vocabulary[token].decode(), 0.9)
         for token, (start, end) in zip(tokens, times, strict=True)
