@@ -74,6 +74,11 @@ FROM runtime AS cuda
 # What NVIDIA's container toolkit reads: every GPU that is given, for computing.
 ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
+# Our kernels for GPUs: Triton compiles its launcher when they are first used.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev python3-dev \
+    && rm -rf /var/lib/apt/lists/*
 COPY --from=dependencies-cuda /opt/murmur /opt/murmur
 COPY --from=wheel /wheels /tmp/wheels
 RUN pip install --no-cache-dir --no-deps --no-index /tmp/wheels/*.whl && rm -r /tmp/wheels

@@ -12,6 +12,7 @@ import torch
 from hypothesis import settings
 
 from engine import Checkpoint, Engine, EngineConfig, open_checkpoint
+from tests.support.interpreter import INTERPRETED  # noqa: F401 - before what imports Triton
 from tests.support.oracle import Oracle
 from tests.support.progress import FileProgress
 

@@ -27,6 +27,15 @@ class LinearKernel(nn.Module):
         """(..., in) -> (..., out), through a GELU if asked to."""
         raise NotImplementedError
 
+    def of_norm(self, norm: nn.LayerNorm, x: torch.Tensor, gelu: bool = False) -> torch.Tensor:
+        """The layer of a normalised input, (..., in) -> (..., out)."""
+        y: torch.Tensor = self(norm(x), gelu)
+        return y
+
+    def add_to(self, residual: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """Add the layer's output to (..., out), in place."""
+        return residual.add_(self(x))
+
     def hidden_tensors(self) -> Iterable[torch.Tensor]:
         """Tensors that it keeps in addition to its parameters and buffers."""
         return ()

@@ -83,14 +83,20 @@ class DecoderSelfAttention(SelfAttention):
         return out
 
     def decode(
-        self, x: torch.Tensor, cache: SelfCache, positions: torch.Tensor, mask: torch.Tensor
+        self,
+        norm: nn.LayerNorm,
+        x: torch.Tensor,
+        cache: SelfCache,
+        positions: torch.Tensor,
+        mask: torch.Tensor,
     ) -> torch.Tensor:
-        """One token in each of the first slots: (B, 1, n_state) -> the same.
+        """One token in each of the first slots: (B, 1, n_state), to which the attention of its
+        normalisation is added, in place.
 
         Args:
             positions: (n,) where each token is written; n <= B, rows beyond n are padding.
             mask: (n, 1, 1, L), True up to each slot's own token; L bounds what is read.
         """
-        attended = cache.attend(self.qkv(x)[: len(positions), 0], positions, mask)[:, None]
-        out: torch.Tensor = self.out(pad_rows(attended, len(x)))
-        return out
+        qkv = self.qkv.of_norm(norm, x)[: len(positions), 0]
+        attended = cache.attend(qkv, positions, mask)[:, None]
+        return self.out.add_to(x, pad_rows(attended, len(x)))

@@ -26,8 +26,11 @@ class CrossAttention(Protocol):
     def fill(self, states: torch.Tensor, cache: CrossCache, slots: Slots) -> None:
         """Store what it needs of the encoder's output (B, n_audio_ctx, C) in the slots."""
 
-    def __call__(self, x: torch.Tensor, cache: CrossCache, slots: Slots) -> torch.Tensor:
-        """(B, T, C) -> the same. Each row attends to its slot; further rows are padding."""
+    def add_to(
+        self, norm: nn.LayerNorm, x: torch.Tensor, cache: CrossCache, slots: Slots
+    ) -> torch.Tensor:
+        """Add to (B, T, C), in place, the attention of its normalisation. Each row attends to its
+        slot; further rows are padding."""
 
     def scores(
         self, x: torch.Tensor, cache: CrossCache, slots: Slots, heads: Sequence[int]
@@ -53,10 +56,11 @@ class CachedCrossAttention(nn.Module):
     def fill(self, states: torch.Tensor, cache: CrossCache, slots: Slots) -> None:
         cache.fill(self.kv(states), slots)
 
-    def forward(self, x: torch.Tensor, cache: CrossCache, slots: Slots) -> torch.Tensor:
-        attended = cache.attend(self.q(x)[: n_slots(slots)], slots)
-        out: torch.Tensor = self.out(pad_rows(attended, len(x)))
-        return out
+    def add_to(
+        self, norm: nn.LayerNorm, x: torch.Tensor, cache: CrossCache, slots: Slots
+    ) -> torch.Tensor:
+        attended = cache.attend(self.q.of_norm(norm, x)[: n_slots(slots)], slots)
+        return self.out.add_to(x, pad_rows(attended, len(x)))
 
     def scores(
         self, x: torch.Tensor, cache: CrossCache, slots: Slots, heads: Sequence[int]
@@ -102,18 +106,19 @@ class AbsorbedCrossAttention(nn.Module):
     def fill(self, states: torch.Tensor, cache: CrossCache, slots: Slots) -> None:
         cache.fill(states, slots)
 
-    def forward(self, x: torch.Tensor, cache: CrossCache, slots: Slots) -> torch.Tensor:
+    def add_to(
+        self, norm: nn.LayerNorm, x: torch.Tensor, cache: CrossCache, slots: Slots
+    ) -> torch.Tensor:
         """All rows pass through both projections, because their number may change a row's bits."""
         n, (rows, length, width) = n_slots(slots), x.shape
         heads, head_dim, _ = self.key.shape
-        q = self.q(x).view(rows * length, heads, head_dim).transpose(0, 1)
+        q = self.q.of_norm(norm, x).view(rows * length, heads, head_dim).transpose(0, 1)
         queries = torch.bmm(q, self.key).view(heads, rows, length, width).transpose(0, 1)
         found = pad_rows(cache.attend(queries[:n].flatten(1, 2), slots), rows)
         by_head = found.reshape(rows, heads, length, width).transpose(0, 1).flatten(1, 2)
         attended = torch.bmm(by_head, self.value) + self.value_bias  # (H, B * T, D)
         attended = attended.transpose(0, 1).reshape(rows, length, heads * head_dim)
-        out: torch.Tensor = self.out(attended)
-        return out
+        return self.out.add_to(x, attended)
 
     def scores(
         self, x: torch.Tensor, cache: CrossCache, slots: Slots, heads: Sequence[int]

@@ -12,7 +12,11 @@ from torch.nn import functional as F
 from engine.kernels import native
 from engine.kernels.attention import attend, merge_heads, split_heads
 from engine.kernels.quantize import quantize_rows
+from engine.kernels.triton import HEAD_DIMS, WIDTH_STEP, gpu_kernels
 from engine.model.slots import Slots, a_few_at_a_time, slot_indices
+
+_MAX_QUERIES = 32
+"""Of a window: those of one token. Those of a prompt are matrices to torch."""
 
 
 class CrossCache(Protocol):
@@ -44,6 +48,7 @@ class DenseCrossCache:
     ) -> None:
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
+        self._gpu = gpu_kernels(device) if shape[-1] in HEAD_DIMS else None
 
     @property
     def n_bytes(self) -> int:
@@ -55,6 +60,10 @@ class DenseCrossCache:
         self.values[slots] = split_heads(values, self.keys.shape[-1])
 
     def attend(self, queries: torch.Tensor, slots: Slots) -> torch.Tensor:
+        if self._gpu is not None and queries.shape[1] == 1:
+            where = _as_kernels_take(slots)
+            found = self._gpu.cross_attention(queries[:, 0], where, self.keys, self.values)
+            return found[:, None]
         return a_few_at_a_time(self._attend, queries, slots)
 
     def _attend(self, queries: torch.Tensor, slots: Slots) -> torch.Tensor:
@@ -87,6 +96,7 @@ class Int8CrossCache:
         self._key_scales, self._value_scales = (
             torch.zeros(shape[:-1], device=device) for _ in range(2)
         )
+        self._gpu = gpu_kernels(device) if shape[-1] in HEAD_DIMS else None
 
     @property
     def n_bytes(self) -> int:
@@ -101,6 +111,11 @@ class Int8CrossCache:
         self._key_scales[slots], self._value_scales[slots] = keys[1][..., 0], values[1][..., 0]
 
     def attend(self, queries: torch.Tensor, slots: Slots) -> torch.Tensor:
+        if self._gpu is not None and queries.shape[1] == 1:
+            of_both = self._key_scales, self._value_scales
+            kept = self._keys, self._values, of_both
+            where = _as_kernels_take(slots)
+            return self._gpu.cross_attention(queries[:, 0], where, *kept)[:, None]
         return a_few_at_a_time(self._attend, queries, slots)
 
     def _attend(self, queries: torch.Tensor, slots: Slots) -> torch.Tensor:
@@ -154,6 +169,9 @@ class WindowStates:
         self, shape: tuple[int, int, int], device: torch.device, dtype: torch.dtype
     ) -> None:
         self.states = torch.zeros(shape, device=device, dtype=dtype)
+        kernels = gpu_kernels(device)
+        takes = kernels is not None and kernels.takes(dtype) and shape[2] % WIDTH_STEP == 0
+        self._gpu = kernels if takes else None
 
     @property
     def n_bytes(self) -> int:
@@ -166,6 +184,8 @@ class WindowStates:
     def attend(self, queries: torch.Tensor, slots: Slots) -> torch.Tensor:
         """(B, queries, C), already scaled, each row attending to its slot -> the same shape: the
         sum of the states, weighted by the softmax of their products with the query."""
+        if self._gpu is not None and queries.shape[1] <= _MAX_QUERIES:
+            return self._gpu.absorbed_attention(queries, _as_kernels_take(slots), self.states)
         return a_few_at_a_time(self._attend, queries, slots)
 
     def _attend(self, queries: torch.Tensor, slots: Slots) -> torch.Tensor:
@@ -180,6 +200,10 @@ class WindowStates:
         """(B, len(heads)*T, C), the queries of these heads alone -> as `CrossCache.scores`."""
         scores = torch.bmm(queries, self.states[slots].transpose(1, 2)).float()
         return scores.view(len(queries), len(heads), -1, scores.shape[-1])
+
+
+def _as_kernels_take(slots: Slots) -> torch.Tensor | int:
+    return slots.start if isinstance(slots, slice) else slots
 
 
 def _scores(queries: torch.Tensor, keys: torch.Tensor, heads: Sequence[int]) -> torch.Tensor:

@@ -69,12 +69,12 @@ class DecoderLayer(nn.Module):
         mask: torch.Tensor,
         windows: Slots,
     ) -> torch.Tensor:
-        x = x.add_(self.attn.decode(self.attn_norm(x), cache.own, positions, mask))
+        x = self.attn.decode(self.attn_norm, x, cache.own, positions, mask)
         return self._rest(x, cache, windows)
 
     def _rest(self, x: torch.Tensor, cache: LayerCache, slots: Slots) -> torch.Tensor:
-        x = x.add_(self.cross(self.cross_norm(x), cache.cross, slots))
-        return x.add_(self.mlp(self.mlp_norm(x)))
+        x = self.cross.add_to(self.cross_norm, x, cache.cross, slots)
+        return self.mlp.add_to(self.mlp_norm, x)
 
 
 class DecoderStage(nn.Module):

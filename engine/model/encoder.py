@@ -28,7 +28,10 @@ class ConvStem(nn.Module):
         mel = mel.to(self.conv1_weight.dtype)
         x = F.gelu(convolve(mel, self.conv1_weight, self.conv1_bias))
         x = F.gelu(convolve(x, self.conv2_weight, self.conv2_bias, stride=2))
-        return x.transpose(1, 2) + self.positions
+        # Row by row in memory: the sum of a transposed tensor would be transposed too, and with it
+        # all that the layers add to it.
+        out = x.new_empty(len(x), x.shape[2], x.shape[1])
+        return torch.add(x.transpose(1, 2), self.positions, out=out)
 
 
 class EncoderLayer(nn.Module):
@@ -51,8 +54,8 @@ class EncoderLayer(nn.Module):
         self.mlp = MLP(context, prefix)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = x.add_(self.attn(self.attn_norm(x)))
-        return x.add_(self.mlp(self.mlp_norm(x)))
+        normed = self.mlp_norm.of_sum(x, self.attn(self.attn_norm(x)))
+        return x.add_(self.mlp(normed))
 
 
 class EncoderStage(nn.Module):

@@ -19,11 +19,18 @@ class LayerNorm(nn.LayerNorm):
         super().__init__(len(weight), device="meta")
         self.weight = weight
         self.bias = context.parameter(f"{name}.bias")
+        self._kernels = context.gpu_kernels
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., n_state) -> the same. Torch's own method goes through three Python calls, which
         count where a step takes milliseconds."""
         return torch.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+
+    def of_sum(self, x: torch.Tensor, added: torch.Tensor) -> torch.Tensor:
+        """Add to x, in place, and normalise the sum: (..., n_state) each."""
+        if self._kernels is not None:
+            return self._kernels.add_norm(x, added, self)
+        return self.forward(x.add_(added))
 
 
 class MLP(nn.Module):
@@ -38,7 +45,14 @@ class MLP(nn.Module):
         second = partial(context.mlp_linear, of_gelu=True, many_rows=many_rows)
         self.fc1 = ColumnParallelLinear.load(context, [f"{prefix}.fc1"], units, first)
         self.fc2 = RowParallelLinear.load(context, f"{prefix}.fc2", units, second)
+        self._is_fused = context.gpu_kernels is not None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., n_state) -> the same."""
         return self.fc2.reduce(mlp(self.fc1.kernel, self.fc2.kernel, x))
+
+    def add_to(self, norm: nn.LayerNorm, x: torch.Tensor) -> torch.Tensor:
+        """Add to (..., n_state), in place, what the layers make of its normalisation."""
+        if self._is_fused:
+            return self.fc2.add_to(x, self.fc1.kernel.of_norm(norm, x, gelu=True))
+        return x.add_(self(norm(x)))

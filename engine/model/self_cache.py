@@ -10,6 +10,7 @@ import torch
 from engine.kernels import native
 from engine.kernels.attention import attend, merge_heads
 from engine.kernels.quantize import quantize_rows
+from engine.kernels.triton import HEAD_DIMS, gpu_kernels
 from engine.model.slots import Slots
 
 
@@ -55,6 +56,7 @@ class DenseSelfCache:
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
         self._rows = torch.arange(shape[0], device=device)
+        self._gpu = gpu_kernels(device) if shape[-1] in HEAD_DIMS else None
         known = shape[-1] == native.HEAD_DIM and shape[2] <= native.MAX_LENGTH
         fits = known and dtype == torch.float32 and native.serves(device)
         self._is_native = by_native and fits
@@ -74,6 +76,8 @@ class DenseSelfCache:
     def attend(
         self, qkv: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor
     ) -> torch.Tensor:
+        if self._gpu is not None:
+            return self._gpu.self_attention(qkv, positions, self.keys, self.values)
         if self._is_native:
             return native.self_attention(qkv, positions, self.keys, self.values)
         n, length = len(qkv), mask.shape[-1]
@@ -97,9 +101,12 @@ class Int8SelfCache:
         self, shape: tuple[int, int, int, int], device: torch.device, dtype: torch.dtype
     ) -> None:
         self.dtype = dtype
-        self._kept = tuple(torch.zeros(shape, device=device, dtype=torch.int8) for _ in range(2))
-        self._scales = tuple(torch.zeros(*shape[:-1], 1, device=device) for _ in range(2))
+        keys, values = (torch.zeros(shape, device=device, dtype=torch.int8) for _ in range(2))
+        self._kept = keys, values
+        of_keys, of_values = (torch.zeros(*shape[:-1], 1, device=device) for _ in range(2))
+        self._scales = of_keys, of_values
         self._rows = torch.arange(shape[0], device=device)
+        self._gpu = gpu_kernels(device) if shape[-1] in HEAD_DIMS else None
 
     @property
     def n_bytes(self) -> int:
@@ -117,6 +124,8 @@ class Int8SelfCache:
     def attend(
         self, qkv: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor
     ) -> torch.Tensor:
+        if self._gpu is not None:
+            return self._gpu.self_attention(qkv, positions, *self._kept, self._scales)
         n, length = len(qkv), mask.shape[-1]
         q, *written = _split(qkv, self._kept[0].shape[-1])
         rows = self._rows[:n]

@@ -59,6 +59,10 @@ class ColumnParallelLinear(nn.Module):
         out: torch.Tensor = self.kernel(x, gelu)
         return out
 
+    def of_norm(self, norm: nn.LayerNorm, x: torch.Tensor) -> torch.Tensor:
+        """The layer of a normalised input."""
+        return self.kernel.of_norm(norm, x)
+
 
 class RowParallelLinear(nn.Module):
     """Splits the input features. (..., local in) -> (..., out), summed over the ranks.
@@ -86,6 +90,12 @@ class RowParallelLinear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.reduce(self.kernel(x))
+
+    def add_to(self, residual: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """Add the layer's output to (..., out), in place."""
+        if self.group.size == 1:
+            return self.kernel.add_to(residual, x)
+        return residual.add_(self(x))
 
     def reduce(self, y: torch.Tensor) -> torch.Tensor:
         """The output of this rank's kernel -> the layer's output."""

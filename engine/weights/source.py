@@ -4,16 +4,21 @@ A source reads slices: a rank asks for the rows or columns that it owns.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import nn
 
 from engine.kernels import native
 from engine.kernels.linear import LinearKernel, float_linear, int8_linear
+from engine.kernels.triton import gpu_kernels
+from engine.kernels.triton.layers import few_rows_linear
 from engine.kernels.weight_only import Fp8Linear, int4_weight_linear, int8_weight_linear
 from engine.parallel.group import Group
 from engine.precision import NumberFormats, WeightFormat
+
+if TYPE_CHECKING:
+    from engine.kernels.triton.calls import GpuKernels
 
 Rows = slice | None
 WORTH_QUANTISING = 2_000_000
@@ -58,6 +63,11 @@ class LoadContext:
         """Format of the values that layers pass to each other."""
         return self.formats.dtype
 
+    @property
+    def gpu_kernels(self) -> "GpuKernels | None":
+        """Our own kernels for the device, if it is a GPU that they run on."""
+        return gpu_kernels(self.device)
+
     def linear(
         self, weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype, many_rows: bool
     ) -> LinearKernel:
@@ -67,6 +77,11 @@ class LoadContext:
             many_rows: rows of windows pass through it, not those of tokens.
         """
         product, kept = self.formats.product, self.formats.weights
+        kernels = None if many_rows else self.gpu_kernels
+        if kernels is not None:
+            fused = few_rows_linear(weight, bias, self.formats, kernels)
+            if fused is not None:
+                return fused
         if kept is WeightFormat.INT8:
             return int8_weight_linear(weight, bias, dtype, product, many_rows)
         if kept is WeightFormat.INT4:

@@ -1,8 +1,8 @@
 """A CUDA device that computes nothing: shapes, number formats and devices of every operation are
 checked by torch's fake tensors, and what makes the host wait for the device is noted.
 
-Where there is no CUDA, a copy between devices, a stream and an event have stand-ins; all else is
-torch's own (`FakeTensorMode`).
+Where there is no CUDA, a copy between devices, a stream and an event have stand-ins, and a launch
+of a Triton kernel only looks at what it would be given; all else is torch's own (`FakeTensorMode`).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,12 +17,16 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from engine.kernels import triton as kernels
+from engine.kernels.triton import launch, trial
+
 CAPABILITY = (9, 0)
 _NUMPY = {torch.int16: np.int16, torch.float32: np.float32, torch.int64: np.int64}
 _OPERATIONS = {"copy_": "copy_", "__invert__": "bitwise_not", "contiguous": "contiguous"}
 """Methods for which torch asks for the current device, and the operation behind each."""
 _PRODUCTS = {"mm", "bmm", "addmm", "linear", "matmul", "scaled_dot_product_attention"}
 """A device wants their operands in one number format; fake tensors do not check that."""
+_ROOM = ("aten.empty", "aten.new_empty")
 _WAITS = {"item", "tolist", "nonzero", "masked_select", "unique", "cpu", "numpy", "__bool__"}
 
 
@@ -159,6 +163,25 @@ class _Copies(TorchFunctionMode):
             self._device.waits.append(f"copy from {source.device.type} to {device.type}")
 
 
+def _launch(device: Device) -> Callable[[launch.Launch], None]:
+    """A stand-in for `Launch.run`."""
+
+    def run(wanted: launch.Launch) -> None:
+        name = wanted.kernel.__name__
+        given = {key: x for key, x in wanted.arguments.items() if isinstance(x, torch.Tensor)}
+        elsewhere = [key for key, x in given.items() if not x.is_cuda]
+        if elsewhere:
+            raise RuntimeError(f"{name} is given tensors of the host: {elsewhere}")
+        if min(wanted.grid) < 1:
+            raise RuntimeError(f"{name} has the grid {wanted.grid}")
+        missing = set(wanted.kernel.arg_names) - {*wanted.arguments, *wanted.constants}
+        if missing:
+            raise RuntimeError(f"{name} is given no {missing}")
+        device.launches.append(f"triton.{name}")
+
+    return run
+
+
 class _Launches(TorchDispatchMode):
     """Operations that run on the device; views do not."""
 
@@ -181,7 +204,7 @@ class _Launches(TorchDispatchMode):
         found = func(*args, **(kwargs or {}))
         first = found[0] if isinstance(found, (tuple, list)) and found else found
         on_device = isinstance(first, torch.Tensor) and first.is_cuda
-        if on_device and not func.is_view and not name.startswith("aten.empty"):
+        if on_device and not func.is_view and not name.startswith(_ROOM):
             self._device.launches.append(name)
         return found
 
@@ -234,6 +257,11 @@ def fake_cuda() -> Iterator[Device]:
         for name, stand_in in stand_ins.items():
             stack.enter_context(patch.object(torch.cuda, name, stand_in))
         stack.enter_context(patch.object(torch, "Generator", _Generator))
+        for known in (kernels._trusted, launch.capability_of):
+            known.cache_clear()
+            stack.callback(known.cache_clear)
+        stack.enter_context(patch.object(trial, "fault", lambda kernels, device: None))
+        stack.enter_context(patch.object(launch.Launch, "run", _launch(device)))
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         stack.enter_context(_Launches(device))
         stack.enter_context(_Copies(device))

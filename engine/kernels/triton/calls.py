@@ -1,0 +1,137 @@
+"""The kernels as functions of tensors: they make room for what comes out, and start the launches.
+
+A model that runs without CUDA graphs pays for each launch on the host, so nothing here does more
+than it must.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from engine.kernels.triton import absorbed, attention, linear, norm
+from engine.kernels.triton.launch import capability_of
+from engine.kernels.triton.weights import Norm, Weight
+
+MIN_PRODUCTS = 80
+"""Triton uses tensor cores from Ampere on."""
+_HALVES = (torch.float16, torch.bfloat16)
+Scales = tuple[torch.Tensor, torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class GpuKernels:
+    """The kernels of a device.
+
+    Attributes:
+        multiplies: whether those with matrix products run there; the others need no more than
+            torch does.
+    """
+
+    multiplies: bool
+
+    @classmethod
+    def on(cls, device: torch.device) -> "GpuKernels":
+        return cls(capability_of(device) >= MIN_PRODUCTS)
+
+    def takes(self, product: torch.dtype) -> bool:
+        """Whether `linear` and `absorbed_attention` multiply in the number format."""
+        return self.multiplies and product in _HALVES
+
+    def linear(
+        self,
+        x: torch.Tensor,
+        weight: Weight,
+        bias: torch.Tensor | None,
+        norm: nn.LayerNorm | None = None,
+        gelu: bool = False,
+        residual: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """(..., K) -> (..., N), at most `MAX_ROWS` rows.
+
+        Args:
+            norm: the input is normalised first.
+            residual: (..., N) contiguous; the output is added to it, and it is returned.
+        """
+        depth = x.shape[-1]
+        rows = x.reshape(-1, depth)
+        if residual is None:
+            out = rows.new_empty(*x.shape[:-1], len(weight.values))
+        else:
+            out = residual
+        flat = out.view(-1, len(weight.values))
+        before = None if norm is None else Norm(norm.weight, norm.bias, norm.eps)
+        added = None if residual is None else flat
+        linear.linear_launch(rows, weight, bias, before, gelu, added, flat).run()
+        return out
+
+    def add_norm(self, x: torch.Tensor, added: torch.Tensor, weights: nn.LayerNorm) -> torch.Tensor:
+        """(..., C) each: x becomes x + added, in place; returns its normalisation."""
+        out = torch.empty_like(x)
+        rows, more = x.view(-1, x.shape[-1]), added.reshape(-1, x.shape[-1])
+        of = Norm(weights.weight, weights.bias, weights.eps)
+        norm.add_norm_launch(rows, more, of, out.view(rows.shape)).run()
+        return out
+
+    def self_attention(
+        self,
+        qkv: torch.Tensor,
+        positions: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        scales: Scales | None = None,
+    ) -> torch.Tensor:
+        """(n, 3*H*D) -> (n, H*D); stores keys and values as `SelfCache.attend` does."""
+        out = qkv.new_empty(len(qkv), qkv.shape[1] // 3)
+        attention.self_attention_launch(
+            qkv.contiguous(), positions, keys, values, scales, out
+        ).run()
+        return out
+
+    def cross_attention(
+        self,
+        queries: torch.Tensor,
+        windows: torch.Tensor | int,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        scales: Scales | None = None,
+        splits: int | None = None,
+    ) -> torch.Tensor:
+        """(n, H*D) -> (n, H*D).
+
+        Args:
+            windows: (n,) slots, or the first of n in order.
+            splits: programs that share a head's frames, a power of two; None: as many as keep the
+                device busy. More than one take a second launch.
+        """
+        n, heads = len(queries), keys.shape[1]
+        splits = splits or attention.cross_splits(n * heads)
+        parts = attention.cross_parts(queries, heads, splits)
+        out = torch.empty_like(queries)
+        attention.cross_attention_launch(
+            queries.contiguous(), windows, keys, values, scales, parts, splits, out
+        ).run()
+        if splits > 1:
+            attention.combine_launch(parts, out).run()
+        return out
+
+    def absorbed_attention(
+        self,
+        queries: torch.Tensor,
+        windows: torch.Tensor | int,
+        states: torch.Tensor,
+        splits: int | None = None,
+    ) -> torch.Tensor:
+        """(n, H, C), already scaled -> (n, H, C), of which heads lie before rows in memory.
+
+        Args:
+            splits: as in `cross_attention`.
+        """
+        n, heads, width = queries.shape
+        splits = splits or absorbed.absorbed_splits(n, heads)
+        parts = absorbed.absorbed_parts(queries, splits)
+        out = queries.new_empty(heads, n, width).transpose(0, 1)
+        absorbed.absorbed_launch(queries, windows, states, parts, splits, out).run()
+        if splits > 1:
+            attention.combine_launch(parts, out).run()
+        return out

@@ -1,0 +1,102 @@
+"""What each kernel computes, in torch's operators and float32: to compare with, in the tests and on
+a device before the kernels are used there."""
+
+import torch
+from torch.nn import functional as F
+
+from engine.kernels.quantize import dequantize_groups, quantize_rows
+from engine.kernels.triton.calls import Scales
+from engine.kernels.triton.weights import Norm, Weight
+
+
+def linear(
+    x: torch.Tensor,
+    weight: Weight,
+    bias: torch.Tensor | None,
+    norm: Norm | None = None,
+    gelu: bool = False,
+    residual: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """(n, K) -> (n, N)."""
+    rows = x if norm is None else normalised(x, norm)
+    wide = dequantized(weight)[:, : x.shape[1]]
+    y = F.linear(rows.float(), wide, None if bias is None else bias.float())
+    y = (F.gelu(y) if gelu else y).to(x.dtype)
+    return y if residual is None else residual + y
+
+
+def dequantized(weight: Weight) -> torch.Tensor:
+    """(N, K) float32."""
+    values, scale = weight.values, weight.scale
+    if scale is None:
+        return values.float()
+    if not weight.group_size:
+        return values.float() * scale.float()[:, None]
+    both = torch.stack([values & 15, values >> 4], -1).flatten(1)
+    return dequantize_groups(both, *scale.float().unbind(-1))
+
+
+def normalised(x: torch.Tensor, norm: Norm) -> torch.Tensor:
+    """(n, C) -> the same."""
+    wide = F.layer_norm(x.float(), x.shape[-1:], norm.weight.float(), norm.bias.float(), norm.eps)
+    return wide.to(x.dtype)
+
+
+def self_attention(
+    qkv: torch.Tensor,
+    positions: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    scales: Scales | None = None,
+) -> torch.Tensor:
+    """(n, 3*H*D) -> (n, H*D); stores as the kernel does."""
+    _, heads, length, head_dim = keys.shape
+    q, k, v = qkv.view(len(qkv), 3, heads, head_dim).unbind(1)
+    rows = torch.arange(len(qkv), device=qkv.device)
+    for place, (kept, new) in enumerate(((keys, k), (values, v))):
+        if scales is None:
+            kept[rows, :, positions] = new
+        else:
+            kept[rows, :, positions], scale = quantize_rows(new)
+            scales[place][rows, :, positions] = scale[..., 0]
+    mask = torch.arange(length, device=qkv.device) <= positions[:, None]
+    return _attend(q[:, :, None], keys[rows], values[rows], _of(scales, rows), mask[:, None, None])
+
+
+def cross_attention(
+    queries: torch.Tensor,
+    windows: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    scales: Scales | None = None,
+) -> torch.Tensor:
+    """(n, H*D) -> (n, H*D)."""
+    q = queries.view(len(queries), keys.shape[1], 1, keys.shape[3])
+    return _attend(q, keys[windows], values[windows], _of(scales, windows), None)
+
+
+def absorbed_attention(
+    queries: torch.Tensor, windows: torch.Tensor, states: torch.Tensor
+) -> torch.Tensor:
+    """(n, H, C) -> (n, H, C)."""
+    wide = states[windows].float()
+    weights = torch.softmax(queries.float() @ wide.transpose(1, 2), -1)
+    return (weights @ wide).to(queries.dtype)
+
+
+def _of(scales: Scales | None, slots: torch.Tensor) -> Scales | None:
+    return None if scales is None else (scales[0][slots], scales[1][slots])
+
+
+def _attend(
+    q: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    scales: Scales | None,
+    mask: torch.Tensor | None,
+) -> torch.Tensor:
+    """(n, H, 1, D) x (n, H, L, D) -> (n, H*D)."""
+    k, v = keys.float(), values.float()
+    if scales is not None:
+        k, v = k * scales[0][..., None], v * scales[1][..., None]
+    return F.scaled_dot_product_attention(q.float(), k, v, mask).to(q.dtype).flatten(1)

@@ -1,0 +1,32 @@
+"""What the kernels read of a layer."""
+
+from dataclasses import dataclass
+
+import torch
+
+MAX_ROWS = 64
+"""The most rows that `linear` multiplies. More are left to cuBLAS."""
+
+
+@dataclass(frozen=True, slots=True)
+class Norm:
+    """A layer normalisation of the input: (K,) each."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+    eps: float
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """A weight as it is stored.
+
+    Attributes:
+        values: (N, K), 16-bit or int8; with groups (N, K / 2) uint8, even inputs in the low halves.
+        scale: (N,) of int8; with groups scale and zero point, (N, groups, 2).
+        group_size: inputs that share a scale; 0 if all inputs of an output do.
+    """
+
+    values: torch.Tensor
+    scale: torch.Tensor | None = None
+    group_size: int = 0
