@@ -84,6 +84,7 @@ COPY --from=wheel /wheels /tmp/wheels
 RUN pip install --no-cache-dir --no-deps --no-index /tmp/wheels/*.whl && rm -r /tmp/wheels
 USER 1000:1000
 WORKDIR /home/murmur
+RUN murmur doctor --offline
 CMD ["murmur", "--help"]
 
 FROM runtime AS cpu
@@ -92,4 +93,5 @@ COPY --from=wheel /wheels /tmp/wheels
 RUN pip install --no-cache-dir --no-deps --no-index /tmp/wheels/*.whl && rm -r /tmp/wheels
 USER 1000:1000
 WORKDIR /home/murmur
+RUN murmur doctor --offline
 CMD ["murmur", "--help"]

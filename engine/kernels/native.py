@@ -39,6 +39,16 @@ def serves(device: torch.device) -> bool:
     return device.type == "cpu" and _library() is not None
 
 
+def in_use() -> str | None:
+    """Which of `INSTRUCTIONS` the kernels that run here are written for; None if none run."""
+    return None if _library() is None else _chosen
+
+
+def is_compiled(instructions: str) -> bool:
+    """Whether the kernels of one of `INSTRUCTIONS` were compiled, whether or not they run here."""
+    return _path(instructions) is not None
+
+
 @contextmanager
 def limited_to(instructions: str | None) -> Iterator[None]:
     """A context for models loaded and run in it: uses the named kernels of `INSTRUCTIONS`, or none

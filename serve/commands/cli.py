@@ -462,6 +462,26 @@ def fetch(
     return work
 
 
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Do not ask whether the model hub answers.")
+    ] = False,
+) -> Work:
+    """Tell what this machine has and lacks.
+
+    Says what models will run on, and for what is missing the command that mends it. The exit code is 1 if something that the machine is for does not work, such as its GPU.
+    """
+
+    def work() -> int:
+        from serve.commands.doctor import doctor as run
+
+        return run(as_json, offline)
+
+    return work
+
+
 @app.command("watch-spot")
 def watch_spot(
     cloud: Annotated[Literal["aws", "gcp"], typer.Argument(metavar="CLOUD", help="aws or gcp.")],

@@ -12,6 +12,7 @@ _WELCOME = """\
   murmur transcribe talk.mp3    the words of an audio or video file
   murmur up                     serve on this machine, with OpenAI's API
   murmur plan large-v3          which GPUs a model fits, how fast, at what price
+  murmur doctor                 what this machine has, and what it lacks
 
 murmur --help lists all commands; murmur transcribe --help explains one.
 """
