@@ -471,7 +471,8 @@ def doctor(
 ) -> Work:
     """Tell what this machine has and lacks.
 
-    Says what models will run on, and for what is missing the command that mends it. The exit code is 1 if something that the machine is for does not work, such as its GPU.
+    Says what models will run on, and for what is missing the command that mends it. The exit code
+    is 1 if something that the machine is for does not work, such as its GPU.
     """
 
     def work() -> int:
