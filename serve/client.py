@@ -8,10 +8,8 @@ with connect("murmur") as client:                     # from a Ray job of the sa
 """
 
 import io
-import ipaddress
 import json
 import os
-import socket
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -30,6 +28,7 @@ from deployments.live.options import LiveOptions
 from deployments.messages import AudioInfo, AudioWarning, Transcript, TranscriptSegment
 from deployments.options import ChunkingOptions, TranscribeOptions, VadOptions
 from engine import SAMPLE_RATE, Word, language_code
+from serve.addresses import is_this_machine
 from serve.live_client import LiveClient, Piece
 
 Audio = bytes | str | os.PathLike[str] | np.ndarray[Any, Any]
@@ -221,22 +220,13 @@ class _Feeding:
         self._pieces.put(None)
 
 
-def _is_this_machine(url: str) -> bool:
-    host = httpx2.URL(url).host
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return host.lower() in ("localhost", socket.gethostname().lower())
-    return address.is_loopback or address.is_unspecified
-
-
 class HttpClient(_Closing):
     """Calls the HTTP routes."""
 
     def __init__(self, url: str, api_key: str | None = None, timeout_s: float = 3600.0) -> None:
         headers = {} if api_key is None else {"authorization": f"Bearer {api_key}"}
         # The environment may name a proxy, which cannot reach this machine.
-        trust_env = not _is_this_machine(url)
+        trust_env = not is_this_machine(url)
         self._http = httpx2.Client(
             base_url=url, headers=headers, timeout=timeout_s, trust_env=trust_env
         )

@@ -35,6 +35,7 @@ from deployments.live.events import (
 )
 from deployments.live.options import LiveOptions
 from engine import Word
+from serve.addresses import is_this_machine
 
 COMMIT, CLEAR = "commit", "clear"
 Piece = bytes | np.ndarray[Any, Any] | str
@@ -140,6 +141,7 @@ class LiveClient:
             open_timeout=_OPEN_TIMEOUT_S,
             max_size=None,
             compression=None,
+            proxy=None if is_this_machine(self._url) else True,
         ) as socket:
             self._offset_s = self._done_bytes / self._bytes_per_s
             self._n_due = 0

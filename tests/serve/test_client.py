@@ -6,7 +6,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import httpx2
 import pytest
+from websockets.sync.server import ServerConnection, serve
 
+from deployments.errors import DeploymentError
 from serve.client import ServerError, connect
 from tests.conftest import DATA
 from tests.support.cluster import free_port
@@ -50,3 +52,30 @@ def test_other_machines_are_asked_through_it(port: int, monkeypatch: pytest.Monk
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
     with connect("http://192.0.2.1:9") as client, pytest.raises(httpx2.ConnectError):
         client.transcribe(DATA / "librivox-0870.wav")
+
+
+def test_live_speech_goes_to_this_machine_without_a_proxy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
+    keys: list[str | None] = []
+
+    def refuse(socket: ServerConnection) -> None:
+        assert socket.request is not None
+        keys.append(socket.request.headers.get("authorization"))
+        socket.close(3000, "invalid_api_key")
+
+    with serve(refuse, "127.0.0.1", 0) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        port = server.socket.getsockname()[1]
+        try:
+            with (
+                connect(f"http://127.0.0.1:{port}", api_key="sk-none") as client,
+                pytest.raises(DeploymentError, match="invalid_api_key"),
+            ):
+                list(client.live([]))
+        finally:
+            server.shutdown()
+            thread.join()
+    assert keys == ["Bearer sk-none"], "it is not asked again"
