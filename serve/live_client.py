@@ -146,13 +146,14 @@ class LiveClient:
             self._offset_s = self._done_bytes / self._bytes_per_s
             self._n_due = 0
             self._ended = False
-            _send(socket, "session.update", session=_session_of(self._options))
             lost = threading.Event()
             sender = threading.Thread(target=self._send_all, args=(socket, lost), daemon=True)
             began = False
             try:
                 while True:
                     event = json.loads(socket.recv())
+                    if event["type"] == "session.created":
+                        _send(socket, "session.update", session=_session_of(self._options))
                     if event["type"] == "session.updated" and not began:
                         began = True
                         sender.start()

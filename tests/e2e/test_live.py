@@ -2,6 +2,7 @@
 
 import base64
 import json
+import socket as socketlib
 import threading
 import time
 from collections.abc import Iterator
@@ -403,7 +404,7 @@ def test_clients_that_go_without_a_word(cluster: Cluster, socket: Socket) -> Non
         with socket_of(cluster, "intent=transcription&model=tiny.en") as other:
             other.get()
             other.append(speech()[: 24_000 * 3])
-            other.socket.socket.close()
+            other.socket.socket.shutdown(socketlib.SHUT_RDWR)
     socket.append(speech())
     assert is_right(socket.until(f"{TRANSCRIPTION}.completed")[-1]["transcript"])
     deadline = time.monotonic() + 30
