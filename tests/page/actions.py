@@ -30,6 +30,7 @@ def words_of(text: str) -> str:
 
 def click_word(page: Page, line: Locator, word: str) -> None:
     """Click in the middle of a word of a line."""
+    line.locator(".text").evaluate("(text) => text.scrollIntoView({block: 'center'})")
     place = line.locator(".text").evaluate(
         """(text, word) => {
             const range = document.createRange();

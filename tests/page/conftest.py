@@ -19,7 +19,7 @@ from tests.e2e.conftest import KEY, write_speech
 from tests.support.cluster import Cluster
 
 CHROMIUM = "/usr/bin/chromium"
-SHOTS = Path(__file__).parents[2] / "docs" / "images"
+PICTURES = Path(__file__).parents[2] / "docs" / "images"
 CLIP = DATA / "librivox-0870.wav"
 WIDE = {"width": 1280, "height": 860}
 _FLAGS = (
@@ -30,8 +30,10 @@ _FLAGS = (
 )
 _WITH_KEY = f"sessionStorage.setItem('murmur-api-key', '{KEY}')"
 _WATCH_POLICY = """
-addEventListener("securitypolicyviolation", (event) =>
-  console.error(`policy: ${event.violatedDirective} ${event.blockedURI}`));
+addEventListener("securitypolicyviolation", (event) => {
+    const {violatedDirective, blockedURI, sourceFile, lineNumber} = event;
+    console.error(`policy: ${violatedDirective} ${blockedURI} ${sourceFile}:${lineNumber}`);
+});
 """
 
 Window = Callable[..., Page]
@@ -67,6 +69,12 @@ def browser(playwright: Playwright, tmp_path_factory: pytest.TempPathFactory) ->
     browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
     yield browser
     browser.close()
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where pictures go: to the documents if MURMUR_PICTURES is set."""
+    return PICTURES if os.environ.get("MURMUR_PICTURES") else tmp_path_factory.mktemp("pictures")
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import pytest
 from ray.serve.autoscaling_policy import _apply_app_level_autoscaling_config
 from ray.serve.config import AutoscalingConfig
 
-from deployments.fleet import MEAN_CHUNK_S, TierFacts, deployment_name
+from deployments.fleet import MEAN_CHUNK_S, Priority, TierFacts, deployment_name
 from deployments.replicas.speed import SpeedMeter
-from deployments.reports import IngressReport, ReplicaReport
+from deployments.reports import IngressReport, ReplicaReport, RunReport
 from deployments.routing.board import FRESH_S, TARGET, TICK_S, Board, FleetState
 from deployments.routing.scaling_policy import follow_board
 from tests.deployments.routing.test_router import BASE, TINY
@@ -166,6 +166,26 @@ class TestBoard:
         assert cluster["usd_per_hour"] == BASE.usd_per_hour
         (change,) = cluster["decisions"]
         assert (change["tier"], change["before"], change["replicas"]) == ("tiny.en", 0, 1)
+
+    def test_a_run_is_stopped_through_its_ingress(self) -> None:
+        run = RunReport("r", "base", "base", "transcribe", Priority.BATCH, 1.0, None, 0.0)
+
+        async def go() -> tuple[list[bool], tuple[str, ...], dict[str, Any]]:
+            board = Board()
+            board.reconfigure(config((BASE,), {"base": 200.0}))
+            report = IngressReport(n_runs=1, runs=(run,), outcomes={"ok": 2}, done_s={"base": 9.0})
+            await board.report_ingress("a", report)
+            known = [await board.stop(run_id) for run_id in ("r", "r", "nobody")]
+            answer = await board.report_ingress("a", IngressReport())
+            await asyncio.sleep(1.5 * TICK_S)
+            assert board._ticking is not None
+            board._ticking.cancel()
+            return known, answer.stopped, await board.cluster() | await board.history(0.0)
+
+        known, stopped, told = asyncio.run(go())
+        assert (known, stopped) == ([True, True, False], ("r",))
+        assert (told["n_requests"], told["requests"], told["nodes"]) == (0, [], [])
+        assert told["outcomes"] == {"ok": 2} and told["done_s"] == 9.0
 
     def test_a_fault_keeps_the_last_decision(self, caplog: pytest.LogCaptureFixture) -> None:
         async def run() -> tuple[dict[str, float], dict[str, Any]]:

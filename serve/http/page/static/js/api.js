@@ -1,8 +1,10 @@
 // The server's routes. Everything is relative to the page, so that it works below any path.
 
+import { breathe } from "./dom.js";
 import { EventReader } from "./sse.js";
 
 const KEY = "murmur-api-key";
+const EVENTS_AT_ONCE = 50; // between two breaths of the browser
 
 /** An answer that is no success, in the server's words and with what can be done. */
 export class ApiError extends Error {
@@ -91,11 +93,16 @@ export function transcribe(route, form, calls) {
     if (!stopped && !failed) calls.failed(error);
     failed = true;
   };
-  const read = () => {
-    if (stopped || failed || request.status !== 200) return;
+  let reading = null;
+  const read = () => (reading ??= drain().finally(() => (reading = null)));
+  const drain = async () => {
+    if (request.status !== 200) return;
+    let n = 0;
     for (const event of reader.feed(request.responseText)) {
+      if (stopped || failed) return;
       if (event.error) fail(new ApiError(200, event));
       else calls.event(event);
+      if (++n % EVENTS_AT_ONCE === 0) await breathe();
     }
   };
   request.open("POST", `v1/audio/${route}`);
@@ -105,8 +112,9 @@ export function transcribe(route, form, calls) {
     if (!stopped && request.readyState === XMLHttpRequest.HEADERS_RECEIVED && request.status === 200) calls.accepted();
   };
   request.onprogress = read;
-  request.onload = () => {
-    read();
+  request.onload = async () => {
+    await reading;
+    await read(); // what came meanwhile
     if (request.status !== 200) fail(new ApiError(request.status, parsed(request.responseText), request.getResponseHeader("retry-after")));
     else if (!stopped && !failed) calls.ended();
   };

@@ -18,13 +18,13 @@ export class Cluster {
     this.unauthorized = unauthorized;
     this.fault = el("p", { class: "fault", role: "alert", hidden: true });
     this.numbers = el("dl", { class: "numbers" });
-    this.tiers = el("div", { class: "scroll" });
+    this.tiers = scroller("Tiers");
     this.plots = el("div", { class: "plots" });
     this.legend = el("div");
-    this.requests = el("div", { class: "scroll" });
-    this.ended = el("div", { class: "scroll" });
+    this.requests = scroller("Requests under way");
+    this.ended = scroller("Requests that ended");
     this.decisions = el("div");
-    this.nodes = el("div", { class: "scroll" });
+    this.nodes = scroller("Nodes");
     element.append(
       this.fault,
       this.numbers,
@@ -206,6 +206,9 @@ const KINDS = [
 function block(title, ...children) {
   return el("section", { class: "block" }, el("h2", {}, title), children);
 }
+
+/** A box that scrolls sideways where it is wider than the window; keys reach it. */
+const scroller = (label) => el("div", { class: "scroll", role: "region", "aria-label": label, tabIndex: 0 });
 
 function definitions(list, pairs) {
   list.replaceChildren(...pairs.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", { class: "figures" }, value))));

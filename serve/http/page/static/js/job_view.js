@@ -114,7 +114,7 @@ export class JobView {
   }
 
   #tools() {
-    this.find = el("input", { type: "search", placeholder: "Search", "aria-label": "Search the transcript", on: { input: () => this.#search(), keydown: (event) => this.#searchKey(event) } });
+    this.find = el("input", { type: "search", placeholder: "Search", "aria-label": "Search the transcript", on: { input: () => this.#searchSoon(), keydown: (event) => this.#searchKey(event) } });
     this.count = el("output", { class: "figures faint count" });
     const step = (label, by, glyph) => el("button", { class: "quiet step", "aria-label": label, on: { click: () => this.#go(by) } }, glyph);
     const menu = el("details", { class: "menu" }, el("summary", { class: "button" }, "Download"),
@@ -134,7 +134,15 @@ export class JobView {
       el("div", { class: "row" }, copy, menu), this.trouble);
   }
 
+  /** Once fingers rest: a letter alone is found everywhere. */
+  #searchSoon() {
+    clearTimeout(this.typing);
+    this.typing = setTimeout(() => this.#search(), 120);
+  }
+
   #search() {
+    clearTimeout(this.typing);
+    this.typing = null;
     const n = this.view.find(this.find.value);
     this.count.textContent = this.find.value.trim() ? (n ? `${n}` : "none") : "";
     if (this.find.value.trim()) say(n === 1 ? "1 place" : `${n || "no"} places`);
@@ -146,7 +154,10 @@ export class JobView {
   }
 
   #searchKey(event) {
-    if (event.key === "Enter") this.#go(event.shiftKey ? -1 : 1);
+    if (event.key === "Enter") {
+      if (this.typing) this.#search();
+      this.#go(event.shiftKey ? -1 : 1);
+    }
     else if (event.key === "Escape" && this.find.value) {
       this.find.value = "";
       this.#search();

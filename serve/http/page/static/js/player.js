@@ -27,7 +27,7 @@ export class Player extends EventTarget {
     this.lane = el("canvas", { class: "lane", "aria-hidden": "true" });
     this.box = el("div", { class: "wave" });
     this.note = el("p", { class: "faint note", hidden: true });
-    this.slider = el("input", { type: "range", class: "seek", min: 0, max: 0, step: 0.1, value: 0, "aria-label": "Position", on: { input: () => this.seek(Number(this.slider.value)) } });
+    this.slider = el("input", { type: "range", class: "seek", min: 0, max: 0, step: 0.05, value: 0, "aria-label": "Position", on: { input: () => this.seek(Number(this.slider.value)) } });
     const speed = el("select", { class: "speed", "aria-label": "Speed", on: { change: () => (this.audio.playbackRate = Number(speed.value)) } },
       SPEEDS.map((value) => el("option", { value, selected: value === 1 }, `${value}×`)));
     this.element = el("div", { class: "player" },
@@ -180,9 +180,11 @@ export class Player extends EventTarget {
 
   #tell() {
     this.now.textContent = clock(this.time);
-    this.slider.value = this.time;
-    this.slider.setAttribute("aria-valuetext", clock(this.time));
-    this.box.style.setProperty("--at", this.length ? this.time / this.length : 0);
+    if (Math.abs(this.time - this.slider.value) >= 0.1) {
+      this.slider.value = this.time;
+      this.slider.setAttribute("aria-valuetext", clock(this.time));
+      if (!this.#wave) this.box.style.setProperty("--at", this.length ? this.time / this.length : 0);
+    }
     this.dispatchEvent(new Event("time"));
   }
 
@@ -197,9 +199,11 @@ export class Player extends EventTarget {
     const context = lane.getContext("2d");
     context.scale(scale, scale);
     context.fillStyle = getComputedStyle(this.element).getPropertyValue("--lane");
+    context.beginPath(); // one shape: where segments are narrower than a pixel, none is darker
     for (const { start, end } of this.#segments) {
       const from = (start / length) * width;
-      context.fillRect(from, 0, Math.max(1, (end / length) * width - from - 1), height);
+      context.rect(from, 0, Math.max(1, (end / length) * width - from - 1), height);
     }
+    context.fill();
   }
 }

@@ -4,13 +4,11 @@
 export class EventReader {
   #done = 0;
 
-  feed(text) {
-    const events = [];
-    for (let end; (end = text.indexOf("\n\n", this.#done)) !== -1; this.#done = end + 2) {
-      for (const line of text.slice(this.#done, end).split("\n")) {
-        if (line.startsWith("data: ")) events.push(JSON.parse(line.slice(6)));
-      }
+  *feed(text) {
+    for (let end; (end = text.indexOf("\n\n", this.#done)) !== -1; ) {
+      const lines = text.slice(this.#done, end).split("\n");
+      this.#done = end + 2;
+      for (const line of lines) if (line.startsWith("data: ")) yield JSON.parse(line.slice(6));
     }
-    return events;
   }
 }

@@ -12,6 +12,12 @@ export class Segment {
     this.words = located(this.text, words);
   }
 
+  /** The text in lower case, kept for the next search. */
+  get lowered() {
+    if (this.loweredOf !== this.text) [this.loweredOf, this.inLower] = [this.text, this.text.toLowerCase()];
+    return this.inLower;
+  }
+
   get edited() {
     return this.original !== null;
   }
@@ -96,11 +102,10 @@ export function segmentAt(segments, time) {
 
 /** Where a text occurs, regardless of case: `{segment, from, to}` in order. */
 export function search(segments, text) {
-  const wanted = text.trim().toLocaleLowerCase();
+  const wanted = text.trim().toLowerCase();
   const found = [];
   if (!wanted) return found;
-  segments.forEach(({ text: said }, segment) => {
-    const lowered = said.toLocaleLowerCase();
+  segments.forEach(({ text: said, lowered }, segment) => {
     if (lowered.length !== said.length) return; // letters that grow in lower case have no places here
     for (let at = lowered.indexOf(wanted); at !== -1; at = lowered.indexOf(wanted, at + wanted.length)) {
       found.push({ segment, from: at, to: at + wanted.length });

@@ -10,7 +10,8 @@ import { search, segmentAt } from "./transcript.js";
 const UNSURE = 0.7;
 const DOUBTFUL = 0.4;
 const AT_ONCE = 150; // lines added between two breaths
-const PAINTED = 2000; // of what is found
+const BLOCK = 40; // lines that the browser draws, or leaves out, together
+const NEAR_PX = 800; // blocks so far out of view are painted
 const HANDS_OFF_S = 4; // after a person has scrolled
 
 const paints = Object.fromEntries(["unsure", "doubtful", "found", "found-now", "spoken"].map((name) => [name, "Highlight" in window ? new Highlight() : null]));
@@ -20,8 +21,10 @@ for (const [name, paint] of Object.entries(paints)) if (paint) CSS.highlights.se
 /** Says `edit` when a person has changed a line. */
 export class TranscriptView extends EventTarget {
   #lines = [];
-  #tints = new Map();
+  #painted = new Map();
+  #near = new Set();
   #found = [];
+  #foundIn = new Map();
   #at = -1;
   #focused = 0;
   #now = -1;
@@ -35,8 +38,10 @@ export class TranscriptView extends EventTarget {
     super();
     this.job = job;
     this.player = player;
-    this.element = el("ol", { class: "lines", "aria-label": "Transcript", on: { click: (e) => this.#click(e), dblclick: (e) => this.#twice(e), keydown: (e) => this.#key(e), focusin: (e) => this.#focus(e) } });
+    this.element = el("div", { class: "lines", role: "list", "aria-label": "Transcript", on: { click: (e) => this.#click(e), dblclick: (e) => this.#twice(e), keydown: (e) => this.#key(e), focusin: (e) => this.#focus(e) } });
     this.#forget();
+    // The browser goes through all that is painted whenever any of it changes, so only what is near is.
+    this.inView = new IntersectionObserver((entries) => this.#passed(entries), { rootMargin: `${NEAR_PX}px` });
     this.wheel = () => (this.#scrolled = performance.now());
     for (const event of ["wheel", "touchmove"]) addEventListener(event, this.wheel, { passive: true });
     this.onTime = () => this.#follow();
@@ -46,6 +51,7 @@ export class TranscriptView extends EventTarget {
 
   close() {
     this.#closed = true;
+    this.inView.disconnect();
     for (const event of ["wheel", "touchmove"]) removeEventListener(event, this.wheel);
     this.player.removeEventListener("time", this.onTime);
     this.#forget();
@@ -60,28 +66,33 @@ export class TranscriptView extends EventTarget {
   async #add() {
     while (this.#lines.length < this.job.segments.length && !this.#closed) {
       const atBottom = innerHeight + scrollY >= document.documentElement.scrollHeight - 80;
-      const lines = [];
       const from = this.#lines.length;
-      for (const segment of this.job.segments.slice(from, from + AT_ONCE)) lines.push(this.#line(segment, from + lines.length));
-      this.#lines.push(...lines);
       this.element.classList.toggle("long", this.job.reached >= 3600);
-      this.element.append(...lines);
-      lines.forEach((_, i) => this.#tint(from + i));
+      for (const segment of this.job.segments.slice(from, from + AT_ONCE)) this.#append(this.#line(segment, this.#lines.length));
       if (atBottom && from && this.job.running && !this.player.playing) scrollTo({ top: document.documentElement.scrollHeight });
       await breathe();
     }
+  }
+
+  #append(line) {
+    if (line.index % BLOCK === 0) {
+      const block = el("div", { class: "block-of-lines", role: "presentation" });
+      block.first = line.index;
+      this.element.append(block);
+      this.inView.observe(block);
+    }
+    this.element.lastElementChild.append(line);
+    this.#lines.push(line);
+    if (this.#near.has(line.index - (line.index % BLOCK))) this.#paint(line.index);
   }
 
   /** Search; gives the number of places. */
   find(text) {
     this.#found = search(this.job.segments, text);
     this.#at = -1;
-    paints.found?.clear();
     paints["found-now"]?.clear();
-    for (const place of this.#found.slice(0, PAINTED)) {
-      const range = this.#range(place.segment, place.from, place.to);
-      if (range) paints.found?.add(range);
-    }
+    this.#foundIn = Map.groupBy(this.#found, (place) => place.segment);
+    for (const first of this.#near) this.#linesOf(first).forEach((line) => this.#paint(line.index));
     return this.#found.length;
   }
 
@@ -105,7 +116,7 @@ export class TranscriptView extends EventTarget {
     const text = el("p", { class: "text" }, segment.text);
     const edit = el("button", { class: "edit", tabIndex: -1, "aria-label": `Edit the text at ${spokenClock(segment.start)}`, title: "Edit (E)" });
     const undo = el("button", { class: "undo", tabIndex: -1, hidden: !segment.edited, title: "Back to what was recognised" }, "undo");
-    const line = el("li", { class: "line" }, time, text, el("span", { class: "line-tools" }, undo, edit));
+    const line = el("div", { class: "line", role: "listitem" }, time, text, el("span", { class: "line-tools" }, undo, edit));
     line.classList.toggle("edited", segment.edited);
     line.index = index;
     return line;
@@ -121,20 +132,34 @@ export class TranscriptView extends EventTarget {
     return new StaticRange({ startContainer: node, startOffset: from, endContainer: node, endOffset: to });
   }
 
-  #tint(index) {
-    this.#untint(index);
-    const tints = [];
-    for (const { probability, from, to } of this.job.segments[index].words) {
-      if (probability >= UNSURE) continue;
-      const range = this.#range(index, from, to);
-      if (range) tints.push([probability < DOUBTFUL ? paints.doubtful : paints.unsure, range]);
+  #passed(entries) {
+    for (const { target, isIntersecting } of entries) {
+      if (isIntersecting) this.#near.add(target.first);
+      else this.#near.delete(target.first);
+      for (const { index } of this.#linesOf(target.first)) isIntersecting ? this.#paint(index) : this.#unpaint(index);
     }
-    for (const [paint, range] of tints) paint?.add(range);
-    this.#tints.set(index, tints);
   }
 
-  #untint(index) {
-    for (const [paint, range] of this.#tints.get(index) ?? []) paint?.delete(range);
+  #linesOf(first) {
+    return this.#lines.slice(first, first + BLOCK);
+  }
+
+  /** Tint what is unsure in a line, and what is found. */
+  #paint(index) {
+    this.#unpaint(index);
+    const unsure = this.job.segments[index].words.filter(({ probability }) => probability < UNSURE);
+    const wanted = [
+      ...unsure.map((word) => [word.probability < DOUBTFUL ? paints.doubtful : paints.unsure, word]),
+      ...(this.#foundIn.get(index) ?? []).map((place) => [paints.found, place]),
+    ];
+    const painted = wanted.map(([paint, { from, to }]) => [paint, this.#range(index, from, to)]).filter(([, range]) => range);
+    for (const [paint, range] of painted) paint?.add(range);
+    if (painted.length) this.#painted.set(index, painted);
+  }
+
+  #unpaint(index) {
+    for (const [paint, range] of this.#painted.get(index) ?? []) paint?.delete(range);
+    this.#painted.delete(index);
   }
 
   #forget() {
@@ -277,7 +302,7 @@ export class TranscriptView extends EventTarget {
     line.classList.toggle("edited", segment.edited);
     line.querySelector(".undo").hidden = !segment.edited;
     this.#word = null;
-    this.#tint(index);
+    this.#paint(index);
     this.dispatchEvent(new Event("edit"));
   }
 }
