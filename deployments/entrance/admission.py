@@ -93,6 +93,15 @@ class Admission:
         with self._lock:
             return sum(ticket.queued_s for ticket in self._tickets if ticket.tier == tier)
 
+    def check(self) -> None:
+        """Check that a request could be admitted now.
+
+        Raises:
+            OverloadedError: too much is queued.
+        """
+        with self._lock:
+            self._check()
+
     def admit(self, tier: str = "") -> Ticket:
         """Count a request until its ticket is closed.
 

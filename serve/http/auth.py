@@ -22,6 +22,12 @@ class Auth:
     def __init__(self, sha256: Iterable[str]) -> None:
         self._accepted = tuple(sha256)
 
+    def caller(self, request: Request) -> str:
+        """Who sends a request that has been checked: a key if keys are checked, else an address."""
+        if self._accepted:
+            return hash_key(request.headers.get("authorization", "").partition(" ")[2].strip())
+        return request.client.host if request.client else ""
+
     def check(self, request: Request) -> None:
         """Check a request's key.
 

@@ -28,10 +28,11 @@ from engine import RequestError
 from serve.http.auth import UnauthorizedError
 from serve.http.fields import FieldError
 from serve.http.form import MalformedBodyError
+from serve.http.receiving import UploadTimeoutError
 from serve.http.upload import (
     NotMultipartError,
+    StorageFullError,
     TooLargeError,
-    UploadTimeoutError,
 )
 
 logger = logging.getLogger("ray.serve")
@@ -39,6 +40,7 @@ logger = logging.getLogger("ray.serve")
 _BAD_REQUEST = "invalid_request_error"
 _SERVER = "server_error"
 _RETRY_S = 5.0
+_STORAGE_RETRY_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,8 @@ def to_http_error(error: BaseException) -> HttpError:
         return HttpError(401, str(error), _BAD_REQUEST, code="invalid_api_key")
     if isinstance(error, FieldError):
         return HttpError(400, str(error), _BAD_REQUEST, error.param, error.code)
+    if isinstance(error, StorageFullError):
+        return HttpError(507, str(error), _SERVER, None, "insufficient_storage", _STORAGE_RETRY_S)
     if type(error) in _BODY:
         status, code = _BODY[type(error)]
         return HttpError(status, str(error), _BAD_REQUEST, code=code)

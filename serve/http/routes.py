@@ -39,10 +39,18 @@ from serve.http.formats import detection_object, warnings_object
 from serve.http.page.routes import add_page
 from serve.http.realtime.routes import Realtime, add_realtime_routes
 from serve.http.realtime.secrets import cluster_key
-from serve.http.rules import rules_of
+from serve.http.receiving import Receiving, Reception, UploadLimits
+from serve.http.rules import rules_of, upload_limits
 from serve.http.streaming import Events, stream_answer
 from serve.http.subtitles import MAX_BYTES, SubtitleRequest, lay_out_subtitles, parse_subtitles
-from serve.http.upload import Upload, is_form, read_body, read_raw_upload, read_upload
+from serve.http.upload import (
+    Upload,
+    declared_bytes,
+    is_form,
+    read_body,
+    read_raw_upload,
+    read_upload,
+)
 from serve.settings.api_keys import key_sums
 from serve.settings.loading import load_settings
 
@@ -59,6 +67,7 @@ class HttpIngress(Ingress):
         self, tiers: Mapping[str, DeploymentHandle[Any]], board: DeploymentHandle[Any]
     ) -> None:
         super().__init__(tiers, board)
+        self.reception = Reception(UploadLimits(0, 0, 0.0, 0.0))
         self.realtime = Realtime(
             self.live_sessions, self._names_of, lambda: self._auth, cluster_key
         )
@@ -77,6 +86,7 @@ class HttpIngress(Ingress):
         self._auth = Auth(key_sums(settings.auth))
         self.shows_page = settings.http.page
         self._max_upload_bytes = round(settings.limits.max_upload_mb * 1e6)
+        self.reception.limits = upload_limits(settings.limits)
         self.configure(rules_of(settings))
 
     # Serve calls this after the constructor and routes requests to the app that it returns.
@@ -115,48 +125,59 @@ class HttpIngress(Ingress):
         """Admit a request, then read and check its body: see `_begin`."""
         request_id = _request_id(request)
         rules = self.rules
+        ticket: Ticket | None = None
         try:
             self._auth.check(request)
-            ticket = self.admission.admit()  # before the body is read
-        except Exception as error:
-            self.account_refusal(_kind(error), request_id)
-            raise
-        try:
-            return await self._begin(request, task, kind, read, ticket, rules)
+            self.admission.check()  # before the body is read
+            upload = await self._receive(request, read)
+            try:
+                ticket = self.admission.admit()
+                return await self._begin(request, task, kind, ticket, rules, upload)
+            finally:
+                await upload.close()  # a run that has begun has a file of its own
         except BaseException as error:
-            ticket.close()
+            if ticket is not None:
+                ticket.close()
             self.account_refusal(_kind(error), request_id)
             raise
+
+    async def _receive(self, request: Request, read: "_Read") -> Upload:
+        """Read the body. Until it is here, a request is counted as an upload alone."""
+        max_bytes, caller = self._max_upload_bytes, self._auth.caller(request)
+        with self.reception.receive(declared_bytes(request), caller) as receiving:
+            return await read(request, max_bytes, self.reception, receiving)
+
+    async def read_small(self, request: Request, max_bytes: int) -> bytes:
+        """Read a body to memory, counted as an upload."""
+        caller = self._auth.caller(request)
+        with self.reception.receive(declared_bytes(request), caller) as receiving:
+            return await read_body(request, max_bytes, self.reception, receiving)
 
     async def _begin(
         self,
         request: Request,
         task: Task,
         kind: type[Fields],
-        read: "_Read",
         ticket: Ticket,
         rules: Rules,
+        upload: Upload,
     ) -> tuple[Events, Fields, TokenNames | None]:
-        """Read and check the body.
+        """Check the body.
 
         Returns:
             The run, which has not started; the fields; names of tokens if log-probabilities are
             wanted.
         """
-        upload = await read(request, self._max_upload_bytes)
-        try:
-            fields = parse_fields(upload.fields, kind)
-            if upload.file is None:
-                raise FieldError("file must be given", "file", "missing_required_parameter")
-            options = fields.options(task)
-            names = None
-            if isinstance(fields, TranscriptionFields) and fields.include:
-                names = await self._token_names(self.resolve(options.model, rules))
-            request_id = _request_id(request)
-            streams = isinstance(fields, TranslationFields) and fields.stream
-            events = self.run(upload.source(), options, streams, request_id, ticket, rules)
-        finally:
-            await upload.close()
+        fields = parse_fields(upload.fields, kind)
+        if upload.file is None:
+            raise FieldError("file must be given", "file", "missing_required_parameter")
+        options = fields.options(task)
+        names = None
+        if isinstance(fields, TranscriptionFields) and fields.include:
+            names = await self._token_names(self.resolve(options.model, rules))
+        request_id = _request_id(request)
+        streams = isinstance(fields, TranslationFields) and fields.stream
+        events = self.run(upload.source(), options, streams, request_id, ticket, rules)
         return events, fields, names
 
     async def _names_of(self, model: str) -> TokenNames:
@@ -172,18 +193,20 @@ class HttpIngress(Ingress):
         return TokenNames(await self.tiers[tier].vocabulary())
 
 
-_Read = Callable[[Request, int], Awaitable[Upload]]
-"""Reads a body whose file has so many bytes at most."""
+_Read = Callable[[Request, int, Reception, Receiving], Awaitable[Upload]]
+"""Reads a body whose file has so many bytes at most: `read_upload` and its like."""
 
 
-async def _read_any(request: Request, max_bytes: int) -> Upload:
+async def _read_any(
+    request: Request, max_bytes: int, reception: Reception, receiving: Receiving
+) -> Upload:
     """Read a form, or a body that is the file itself, for `POST /transcribe`.
 
     Raises:
         FieldError: a field is given that would change the answer's form.
     """
     read = read_upload if is_form(request) else read_raw_upload
-    upload = await read(request, max_bytes)
+    upload = await read(request, max_bytes, reception, receiving)
     given = {name for name, value in upload.fields if value}
     for name in given & {"response_format", "stream"}:
         await upload.close()
@@ -261,7 +284,7 @@ def build_api(ingress: HttpIngress) -> FastAPI:
     async def subtitles(request: Request) -> Response:
         """Lay out a transcript, corrected perhaps, as subtitles or a table."""
         ingress.check_key(request)
-        asked = parse_subtitles(await read_body(request, MAX_BYTES))
+        asked = parse_subtitles(await ingress.read_small(request, MAX_BYTES))
         return PlainTextResponse(await lay_out_subtitles(asked))
 
     add_realtime_routes(api, ingress.realtime, _in_words, ingress.check_key)

@@ -6,6 +6,7 @@ from deployments.entrance.rules import Rules
 from deployments.entrance.tasks import RoutingOptions
 from deployments.fleet import Priority
 from deployments.transcript.cascade import CascadeOptions
+from serve.http.receiving import UploadLimits
 from serve.settings.config import LimitSettings, Settings
 from serve.settings.tier_facts import expected_rtfx, tier_facts
 from serve.settings.tier_spec import tier_spec
@@ -22,6 +23,16 @@ def rules_of(settings: Settings) -> Rules:
         routing=_routing(settings),
         asleep=frozenset(tier.name for tier in settings.tiers if tier.min_replicas == 0),
         versions={tier.name: tier_spec(tier).version for tier in settings.tiers},
+    )
+
+
+def upload_limits(limits: LimitSettings) -> UploadLimits:
+    """What an ingress receives at once."""
+    return UploadLimits(
+        max_uploads=limits.max_uploads,
+        max_uploads_per_caller=limits.max_uploads_per_caller,
+        max_bytes=limits.max_uploading_mb * 1e6,
+        min_bytes_per_s=limits.min_upload_kb_per_s * 1e3,
     )
 
 

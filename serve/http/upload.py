@@ -1,8 +1,9 @@
 """Reads a request's body as it arrives: fields to memory, the file to disk, bounded."""
 
-import asyncio
+import errno
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from tempfile import SpooledTemporaryFile
 from typing import IO, BinaryIO, cast
@@ -11,21 +12,19 @@ from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
 from serve.http.form import Form
+from serve.http.receiving import Receiving, Reception
 
 _STALL_S = 60.0
 """Longest wait for the next bytes of a body."""
 _OVERHEAD_BYTES = 4_000_000
 """How much fields, headers and boundaries may add to the file's size."""
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _IN_MEMORY_BYTES = 1024 * 1024
 """Files up to this size are not written to disk."""
 
 
 class NotMultipartError(Exception):
     """The body is not a multipart form."""
-
-
-class UploadTimeoutError(Exception):
-    """The client has stopped sending the body."""
 
 
 class TooLargeError(Exception):
@@ -55,14 +54,29 @@ class Upload:
             await self.file.close()
 
 
-async def read_upload(request: Request, max_bytes: int) -> Upload:
+class StorageFullError(Exception):
+    """This machine has no room for the upload."""
+
+
+def declared_bytes(request: Request) -> int:
+    """The length of a request's body, by its headers; 0: unknown."""
+    declared = request.headers.get("content-length", "")
+    return int(declared) if declared.isdigit() else 0
+
+
+async def read_upload(
+    request: Request, max_bytes: int, reception: Reception, upload: Receiving
+) -> Upload:
     """Read a request's body.
 
     Args:
         max_bytes: of the file.
+        reception: where the upload is counted.
 
     Raises:
-        NotMultipartError, MalformedBodyError, TooLargeError, UploadTimeoutError: see these classes.
+        NotMultipartError, MalformedBodyError, TooLargeError, UploadTimeoutError, StorageFullError:
+            see these classes.
+        OverloadedError: the length was not declared, and there is no more room for it.
         FieldError: a field is too long, is not text or is sent as a file, or there are two files.
         ClientDisconnect: the client went away.
     """
@@ -71,17 +85,15 @@ async def read_upload(request: Request, max_bytes: int) -> Upload:
     content_type = request.headers["content-type"]
     _check_declared(request, max_bytes + _OVERHEAD_BYTES, max_bytes)
     file = UploadFile(cast(BinaryIO, SpooledTemporaryFile(_IN_MEMORY_BYTES)), size=0)
-    try:
+    async with _kept(file):
         form = Form(content_type, file)
-        async for data in _bounded(request, max_bytes + _OVERHEAD_BYTES, max_bytes):
+        body = _bounded(request, max_bytes + _OVERHEAD_BYTES, max_bytes, reception, upload)
+        async for data in body:
             await form.feed(data)
             if (file.size or 0) > max_bytes:
                 raise TooLargeError(max_bytes)
         form.finish()
         await file.seek(0)
-    except BaseException:
-        await file.close()
-        raise
     if not form.has_file:
         await file.close()
     return Upload(form.fields, file if form.has_file else None)
@@ -93,51 +105,61 @@ def is_form(request: Request) -> bool:
     return content_type.partition(";")[0].strip().lower() == "multipart/form-data"
 
 
-async def read_raw_upload(request: Request, max_bytes: int) -> Upload:
+async def read_raw_upload(
+    request: Request, max_bytes: int, reception: Reception, upload: Receiving
+) -> Upload:
     """Read a body that is the file itself, whatever its type is called; fields are the query's.
-
-    Raises:
-        TooLargeError, UploadTimeoutError: see these classes.
-        ClientDisconnect: the client went away.
-    """
+    Raises as `read_upload`, but for what only a form can have."""
     _check_declared(request, max_bytes, max_bytes)
     file = UploadFile(cast(BinaryIO, SpooledTemporaryFile(_IN_MEMORY_BYTES)), size=0)
-    try:
-        async for data in _bounded(request, max_bytes, max_bytes):
+    async with _kept(file):
+        async for data in _bounded(request, max_bytes, max_bytes, reception, upload):
             await file.write(data)
         await file.seek(0)
-    except BaseException:
-        await file.close()
-        raise
     return Upload(request.query_params.multi_items(), file)
 
 
-async def read_body(request: Request, max_bytes: int) -> bytes:
+async def read_body(
+    request: Request, max_bytes: int, reception: Reception, upload: Receiving
+) -> bytes:
     """Read a small body to memory. Raises as `read_raw_upload`."""
     _check_declared(request, max_bytes, max_bytes)
-    return b"".join([data async for data in _bounded(request, max_bytes, max_bytes)])
+    body = _bounded(request, max_bytes, max_bytes, reception, upload)
+    return b"".join([data async for data in body])
 
 
 def _check_declared(request: Request, max_body_bytes: int, max_bytes: int) -> None:
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > max_body_bytes:
+    if declared_bytes(request) > max_body_bytes:
         raise TooLargeError(max_bytes)
 
 
+@asynccontextmanager
+async def _kept(file: UploadFile) -> AsyncIterator[None]:
+    """Keep a file if it could be filled within this context, else close it.
+
+    Raises:
+        StorageFullError: the disk has no room for it.
+    """
+    try:
+        yield
+    except BaseException as error:
+        with suppress(OSError):  # closing writes what is left, to the disk that is full
+            await file.close()
+        if isinstance(error, OSError) and error.errno in _FULL:
+            raise StorageFullError("the server has no room for the upload now") from error
+        raise
+
+
 async def _bounded(
-    request: Request, max_body_bytes: int, max_bytes: int
+    request: Request, max_body_bytes: int, max_bytes: int, reception: Reception, upload: Receiving
 ) -> AsyncGenerator[bytes, None]:
-    n_bytes = 0
     stream = request.stream()
     while True:
-        try:
-            async with asyncio.timeout(_STALL_S):
-                data = await anext(stream, None)
-        except TimeoutError as error:
-            raise UploadTimeoutError(f"no more of the body came for {_STALL_S:g} s") from error
+        async with upload.wait(_STALL_S):
+            data = await anext(stream, None)
         if data is None:
             return
-        n_bytes += len(data)
-        if n_bytes > max_body_bytes:
+        reception.add(upload, len(data))
+        if upload.n_bytes > max_body_bytes:
             raise TooLargeError(max_bytes)
         yield data

@@ -179,6 +179,18 @@ class LimitSettings(_Section):
 
     max_upload_mb: Annotated[float, Field(gt=0)] = 1024.0
     """Size of an upload, in 10^6 bytes; larger ones are answered with 413."""
+    max_uploads: Annotated[int, Field(ge=1)] = 1024
+    """Uploads that one ingress receives at once. Beyond it the oldest of those that are too slow is
+    ended with 408, or else new ones are answered with 429."""
+    max_uploads_per_caller: Annotated[int, Field(ge=1)] = 256
+    """Of these, uploads with one API key, or without a key from one address. A load balancer in
+    front is one address."""
+    max_uploading_mb: Annotated[float, Field(gt=0)] = 1024.0
+    """Size of all uploads that one ingress receives at once, in 10^6 bytes: Ray keeps them in
+    memory until they are read. Beyond it new ones are answered with 429; a single one may be
+    larger."""
+    min_upload_kb_per_s: Annotated[float, Field(ge=0)] = 4.0
+    """Speed, in 10^3 bytes a second, below which an upload is too slow."""
     max_duration_s: Annotated[float, Field(gt=0)] = 6 * 3600.0
     """Length of a file's audio, in seconds."""
     max_chunks_in_flight: Annotated[int, Field(ge=1)] = 64

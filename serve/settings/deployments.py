@@ -12,7 +12,7 @@ from deployments.fleet import TierFacts, deployment_name
 from deployments.planning.accelerators import CPU
 from deployments.tier import SPEC_VARIABLE
 from serve.settings.api_keys import key_sums
-from serve.settings.config import Settings, TierSettings
+from serve.settings.config import LimitSettings, Settings, TierSettings
 from serve.settings.tier_facts import expected_rtfx, tier_facts
 from serve.settings.tier_placement import LEADER_CPUS, tier_placement
 from serve.settings.tier_spec import tier_spec
@@ -60,7 +60,7 @@ def _ingress(settings: Settings) -> dict[str, Any]:
     limits = settings.limits
     return {
         "num_replicas": settings.ingress.replicas,
-        "max_ongoing_requests": limits.max_requests + limits.max_live_sessions + _SPARE_REQUESTS,
+        "max_ongoing_requests": _ongoing(limits),
         "graceful_shutdown_timeout_s": limits.deadline_s,
         "health_check_period_s": _HEALTH_PERIOD_S,
         "ray_actor_options": _beside_ingress(settings, settings.ingress.cpus),
@@ -68,6 +68,11 @@ def _ingress(settings: Settings) -> dict[str, Any]:
         "max_surge_percent": 0 if settings.ingress.cpus else _ONE_MORE,
         "user_config": _sections(settings),
     }
+
+
+def _ongoing(limits: LimitSettings) -> int:
+    most = limits.max_requests + limits.max_uploads + limits.max_live_sessions
+    return most + _SPARE_REQUESTS
 
 
 def _sections(settings: Settings) -> dict[str, Any]:

@@ -1,8 +1,10 @@
 """Updates under load: what is told, what is replaced, what is refused and what is taken back."""
 
 import shutil
+import socket
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -202,3 +204,30 @@ def test_readiness_is_told_at_once_and_sees_a_dead_engine(own: Cluster) -> None:
     while not httpx2.get(f"{own.url}/readyz").json()["tiers"]["base"]:
         assert time.monotonic() < deadline
         time.sleep(0.2)
+
+
+@pytest.mark.more
+def test_uploads_that_trickle_hold_nobody_up(own: Cluster) -> None:
+    """They are not requests yet, and the oldest makes room where there are too many."""
+    limits = {"max_requests": 2, "max_uploads": 5, "max_uploads_per_caller": 5}
+    assert own.up(settings(limits=limits)).returncode == 0
+    head = (
+        "POST /v1/audio/transcriptions HTTP/1.1\r\nhost: here\r\ncontent-length: 100000\r\n"
+        "content-type: multipart/form-data; boundary=b\r\n\r\n--b\r\n"
+    )
+    with ExitStack() as stack:
+        slow = []
+        for _ in range(4):
+            slow.append(stack.enter_context(socket.create_connection(("127.0.0.1", own.port))))
+            slow[-1].sendall(head.encode())
+        time.sleep(2)
+        assert post(own.url, CLIP, "base").words, "more than there may be requests"
+        slow.append(stack.enter_context(socket.create_connection(("127.0.0.1", own.port))))
+        slow[-1].sendall(head.encode())
+        time.sleep(2)
+        assert post(own.url, CLIP, "base").error.startswith("429"), "none is old enough"
+        time.sleep(10)
+        assert post(own.url, CLIP, "base").words
+        slow[0].settimeout(10)
+        assert slow[0].recv(100).startswith(b"HTTP/1.1 408")
+    assert own.up(settings()).returncode == 0

@@ -16,6 +16,7 @@ from deployments.entrance.tasks import RoutingOptions
 from deployments.messages import Transcript, TranscriptSegment
 from deployments.options import TranscribeOptions
 from serve.http.auth import Auth
+from serve.http.receiving import Reception, UploadLimits
 from serve.http.routes import HttpIngress, build_api
 
 SPEECH = (TranscriptSegment(0.5, 2.0, " Olá.", (1,), 0.0, -0.1, 1.0, 0.0, "base", (-0.1,)),)
@@ -33,6 +34,7 @@ class Deaf(HttpIngress):
         self._auth, self._max_upload_bytes = Auth(()), 10_000
         self.shows_page = page
         self.realtime: Any = None  # it is not called
+        self.reception = Reception(UploadLimits(9, 9, 1e9, 0.0))
         self._segments = segments
 
     def account_refusal(self, outcome: str, request_id: str) -> None:

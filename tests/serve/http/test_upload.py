@@ -8,6 +8,7 @@ from starlette.requests import Request
 
 from serve.http.fields import FieldError
 from serve.http.form import MAX_FIELD_BYTES, MAX_PARTS, MalformedBodyError
+from serve.http.receiving import Reception, UploadLimits
 from serve.http.upload import TooLargeError, read_upload
 
 BOUNDARY = b"b0undary'()+_,-./:=?"
@@ -48,7 +49,10 @@ def read(
     async def run() -> tuple[dict[str, str], bytes | None]:
         kind = b'multipart/form-data; boundary="' + BOUNDARY + b'"'
         scope = {"type": "http", "headers": [(b"content-type", kind)]}
-        upload = await read_upload(Request(scope, messages.__anext__), max_bytes)
+        reception = Reception(UploadLimits(9, 9, 1e9, 0.0))
+        with reception.receive(0, "me") as receiving:
+            request = Request(scope, messages.__anext__)
+            upload = await read_upload(request, max_bytes, reception, receiving)
         file = None
         if upload.file is not None:
             source = upload.source()

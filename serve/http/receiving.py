@@ -1,0 +1,175 @@
+"""Limits how many uploads, and how many bytes of them, are under way at once.
+
+An upload under way is no work yet. Callers that send slowly, or not at all, would otherwise hold
+the room of requests. Ray reads a body ahead into memory, however fast the application reads it
+(2.60), so what uploads may send is limited before they send it.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+
+from deployments.errors import OverloadedError
+
+_GRACE_S = 10.0
+"""An upload younger than this is not slow."""
+_RETRY_S = 1.0
+"""Uploads end soon, and a caller that waits longer leaves room unused."""
+
+
+class UploadTimeoutError(Exception):
+    """The client has stopped sending the body, or sends it too slowly while others wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class UploadLimits:
+    """Limits of one ingress.
+
+    Args:
+        max_uploads: uploads under way.
+        max_uploads_per_caller: those with one key, or without keys from one address.
+        max_bytes: of all of them, as declared or as far as they have come. A single upload may be
+            larger if it is alone.
+        min_bytes_per_s: an upload that is slower may be ended for the sake of others.
+    """
+
+    max_uploads: int
+    max_uploads_per_caller: int
+    max_bytes: float
+    min_bytes_per_s: float
+
+
+class Receiving:
+    """One upload under way.
+
+    Attributes:
+        n_bytes: what has come so far.
+    """
+
+    def __init__(self, declared: int, caller: str, began: float) -> None:
+        self.declared = declared
+        self.caller = caller
+        self.began = began
+        self.n_bytes = 0
+        self._waiting: asyncio.Timeout | None = None
+        self._ended = False
+
+    @property
+    def held_bytes(self) -> int:
+        """What it may take of memory."""
+        return max(self.declared, self.n_bytes)
+
+    def rate(self, now: float) -> float:
+        """Bytes per second, on average."""
+        return self.n_bytes / max(now - self.began, 1e-9)
+
+    @asynccontextmanager
+    async def wait(self, stall_s: float) -> AsyncIterator[None]:
+        """Limit the wait for the next bytes.
+
+        Raises:
+            UploadTimeoutError: none came for `stall_s`, or the upload was ended.
+        """
+        try:
+            async with asyncio.timeout(0 if self._ended else stall_s) as self._waiting:
+                yield
+        except TimeoutError as error:
+            if self._ended:
+                words = "the upload was too slow, and others wait: send it again, faster"
+                raise UploadTimeoutError(words) from error
+            raise UploadTimeoutError(f"no more of the body came for {stall_s:g} s") from error
+        finally:
+            self._waiting = None
+
+    def end(self) -> None:
+        """Let it fail at its next wait, or in the present one."""
+        self._ended = True
+        if self._waiting is not None:
+            self._waiting.reschedule(asyncio.get_running_loop().time())
+
+
+class Reception:
+    """All uploads under way at an ingress.
+
+    Args:
+        clock: a rising clock, in seconds.
+
+    Attributes:
+        limits: may be set at any time; uploads under way go on.
+    """
+
+    def __init__(self, limits: UploadLimits, clock: Callable[[], float] = time.monotonic) -> None:
+        self.limits = limits
+        self._clock = clock
+        self._uploads: set[Receiving] = set()
+
+    @contextmanager
+    def receive(self, declared: int, caller: str) -> Iterator[Receiving]:
+        """Count an upload within a `with` block. If there are too many, the oldest of those that
+        are slow is ended for it.
+
+        Args:
+            declared: bytes of the body, by its headers; 0: unknown.
+            caller: whose upload it is.
+
+        Raises:
+            OverloadedError: there are too many uploads, or too many bytes.
+        """
+        self._make_room(declared, caller)
+        upload = Receiving(declared, caller, self._clock())
+        self._uploads.add(upload)
+        try:
+            yield upload
+        finally:
+            self._uploads.discard(upload)
+
+    def add(self, upload: Receiving, n_bytes: int) -> None:
+        """Count bytes that have come.
+
+        Raises:
+            OverloadedError: its length was not declared, and there is no more room for it.
+        """
+        upload.n_bytes += n_bytes
+        others = self._held_bytes() - upload.held_bytes
+        if upload.n_bytes > upload.declared and others > 0:
+            if others + upload.n_bytes > self.limits.max_bytes:
+                raise self._overloaded(f"{self._held_bytes():,} bytes of uploads are under way")
+
+    def _make_room(self, declared: int, caller: str) -> None:
+        limits = self.limits
+        n_of_caller = Counter(upload.caller for upload in self._uploads)[caller]
+        if n_of_caller >= limits.max_uploads_per_caller:
+            if not self._end_slow(caller):
+                raise self._overloaded(f"{n_of_caller} uploads of yours are under way")
+        elif len(self._uploads) >= limits.max_uploads:
+            if not self._end_slow(None):
+                raise self._overloaded(f"{len(self._uploads)} uploads are under way")
+        held = self._held_bytes()
+        if held and held + declared > limits.max_bytes:
+            raise self._overloaded(f"{held:,} bytes of uploads are under way")
+
+    def _end_slow(self, caller: str | None) -> bool:
+        """End the oldest slow upload, of a caller or of anybody; returns whether there is one."""
+        now = self._clock()
+        slow = [
+            upload
+            for upload in self._uploads
+            if (caller is None or upload.caller == caller)
+            and now - upload.began >= _GRACE_S
+            and upload.rate(now) < self.limits.min_bytes_per_s
+        ]
+        if not slow:
+            return False
+        oldest = min(slow, key=lambda upload: upload.began)
+        self._uploads.discard(oldest)
+        oldest.end()
+        return True
+
+    def _held_bytes(self) -> int:
+        return sum(upload.held_bytes for upload in self._uploads)
+
+    def _overloaded(self, reason: str) -> OverloadedError:
+        return OverloadedError(f"overloaded: {reason}; try again later", _RETRY_S)
