@@ -135,7 +135,8 @@ class Accounts:
         for name, done in work.tiers.items():
             self._device.inc(done.device_s, {"tier": name})
             self._cost.inc(self._usd(name, done.device_s), {"tier": name})
-        self._audio.inc(record.audio_s, labels)
+        if record.audio_s:  # a counter refuses 0
+            self._audio.inc(record.audio_s, labels)
         if record.is_live:  # how long it took is up to who speaks
             return
         self._latency.observe(record.took_s, labels)
