@@ -17,7 +17,12 @@ from typing import Any
 from urllib.parse import urlencode
 
 import numpy as np
-from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.exceptions import (
+    ConnectionClosed,
+    InvalidMessage,
+    InvalidStatus,
+    WebSocketException,
+)
 from websockets.sync.client import ClientConnection, connect
 
 from deployments.errors import DeploymentError
@@ -42,7 +47,7 @@ Piece = bytes | np.ndarray[Any, Any] | str
 """Audio, or one of these two words."""
 _END, _ENDED = "end", "ended"
 _RECOVERABLE = frozenset({1001, 1006, 1011, 1012, 1013})
-_MAX_ATTEMPTS = 6
+_MAX_ATTEMPTS = 12
 _FIRST_PAUSE_S, _MAX_PAUSE_S = 0.25, 5.0
 _OPEN_TIMEOUT_S = 30.0
 _MAX_APPEND_BYTES = 4 * 1024 * 1024
@@ -327,4 +332,6 @@ def _completed(event: dict[str, Any], at: float) -> Completed:
 def _is_recoverable(error: Exception) -> bool:
     if isinstance(error, ConnectionClosed):
         return error.rcvd is None or error.rcvd.code in _RECOVERABLE
-    return isinstance(error, OSError)
+    if isinstance(error, InvalidStatus):  # while no ingress runs, the proxy answers itself
+        return error.response.status_code >= 500
+    return isinstance(error, OSError | InvalidMessage)
