@@ -1,9 +1,16 @@
 """What a person does on the page, and what it shows."""
 
 import re
+import threading
 from pathlib import Path
 
+import httpx2
 from playwright.sync_api import Locator, Page, expect
+
+from tests.e2e.conftest import KEY
+from tests.support.cluster import Cluster
+
+HEADERS = {"authorization": f"Bearer {KEY}"}
 
 DONE = re.compile(r"English .*\$")
 
@@ -43,3 +50,34 @@ def click_word(page: Page, line: Locator, word: str) -> None:
         word,
     )
     page.mouse.click(*place)
+
+
+def transcribe_sample(page: Page) -> None:
+    """The sample, with a word that is said and one that is found."""
+    choose_model(page, "tiny.en")
+    page.get_by_role("button", name="Try a sample").click()
+    expect(page.locator(".state")).to_have_text(DONE, timeout=60_000)
+    expect(page.locator(".wave.drawn")).to_be_visible()
+    page.get_by_label("Search the transcript").fill("disposed")
+    expect(page.locator(".count")).to_have_text("2")
+    click_word(page, page.locator(".line").nth(3), "selfish")
+    page.get_by_role("button", name="Pause").click()
+    page.mouse.move(0, 0)
+
+
+class Upload(threading.Thread):
+    """A file on its way, as any client sends it."""
+
+    def __init__(self, cluster: Cluster, file: Path, model: str, priority: str) -> None:
+        super().__init__()
+        self._fields = {"model": model, "priority": priority}
+        self._url = f"{cluster.url}/v1/audio/transcriptions"
+        self._file = file
+        self.answer: httpx2.Response | None = None
+        self.start()
+
+    def run(self) -> None:
+        with self._file.open("rb") as file:
+            self.answer = httpx2.post(
+                self._url, data=self._fields, files={"file": file}, headers=HEADERS, timeout=300
+            )

@@ -22,6 +22,7 @@ CHROMIUM = "/usr/bin/chromium"
 PICTURES = Path(__file__).parents[2] / "docs" / "images"
 CLIP = DATA / "librivox-0870.wav"
 WIDE = {"width": 1280, "height": 860}
+PHONE = {"width": 390, "height": 844}
 _FLAGS = (
     "--use-fake-ui-for-media-stream",
     "--use-fake-device-for-media-stream",

@@ -1,7 +1,6 @@
 """The view of the cluster, while it has work."""
 
 import re
-import threading
 from pathlib import Path
 
 import httpx2
@@ -9,36 +8,17 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.e2e.conftest import KEY
-from tests.page.actions import add
+from tests.page.actions import HEADERS, Upload, add
 from tests.page.conftest import CLIP, Window
 from tests.support.cluster import Cluster
 
 pytestmark = pytest.mark.page
-_HEADERS = {"authorization": f"Bearer {KEY}"}
-
-
-class Upload(threading.Thread):
-    """A file on its way, as any client sends it."""
-
-    def __init__(self, cluster: Cluster, file: Path, model: str, priority: str) -> None:
-        super().__init__()
-        self._fields = {"model": model, "priority": priority}
-        self._url = f"{cluster.url}/v1/audio/transcriptions"
-        self._file = file
-        self.answer: httpx2.Response | None = None
-        self.start()
-
-    def run(self) -> None:
-        with self._file.open("rb") as file:
-            self.answer = httpx2.post(
-                self._url, data=self._fields, files={"file": file}, headers=_HEADERS, timeout=300
-            )
 
 
 def test_it_shows_what_goes_on_and_stops_it(
-    window: Window, cluster: Cluster, ten_minutes: Path, pictures: Path
+    window: Window, cluster: Cluster, ten_minutes: Path
 ) -> None:
-    page = window("/#cluster", viewport={"width": 1280, "height": 1080})
+    page = window("/#cluster")
     tiers = page.locator("section", has=page.get_by_role("heading", name="Tiers", exact=True))
     expect(tiers.get_by_role("row", name=re.compile("tiny.en cpu 1 of 1"))).to_be_visible()
     expect(page.get_by_text("None.", exact=True)).to_be_visible()
@@ -49,7 +29,6 @@ def test_it_shows_what_goes_on_and_stops_it(
     busy = tiers.get_by_role("row", name=re.compile(r"base cpu .* [1-9]\d* of 24"))
     expect(busy).to_be_visible(timeout=30_000)
     expect(page.locator(".plot canvas")).to_have_count(6)
-    page.screenshot(path=pictures / "page-cluster.png")
     page.on("dialog", lambda dialog: dialog.accept())
     row.get_by_role("button", name="Stop").click()
     expect(row).to_be_hidden(timeout=30_000)
@@ -69,16 +48,16 @@ def test_the_hour_is_told_in_columns(cluster: Cluster, window: Window) -> None:
     page = window()
     add(page, CLIP)
     page.wait_for_timeout(7000)  # a report, then a sample
-    answer = httpx2.get(f"{cluster.url}/v1/cluster/history", headers=_HEADERS).json()
+    answer = httpx2.get(f"{cluster.url}/v1/cluster/history", headers=HEADERS).json()
     assert answer["done_s"] >= 7 and answer["usd"] > 0 and answer["outcomes"]["ok"] >= 1
     base = answer["tiers"]["base"]
     assert {len(column) for column in base.values()} == {len(answer["at"])}
     assert base["replicas"][-1] == 1 and sum(base["done_s"]) >= 7
     later = httpx2.get(
-        f"{cluster.url}/v1/cluster/history?since={answer['at'][-2]}", headers=_HEADERS
+        f"{cluster.url}/v1/cluster/history?since={answer['at'][-2]}", headers=HEADERS
     ).json()
     assert answer["at"][-1] in later["at"] and len(later["at"]) < len(answer["at"])
-    unknown = httpx2.delete(f"{cluster.url}/v1/cluster/requests/nobody", headers=_HEADERS)
+    unknown = httpx2.delete(f"{cluster.url}/v1/cluster/requests/nobody", headers=HEADERS)
     assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "not_found")
 
 
@@ -97,6 +76,6 @@ def test_a_body_that_is_the_audio(cluster: Cluster) -> None:
     """As `curl --data-binary` sends it."""
     form = {"content-type": "application/x-www-form-urlencoded"}
     answer = httpx2.post(
-        f"{cluster.url}/transcribe", content=CLIP.read_bytes(), headers=_HEADERS | form, timeout=60
+        f"{cluster.url}/transcribe", content=CLIP.read_bytes(), headers=HEADERS | form, timeout=60
     )
     assert list(answer.json()) == ["text"] and "Dashwood" in answer.json()["text"]

@@ -1,17 +1,14 @@
-"""How the page looks and whether everybody can use it. Makes the pictures of the documents."""
-
-from pathlib import Path
+"""Whether everybody can use the page, wide and narrow, light and dark."""
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from tests.conftest import DATA
-from tests.page.actions import DONE, add, choose_model, click_word
-from tests.page.conftest import Window
+from tests.page.actions import add, choose_model, transcribe_sample
+from tests.page.conftest import PHONE, Window
 
 pytestmark = pytest.mark.page
-PHONE = {"width": 390, "height": 844}
 SERIOUS = ("serious", "critical")
 
 
@@ -25,19 +22,6 @@ def check_usable(page: Page) -> None:
     assert not serious
 
 
-def transcribed(page: Page) -> None:
-    """The sample, with a word that is said and one that is found."""
-    choose_model(page, "tiny.en")
-    page.get_by_role("button", name="Try a sample").click()
-    expect(page.locator(".state")).to_have_text(DONE, timeout=60_000)
-    expect(page.locator(".wave.drawn")).to_be_visible()
-    page.get_by_label("Search the transcript").fill("disposed")
-    expect(page.locator(".count")).to_have_text("2")
-    click_word(page, page.locator(".line").nth(3), "selfish")
-    page.get_by_role("button", name="Pause").click()
-    page.mouse.move(0, 0)
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", ["wide", "phone"])
 def test_everybody_can_use_it(window: Window, size: str, scheme: str) -> None:
@@ -49,7 +33,7 @@ def test_everybody_can_use_it(window: Window, size: str, scheme: str) -> None:
     page.get_by_text("More options").click()
     check_usable(page)
     page.get_by_text("More options").click()
-    transcribed(page)
+    transcribe_sample(page)
     check_usable(page)
     assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
     page.locator("summary", has_text="Download").click()
@@ -79,17 +63,3 @@ def test_the_first_view_comes_at_once(window: Window) -> None:
     assert page.evaluate(entry) < 1000
     sent = "() => performance.getEntriesByType('resource').reduce((n, r) => n + r.transferSize, 0)"
     assert page.evaluate(sent) < 300_000
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_pictures_of_the_transcript(window: Window, scheme: str, pictures: Path) -> None:
-    page = window(color_scheme=scheme, viewport={"width": 1280, "height": 720})
-    transcribed(page)
-    page.screenshot(path=pictures / f"page-{scheme}.png")
-
-
-def test_picture_on_a_phone(window: Window, pictures: Path) -> None:
-    page = window(viewport=PHONE, is_mobile=True, has_touch=True, device_scale_factor=2)
-    transcribed(page)
-    page.locator(".job-head").scroll_into_view_if_needed()
-    page.screenshot(path=pictures / "page-phone.png")

@@ -104,6 +104,16 @@ def test_a_mistake_is_named_in_one_line(tmp_path: Path, text: str, said: str) ->
     assert len(str(caught.value).splitlines()) == 1
 
 
+def test_routes_lie_below_any_path() -> None:
+    for prefix in ("/", "/a", "/asr", "/speech/v2"):
+        assert (
+            load_settings(None, {}, {"http": {"route_prefix": prefix}}).http.route_prefix == prefix
+        )
+    for prefix in ("asr", "/asr/", "//asr", ""):
+        with pytest.raises(ConfigError, match="http.route_prefix"):
+            load_settings(None, {}, {"http": {"route_prefix": prefix}})
+
+
 def test_every_mistake_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, "limits: {deadline_s: 0}\nhttp: {port: 70000}")

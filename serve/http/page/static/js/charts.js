@@ -58,7 +58,7 @@ export class Chart {
         cursor: { drag: { x: false, y: false }, points: { size: 5 } },
         scales: { x: { time: true }, y: { range: (_, __, most) => [0, most > 0 ? most * 1.15 : 1] } },
         axes: [
-          { ...axis, grid: { show: false }, size: 22, space: 60, values: (_, ticks) => ticks.map(hour) },
+          { ...axis, grid: { show: false }, size: 22, space: 60, values: (_, ticks) => ticks.map((at) => hour(at, ticks[1] - ticks[0] < 60)) },
           { ...axis, size: 44, space: 34, ...(this.whole ? { incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000] } : {}), values: (_, ticks) => ticks.map((tick) => format(tick)) },
         ],
         series: [{}, ...this.names.map((_, index) => ({ stroke: color(COLORS[index % COLORS.length]), width: 1.5, points: { show: false }, spanGaps: false }))],
@@ -69,7 +69,7 @@ export class Chart {
   }
 }
 
-const hour = (at) => new Date(at * 1000).toTimeString().slice(0, 5);
+const hour = (at, withSeconds) => new Date(at * 1000).toTimeString().slice(0, withSeconds ? 8 : 5);
 
 /** The tiers' names in the colours of their lines. */
 export function legend(names) {

@@ -122,7 +122,7 @@ export class Cluster {
       `${tier.rtfx_measured ? "" : "~"}${figure(tier.rtfx)}×`,
       dollars(tier.usd_per_hour),
       `${tier.rtfx_measured ? "" : "~"}${dollars(tier.usd_per_audio_hour)}`,
-      el("span", { class: "faint" }, tier.reason),
+      el("span", { class: "why" }, tier.reason),
     ]), "~ is planned, not yet measured.");
     this.#plot();
     this.#list(state);

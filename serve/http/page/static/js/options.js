@@ -53,7 +53,7 @@ export class Options {
 
   #basic(models) {
     const tiers = models.filter((model) => model.id === model.root && model.id !== "auto");
-    const names = [...tiers.map(({ id }) => [id, id]), ["auto", "auto: the cheapest that does it well"]];
+    const names = [...tiers.map(({ id }) => [id, id]), ["auto", "auto: cheapest that fits"]];
     const preferred = models.find(({ id }) => id === "whisper-1")?.root;
     return [
       el("div", { class: "field" }, el("label", { for: "o-model" }, "Model"),

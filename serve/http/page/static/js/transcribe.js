@@ -158,6 +158,7 @@ export class Transcribe {
     }
     button.classList.add("on");
     byId("record-label").textContent = "Stop and transcribe";
+    byId("choose").hidden = true;
     byId("recording").hidden = false;
     say("Recording");
     this.#recorder.addEventListener("level", ({ detail }) => {
@@ -171,6 +172,7 @@ export class Transcribe {
     this.#recorder = null;
     byId("record").classList.remove("on");
     byId("record-label").textContent = "Record";
+    byId("choose").hidden = false;
     byId("recording").hidden = true;
     byId("record").focus();
     if (keep) this.add([await recorder.stop()]);

@@ -1,0 +1,42 @@
+"""The pictures of the documents, made if MURMUR_PICTURES is set; else they go to a folder."""
+
+import re
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.page.actions import Upload, transcribe_sample
+from tests.page.conftest import PHONE, Window
+from tests.support.cluster import Cluster
+
+pytestmark = [pytest.mark.page, pytest.mark.more]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pictures_of_the_transcript(window: Window, scheme: str, pictures: Path) -> None:
+    page = window(color_scheme=scheme, viewport={"width": 1280, "height": 720})
+    transcribe_sample(page)
+    page.screenshot(path=pictures / f"page-{scheme}.png")
+
+
+def test_picture_on_a_phone(window: Window, pictures: Path) -> None:
+    page = window(viewport=PHONE, is_mobile=True, has_touch=True, device_scale_factor=2)
+    transcribe_sample(page)
+    page.locator(".job-head").scroll_into_view_if_needed()
+    page.screenshot(path=pictures / "page-phone.png")
+
+
+def test_picture_of_the_cluster(
+    window: Window, cluster: Cluster, ten_minutes: Path, pictures: Path
+) -> None:
+    uploads = [Upload(cluster, ten_minutes, "base", "batch")]
+    page = window("/#cluster", viewport={"width": 1280, "height": 1080})
+    page.wait_for_timeout(15_000)
+    uploads.append(Upload(cluster, ten_minutes, "tiny.en", "interactive"))
+    expect(page.get_by_role("row", name=re.compile("tiny.en transcribe"))).to_be_visible()
+    page.wait_for_timeout(6_000)
+    page.screenshot(path=pictures / "page-cluster.png")
+    for upload in uploads:
+        upload.join(120)
+        assert upload.answer is not None and upload.answer.status_code == 200
