@@ -29,7 +29,8 @@ def page(browser: Browser) -> Iterator[Page]:
 
 def test_no_step_takes_long(browser: Browser, page: Page, tmp_path: Path) -> None:
     """What is measured is the processor time of each task of the page's main thread, the answer to
-    a file of six hours included: what else the machine does counts little."""
+    a file of six hours included: what else the machine does counts little. Where Playwright itself
+    would look through all of the page, to find a label or to tell why it waits, is outside."""
     longest = {}
     with tasks_of(browser, page) as tasks:
         page.get_by_label("Audio or video files").set_input_files(silence(tmp_path / "6 h.wav"))
@@ -44,13 +45,14 @@ def test_no_step_takes_long(browser: Browser, page: Page, tmp_path: Path) -> Non
             page.wait_for_timeout(25)
     longest["scroll"] = max(tasks)
     with tasks_of(browser, page) as tasks:
-        page.locator(".find input").focus()  # by its class: to compare labels takes seconds
+        page.locator(".find input").focus()
         page.keyboard.type("might have", delay=60)
-        expect(page.locator(".count")).to_have_text(re.compile(r"^\d{3}$"), timeout=30_000)
+        page.wait_for_timeout(1000)
         for _ in range(10):
             page.keyboard.press("Enter")
             page.wait_for_timeout(50)
     longest["search"] = max(tasks)
+    expect(page.locator(".count")).to_have_text(re.compile(r"^10 of \d{3}$"))
     with tasks_of(browser, page) as tasks:
         page.locator(".line .text").nth(2500).dblclick()
         page.keyboard.type("and ")

@@ -30,12 +30,15 @@ def test_picture_on_a_phone(window: Window, pictures: Path) -> None:
 def test_picture_of_the_cluster(
     window: Window, cluster: Cluster, ten_minutes: Path, pictures: Path
 ) -> None:
-    uploads = [Upload(cluster, ten_minutes, "base", "batch")]
     page = window("/#cluster", viewport={"width": 1280, "height": 1080})
-    page.wait_for_timeout(15_000)
-    uploads.append(Upload(cluster, ten_minutes, "tiny.en", "interactive"))
-    expect(page.get_by_role("row", name=re.compile("tiny.en transcribe"))).to_be_visible()
-    page.wait_for_timeout(6_000)
+    first = Upload(cluster, ten_minutes, "base", "batch")
+    first.join(120)
+    uploads = [
+        first,
+        Upload(cluster, ten_minutes, "tiny.en", "interactive"),
+        Upload(cluster, ten_minutes, "base", "batch"),
+    ]
+    expect(page.get_by_role("row", name=re.compile("base transcribe"))).to_be_visible()
     page.screenshot(path=pictures / "page-cluster.png")
     for upload in uploads:
         upload.join(120)
