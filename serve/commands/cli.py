@@ -405,13 +405,17 @@ def check_config(
             help="A file for `ray up`: check whether its node types can hold every tier.",
         ),
     ] = None,
+    look_at_models: Annotated[
+        bool,
+        typer.Option("--models", help="Look at the models, too, on this machine, as `up` does."),
+    ] = False,
 ) -> Work:
     """Check settings, and print them with all defaults."""
 
     def work() -> int:
         from serve.commands.check_config import check_config as run
 
-        return run(file, cluster)
+        return run(file, cluster, look_at_models)
 
     return work
 

@@ -54,10 +54,7 @@ def preview(update: Update) -> list[str]:
         ClusterError: it would not begin.
     """
     client = running_serve()
-    if client is not None:
-        check_free(client, update.settings)
-    before = None if client is None else deployed(client)
-    planned = _plan(update, before)
+    planned = _plan(update, _before(client, update.settings))
     if planned.changes is None:
         names = ", ".join(tier.name for tier in update.settings.tiers)
         return [f"deployed for the first time: {names}"]
@@ -72,11 +69,7 @@ def apply(update: Update) -> None:
         RolledBackError: the update failed, and the settings that worked last are back.
     """
     client = running_serve()
-    if client is None:
-        check_ports_there(update.settings.http)
-    else:
-        check_free(client, update.settings)
-    before = None if client is None else deployed(client)
+    before = _before(client, update.settings)
     planned = _plan(update, before)
     client = client or start_serve(planned.config)
     last = _that_worked(before)
@@ -89,6 +82,15 @@ def apply(update: Update) -> None:
             raise
         _roll_back(client, last, update.timeout_s, error)
     _remember(application_of(planned.config))
+
+
+def _before(client: Any, settings: Settings) -> dict[str, Any] | None:
+    """The application that is deployed, after a look at whether the settings fit beside others."""
+    if client is None:
+        check_ports_there(settings.http)
+        return None
+    check_free(client, settings)
+    return deployed(client)
 
 
 @dataclass(frozen=True, slots=True)
