@@ -6,7 +6,7 @@ Nothing runs: Triton compiles for a named target, with the ptxas that it brings.
 thread; spilled are bytes of a thread that do not fit into them; shared memory is of a program, next
 to the most that the target gives one. Bytes are what a launch has to move at least, microseconds
 what that takes at the peak bandwidth of the GPU: computed, not measured. Ends with a JSON line; the
-exit code is 1 if a kernel spills or takes more shared memory than there is.
+exit code is 1 if a kernel spills more than two registers or takes more shared memory than there is.
 """
 
 import argparse
@@ -31,6 +31,9 @@ from engine.model_sizes import MODEL_SIZES
 SHARED_BYTES = {75: 64 << 10, 80: 163 << 10, 86: 99 << 10, 89: 99 << 10, 90: 227 << 10}
 """The most of a program, by compute capability (CUDA C++ Programming Guide, technical
 specifications per compute capability)."""
+FEW_BYTES = 8
+"""Two registers of a thread, which ptxas may put aside once for the sake of one more program on a
+core. More are spills, which come and go in the loop."""
 GPUS = {75: "T4", 80: "A100", 86: "A10G", 89: "L40S", 90: "H100"}
 """Of each target, the one whose bandwidth the times are for."""
 _POINTERS = {
@@ -59,7 +62,7 @@ class Row:
 
     @property
     def fits(self) -> bool:
-        return self.spilled_bytes == 0 and self.shared_bytes <= self.shared_limit
+        return self.spilled_bytes <= FEW_BYTES and self.shared_bytes <= self.shared_limit
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

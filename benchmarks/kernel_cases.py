@@ -30,10 +30,18 @@ class Case:
     moved_bytes: int
 
 
-def cases(dims: ModelDimensions, n: int, target: int) -> Iterator[Case]:
-    """All kernels with `n` rows, for a compute capability such as 90."""
-    dtype = torch.float16 if target < MIN_PRODUCTS else torch.bfloat16
-    make = _Cases(dims, n, target, dtype)
+def cases(
+    dims: ModelDimensions, n: int, target: int, device: torch.device | None = None
+) -> Iterator[Case]:
+    """All kernels with `n` rows, for a compute capability such as 90.
+
+    Args:
+        device: where the tensors are, to run the launches; None: nowhere.
+    """
+    # Triton's interpreter multiplies no bfloat16.
+    has_bfloat16 = target >= MIN_PRODUCTS and (device is None or device.type == "cuda")
+    dtype = torch.bfloat16 if has_bfloat16 else torch.float16
+    make = _Cases(dims, n, target, dtype, device or torch.device("meta"))
     yield from make.attention()
     yield make.norm()
     if target >= MIN_PRODUCTS:
@@ -48,13 +56,14 @@ class _Cases:
     n: int
     target: int
     dtype: torch.dtype
+    device: torch.device
 
     @property
     def width(self) -> int:
         return self.dims.n_text_state
 
     def empty(self, *shape: int, of: torch.dtype | None = None) -> torch.Tensor:
-        return torch.empty(shape, dtype=of or self.dtype, device="meta")
+        return torch.zeros(shape, dtype=of or self.dtype, device=self.device)
 
     def case(self, name: str, launch: Launch, moved_bytes: int) -> Case:
         return Case(name, self.n, launch, moved_bytes)
@@ -64,7 +73,7 @@ class _Cases:
         x, qkv = self.empty(n, self.width), self.empty(n, 3 * self.width)
         own = n, heads, self.dims.n_text_ctx, head_dim
         cross = n, heads, self.dims.n_audio_ctx, head_dim
-        positions = self.empty(n, of=torch.int64)
+        positions = torch.full((n,), POSITIONS, device=self.device)
         splits = attention.cross_splits(n * heads)
         parts = attention.cross_parts(x, heads, splits)
         for name, stored in (("16-bit", self.dtype), ("8-bit", torch.int8)):

@@ -1,0 +1,1 @@
+"""One command that settles on a GPU, in ten minutes, what can only be settled there."""
