@@ -20,6 +20,7 @@ export class ApiError extends Error {
   /** What a person can do about it; empty if the message says it all. */
   get advice() {
     if (this.status === 0) return "Check that the server runs and that you are online, then try again.";
+    if (this.code === "overloaded" && this.retryAfter) return `The cluster has as much work as it takes. Try again in ${this.retryAfter} s.`;
     return ADVICE[this.code] ?? (this.status >= 500 ? "Try again. If it stays, the server's log says more." : "");
   }
 }
@@ -34,6 +35,7 @@ const ADVICE = {
   invalid_audio: "Choose an audio or video file with at least a tenth of a second of sound.",
   model_not_found: "Choose another model.",
   overloaded: "The cluster has as much work as it takes. Try again in a moment.",
+  stopped: "Start it again if that was a mistake.",
   unavailable: "Try again in a moment, or choose another model.",
   upload_timeout: "The connection stalled. Try again.",
   upload_too_large: "Keep only the audio track, or cut the file into parts.",

@@ -24,6 +24,7 @@ export class Job extends EventTarget {
     this.state = "waiting";
     this.duration = null; // seconds, as the browser knows them; null until then
     this.unsaved = false;
+    this.peaks = null; // a promise of the waveform's, once somebody looks at the file
     this.#clear();
   }
 
@@ -71,7 +72,7 @@ export class Job extends EventTarget {
       },
       ended: () => {
         if (this.summary) return;
-        this.error = new api.ApiError(0);
+        this.error = new api.ApiError(0, { error: { message: "The answer ended before the text did." } });
         this.#enter("failed");
       },
     });

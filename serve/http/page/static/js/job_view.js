@@ -126,7 +126,8 @@ export class JobView {
       menu.firstElementChild.focus();
     });
     menu.addEventListener("focusout", (event) => !menu.contains(event.relatedTarget) && event.relatedTarget && (menu.open = false));
-    const copy = el("button", { on: { click: () => this.#copy(copy) } }, "Copy");
+    // Browsers let pages copy under HTTPS, or on this machine itself.
+    const copy = el("button", { hidden: !navigator.clipboard, on: { click: () => this.#copy(copy) } }, "Copy");
     this.trouble = el("p", { class: "fault", role: "alert", hidden: true });
     return el("div", { class: "tools" },
       el("div", { class: "find" }, this.find, this.count, step("Next place", 1, "↓"), step("Place before", -1, "↑")),

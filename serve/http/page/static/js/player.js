@@ -128,7 +128,8 @@ export class Player extends EventTarget {
     this.button.disabled = false;
     this.#drawLane();
     job.dispatchEvent(new Event("change"));
-    this.#draw(await peaksOf(job.file, this.length));
+    job.peaks ??= peaksOf(job.file, this.length);
+    this.#draw(await job.peaks);
   }
 
   #draw(peaks) {

@@ -14,7 +14,7 @@ export class Segment {
 
   /** The text in lower case, kept for the next search. */
   get lowered() {
-    if (this.loweredOf !== this.text) [this.loweredOf, this.inLower] = [this.text, this.text.toLowerCase()];
+    if (this.loweredOf !== this.text) [this.loweredOf, this.inLower] = [this.text, lower(this.text)];
     return this.inLower;
   }
 
@@ -100,13 +100,19 @@ export function segmentAt(segments, time) {
   return low - 1;
 }
 
+/** In lower case, at the same length: a letter that would grow, as İ does, stays. */
+function lower(text) {
+  const lowered = text.toLowerCase();
+  if (lowered.length === text.length) return lowered;
+  return [...text].map((letter) => (letter.toLowerCase().length === letter.length ? letter.toLowerCase() : letter)).join("");
+}
+
 /** Where a text occurs, regardless of case: `{segment, from, to}` in order. */
 export function search(segments, text) {
-  const wanted = text.trim().toLowerCase();
+  const wanted = lower(text.trim());
   const found = [];
   if (!wanted) return found;
-  segments.forEach(({ text: said, lowered }, segment) => {
-    if (lowered.length !== said.length) return; // letters that grow in lower case have no places here
+  segments.forEach(({ lowered }, segment) => {
     for (let at = lowered.indexOf(wanted); at !== -1; at = lowered.indexOf(wanted, at + wanted.length)) {
       found.push({ segment, from: at, to: at + wanted.length });
     }

@@ -1,0 +1,107 @@
+"""The parts of the page that need no elements, in the browser that runs them."""
+
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page
+
+from tests.page.conftest import Window
+
+pytestmark = pytest.mark.page
+
+
+@pytest.fixture
+def page(window: Window) -> Page:
+    return window()
+
+
+def call(page: Page, module: str, body: str, argument: Any = None) -> Any:
+    """What a function's body returns, in which `m` is a module and `x` the argument."""
+    code = f"async (x) => {{ const m = await import('/page/js/{module}.js'); {body} }}"
+    return page.evaluate(code, argument)
+
+
+def test_events_come_once_however_the_text_arrives(page: Page) -> None:
+    text = 'data: {"a": 1}\n\n: waiting\n\ndata: {"b": "x\\n\\ny"}\n\ndata: {"c": 3}\n\n'
+    body = """
+        const reader = new m.EventReader();
+        const seen = [];
+        for (let n = 0; n <= x.length; n++) seen.push(...reader.feed(x.slice(0, n)));
+        return seen;"""
+    assert call(page, "sse", body, text) == [{"a": 1}, {"b": "x\n\ny"}, {"c": 3}]
+
+
+WORDS = [
+    {"word": word, "start": float(i), "end": i + 0.8, "probability": 0.5}
+    for i, word in enumerate(("He", "was", "not", "an", "old-sposed", "young", "man."))
+]
+TEXT = "He was not an old-sposed young man."
+
+
+@pytest.mark.parametrize(
+    "edited",
+    [
+        "He was not an ill-disposed young man.",
+        "He was not an ill disposed, rather young man.",
+        "He was young man.",
+        "Not an old-sposed man",
+        "old-sposed",
+        "Something else altogether, and much longer than what was there before it",
+    ],
+)
+def test_words_of_an_edited_line_keep_or_share_times(page: Page, edited: str) -> None:
+    body = """
+        const segment = new m.Segment({start: 0, end: 7, text: x.text, words: x.words});
+        segment.edit(x.edited);
+        const words = segment.words;
+        segment.restore();
+        return {words, restored: segment.text, same: segment.words.length};"""
+    argument = {"text": TEXT, "words": WORDS, "edited": edited}
+    got = call(page, "transcript", body, argument)
+    words = got["words"]
+    assert [word["word"] for word in words] == edited.split()
+    assert [edited[word["from"] : word["to"]] for word in words] == edited.split()
+    for word in words:
+        assert 0 <= word["start"] <= word["end"] <= 6.8
+    for before, after in zip(words, words[1:], strict=False):
+        assert before["end"] <= after["start"] + 1e-9
+    if edited.startswith("He was not an ill-disposed"):
+        assert (words[4]["start"], words[4]["end"], words[4]["probability"]) == (4.0, 4.8, 1)
+        assert [word["start"] for word in words] == [float(i) for i in range(7)]
+    assert (got["restored"], got["same"]) == (TEXT, 7)
+
+
+def test_text_is_found_in_any_case_and_in_every_script(page: Page) -> None:
+    body = """
+        const segments = x.map((text, i) => new m.Segment({start: i, end: i + 1, text}));
+        const found = ["WAS", "日本", "", "nowhere"].map((text) => m.search(segments, text));
+        return [...found.map((places) => places.length), found[0][1]];"""
+    texts = ["Was he, or was he not?", "私は日本語を話す", "İstanbul was"]
+    assert call(page, "transcript", body, texts) == [
+        2,
+        1,
+        0,
+        0,
+        {"segment": 0, "from": 11, "to": 14},
+    ]
+
+
+def test_the_segment_at_a_time(page: Page) -> None:
+    body = """
+        const segments = [0.5, 2, 2.5].map((start) => ({start}));
+        return [0, 0.5, 1.9, 2, 9].map((time) => m.segmentAt(segments, time));"""
+    assert call(page, "transcript", body) == [-1, 0, 0, 1, 2]
+
+
+def test_numbers_as_people_read_them(page: Page) -> None:
+    body = """return [
+        m.clock(0), m.clock(59.999), m.clock(3600), m.clock(36061), m.spokenClock(3661),
+        m.dollars(0), m.dollars(0.045), m.dollars(0.0000103), m.dollars(12.345), m.dollars(NaN),
+        m.duration(0.84), m.duration(45.2), m.duration(600), m.duration(21600), m.duration(null),
+        m.bytes(10), m.bytes(2.5e6)];"""
+    assert call(page, "dom", body) == [
+        *("0:00", "0:59", "1:00:00", "10:01:01", "1 hour 1 minute 1 second"),
+        *("$0", "$0.045", "$0.00001", "$12.35", "–"),
+        *("0.8 s", "45 s", "10 min", "6 h", "–"),
+        *("1 kB", "2.5 MB"),
+    ]
