@@ -34,7 +34,7 @@ status = serve.status().applications[name].status.value
 print("serves:", status, flush=True)
 sys.stdin.read()
 PY
-RAY_USAGE_STATS_ENABLED=0 "$folder/venv/bin/python" - "$folder" <<'PY'
+RAY_AUTH_MODE=disabled RAY_USAGE_STATS_ENABLED=0 "$folder/venv/bin/python" - "$folder" <<'PY'
 import socket
 import subprocess
 import sys

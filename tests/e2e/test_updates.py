@@ -149,7 +149,8 @@ def test_settings_that_need_no_engine_keep_all_processes(own: Cluster) -> None:
 
 @pytest.mark.more
 def test_nothing_fails_through_good_and_bad_updates(own: Cluster) -> None:
-    """Three callers without a pause: updates that succeed, and one that fails and is taken back."""
+    """Three callers without a pause: another engine, another limit, a model that is not there, and
+    a replica that does not start, which is taken back."""
     before = pids(own)
     with (
         load(own.url, "tiny.en", 1) as tiny,
@@ -160,6 +161,9 @@ def test_nothing_fails_through_good_and_bad_updates(own: Cluster) -> None:
         assert done.returncode == 0, done.stderr
         assert replaced(before, own) == {"base"}
         good = pids(own)
+        limits = {"max_requests": 200}
+        assert own.up(settings({"batch_size": 8}, limits=limits)).returncode == 0
+        assert own.up(settings({"model": "./missing", "quality": 2})).returncode == EXIT_FAILED
         done = own.up(settings({"batch_size": UNABLE}))
         assert done.returncode == EXIT_ROLLED_BACK, done.stderr
         assert "this replica does not start" in done.stderr
