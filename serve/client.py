@@ -10,7 +10,6 @@ with connect("murmur") as client:                     # from a Ray job of the sa
 import io
 import json
 import os
-import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -29,7 +28,7 @@ from deployments.messages import AudioInfo, AudioWarning, Transcript, Transcript
 from deployments.options import ChunkingOptions, TranscribeOptions, VadOptions
 from engine import SAMPLE_RATE, Word, language_code
 from serve.addresses import is_this_machine
-from serve.live_client import LiveClient, Piece
+from serve.live_client import Feeding, LiveClient, Piece
 
 Audio = bytes | str | os.PathLike[str] | np.ndarray[Any, Any]
 """The bytes of a file, a path on this machine, or samples (int16 or floats, shape (n,) or
@@ -172,7 +171,7 @@ class HandleClient(_Closing):
         from ray.util.queue import Queue
 
         pieces = Queue(maxsize=_MAX_PIECES, actor_options={"num_cpus": 0})
-        feeding = _Feeding(audio, pieces)
+        feeding = Feeding(audio, pieces)
         events: Any = self._handle.options(stream=True).live.remote(
             pieces, options or LiveOptions()
         )
@@ -185,39 +184,6 @@ class HandleClient(_Closing):
             feeding.stop()
             events.cancel()
             pieces.shutdown(force=True)
-
-
-class _Feeding:
-    """Puts pieces of audio into a queue, on a thread."""
-
-    def __init__(self, audio: Iterable[Piece], pieces: Any) -> None:
-        self._audio = audio
-        self._pieces = pieces
-        self._stopped = threading.Event()
-        self._error: Exception | None = None
-        threading.Thread(target=self._run, name="murmur-live", daemon=True).start()
-
-    def check(self) -> None:
-        """Raise what the caller's audio raised."""
-        if self._error is not None:
-            raise self._error
-
-    def stop(self) -> None:
-        self._stopped.set()
-
-    def _run(self) -> None:
-        from ray.exceptions import RayError
-
-        try:
-            for piece in self._audio:
-                if self._stopped.is_set():
-                    return
-                self._pieces.put(piece)
-        except RayError:  # the session is over, and the queue with it
-            return
-        except Exception as error:  # raised where the events are read
-            self._error = error
-        self._pieces.put(None)
 
 
 class HttpClient(_Closing):

@@ -263,6 +263,39 @@ class LiveClient:
         return self._options.rate * self._options.format.sample_bytes
 
 
+class Feeding:
+    """Puts pieces of audio into a queue, on a thread."""
+
+    def __init__(self, audio: Iterable[Piece], pieces: Any) -> None:
+        self._audio = audio
+        self._pieces = pieces
+        self._stopped = threading.Event()
+        self._error: Exception | None = None
+        threading.Thread(target=self._run, name="murmur-live", daemon=True).start()
+
+    def check(self) -> None:
+        """Raise what the caller's audio raised."""
+        if self._error is not None:
+            raise self._error
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def _run(self) -> None:
+        from ray.exceptions import RayError
+
+        try:
+            for piece in self._audio:
+                if self._stopped.is_set():
+                    return
+                self._pieces.put(piece)
+        except RayError:  # the session is over, and the queue with it
+            return
+        except Exception as error:  # raised where the events are read
+            self._error = error
+        self._pieces.put(None)
+
+
 def _bytes_of(piece: bytes | np.ndarray[Any, Any]) -> bytes:
     if isinstance(piece, np.ndarray):
         if piece.dtype != np.int16 or piece.ndim != 1:

@@ -22,8 +22,9 @@ from deployments.errors import (
 )
 from deployments.live.events import Committed, Completed, Event, Failed
 from deployments.live.formats import AudioDecoder, AudioFormat
+from deployments.live.look import Pass
 from deployments.live.options import SessionOptions
-from deployments.live.session import LiveSession, Pass
+from deployments.live.session import LiveSession
 from deployments.live.stretch import Model
 from deployments.messages import Chunk
 from deployments.replicas.tier_client import ChunkLostError, Decoded

@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from deployments.live.events import Event
-from deployments.live.session import LiveSession, Pass
+from deployments.live.look import Pass
+from deployments.live.session import LiveSession
 from deployments.live.stretch import Model
 from deployments.messages import to_chunk_result, to_request
 from engine import Engine, RequestError

@@ -11,7 +11,6 @@ then. So where the cluster is slow there are fewer looks, and the delay does not
 
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -27,36 +26,24 @@ from deployments.live.events import (
     SpeechStopped,
     TimedOut,
 )
+from deployments.live.look import TEMPERATURES, Pass, is_nothing, is_wrong, take_look
 from deployments.live.options import SessionOptions, TurnOptions
 from deployments.live.policy import new_policy
-from deployments.live.stretch import Heard, Lead, Model, Stretch
+from deployments.live.stretch import PAUSE_S, Heard, Lead, Model, Stretch
 from deployments.live.turn import Turn
 from deployments.live.voice import Frame, VoiceStream
 from deployments.live.voice_tracker import VoiceTracker
-from deployments.messages import Chunk, ChunkResult
-from deployments.transcript.fallback import (
-    FallbackOptions,
-    best_result,
-    is_silence,
-    looks_wrong,
-)
-from deployments.transcript.loudness import raise_quiet
+from deployments.messages import ChunkResult
+from deployments.transcript.fallback import best_result, is_silence
 from engine import SAMPLE_RATE
 
 MIN_COMMIT_S = 0.1
 """A client may not commit less audio than this."""
-_PAUSE_S = 1.0
-"""A pause of this length ends a stretch."""
-_ROOMY_S, _FULL_S = 12.0, 28.0
-"""From the first of these lengths on, a shorter pause ends a stretch, and at the second none is
-needed: a window has 30 s."""
-_SHORTEST_PAUSE_S = 0.1
 _FIRST_LOOK_S = 1.0
 """A model that hears less than this guesses the first words."""
 _SETTLED_S = 0.2
 """A pause after which there is a look that may turn out to be the last one."""
 _MAX_CONTEXT_CHARACTERS = 1_000
-_TEMPERATURES = FallbackOptions((0.0, 0.4, 0.8))
 _LAGS_S, _CAUGHT_UP_S = 10.0, 3.0
 
 
@@ -66,15 +53,6 @@ class EmptyBufferError(Exception):
     def __init__(self, buffered_s: float) -> None:
         super().__init__(f"{1000 * buffered_s:.0f} ms of audio are too few to commit")
         self.buffered_s = buffered_s
-
-
-@dataclass(frozen=True, slots=True)
-class Pass:
-    """A look to take: the chunk to decode, and what the session knows it by."""
-
-    chunk: Chunk
-    stretch: Stretch
-    stop: int
 
 
 class LiveSession:
@@ -195,7 +173,7 @@ class LiveSession:
             return None
         stop = self._audio.stop if stretch.stop is None else stretch.stop
         self._n_passes += 1
-        found = Pass(self._chunk(stretch, stop), stretch, stop)
+        found = self._look(stretch, stop)
         self._passes[self._n_passes] = found
         return found
 
@@ -215,7 +193,7 @@ class LiveSession:
             return []
         if stretch.stop is not None:
             return self._conclude(turn, stretch, result) + self._lag_events()
-        if self._is_wrong(stretch, heard):
+        if is_wrong(stretch, heard):
             stretch.latest = heard
             return self._lag_events()
         return [*turn.tell(stretch, stretch.advance(heard)), *self._lag_events()]
@@ -252,8 +230,8 @@ class LiveSession:
             self._tracker.reset()
             events.append(SpeechStopped(turn.item_id, frame.stop / SAMPLE_RATE))
             return events + self._end_turn(turn, frame.stop)
-        if stretch is not None and silence_s >= _enough_pause_s(stretch, frame.stop):
-            if self.options.turns is None and silence_s >= _PAUSE_S:
+        if stretch is not None and silence_s >= stretch.enough_pause_s(frame.stop):
+            if self.options.turns is None and silence_s >= PAUSE_S:
                 self._tracker.reset()
             events += self._close_stretch(turn, stretch, frame.stop)
         return events
@@ -325,13 +303,13 @@ class LiveSession:
     def _conclude(self, turn: Turn, stretch: Stretch, result: ChunkResult) -> list[Event]:
         """Take a result that heard all of a stretch, unless it has to be looked at once more."""
         stretch.attempts.append(result)
-        n_more = len(_TEMPERATURES.temperatures) - len(stretch.attempts)
+        n_more = len(TEMPERATURES.temperatures) - len(stretch.attempts)
         assert stretch.stop is not None
         heard = Heard(stretch.stop, result)
-        if self._is_wrong(stretch, heard) and not is_silence(result, _TEMPERATURES) and n_more > 0:
+        if is_wrong(stretch, heard) and not is_silence(result, TEMPERATURES) and n_more > 0:
             return []
-        kept = best_result(stretch.attempts, _TEMPERATURES)
-        final = None if self._is_nothing(stretch, Heard(stretch.stop, kept)) else kept
+        kept = best_result(stretch.attempts, TEMPERATURES)
+        final = None if is_nothing(stretch, Heard(stretch.stop, kept)) else kept
         new = stretch.finish(final)
         if final is not None:
             pcm = self._audio.between(stretch.start, stretch.stop)
@@ -340,13 +318,6 @@ class LiveSession:
         if final is not None and final.language_prob >= 0.5:
             self._language = self._language or final.language
         return [*turn.tell(stretch, new), *self._over()]
-
-    def _is_wrong(self, stretch: Stretch, heard: Heard) -> bool:
-        return self._is_nothing(stretch, heard) or looks_wrong(heard.result, _TEMPERATURES)
-
-    def _is_nothing(self, stretch: Stretch, heard: Heard) -> bool:
-        """Whether a result is no text of its speech."""
-        return is_silence(heard.result, _TEMPERATURES) or stretch.outruns_voice(heard)
 
     def _over(self) -> list[Event]:
         """What to say of turns that are over, in order."""
@@ -383,38 +354,13 @@ class LiveSession:
     @property
     def _settled(self) -> float:
         turns = self.options.turns
-        silence_s = _PAUSE_S if turns is None else turns.silence_s
+        silence_s = PAUSE_S if turns is None else turns.silence_s
         return min(_SETTLED_S, silence_s / 2) * SAMPLE_RATE
 
-    def _chunk(self, stretch: Stretch, stop: int) -> Chunk:
-        is_last = stretch.stop is not None
-        temperature = _TEMPERATURES.temperatures[len(stretch.attempts)] if is_last else 0.0
-        may_be_last = is_last or stretch.is_covered_by(stop)
+    def _look(self, stretch: Stretch, stop: int) -> Pass:
+        audio = self._audio.between(stretch.start, stop)
         language = stretch.language or stretch.decoding.language or self._language
-        options = replace(
-            stretch.decoding,
-            language=language,
-            timestamps=False,
-            words=may_be_last or stretch.policy.wants_words,
-            prompt=stretch.prompt or None,
-            prefix=stretch.lead.tokens + stretch.said.tokens,
-            temperature=temperature,
-            max_new_tokens=stretch.max_new_tokens(stop),
-        )
-        lead = stretch.lead
-        n_lead = len(lead.pcm)
-        own = tuple((first + n_lead, last + n_lead) for first, last in stretch.speech(stop))
-        speech = lead.speech + own
-        pcm = np.concatenate([lead.pcm, self._audio.between(stretch.start, stop)])
-        # What ends a turn goes before looks at turns that go on.
-        return Chunk(
-            self.session_id,
-            self._n_passes,
-            raise_quiet(pcm, speech),
-            options,
-            priority=-1 if may_be_last else 0,
-            speech=speech,
-        )
+        return take_look(self.session_id, self._n_passes, stretch, audio, stop, language)
 
     def _prepare(self, stretch: Stretch) -> None:
         """Decide what a stretch is told, and hears, of what was before it: the client's prompt, and
@@ -452,12 +398,3 @@ class LiveSession:
             return []
         self._lags = not self._lags
         return [Lagging(round(lag_s, 3) if self._lags else 0.0)]
-
-
-def _enough_pause_s(stretch: Stretch, now: int) -> float:
-    """The pause that ends a stretch of this length."""
-    length_s = (now - stretch.start + len(stretch.lead.pcm)) / SAMPLE_RATE
-    if length_s >= _FULL_S:
-        return 0.0
-    full = (length_s - _ROOMY_S) / (_FULL_S - _ROOMY_S)
-    return _PAUSE_S - max(0.0, full) * (_PAUSE_S - _SHORTEST_PAUSE_S)

@@ -20,6 +20,12 @@ from engine import SAMPLE_RATE, DecodingOptions, Word
 _LEAD_PAUSE, _LEAD_MARGIN = round(0.3 * SAMPLE_RATE), round(0.05 * SAMPLE_RATE)
 _FEWEST_LETTERS_PER_S, _SLOW_S = 4.0, 0.4
 """A third of the usual rate, of all voice but so many seconds."""
+PAUSE_S = 1.0
+"""A pause of this length ends a stretch."""
+_ROOMY_S, _FULL_S = 12.0, 28.0
+"""From the first of these lengths on, a shorter pause ends a stretch, and at the second none is
+needed: a window has 30 s."""
+_SHORTEST_PAUSE_S = 0.1
 _SETTLED = round(0.1 * SAMPLE_RATE)
 """So much silence behind its speech a look must have heard to know its last word."""
 
@@ -124,6 +130,14 @@ class Stretch:
             self.voiced[-1] = (self.voiced[-1][0], frame.stop)
         else:
             self.voiced.append((frame.start, frame.stop))
+
+    def enough_pause_s(self, now: int) -> float:
+        """The pause that ends it if it reaches to sample `now`."""
+        length_s = (now - self.start + len(self.lead.pcm)) / SAMPLE_RATE
+        if length_s >= _FULL_S:
+            return 0.0
+        full = max(0.0, (length_s - _ROOMY_S) / (_FULL_S - _ROOMY_S))
+        return PAUSE_S - full * (PAUSE_S - _SHORTEST_PAUSE_S)
 
     def is_covered_by(self, stop: int) -> bool:
         """Whether a look up to this sample has heard all of its speech."""

@@ -14,8 +14,9 @@ import yaml
 from deployments.live.events import Completed, Event
 from deployments.live.options import LiveOptions
 from serve.client import connect
-from tests.e2e.test_live import is_right, speech
+from tests.e2e.test_live import speech
 from tests.support.cluster import Cluster
+from tests.support.live_text import is_right
 
 N_KILLS = int(os.environ.get("MURMUR_TEST_KILLS", "3"))
 OPTIONS = LiveOptions(model="tiny.en", rate=16_000)

@@ -21,8 +21,9 @@ from deployments.live.events import (
     SpeechStopped,
     TimedOut,
 )
+from deployments.live.look import Pass
 from deployments.live.options import PolicyName, SessionOptions, TurnOptions
-from deployments.live.session import EmptyBufferError, LiveSession, Pass
+from deployments.live.session import EmptyBufferError, LiveSession
 from deployments.live.stretch import Model
 from deployments.live.voice import VoiceStream
 from deployments.messages import ChunkResult
