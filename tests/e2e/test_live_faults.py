@@ -14,7 +14,8 @@ import yaml
 from deployments.live.events import Completed, Event
 from deployments.live.options import LiveOptions
 from serve.client import connect
-from tests.e2e.test_live import speech
+from tests.e2e.conftest import KEY
+from tests.e2e.test_live import socket_of, speech
 from tests.support.cluster import Cluster
 from tests.support.live_text import is_right
 
@@ -95,3 +96,21 @@ def test_replicas_that_are_killed_cost_no_word(cluster: Cluster) -> None:
     n_turns = -(-int(seconds * 16_000) // len(speech(16_000)))
     for each in texts:
         assert len(each) == n_turns and all(map(is_right, each)), each
+
+
+@pytest.mark.more
+def test_through_haproxy() -> None:
+    """Sockets, close codes and too large frames pass the production proxy alike."""
+    cluster = Cluster({**SETTINGS, "http": {"haproxy": True}, "auth": {"api_keys": [KEY]}})
+    try:
+        with connect(cluster.url, KEY) as client:
+            (text,) = turns(list(client.live(in_real_time(8), OPTIONS)))
+        assert is_right(text)
+        with socket_of(cluster) as socket:
+            socket.get()
+            socket.socket.send("x" * 20_000_000)
+            assert socket.closed() == 1009
+        with socket_of(cluster, key="sk-wrong") as socket:
+            assert socket.closed() == 3000
+    finally:
+        cluster.stop()
