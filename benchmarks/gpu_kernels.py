@@ -43,6 +43,7 @@ _POINTERS = {
     torch.int8: "*i8",
     torch.uint8: "*u8",
     torch.int64: "*i64",
+    torch.bool: "*i1",
 }
 
 

@@ -17,18 +17,18 @@ from dataclasses import asdict, dataclass
 
 from deployments.planning.gpu_catalogue import Gpu, gpu_catalogue
 from engine.config import ModelDimensions
-from engine.kernels.triton.weights import MAX_ROWS
+from engine.kernels.triton.weights import ENOUGH_PROGRAMS, MAX_ROWS, MIN_PRODUCTS
 from engine.model_sizes import MODEL_SIZES
 
 GPUS = ("T4", "L4", "A10G", "L40S", "A100", "H100", "H200")
 LAYER_LAUNCHES = 8
-"""Of a decoder layer in a step, on our kernels, from seven rows on."""
-OTHER_LAUNCHES = 70
+"""Of a decoder layer in a step, on our kernels; one more where programs share a window."""
+OTHER_LAUNCHES = 20
 """Of a step: embedding, output layer, rules and sampling."""
 _TORCH_LAYER_LAUNCHES = 15
 """Of a decoder layer with more rows than our products take."""
-_LOGIT_BYTES = 18
-"""Moved for each logit after the output layer: to float32, and the passes of rules and sums."""
+_LOGIT_BYTES = 10
+"""Moved for each logit after the output layer: to float32, and once more for the choice."""
 _ENCODE_BATCH = 8
 _PROMPT_TOKENS = 4
 _HALF = 2
@@ -58,11 +58,13 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """What a GPU does in practice; `launch_s` is the shortest time of a launch."""
+    """What a GPU does in practice; `launch_s` is the shortest time of a launch, `fused` whether our
+    products run on it."""
 
     bytes_per_s: float
     flops_per_s: float
     launch_s: float
+    fused: bool = True
 
     def seconds(self, work: Work) -> float:
         once = max(work.n_bytes / self.bytes_per_s, work.flops / self.flops_per_s, self.launch_s)
@@ -84,8 +86,12 @@ class Row:
     launch_bound_share: float
 
 
-def step(dims: ModelDimensions, n: int, length: int) -> Iterator[Work]:
-    """The launches of a step of `n` rows in 16 bits, whose texts are `length` tokens long."""
+def step(dims: ModelDimensions, n: int, length: int, fused: bool = True) -> Iterator[Work]:
+    """The launches of a step of `n` rows in 16 bits, whose texts are `length` tokens long.
+
+    Args:
+        fused: whether our products run on the GPU.
+    """
     width, layers = dims.n_text_state, dims.n_text_layer
     for name, n_out, n_in in (
         ("qkv", 3 * width, width),
@@ -99,7 +105,9 @@ def step(dims: ModelDimensions, n: int, length: int) -> Iterator[Work]:
         yield Work(name, layers, moved, 2 * n * n_out * n_in)
     for name, positions in (("self-attention", length), ("cross-attention", dims.n_audio_ctx)):
         yield Work(name, layers, _HALF * 2 * n * positions * width, 4 * n * positions * width)
-    if n > MAX_ROWS:  # norms, sums and the GELU are launches of their own
+    if n * dims.n_text_head < ENOUGH_PROGRAMS:
+        yield Work("cross-attention, combined", layers)
+    if n > MAX_ROWS or not fused:  # norms, sums and the GELU are launches of their own
         more = _TORCH_LAYER_LAUNCHES - LAYER_LAUNCHES
         yield Work("norms and sums", layers * more, 3 * _HALF * n * width)
     logits = dims.n_vocab * n
@@ -138,10 +146,12 @@ def computed(
     dims: ModelDimensions, device: Device, batch: int, n_tokens: int
 ) -> tuple[float, float, float]:
     """Seconds of a step, of a window's encoding, and of a window in all, at a full batch."""
-    step_s = sum(map(device.seconds, step(dims, batch, _PROMPT_TOKENS + n_tokens // 2)))
+    step_s = sum(
+        map(device.seconds, step(dims, batch, _PROMPT_TOKENS + n_tokens // 2, device.fused))
+    )
     together = min(_ENCODE_BATCH, batch)
     encode_s = sum(map(device.seconds, window(dims, together))) / together
-    prompts = step(dims, together * _PROMPT_TOKENS, _PROMPT_TOKENS)
+    prompts = step(dims, together * _PROMPT_TOKENS, _PROMPT_TOKENS, device.fused)
     prompt_s = sum(map(device.seconds, prompts)) / together
     return step_s, encode_s, encode_s + prompt_s + n_tokens * step_s / batch
 
@@ -149,7 +159,9 @@ def computed(
 def device_of(gpu: Gpu, bandwidth: float, arithmetic: float, launch_s: float) -> Device:
     """A GPU at a share of its peaks, in its 16-bit format."""
     flops = gpu.flops_per_s[gpu.half_format]
-    return Device(gpu.bytes_per_s * bandwidth, flops * arithmetic, launch_s)
+    major, minor = gpu.compute_capability
+    fused = 10 * major + minor >= MIN_PRODUCTS
+    return Device(gpu.bytes_per_s * bandwidth, flops * arithmetic, launch_s, fused)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -179,7 +191,7 @@ def _row(model: str, name: str, batch: int, options: argparse.Namespace) -> Row:
     dims = MODEL_SIZES[model]
     device = _device(name, options)
     step_s, encode_s, window_s = computed(dims, device, batch, options.tokens)
-    launches = list(step(dims, batch, _PROMPT_TOKENS + options.tokens // 2))
+    launches = list(step(dims, batch, _PROMPT_TOKENS + options.tokens // 2, device.fused))
     waiting = sum(
         device.seconds(work)
         for work in launches

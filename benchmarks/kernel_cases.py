@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import torch
 
 from engine.config import ModelDimensions
-from engine.kernels.triton import absorbed, attention, linear, norm
-from engine.kernels.triton.calls import MIN_PRODUCTS
+from engine.kernels.triton import absorbed, attention, linear, norm, sampling
 from engine.kernels.triton.launch import Launch
-from engine.kernels.triton.weights import MAX_ROWS, Norm, Weight
+from engine.kernels.triton.weights import MAX_ROWS, MIN_PRODUCTS, Norm, Weight
 
 POSITIONS = 60
 """Tokens of a text so far, in the middle of one of usual length."""
@@ -43,6 +42,7 @@ def cases(
     dtype = torch.bfloat16 if has_bfloat16 else torch.float16
     make = _Cases(dims, n, target, dtype, device or torch.device("meta"))
     yield from make.attention()
+    yield from make.choice()
     yield make.norm()
     if target >= MIN_PRODUCTS:
         yield from make.absorbed()
@@ -98,6 +98,24 @@ class _Cases:
         if splits > 1:
             launch = attention.combine_launch(parts, x)
             yield self.case("cross-attention, combined", launch, parts.nbytes + x.nbytes)
+
+    def choice(self) -> Iterator[Case]:
+        vocab, n = self.dims.n_vocab, self.n
+        logits, bits = self.empty(n, vocab, of=torch.float32), self.empty(vocab, of=torch.uint8)
+        numbers, flags = self.empty(n, of=torch.int64), self.empty(n, of=torch.bool)
+        state = {
+            "n_sampled": numbers,
+            "last_was_timestamp": flags,
+            "penultimate_was_timestamp": flags,
+            "min_timestamp": numbers,
+            "with_timestamps": flags,
+            "max_initial_timestamp": numbers,
+        }
+        logprobs = self.empty(n, of=torch.float32)
+        eot, split = vocab - 1609, vocab - 1501
+        launches = sampling.sampling_launches(logits, bits, state, eot, split, numbers, logprobs)
+        yield self.case("logits reduced", launches[0], logits.nbytes + bits.nbytes)
+        yield self.case("token chosen", launches[1], 12 * n)
 
     def norm(self) -> Case:
         x = self.empty(self.n, self.width)

@@ -103,10 +103,14 @@ class Choices:
         """
         assert self._sampler is not None, "only the last stage samples"
         bank = self._banks[group]
-        ruled = self._sampler.rule(logits, bank.rule_state.select(where))
         if no_speech is not None and bank.keywords:
             bank.rule_state.keyword_state[where] = torch.where(no_speech > NO_SPEECH, OFF, 0)
         biases = _biases(bank, places)
+        is_plain = not searches and not biases and all(item is None for item in noise)
+        state = bank.rule_state.select(where)
+        if is_plain and self._sampler.has_fused_choice:
+            return self._recorded(bank, where, self._sampler.likeliest_of(logits, state))
+        ruled = self._sampler.rule(logits, state)
         if sum(map(len, searches)) == len(logits):  # all of them are chosen by `_search`
             nothing = logits.new_zeros(len(logits))
             sampled = Sampled(nothing.long(), nothing)
@@ -125,6 +129,12 @@ class Choices:
             self._send(sampled.tokens, None)
         bank.record(where, sampled, self._tokenizer.timestamp_begin)
         _follow_keywords(bank, places, biases, sampled.tokens)
+        return sampled
+
+    def _recorded(self, bank: SlotBank, where: Slots, sampled: Sampled) -> Sampled:
+        """Tokens of rows without searches and keywords, told to whoever needs them."""
+        self._send(sampled.tokens, None)
+        bank.record(where, sampled, self._tokenizer.timestamp_begin)
         return sampled
 
     def expect(

@@ -7,10 +7,12 @@ vocabulary; it is in `sampler`.
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 
 from engine.decoding.state import RuleState
+from engine.kernels.triton.weights import ALWAYS, AT_FIRST
 
 
 class TokenRules:
@@ -34,6 +36,8 @@ class TokenRules:
     ) -> None:
         self.vocab = vocab
         self.timestamp_begin = timestamp_begin
+        self.eot = eot
+        self.device = device
         self._suppress = self._local(suppress, device)
         self._begin_suppress = self._local(begin_suppress, device)
         self._eot = self._offset(eot)
@@ -41,6 +45,14 @@ class TokenRules:
         self._timestamps = torch.arange(
             vocab.start + self._split, vocab.stop, dtype=torch.int64, device=device
         )
+
+    @cached_property
+    def suppressed(self) -> torch.Tensor:
+        """(local ids,) uint8: how the kernels for GPUs are told what is suppressed."""
+        bits = torch.zeros(len(self.vocab), dtype=torch.uint8, device=self.device)
+        bits[self._begin_suppress] = AT_FIRST
+        bits[self._suppress] = ALWAYS
+        return bits
 
     def split(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(n, local ids) -> views of the words, of the special tokens from the end token on, and of

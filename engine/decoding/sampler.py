@@ -6,7 +6,7 @@ Ranks exchange these numbers and reach the same choice. Ties go to the lowest id
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch.nn import functional as F
@@ -15,6 +15,7 @@ from engine.decoding.keyword_bias import Bias
 from engine.decoding.rules import TokenRules
 from engine.decoding.state import RuleState
 from engine.kernels import native
+from engine.kernels.triton import gpu_kernels
 from engine.parallel.group import Group
 from engine.transfer import upload
 
@@ -105,6 +106,25 @@ class Sampler:
         self.rules = rules
         self.n_vocab = n_vocab
         self.group = group
+        self._kernels = None if group.size > 1 else gpu_kernels(rules.device)
+
+    @property
+    def has_fused_choice(self) -> bool:
+        """Whether `likeliest_of` takes fewer launches than the other ways."""
+        return self._kernels is not None
+
+    def likeliest_of(self, logits: torch.Tensor, state: RuleState) -> Sampled:
+        """The likeliest token of each row under the rules, on the kernels for GPUs.
+
+        Args:
+            logits: (n, ids) float32.
+            state: the n slots' entries.
+        """
+        assert self._kernels is not None, "only where `has_fused_choice` says so"
+        rules = self.rules
+        entries = {field.name: getattr(state, field.name) for field in fields(state)}
+        ask = (rules.suppressed, entries, rules.eot, rules.timestamp_begin)
+        return Sampled(*self._kernels.choose(logits, *ask))
 
     def rule(self, logits: torch.Tensor, state: RuleState) -> RuledLogits:
         """Apply the rules.

@@ -10,7 +10,10 @@ ranks, and the memory that a device's runtime takes for itself.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+import torch
+
 from engine.config import ModelDimensions
+from engine.kernels.triton.weights import MAX_ROWS
 from engine.memory import Load, MemoryUse, longest_prompt, memory_use
 from engine.parallel.shares import LayerShare, LinearShare, RankShare
 from engine.parallel.stages import Stage, group_sizes
@@ -140,6 +143,12 @@ class _Times:
         return self.encode_batch * self.workload.prompt_tokens
 
     @property
+    def _has_gpu_kernels(self) -> bool:
+        """Whether our kernels for GPUs are assumed. Layers pass on bfloat16 only on GPUs that have
+        it, and on these all of the kernels run."""
+        return self.share.formats.dtype == torch.bfloat16
+
+    @property
     def _product_bytes(self) -> int:
         return self.share.formats.product.itemsize
 
@@ -194,19 +203,20 @@ class _Times:
         return self.device.seconds(own_flops + cross_flops, own_bytes + cross_bytes)
 
     def _cross_attention(self, rows: float, n_windows: float) -> tuple[float, float]:
-        """FLOP and bytes. Absorbed, each head's queries are as wide as the model, and two products
-        read the encoder's output one after the other. 8-bit keys and values that torch multiplies
-        are also written and read once in 16 bits."""
+        """FLOP and bytes. Absorbed, each head's queries are as wide as the model. What our kernels
+        read, they read once; torch's two products read the encoder's output one after the other,
+        and 8-bit keys and values that it multiplies are also written and read once in 16 bits."""
         share, decoder = self.share, self.share.decoder
         frames = share.dims.n_audio_ctx
         if decoder.is_absorbed:
             columns, width = decoder.columns, share.dims.n_audio_state
             flops = rows * (4 * frames * decoder.heads * width + 4 * columns * width)
-            state_bytes = 2 * n_windows * frames * width * self._product_bytes
+            readings = 1 if self._has_gpu_kernels else 2
+            state_bytes = readings * n_windows * frames * width * self._product_bytes
             return flops, state_bytes + decoder.absorbed_bytes
         read = share.cross_bytes
         in_8_bits = share.formats.cross is CrossAttentionMode.CACHED_8BIT
-        if in_8_bits and not share.has_native_cross:
+        if in_8_bits and not (share.has_native_cross or self._has_gpu_kernels):
             read += 4 * frames * decoder.columns * self._product_bytes
         return 4 * rows * frames * decoder.columns, n_windows * read
 
@@ -218,12 +228,14 @@ class _Times:
     def _linear_s(self, linears: Iterable[LinearShare], rows: float, many_rows: bool) -> float:
         """Weights are read once for all rows; if they have to be converted to 16 bits they are also
         written and read once more."""
+        formats = self.share.formats
+        in_registers = self._has_gpu_kernels and not many_rows and rows <= MAX_ROWS
         flops = n_bytes = 0.0
         for x in linears:
             flops += 2 * rows * x.n_values
             moved = rows * (x.n_out + x.n_in) * self._product_bytes
-            converted = 2 * x.temporary_bytes(self.share.formats, many_rows)
-            n_bytes += x.n_bytes(self.share.formats) + moved + converted
+            converted = 0 if in_registers else 2 * x.temporary_bytes(formats, many_rows)
+            n_bytes += x.n_bytes(formats) + moved + converted
         return self.device.seconds(flops, n_bytes)
 
 

@@ -15,6 +15,7 @@ from engine.parallel.cost import (
     stage_costs,
 )
 from engine.parallel.stages import Stage, cut_stages
+from engine.precision import Arithmetic, CrossAttentionMode, Precision
 from tests.support.sizes import ENCODE_BATCH, GPU_BFLOAT16, H200, MAX_LENGTH
 
 
@@ -107,3 +108,24 @@ def test_a_workload_has_a_slot_for_each_group() -> None:
         Workload(2, n_groups=3)
     with pytest.raises(ValueError, match="must not be negative"):
         Workload(2, tokens_per_window=-1)
+
+
+def test_what_our_kernels_read_on_a_gpu_they_read_once() -> None:
+    """In float16, as on a T4, torch multiplies: it converts weights, and reads windows twice."""
+    decoder, load = cut_stages(LARGE_V3, [32, 32])[1], Workload(16, prompt_tokens=0)
+
+    def decode_s(precision: Precision, cross: CrossAttentionMode, capability: int) -> float:
+        arithmetic = Arithmetic.of_gpu("a GPU", (capability, 5))
+        formats = precision.formats(arithmetic, cross)
+        slow_memory = DeviceModel(1e18, 1e12, 139e9)
+        return stage_cost(LARGE_V3, decoder, 1, formats, slow_memory, load, 448, 8).decode_s
+
+    cached, absorbed = CrossAttentionMode.CACHED, CrossAttentionMode.ABSORBED
+    by_8_bits = CrossAttentionMode.CACHED_8BIT
+    int8 = Precision.INT8_WEIGHT_ONLY
+    assert decode_s(int8, cached, 8) < decode_s(Precision.BFLOAT16, cached, 8)
+    assert decode_s(int8, cached, 7) > decode_s(Precision.FLOAT16, cached, 7)
+    for cross in (absorbed, by_8_bits):
+        half = decode_s(Precision.BFLOAT16, cross, 8)
+        assert half < 0.75 * decode_s(Precision.BFLOAT16, cached, 8)
+        assert half < 0.75 * decode_s(Precision.FLOAT16, cross, 7)

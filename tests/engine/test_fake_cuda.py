@@ -31,13 +31,13 @@ FAVOURED = DecodingOptions(language="en", keywords=("Samarkand", "Norland"))
 _NOISE = (Noise(0.5, 0, 1), Noise(0.5, 0, 1, 1))
 
 LAUNCHES = {
-    Precision.FLOAT32: 582,
-    Precision.BFLOAT16: 358,
-    Precision.FLOAT16: 358,
-    Precision.INT8: 1446,
-    Precision.INT8_WEIGHT_ONLY: 358,
-    Precision.INT4_G64: 358,
-    Precision.FP8: 1926,
+    Precision.FLOAT32: 532,
+    Precision.BFLOAT16: 308,
+    Precision.FLOAT16: 308,
+    Precision.INT8: 1396,
+    Precision.INT8_WEIGHT_ONLY: 308,
+    Precision.INT4_G64: 308,
+    Precision.FP8: 1876,
 }
 """Of a greedy step of two rows of large-v3, without CUDA graphs (docs/benchmarks.md). They may only
 fall."""
@@ -138,10 +138,11 @@ def test_a_layer_takes_eight_launches() -> None:
         device.launches.clear()
         runner.decode(Decode(0, 8, 10, (None,) * 8))
         n_layers = MODEL_SIZES["large-v3"].n_text_layer
+        of_sampling = ("triton.reduce_kernel", "triton.choose_kernel")
         ours = [name for name in device.launches if name.startswith("triton.")]
-        assert len(ours) == LAYER_LAUNCHES * n_layers == 8 * n_layers
-        rest = [name for name in device.launches if not name.startswith("triton.")]
-        assert len(rest) <= OTHER_LAUNCHES
+        in_layers = [name for name in ours if name not in of_sampling]
+        assert len(in_layers) == LAYER_LAUNCHES * n_layers == 8 * n_layers
+        assert len(device.launches) - len(in_layers) <= OTHER_LAUNCHES
 
 
 def _item(stage: DecoderStage, x: torch.Tensor) -> None:

@@ -17,6 +17,7 @@ from engine import (
     Precision,
     Request,
 )
+from engine.kernels.triton import disabled, gpu_kernels
 from engine.precision import Arithmetic
 from tests.conftest import MODELS
 from tests.support.oracle import Comparison, Oracle
@@ -73,6 +74,24 @@ def test_graphs_and_overlap_change_no_token(
         Engine(model, EngineConfig("cuda", max_slots=6)), requests(clips)
     ).items():
         assert result.tokens == expected[name].tokens
+
+
+def test_our_kernels_can_be_trusted_here() -> None:
+    """Each has been run beside its twin; test_gpu_kernels, too, runs on the device."""
+    pytest.importorskip("triton")
+    assert gpu_kernels(torch.device("cuda")) is not None
+
+
+@pytest.mark.parametrize("precision", [Precision.FLOAT16, Precision.INT8_WEIGHT_ONLY])
+def test_our_kernels_write_torchs_words(
+    precision: Precision, checkpoints: dict[str, Checkpoint], clips: dict[str, np.ndarray]
+) -> None:
+    config = EngineConfig("cuda", precision, max_slots=6)
+    found = run(Engine(checkpoints["demo:base"], config), requests(clips))
+    with disabled():
+        expected = run(Engine(checkpoints["demo:base"], config), requests(clips))
+    reference = " ".join(expected[name].text for name in expected)
+    assert wer(reference, " ".join(found[name].text for name in expected), "en").rate < 0.02
 
 
 LOW = [

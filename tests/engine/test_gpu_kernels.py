@@ -10,6 +10,9 @@ from torch import nn
 
 pytest.importorskip("triton")
 
+from engine.decoding.rules import TokenRules
+from engine.decoding.sampler import Sampler
+from engine.decoding.state import RuleState
 from engine.kernels import triton as package
 from engine.kernels.quantize import quantize_groups, quantize_weight
 from engine.kernels.triton import attention, twins
@@ -18,6 +21,7 @@ from engine.kernels.triton.trial import Case, cases, difference, fault
 from engine.kernels.triton.weights import MAX_ROWS, Norm, Weight
 from engine.model.cross_cache import DenseCrossCache, Int8CrossCache, WindowStates
 from engine.model.self_cache import DenseSelfCache, Int8SelfCache
+from engine.parallel.group import SingleRank
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 KERNELS = GpuKernels.on(DEVICE)
@@ -204,6 +208,50 @@ def test_encoder_output_of_any_length(splits: int, frames: int, draw: Draw) -> N
     windows = torch.tensor([1, 0], device=DEVICE)
     found = KERNELS.absorbed_attention(queries, windows, states, splits)
     assert difference(found, twins.absorbed_attention(queries, windows, states)) < CLOSE
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_tokens_are_chosen_as_the_sampler_chooses(seed: int) -> None:
+    """Rows in random states of the rules; some have no timestamps, some a limit for the first."""
+    generator = torch.Generator().manual_seed(seed)
+    words, vocab, n = 300, 500, 24
+    split = words + 40
+    rules = TokenRules(range(vocab), [3, 5, words + 1], [7, words], words, split, DEVICE)
+    sampler = Sampler(rules, vocab, SingleRank())
+
+    def numbers(low: int, high: int) -> torch.Tensor:
+        return torch.randint(low, high, (n,), generator=generator).to(DEVICE)
+
+    n_sampled = numbers(0, 4)
+    state = RuleState(
+        n_sampled=n_sampled,
+        last_was_timestamp=(numbers(0, 2) > 0) & (n_sampled > 0),
+        penultimate_was_timestamp=(numbers(0, 2) > 0) & (n_sampled > 1),
+        min_timestamp=numbers(split, vocab - 5),
+        with_timestamps=numbers(0, 4) > 0,
+        max_initial_timestamp=numbers(vocab - 5, vocab + 50),
+        keyword_state=numbers(0, 1),
+    )
+    logits = 4 * torch.randn(n, vocab, generator=generator).to(DEVICE)
+    sampler._kernels = KERNELS
+    found = sampler.likeliest_of(logits.clone(), state)
+    expected = sampler(sampler.rule(logits, state), [None] * n)
+    assert found.tokens.tolist() == expected.tokens.tolist()
+    torch.testing.assert_close(found.logprobs, expected.logprobs, rtol=1e-5, atol=1e-5)
+    assert {bool(token >= split) for token in found.tokens} == {True, False}
+
+
+def test_of_equal_logits_the_lowest_id_is_chosen() -> None:
+    """As everywhere; also where they are in different blocks."""
+    vocab, words = 10_000, 9_000
+    rules = TokenRules(range(vocab), [], [], words, words + 100, DEVICE)
+    sampler = Sampler(rules, vocab, SingleRank())
+    sampler._kernels = KERNELS
+    state = RuleState.empty(2, DEVICE)
+    logits = torch.zeros(2, vocab, device=DEVICE)
+    logits[0, [4000, 5000, 9_500]] = 2.0
+    logits[1, [9_050, 9_990]] = 2.0
+    assert sampler.likeliest_of(logits, state).tokens.tolist() == [4000, 9_050]
 
 
 def test_a_wrong_kernel_is_found_before_it_is_used() -> None:

@@ -14,12 +14,12 @@ import triton
 import triton.language as tl
 
 from engine.kernels.triton.launch import PRESENT, Argument, Launch, capability
+from engine.kernels.triton.weights import ENOUGH_PROGRAMS
 
 _GROUP = 16
 _BLOCK = 16
 _LARGE_SHARED = (80, 87, 90, 100, 103)
 """Capabilities with at least 163 kB of shared memory a program; the others have 99 kB."""
-_ENOUGH_PROGRAMS = 128
 _MAX_SPLITS = 8
 
 
@@ -89,7 +89,7 @@ def absorbed_kernel(
 def absorbed_splits(n: int, n_heads: int) -> int:
     """Parts of a window that programs of their own attend to; a power of two."""
     splits, programs = 1, n * triton.cdiv(n_heads, _GROUP)
-    while splits < _MAX_SPLITS and programs * splits < _ENOUGH_PROGRAMS:
+    while splits < _MAX_SPLITS and programs * splits < ENOUGH_PROGRAMS:
         splits *= 2
     return splits
 

@@ -12,9 +12,9 @@ import triton
 import triton.language as tl
 
 from engine.kernels.triton.launch import Argument, Launch, power_of_two
+from engine.kernels.triton.weights import ENOUGH_PROGRAMS
 
 _BLOCK = 64
-_ENOUGH_PROGRAMS = 128
 _MAX_SPLITS = 8
 _SMALLEST = tl.constexpr(1e-30)
 _ROUND = tl.constexpr(12582912.0)
@@ -186,7 +186,7 @@ def cross_splits(n_queries: int) -> int:
     """Parts of a window that programs of their own attend to: a few queries would leave most of a
     GPU idle. A power of two."""
     splits = 1
-    while splits < _MAX_SPLITS and n_queries * splits < _ENOUGH_PROGRAMS:
+    while splits < _MAX_SPLITS and n_queries * splits < ENOUGH_PROGRAMS:
         splits *= 2
     return splits
 

@@ -4,17 +4,16 @@ A model that runs without CUDA graphs pays for each launch on the host, so nothi
 than it must.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from engine.kernels.triton import absorbed, attention, linear, norm
+from engine.kernels.triton import absorbed, attention, linear, norm, sampling
 from engine.kernels.triton.launch import capability_of
-from engine.kernels.triton.weights import Norm, Weight
+from engine.kernels.triton.weights import MIN_PRODUCTS, Norm, Weight
 
-MIN_PRODUCTS = 80
-"""Triton uses tensor cores from Ampere on."""
 _HALVES = (torch.float16, torch.bfloat16)
 Scales = tuple[torch.Tensor, torch.Tensor]
 
@@ -114,6 +113,24 @@ class GpuKernels:
         if splits > 1:
             attention.combine_launch(parts, out).run()
         return out
+
+    def choose(
+        self,
+        logits: torch.Tensor,
+        suppressed: torch.Tensor,
+        state: Mapping[str, torch.Tensor],
+        eot: int,
+        split: int,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The likeliest token of each row under the timestamp rules: (n, V) logits -> (n,) ids,
+        int64, and (n,) their log-probabilities, float32; see `sampling.sampling_launches`."""
+        tokens = torch.empty(len(logits), dtype=torch.int64, device=logits.device)
+        logprobs = torch.empty(len(logits), dtype=torch.float32, device=logits.device)
+        for launch in sampling.sampling_launches(
+            logits.contiguous(), suppressed, state, eot, split, tokens, logprobs
+        ):
+            launch.run()
+        return tokens, logprobs
 
     def absorbed_attention(
         self,

@@ -11,7 +11,7 @@ from triton.errors import TritonError
 from engine.kernels.quantize import quantize_groups, quantize_rows, quantize_weight
 from engine.kernels.triton import twins
 from engine.kernels.triton.calls import GpuKernels, Scales
-from engine.kernels.triton.weights import Norm, Weight
+from engine.kernels.triton.weights import ALWAYS, AT_FIRST, Norm, Weight
 
 Case = tuple[str, Callable[[], torch.Tensor], Callable[[], torch.Tensor]]
 """A name, what the kernel gives, and what it should."""
@@ -69,6 +69,7 @@ def cases(
 
     norm = _norm(draw, device)
     yield from _attention(kernels, draw, device)
+    yield _choice(kernels, draw, device)
     yield _sum_and_norm(kernels, draw(_ROWS, _WIDTH), draw(_ROWS, _WIDTH), norm)
     if kernels.multiplies:
         yield from _linears(kernels, draw, norm)
@@ -84,6 +85,31 @@ def _norm(draw: Callable[..., torch.Tensor], device: torch.device) -> nn.LayerNo
 
 def of_module(norm: nn.LayerNorm) -> Norm:
     return Norm(norm.weight, norm.bias, norm.eps)
+
+
+def _choice(kernels: GpuKernels, draw: Callable[..., torch.Tensor], device: torch.device) -> Case:
+    """Rows in each state of the rules."""
+    words, vocab = 5000, 6600
+    n_sampled, flags = [0, 0, 1, 5, 5, 5], [[0, 0], [0, 0], [1, 0], [1, 0], [1, 1], [0, 1]]
+    last, penultimate = torch.tensor(flags, dtype=torch.bool, device=device).unbind(1)
+    state = {
+        "n_sampled": torch.tensor(n_sampled, device=device),
+        "last_was_timestamp": last.contiguous(),
+        "penultimate_was_timestamp": penultimate.contiguous(),
+        "min_timestamp": torch.full((6,), words + 120, device=device),
+        "with_timestamps": torch.tensor([True] + [False] + [True] * 4, device=device),
+        "max_initial_timestamp": torch.full((6,), words + 150, device=device),
+    }
+    suppressed = torch.zeros(vocab, dtype=torch.uint8, device=device)
+    suppressed[:4000], suppressed[4500] = ALWAYS, AT_FIRST
+    logits = 3 * draw(6, vocab, of=torch.float32)
+    ask = (logits, suppressed, state, words, words + 100)
+
+    def both(choose: Callable[..., tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+        tokens, logprobs = choose(*ask)
+        return torch.stack([tokens.float(), 1000 * logprobs])
+
+    return "choice of tokens", partial(both, kernels.choose), partial(both, twins.choose)
 
 
 def _sum_and_norm(

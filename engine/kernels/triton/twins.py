@@ -1,12 +1,14 @@
 """What each kernel computes, in torch's operators and float32: to compare with, in the tests and on
 a device before the kernels are used there."""
 
+from collections.abc import Mapping
+
 import torch
 from torch.nn import functional as F
 
 from engine.kernels.quantize import dequantize_groups, quantize_rows
 from engine.kernels.triton.calls import Scales
-from engine.kernels.triton.weights import Norm, Weight
+from engine.kernels.triton.weights import ALWAYS, AT_FIRST, Norm, Weight
 
 
 def linear(
@@ -82,6 +84,35 @@ def absorbed_attention(
     wide = states[windows].float()
     weights = torch.softmax(queries.float() @ wide.transpose(1, 2), -1)
     return (weights @ wide).to(queries.dtype)
+
+
+def choose(
+    logits: torch.Tensor,
+    suppressed: torch.Tensor,
+    state: Mapping[str, torch.Tensor],
+    eot: int,
+    split: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(n, V) -> (n,) each. The rules in the order in which openai/whisper applies them."""
+    at = torch.arange(logits.shape[1], device=logits.device)
+    values = {name: state[name][:, None] for name in state}
+    is_first, on = values["n_sampled"] == 0, values["with_timestamps"]
+    after = on & values["last_was_timestamp"]
+    is_whole = values["penultimate_was_timestamp"] | (values["n_sampled"] < 2)
+    lowest = values["min_timestamp"] + (~is_first & ~(after & ~is_whole)).long()
+    is_timestamp = at >= split
+    late = is_first & (at > values["max_initial_timestamp"])
+    forbidden = ((suppressed & ALWAYS) > 0) | (is_first & ((suppressed & AT_FIRST) > 0))
+    forbidden = forbidden | (on & is_timestamp & ((at < lowest) | late | (after & is_whole)))
+    forbidden |= on & is_first & ~is_timestamp
+    forbidden |= after & ~is_whole & (at < eot)
+    allowed = logits.double().masked_fill(forbidden, float("-inf"))
+    of_timestamps = allowed[:, split:].logsumexp(1)
+    forced = on[:, 0] & (of_timestamps > allowed[:, :split].amax(1))
+    allowed[forced, :split] = float("-inf")
+    tokens = allowed.argmax(1)
+    logprobs = allowed.gather(1, tokens[:, None])[:, 0] - allowed.logsumexp(1)
+    return tokens, logprobs.float()
 
 
 def _of(scales: Scales | None, slots: torch.Tensor) -> Scales | None:

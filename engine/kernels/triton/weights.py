@@ -8,6 +8,14 @@ MAX_ROWS = 64
 """The most rows that `linear` multiplies. More are left to cuBLAS."""
 
 
+ENOUGH_PROGRAMS = 128
+"""About as many as a GPU has cores: with fewer queries, several programs share a window."""
+MIN_PRODUCTS = 80
+"""The compute capability from which Triton uses tensor cores (Ampere)."""
+ALWAYS, AT_FIRST = 1, 2
+"""Bits of a suppressed id, for `GpuKernels.choose`: in every step, or as the first token."""
+
+
 @dataclass(frozen=True, slots=True)
 class Norm:
     """A layer normalisation of the input: (K,) each."""
