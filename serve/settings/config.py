@@ -320,7 +320,7 @@ OPENAI_MODELS = (
     "gpt-live-transcribe",
     "gpt-realtime-whisper",
 )
-"""Models that programs written for OpenAI name when they send a file."""
+"""Models that programs written for OpenAI name."""
 
 
 class Settings(_Section):
@@ -332,8 +332,9 @@ class Settings(_Section):
     """The models served."""
     aliases: Annotated[dict[str, str], Field(validate_default=True)] = {}
     """Other names that requests may use -> names of tiers, or `auto`. `whisper-1` is the last tier
-    unless it is given here, and `gpt-transcribe`, `gpt-4o-transcribe` and `gpt-4o-mini-transcribe`,
-    which newer programs for OpenAI name, are what `whisper-1` is."""
+    unless it is given here, and `gpt-transcribe`, `gpt-4o-transcribe`, `gpt-4o-mini-transcribe`,
+    `gpt-live-transcribe` and `gpt-realtime-whisper`, which newer programs for OpenAI name, are what
+    `whisper-1` is."""
     ingress: IngressSettings = IngressSettings()
     """What decodes and cuts audio and answers requests."""
     limits: LimitSettings = LimitSettings()
