@@ -43,6 +43,7 @@ _FIRST_LOOK_S = 1.0
 """A model that hears less than this guesses the first words."""
 _SETTLED_S = 0.2
 """A pause after which there is a look that may turn out to be the last one."""
+_SURE_LANGUAGE = 0.7
 _MAX_CONTEXT_CHARACTERS = 1_000
 _LAGS_S, _CAUGHT_UP_S = 10.0, 3.0
 
@@ -193,10 +194,15 @@ class LiveSession:
             return []
         if stretch.stop is not None:
             return self._conclude(turn, stretch, result) + self._lag_events()
-        if is_wrong(stretch, heard):
+        if is_wrong(stretch, heard) or self._is_unsure(stretch, result):
             stretch.latest = heard
             return self._lag_events()
         return [*turn.tell(stretch, stretch.advance(heard)), *self._lag_events()]
+
+    def _is_unsure(self, stretch: Stretch, result: ChunkResult) -> bool:
+        """Whether the language had to be told from so little that more audio may tell another."""
+        known = stretch.language or stretch.decoding.language or self._language
+        return known is None and result.language_prob < _SURE_LANGUAGE
 
     def fail(self, found: Pass, error: Exception) -> list[Event]:
         """A pass failed, and trying again is of no use: the turn has no more text."""

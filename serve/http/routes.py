@@ -287,7 +287,7 @@ def build_api(ingress: HttpIngress) -> FastAPI:
         asked = parse_subtitles(await ingress.read_small(request, MAX_BYTES))
         return PlainTextResponse(await lay_out_subtitles(asked))
 
-    add_realtime_routes(api, ingress.realtime, _in_words, ingress.check_key)
+    add_realtime_routes(api, lambda: ingress.realtime, _in_words, ingress.check_key)
 
     @api.get("/v1/models")
     @_in_words

@@ -117,25 +117,29 @@ class Realtime:
 
 
 def add_realtime_routes(
-    api: FastAPI, realtime: Realtime, guarded: Callable[[Any], Any], check_key: Callable[..., None]
+    api: FastAPI,
+    realtime: Callable[[], Realtime],
+    guarded: Callable[[Any], Any],
+    check_key: Callable[..., None],
 ) -> None:
     """Add the routes to an app.
 
     Args:
+        realtime: what serves them.
         guarded: makes answers of a route's errors.
         check_key: checks the key of a request.
     """
 
     @api.websocket("/v1/realtime")
     async def socket(socket: WebSocket) -> None:
-        await realtime.serve(socket)
+        await realtime().serve(socket)
 
     @api.post("/v1/realtime/client_secrets")
     @guarded
     async def client_secrets(request: Request) -> Response:
         """Make a key for a short time, with a session's configuration."""
         check_key(request)
-        return await realtime.make_secret(request)
+        return await realtime().make_secret(request)
 
 
 def _first_config(socket: WebSocket, secret: Secret | None) -> SessionConfig:

@@ -130,8 +130,9 @@ def result_of(
         "compression_ratio": 1.2,
         "temperature": found.chunk.options.temperature,
     } | changed
+    values = {"language_prob": 0.99} | values
     return ChunkResult(
-        found.chunk.key, segments, tokens, "en", 0.99, finish_reason="stop", model="m", **values
+        found.chunk.key, segments, tokens, "en", finish_reason="stop", model="m", **values
     )
 
 
@@ -403,3 +404,21 @@ def test_the_next_turn_is_told_what_was_said(talk: Said) -> None:
     assert prompts[-1] is not None and prompts[-1].startswith("Names: Dashwood. ")
     assert len(prompts[-1]) <= len("Names: Dashwood. ") + 40
     assert prompts[-1].split()[-1] in talk.text.split()
+
+
+def test_a_language_that_is_not_sure_waits(clip: Said) -> None:
+    """Nothing is told in a language that more audio may prove wrong, until the turn ends."""
+    said = silence(0.5) + clip + silence(1.0)
+    session = new_session()
+    events: list[Event] = []
+    for start in range(0, len(said.pcm), 1_600):
+        events += session.append(said.pcm[start : start + 1_600])
+        if (found := session.next_pass()) is not None:
+            tokens = hear(said, found).tokens
+            words = hear(said, found).segments[0].words if tokens else ()
+            events += session.accept(found, result_of(found, tokens, words, language_prob=0.4))
+    (item,) = check_items(events)
+    assert item.text == said.text
+    assert sum(isinstance(event, Delta) for event in events) == 1
+    told = DecodingOptions(language="en")
+    assert sum(isinstance(e, Delta) for e in run(new_session(decoding=told), said)) > 5

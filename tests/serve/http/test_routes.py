@@ -33,7 +33,6 @@ class Deaf(HttpIngress):
         self.rules = Rules({}, IngressLimits(), RoutingOptions((), {}))
         self._auth, self._max_upload_bytes = Auth(()), 10_000
         self.shows_page = page
-        self.realtime: Any = None  # it is not called
         self.reception = Reception(UploadLimits(9, 9, 1e9, 0.0))
         self._segments = segments
 
