@@ -25,9 +25,15 @@ CLIP = "librivox-0870.wav"
 
 
 def mixed(clips: dict[str, np.ndarray]) -> list[Request]:
-    """Of both clips and with all options; and one that ends with its first token."""
+    """Of one clip with every second option and of the next with the others; and one that ends with
+    its first token."""
     only_one = Request("one", clips[CLIP], DecodingOptions(max_new_tokens=1))
-    return [only_one, *mixed_requests(clips, 1)[::2]]
+    found, names = [only_one], list(clips)
+    for request in mixed_requests(clips, 1):
+        name, option = request.request_id.rsplit("-", 1)
+        if (names.index(name) + int(option)) % 2 == 0:
+            found.append(request)
+    return found
 
 
 def engine_of(checkpoints: dict[str, Checkpoint], **changes: object) -> Engine:
