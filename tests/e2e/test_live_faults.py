@@ -66,7 +66,8 @@ def test_an_update_moves_sessions(cluster: Cluster) -> None:
     time.sleep(8)
     (before,) = cluster.processes("Ingress")
     settings = yaml.safe_load(cluster.settings.read_text(encoding="utf-8"))
-    changed = {**settings, "limits": {"live_idle_s": 300.0}}
+    # Of these settings alone an ingress cannot be told.
+    changed = {**settings, "ingress": {**settings.get("ingress", {}), "cpus": 0.01}}
     cluster.settings.write_text(yaml.safe_dump(changed), encoding="utf-8")
     assert cluster.murmur("up", cluster.settings, timeout_s=240).returncode == 0
     assert not before.is_running(), "nobody waits until the session ends by itself"

@@ -51,6 +51,7 @@ def test_two_files_at_once(window: Window) -> None:
     expect(states).to_have_text([re.compile("Done"), re.compile("Done")], timeout=60_000)
     for file in files:
         page.get_by_role("button", name=file.name, exact=False).first.click()
+        expect(page.locator(".line").first).not_to_be_empty()
         assert words_of(text_of(page)) == SAID[file.name].replace("mister", "mr")
 
 

@@ -46,7 +46,7 @@ NORMAL, GOING_AWAY, POLICY, SERVER_ERROR, RESTART, LATER = 1000, 1001, 1008, 101
 UNAUTHORIZED = 3000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass  # not frozen: context managers set an exception's traceback
 class Closed(Exception):
     """The socket has to be closed.
 

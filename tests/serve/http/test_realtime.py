@@ -1,5 +1,8 @@
 """The session object of the Realtime API, client secrets, and what the page says of them."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,7 @@ from serve.http.realtime.config import SessionConfig, from_beta
 from serve.http.realtime.errors import RealtimeError
 from serve.http.realtime.rendering import Rendering
 from serve.http.realtime.secrets import SecretError, Secrets
-from serve.http.realtime.socket import RealtimeSocket
+from serve.http.realtime.socket import RESTART, Closed, RealtimeSocket
 
 PAGE = (Path(__file__).parents[3] / "docs/api.md").read_text(encoding="utf-8")
 
@@ -162,3 +165,18 @@ def test_the_page_knows_every_event() -> None:
     RealtimeSocket.__init__(socket, None, sessions, None)  # type: ignore[arg-type]
     for kind in socket._handlers:
         assert f"`{kind}`" in PAGE, kind
+
+
+def test_what_closes_a_socket_passes_the_contexts_of_its_session() -> None:
+    @asynccontextmanager
+    async def session() -> AsyncIterator[None]:
+        yield
+
+    async def end() -> None:
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(session())
+            raise Closed(RESTART, "this server restarts: connect again")
+
+    with pytest.raises(Closed) as caught:
+        asyncio.run(end())
+    assert caught.value.code == RESTART
