@@ -60,8 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     transcriber = LocalTranscriber(engine)
     info = TierInfo(options.model, "int8", tuple(engine.tokenizer.languages), True, 24, 24)
 
-    def wanted(**more: object) -> TranscriptionOptions:
-        return transcription_options(replace(TranscribeOptions(), **more), info)  # type: ignore[arg-type]
+    def wanted(language: str | None = None, multilingual: bool = False) -> TranscriptionOptions:
+        asked = TranscribeOptions(language=language, multilingual=multilingual)
+        return transcription_options(asked, info)
 
     whole = Turn("", 0.0, len(samples) / RATE, "")
     rows = [

@@ -248,7 +248,7 @@ class LiveClient:
     def _forget(self, end_s: float) -> None:
         """Text of the audio up to there is final: it will not be sent again."""
         end = round(end_s * self._bytes_per_s)
-        end -= end % self._options.format.sample_bytes
+        end -= end % self._options.audio_format().sample_bytes
         with self._lock:
             self._done_bytes = min(max(self._done_bytes, end), self._n_bytes)
             while self._kept and self._kept[0].end <= self._done_bytes:
@@ -260,7 +260,7 @@ class LiveClient:
 
     @property
     def _bytes_per_s(self) -> int:
-        return self._options.rate * self._options.format.sample_bytes
+        return self._options.rate * self._options.audio_format().sample_bytes
 
 
 class Feeding:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from os import PathLike
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
@@ -30,6 +30,7 @@ from engine import RequestError
 Audio = Source | np.ndarray[Any, Any]
 Options = TranscribeOptions | Mapping[str, Any] | None
 
+_Options = TypeVar("_Options")
 _OPTIONS = TypeAdapter(TranscribeOptions)
 _PLAIN: tuple[tuple[type[Exception], type[Exception]], ...] = (
     (DeadlineError, TimeoutError),
@@ -75,17 +76,33 @@ def read_options(options: object) -> TranscribeOptions:
     Raises:
         OptionError: the options are invalid.
     """
+    if isinstance(options, Mapping) and "task" in options:
+        # Checked here, since the engine's type allows more tasks.
+        TranscribeOptions(task=options["task"])
+    return parse_options(options, TranscribeOptions, _OPTIONS)
+
+
+def parse_options(
+    options: object, kind: type[_Options], adapter: TypeAdapter[_Options]
+) -> _Options:
+    """A call's options of one kind: as they are, from a mapping, or the default ones for None.
+
+    Args:
+        kind: a dataclass.
+        adapter: reads it from a mapping.
+
+    Raises:
+        OptionError: the options are invalid.
+    """
     if options is None:
-        return TranscribeOptions()
-    if isinstance(options, TranscribeOptions):
+        return kind()
+    if isinstance(options, kind):
         return options
     if not isinstance(options, Mapping):
         what = type(options).__name__
-        raise OptionError(f"options must be TranscribeOptions or a mapping, not {what}", "options")
-    if "task" in options:  # checked here, since the engine's type allows more tasks
-        TranscribeOptions(task=options["task"])
+        raise OptionError(f"options must be {kind.__name__} or a mapping, not {what}", "options")
     try:
-        return _OPTIONS.validate_python(dict(options))
+        return adapter.validate_python(dict(options))
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         path = ".".join(str(part) for part in fault["loc"])

@@ -7,11 +7,11 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 from ray.util.queue import Queue
 
 from deployments.entrance.callers import Callers, RunEnd
-from deployments.entrance.calls import plain_error
+from deployments.entrance.calls import Answers, parse_options
 from deployments.entrance.live import LiveRun, Note
 from deployments.entrance.live_sessions import LiveSessions, OpenSession
 from deployments.errors import NotAudioError, OptionError
@@ -29,42 +29,15 @@ async def live_call(
     sessions: LiveSessions, callers: Callers, audio: AudioQueue, options: LiveCallOptions
 ) -> AsyncGenerator[Event | dict[str, Any], None]:
     """Run a session of a handle call: see `Ingress.live`."""
-    plain = not isinstance(options, LiveOptions | None)
-    try:
-        read = read_live_options(options)
+    answers = Answers(plain=not isinstance(options, LiveOptions | None))
+    with answers.errors():
+        read = parse_options(options, LiveOptions, _OPTIONS)
         async with sessions.admitted(), sessions.open(read) as session:
             end = RunEnd(sessions.limits.max_session_s)
             events = _events(session, callers, read.caller, end, audio)
             async with aclosing(events):
                 async for event in events:
-                    yield live_dict(event) if plain else event
-    except Exception as error:  # border of the process: convert any error
-        if not plain:
-            raise
-        raise plain_error(error) from None
-
-
-def read_live_options(options: object) -> LiveOptions:
-    """Parse a call's options.
-
-    Raises:
-        OptionError: the options are invalid.
-    """
-    if options is None:
-        return LiveOptions()
-    if isinstance(options, LiveOptions):
-        return options
-    if not isinstance(options, Mapping):
-        what = type(options).__name__
-        raise OptionError(f"options must be LiveOptions or a mapping, not {what}", "options")
-    try:
-        return _OPTIONS.validate_python(dict(options))
-    except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-        path = ".".join(str(part) for part in fault["loc"])
-        if fault["type"] == "unexpected_keyword_argument":
-            raise OptionError(f"unknown option {path!r}", path) from None
-        raise OptionError(f"invalid {path}: {fault['msg']}, got {fault['input']!r}", path) from None
+                    yield live_dict(event) if answers.plain else event
 
 
 def live_dict(event: Event) -> dict[str, Any]:

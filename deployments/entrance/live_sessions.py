@@ -141,7 +141,7 @@ class OpenSession:
         ask = Ask(task=asked.task, priority=asked.priority, patience_s=0.5)
         self.run = LiveRun(
             LiveSession(session_id, wanted, model),
-            options.format,
+            options.audio_format(),
             sessions._decode(ask),
             sessions._accounts.chunk,
             lambda seconds, tier: sessions._ends.observe(seconds, {"tier": tier}),
@@ -154,7 +154,7 @@ class OpenSession:
             DeploymentError: they cannot be; those before stay.
         """
         wanted, model = await self._sessions._found(options)
-        self.run.configure(wanted, model, options.format)
+        self.run.configure(wanted, model, options.audio_format())
         self.options = options
 
 

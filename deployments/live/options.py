@@ -157,10 +157,14 @@ class LiveOptions:
         if not 0 <= self.context_characters <= 1_000:
             raise OptionError("context_characters must be 0 to 1000", "context_characters")
         self.transcribe_options()
-        self.format  # noqa: B018  raises if it cannot be
+        self.audio_format()
 
-    @property
-    def format(self) -> AudioFormat:
+    def audio_format(self) -> AudioFormat:
+        """How the audio is written.
+
+        Raises:
+            OptionError: there is no such format.
+        """
         try:
             return AudioFormat(self.encoding, self.rate)
         except ValueError as error:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from deployments.planning.accelerators import CPU
 from deployments.replicas.cluster_nodes import cluster_nodes
@@ -46,8 +47,8 @@ class Nodes:
     async def _hear(self) -> None:
         try:
             self.groups = by_kind(await asyncio.to_thread(self._ask))
-        except Exception:  # border of the task: what was heard last stays
-            logger.warning("the GCS does not say which nodes live", exc_info=True)
+        except (RayError, ConnectionError) as error:  # what was heard last stays
+            logger.warning("the GCS does not say which nodes live: %s", error)
 
 
 def by_kind(nodes: Sequence[NodeResources]) -> list[dict[str, Any]]:

@@ -25,6 +25,7 @@ def settle_authentication(host: str, port: int) -> None:
         TokenError: the cluster requires a token, and this process has none, another one or is told
             not to send it.
     """
+    # Ray has no public API for a user's token, nor to make a process use it after its start.
     from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
     where = f"{host}:{port}"

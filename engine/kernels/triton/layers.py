@@ -1,5 +1,6 @@
 """Linear layers whose few rows run on the kernels, and many rows as torch multiplies them."""
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,16 +15,16 @@ if TYPE_CHECKING:
     from engine.kernels.triton.calls import GpuKernels
 
 
-class FewRowsLinear(LinearKernel):
+class FewRowsLinear(LinearKernel, ABC):
     """The common part, to be put before the class that keeps the weights and multiplies many rows.
     Its outputs have the number format of its inputs."""
 
     bias: torch.Tensor | None
     kernels: "GpuKernels"
 
+    @abstractmethod
     def stored(self) -> Weight:
         """The weights as they are kept."""
-        raise NotImplementedError
 
     def forward(self, x: torch.Tensor, gelu: bool = False) -> torch.Tensor:
         if not _has_few(x):

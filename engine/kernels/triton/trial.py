@@ -26,7 +26,6 @@ _FAILURES = (
     RuntimeError,
     OSError,
     AssertionError,
-    NotImplementedError,
     subprocess.CalledProcessError,
 )
 """What Triton raises where it lacks a compiler, a driver or support for the device."""
