@@ -41,6 +41,7 @@ from deployments.live.events import (
 from deployments.live.options import LiveOptions
 from engine import Word
 from serve.addresses import is_this_machine
+from serve.live_lead import Lead
 
 COMMIT, CLEAR = "commit", "clear"
 Piece = bytes | np.ndarray[Any, Any] | str
@@ -51,6 +52,11 @@ _MAX_ATTEMPTS = 12
 _FIRST_PAUSE_S, _MAX_PAUSE_S = 0.25, 5.0
 _OPEN_TIMEOUT_S = 30.0
 _MAX_APPEND_BYTES = 4 * 1024 * 1024
+_LEAD_S = 8.0
+"""Of the last turn, the end that a new connection hears once more: without a voice before them,
+first words are misheard."""
+_BEFORE_S = 0.5
+"""Silence before a turn in it, so that its beginning is found."""
 _TRANSCRIPTION = "conversation.item.input_audio_transcription"
 
 
@@ -96,7 +102,9 @@ class LiveClient:
         self._stopped = threading.Event()
         self._n_bytes = 0
         self._done_bytes = 0
+        self._lead_bytes = 0
         self._offset_s = 0.0
+        self._lead: Lead | None = None
         self._n_due = 0
         self._ended = False
 
@@ -148,7 +156,9 @@ class LiveClient:
             compression=None,
             proxy=None if is_this_machine(self._url) else True,
         ) as socket:
-            self._offset_s = self._done_bytes / self._bytes_per_s
+            self._offset_s = self._lead_bytes / self._bytes_per_s
+            done_s = self._done_bytes / self._bytes_per_s
+            self._lead = Lead(done_s) if self._lead_bytes < self._done_bytes else None
             self._n_due = 0
             self._ended = False
             lost = threading.Event()
@@ -165,8 +175,8 @@ class LiveClient:
                     if event["type"] == "error" and not self._forgives(event["error"]):
                         error = event["error"]
                         raise LiveError(error["message"], error["code"], error["param"])
-                    if (told := self._told(event)) is not None:
-                        yield told
+                    told = self._told(event)
+                    yield from self._new_of(told) if told is not None else ()
                     if self._ended and self._n_due == 0:
                         return
             finally:
@@ -213,6 +223,17 @@ class LiveClient:
         self._ended = self._ended or error["event_id"] == _ENDED
         return error["event_id"] in (_END, _ENDED)
 
+    def _new_of(self, event: Event) -> Iterator[Event]:
+        """What an event says that was not told by an earlier connection."""
+        item_id = getattr(event, "item_id", None)
+        if self._lead is None or item_id is None or not self._lead.is_of(event, item_id):
+            yield event
+        elif isinstance(event, Completed):
+            yield from self._lead.rest(event)
+            self._lead = None
+        elif isinstance(event, Failed):  # it was told before
+            self._lead = None
+
     def _told(self, event: dict[str, Any]) -> Event | None:
         at = self._offset_s
         match event["type"]:
@@ -241,22 +262,27 @@ class LiveClient:
             case kind if kind == f"{_TRANSCRIPTION}.completed":
                 self._n_due -= 1
                 completed = _completed(event, at)
-                self._forget(event["audio_end_ms"] / 1000 + at)
+                self._forget(completed.start_s, completed.end_s)
                 return completed
         return None
 
-    def _forget(self, end_s: float) -> None:
-        """Text of the audio up to there is final: it will not be sent again."""
-        end = round(end_s * self._bytes_per_s)
-        end -= end % self._options.audio_format().sample_bytes
+    def _forget(self, start_s: float, end_s: float) -> None:
+        """A turn's text is final: of its audio only the end will be sent again, as a lead."""
+        lead_s = max(start_s - _BEFORE_S, end_s - _LEAD_S, 0.0)
         with self._lock:
-            self._done_bytes = min(max(self._done_bytes, end), self._n_bytes)
-            while self._kept and self._kept[0].end <= self._done_bytes:
+            self._done_bytes = min(max(self._done_bytes, self._byte_at(end_s)), self._n_bytes)
+            self._lead_bytes = min(max(self._lead_bytes, self._byte_at(lead_s)), self._done_bytes)
+            while self._kept and self._kept[0].end <= self._lead_bytes:
                 self._kept.popleft()
             if self._kept and isinstance(first := self._kept[0].piece, bytes):
-                left = self._kept[0].end - self._done_bytes
+                left = self._kept[0].end - self._lead_bytes
                 if left < len(first):
                     self._kept[0] = replace(self._kept[0], piece=first[len(first) - left :])
+
+    def _byte_at(self, time_s: float) -> int:
+        """The place of a whole sample in all audio."""
+        at = round(time_s * self._bytes_per_s)
+        return at - at % self._options.audio_format().sample_bytes
 
     @property
     def _bytes_per_s(self) -> int:
