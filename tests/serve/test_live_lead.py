@@ -30,19 +30,19 @@ def turn(item_id: str, text: str, start_s: float, end_s: float) -> Completed:
 
 
 def test_the_first_turn_is_left_out() -> None:
-    old = [SpeechStarted("a", 5.0), Delta("a", "one two"), turn("a", "one two", 5.0, 8.1)]
-    new = [SpeechStarted("b", 8.5), Delta("b", "three"), turn("b", "three", 8.5, 9.5)]
+    old: list[Event] = [SpeechStarted("a", 5.0), Delta("a", "one two"), turn("a", "one two", 5.0, 8.1)]
+    new: list[Event] = [SpeechStarted("b", 8.5), Delta("b", "three"), turn("b", "three", 8.5, 9.5)]
     assert told(Lead(8.0), [*old, *new]) == new
 
 
 def test_without_a_first_turn_nothing_is() -> None:
-    new = [SpeechStarted("b", 7.8), Delta("b", "three"), turn("b", "three", 7.8, 9.5)]
+    new: list[Event] = [SpeechStarted("b", 7.8), Delta("b", "three"), turn("b", "three", 7.8, 9.5)]
     assert told(Lead(8.0), new) == new
 
 
 def test_where_the_client_ends_turns_the_first_is_known_by_its_text() -> None:
-    old = [Delta("a", "one two"), turn("a", "one two", 5.0, 8.0)]
-    new = [Delta("b", "three"), turn("b", "three", 8.0, 9.5)]
+    old: list[Event] = [Delta("a", "one two"), turn("a", "one two", 5.0, 8.0)]
+    new: list[Event] = [Delta("b", "three"), turn("b", "three", 8.0, 9.5)]
     assert told(Lead(8.0), [*old, *new]) == new
 
 
