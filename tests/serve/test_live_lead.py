@@ -30,7 +30,11 @@ def turn(item_id: str, text: str, start_s: float, end_s: float) -> Completed:
 
 
 def test_the_first_turn_is_left_out() -> None:
-    old: list[Event] = [SpeechStarted("a", 5.0), Delta("a", "one two"), turn("a", "one two", 5.0, 8.1)]
+    old: list[Event] = [
+        SpeechStarted("a", 5.0),
+        Delta("a", "one two"),
+        turn("a", "one two", 5.0, 8.1),
+    ]
     new: list[Event] = [SpeechStarted("b", 8.5), Delta("b", "three"), turn("b", "three", 8.5, 9.5)]
     assert told(Lead(8.0), [*old, *new]) == new
 
