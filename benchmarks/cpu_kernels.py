@@ -2,8 +2,9 @@
 
     python -m benchmarks.cpu_kernels [--models ...] [--batches 1,8,24] [--threads 1] [--rounds 15]
 
-Engines with and without the native kernels take turns, and the medians count. In a step, all
-sequences are at their 60th position. Prints a table, then one JSON line; times are milliseconds.
+Engines with and without the native kernels take turns, with those for each set of instructions that
+the processor has, and the medians count. In a step, all sequences are at their 60th position.
+Prints a table, then one JSON line; times are milliseconds.
 """
 
 import argparse
@@ -29,7 +30,11 @@ WAYS: dict[str, tuple[Precision, Callable[[], AbstractContextManager[None]]]] = 
     "float32": (Precision.FLOAT32, nullcontext),
     "int8, torch": (Precision.INT8, native.disabled),
     "bfloat16": (Precision.BFLOAT16, nullcontext),
-    "int8": (Precision.INT8, nullcontext),
+    **{
+        f"int8, {name}": (Precision.INT8, partial(native.limited_to, name))
+        for name in native.INSTRUCTIONS
+        if native.runs(name)
+    },
 }
 
 

@@ -1,6 +1,4 @@
-"""The native kernels of `csrc`, for CPUs with AVX-512's 8-bit and bfloat16 products, and for those
-with AVX2 and no AVX-512. (On CPUs between the two, torch's kernels have wider registers; which are
-faster there has not been measured.)
+"""The native kernels of `csrc`, for CPUs with AVX2, and with what AVX-512 and AVX-VNNI add to it.
 
 The kernels are compiled when the package is installed, if there is a C compiler; without them
 everything runs on torch's kernels. Tensors are on the CPU. Rows share no sums, so a row has the
@@ -21,7 +19,7 @@ HEAD_DIM = 64
 """Width of a head in every Whisper model, and the only one that the attention kernels support."""
 MAX_LENGTH = 1536
 """The most keys that the attention kernels can attend to."""
-_ABI = 2
+_ABI = 3
 _LANES = 16
 _COLUMNS = 32
 _CROSS_STEP = 64
@@ -29,9 +27,12 @@ _KEY_OFFSET = 128
 """Stored keys are unsigned."""
 _BLOCK_ROWS = 4096
 
-INSTRUCTIONS = ("avx512", "avx2")
-"""The instruction sets that the kernels are written for."""
-_chosen: str | None = "avx512" if torch.cpu._is_avx512_supported() else "avx2"
+INSTRUCTIONS = ("avx512_bf16", "avx512_vnni", "avx_vnni", "avx2")
+"""The instruction sets that the kernels are compiled for, the fastest first."""
+_PAIRS_IN_ONE = "avx512_bf16"
+"""The one that multiplies bfloat16 as such; the others unpack it to float32."""
+_BEST = "best"
+_wanted: str | None = _BEST
 
 
 def serves(device: torch.device) -> bool:
@@ -41,7 +42,7 @@ def serves(device: torch.device) -> bool:
 
 def in_use() -> str | None:
     """Which of `INSTRUCTIONS` the kernels that run here are written for; None if none run."""
-    return None if _library() is None else _chosen
+    return None if _library() is None else _chosen()
 
 
 def is_compiled(instructions: str) -> bool:
@@ -49,16 +50,21 @@ def is_compiled(instructions: str) -> bool:
     return _path(instructions) is not None
 
 
+def runs(instructions: str) -> bool:
+    """Whether the kernels of one of `INSTRUCTIONS` were compiled and the processor has them."""
+    return _loaded(instructions) is not None
+
+
 @contextmanager
 def limited_to(instructions: str | None) -> Iterator[None]:
     """A context for models loaded and run in it: uses the named kernels of `INSTRUCTIONS`, or none
     if those cannot run."""
-    global _chosen
-    before, _chosen = _chosen, instructions
+    global _wanted
+    before, _wanted = _wanted, instructions
     try:
         yield
     finally:
-        _chosen = before
+        _wanted = before
 
 
 def disabled() -> AbstractContextManager[None]:
@@ -67,32 +73,36 @@ def disabled() -> AbstractContextManager[None]:
 
 
 def tile_itemsize() -> int:
-    """Bytes of a bfloat16 activation while it is multiplied: with AVX2 it is a float32."""
-    return 4 if _chosen == "avx2" else 2
+    """Bytes of a bfloat16 activation while it is multiplied."""
+    return 2 if in_use() in (None, _PAIRS_IN_ONE) else 4
+
+
+@cache
+def _best() -> str | None:
+    """The first of `INSTRUCTIONS` that was compiled and that the processor has."""
+    return next(filter(runs, INSTRUCTIONS), None)
+
+
+def _chosen() -> str | None:
+    return _best() if _wanted == _BEST else _wanted
 
 
 def _library() -> ctypes.CDLL | None:
-    return None if _chosen is None else _loaded(_chosen)
+    name = _chosen()
+    return None if name is None else _loaded(name)
 
 
 @cache
 def _loaded(instructions: str) -> ctypes.CDLL | None:
     path = _path(instructions)
-    if path is None or not _has(instructions):
+    if path is None:
         return None
     try:
         library = ctypes.CDLL(str(path))
-        return _declared(library) if library.murmur_abi() == _ABI else None
+        usable = library.murmur_abi() == _ABI and library.murmur_runs_here()
+        return _declared(library) if usable else None
     except (OSError, AttributeError):  # a library that it needs is missing, or it is outdated
         return None
-
-
-def _has(instructions: str) -> bool:
-    cpu = torch.cpu
-    if instructions == "avx512":
-        return cpu._is_vnni_supported() and cpu._is_avx512_bf16_supported()
-    # Unlike torch.cpu's own check, this one includes FMA.
-    return torch.backends.cpu.get_cpu_capability().startswith("AVX")
 
 
 def _path(instructions: str) -> Path | None:
@@ -127,8 +137,9 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
 def _call(name: str, *arguments: object) -> None:
     """Run a kernel with as many threads as torch would use; tensors are passed as pointers."""
     plain = [x.data_ptr() if isinstance(x, torch.Tensor) else x for x in arguments]
-    assert _chosen is not None
-    if _kernel(_chosen, name)(*plain, torch.get_num_threads()):
+    chosen = _chosen()
+    assert chosen is not None
+    if _kernel(chosen, name)(*plain, torch.get_num_threads()):
         raise MemoryError(f"no memory for the scratch of {name}")
 
 

@@ -29,7 +29,7 @@ from serve.settings.loading import load_settings
 
 _CPUINFO = Path("/proc/cpuinfo")
 _SHARED = Path("/dev/shm")
-_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
+_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_int8", "amx_bf16")
 _LARGE_BYTES = 3.5e9
 """On disk, large-v3 in 16 bits."""
 _ENOUGH_BYTES = 2e9
@@ -78,7 +78,7 @@ def _kernels() -> Finding:
         found = "not compiled: torch's operators do all, in float32, three times as slow"
         return note(name, found, f"{install}; then {again}")
     found = "none for this processor: torch's operators do all, in float32"
-    return note(name, found, "AVX-512 with VNNI and BF16, or AVX2 without AVX-512")
+    return note(name, found, "a processor with AVX2")
 
 
 def _memory() -> Finding:

@@ -3,6 +3,7 @@
 import os
 import platform
 import shutil
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,15 @@ from engine.parallel.partition import partition
 CPU = torch.device("cpu")
 HEADS, LENGTH = 3, 1500
 
+_AVX2 = frozenset({"avx2", "fma"})
+_AVX512 = _AVX2 | {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"}
+FLAGS = {
+    "avx512_bf16": _AVX512 | {"avx512_bf16"},
+    "avx512_vnni": _AVX512,
+    "avx_vnni": _AVX2 | {"avx_vnni"},
+    "avx2": _AVX2,
+}
+
 needs_native = pytest.mark.usefixtures("instructions")
 
 
@@ -34,10 +44,46 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
 
 @pytest.fixture(params=native.INSTRUCTIONS)
 def instructions(request: pytest.FixtureRequest) -> Iterator[str]:
+    flags = cpu_flags()
+    if request.param == "avx_vnni" and "avx_vnni" not in flags and "avx512_vnni" in flags:
+        request.getfixturevalue("avx_vnni_as_avx512")
     with native.limited_to(request.param):
         if not native.serves(CPU):
             pytest.skip(f"no {request.param} here, or not compiled")
         yield request.param
+
+
+def cpu_flags() -> set[str]:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((set(line.split()[2:]) for line in lines if line.startswith("flags")), set())
+
+
+@pytest.fixture
+def avx_vnni_as_avx512(avx_vnni_library: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The kernels for AVX-VNNI, run by a processor that has the same products in AVX-512 alone."""
+    path = native._path
+
+    def with_library(instructions: str) -> Path | None:
+        return avx_vnni_library if instructions == "avx_vnni" else path(instructions)
+
+    monkeypatch.setattr(native, "_path", with_library)
+    caches = (native._loaded, native._kernel)
+    for cache in caches:
+        cache.cache_clear()
+    yield
+    for cache in caches:
+        cache.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def avx_vnni_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not shutil.which("cc"):
+        pytest.skip("no C compiler")
+    library = tmp_path_factory.mktemp("kernels") / "avx_vnni.so"
+    sources = sorted((Path(native.__file__).parent / "csrc").glob("*.c"))
+    flags = ["-O3", "-fopenmp", "-shared", "-fPIC", "-mfma", "-mavx2", "-DAVX_VNNI"]
+    subprocess.run(["cc", *flags, *sources, "-o", library, "-lm"], check=True)
+    return library
 
 
 @pytest.fixture(params=[1, 2])
@@ -59,11 +105,13 @@ def int8_weight(width: int, depth: int, seed: int = 1) -> native.Int8Weight:
 def test_they_are_compiled_where_they_can_be(instructions: str) -> None:
     """Their compilation is optional, so a mistake in them would else pass unseen."""
     assert list(Path(native.__file__).parent.glob(f"_native_{instructions}.*"))
-    cpu = torch.cpu
-    has_avx512 = cpu._is_vnni_supported() and cpu._is_avx512_bf16_supported()
-    has = has_avx512 if instructions == "avx512" else cpu._is_avx2_supported()
     with native.limited_to(instructions):
-        assert native.serves(CPU) == has
+        assert native.serves(CPU) == (cpu_flags() >= FLAGS[instructions])
+
+
+def test_the_best_that_a_processor_has_is_chosen() -> None:
+    runs = [name for name in native.INSTRUCTIONS if cpu_flags() >= FLAGS[name]]
+    assert native.in_use() == (runs[0] if runs else None)
 
 
 def test_they_serve_no_other_device() -> None:

@@ -21,8 +21,8 @@ typedef struct {
 
 typedef struct {
     float scores[TILE_ROWS][STRIDE];
-    quad weights[TILE_ROWS][STRIDE / 2 * WORDS]; /* words of two */
-    quad queries[QUADS][TILE_ROWS * WORDS];      /* of unsigned bytes around 128 */
+    quad weights[TILE_ROWS][STRIDE / 2 * PAIR_WORDS]; /* words of two */
+    quad queries[QUADS][TILE_ROWS * BYTE_WORDS];      /* of unsigned bytes around 128 */
     float scales[TILE_ROWS];
     float sums[TILE_ROWS];
 } Block;
@@ -79,7 +79,8 @@ static void pack_queries(const bfloat16 *queries, long stride, long n, Block *bl
         _Alignas(64) int8_t bytes[HEAD_DIM];
         block->scales[r] = quantize_frame(r < n ? queries + r * stride : NULL, bytes);
         for (int i = 0; i < QUADS; i++)
-            put_bytes(&block->queries[i][r * WORDS], ((const quad *)bytes)[i] ^ (quad)0x80808080);
+            put_bytes(
+                &block->queries[i][r * BYTE_WORDS], ((const quad *)bytes)[i] ^ (quad)0x80808080);
     }
 }
 
@@ -95,7 +96,7 @@ static void score(Head head, Block *block) {
                 sums[r][v] = load_ints(head.shifts + j + v * LANES);
         for (int i = 0; i < QUADS; i++)
             add_tile_products(
-                sums, TILE_ROWS, block->queries[i], WORDS, keys + i * LANES,
+                sums, TILE_ROWS, block->queries[i], BYTE_WORDS, keys + i * LANES,
                 QUADS * LANES * sizeof(quad));
 #pragma GCC unroll 2
         for (int v = 0; v < TILE_VECTORS; v++) {
@@ -122,7 +123,7 @@ static void exponentiate(Head head, int r, Block *block) {
         const floats low = exp2_ps(fmsub_ps(left, scale, top));
         const floats high = exp2_ps(fmsub_ps(right, scale, top));
         sum = add_ps(sum, add_ps(low, high));
-        store_pairs(&block->weights[r][j / 2 * WORDS], low, high);
+        store_pairs(&block->weights[r][j / 2 * PAIR_WORDS], low, high);
     }
     block->sums[r] = reduce_add_ps(sum);
 }
@@ -137,7 +138,7 @@ static void combine(
         for (int v = 0; v < TILE_VECTORS; v++) sums[r][v] = set1_ps(0.0f);
     for (long j = 0; j < padded / 2; j++, values += TILE_COLUMNS)
         add_tile_pairs(
-            sums, TILE_ROWS, &block->weights[0][j * WORDS], STRIDE / 2 * WORDS, values,
+            sums, TILE_ROWS, &block->weights[0][j * PAIR_WORDS], STRIDE / 2 * PAIR_WORDS, values,
             LANES * sizeof(quad));
 #pragma GCC unroll 12
     for (int r = 0; r < TILE_ROWS; r++) {

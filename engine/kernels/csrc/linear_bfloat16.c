@@ -21,11 +21,12 @@ static ints load_pairs(const void *x, long at, int from_float) {
 
 /* Packs row `row` into its tile: (depth / 2, rows, words of 2 inputs). */
 static void pack_row(const void *x, long depth, int from_float, quad *tiles, long row) {
-    quad *out = tiles + (row / TILE_ROWS * TILE_ROWS * (depth / 2) + row % TILE_ROWS) * WORDS;
+    quad *out = tiles + (row / TILE_ROWS * TILE_ROWS * (depth / 2) + row % TILE_ROWS) * PAIR_WORDS;
     for (long k = 0; k < depth; k += 2 * LANES) {
         quad pairs[LANES];
         store_ints(pairs, load_pairs(x, k, from_float));
-        for (long i = 0; i < LANES; i++) put_pair(out + (k / 2 + i) * TILE_ROWS * WORDS, pairs[i]);
+        for (long i = 0; i < LANES; i++)
+            put_pair(out + (k / 2 + i) * TILE_ROWS * PAIR_WORDS, pairs[i]);
     }
 }
 
@@ -46,8 +47,8 @@ static inline __attribute__((always_inline)) void multiply_tile(
 #pragma GCC unroll 2
         for (int v = 0; v < TILE_VECTORS; v++)
             sums[r][v] = load_ps(layer->bias + column + v * LANES);
-    for (long k = 0; k < layer->depth / 2; k++, a += TILE_ROWS * WORDS)
-        add_tile_pairs(sums, rows, a, WORDS, b + k * LANES, panel * (long)sizeof(quad));
+    for (long k = 0; k < layer->depth / 2; k++, a += TILE_ROWS * PAIR_WORDS)
+        add_tile_pairs(sums, rows, a, PAIR_WORDS, b + k * LANES, panel * (long)sizeof(quad));
 #pragma GCC unroll 12
     for (int r = 0; r < rows; r++) {
         if (r >= n) break;
@@ -82,7 +83,7 @@ int murmur_linear_bfloat16(
     const size_t out_bytes = to_float ? sizeof(float) : sizeof(bfloat16);
     if (n == 0) return 0;
     quad *tiles =
-        murmur_scratch(0, (size_t)(round_up(n, TILE_ROWS) * depth / 2 * WORDS) * sizeof(quad));
+        murmur_scratch(0, (size_t)(round_up(n, TILE_ROWS) * depth / 2 * PAIR_WORDS) * sizeof(quad));
     if (tiles == NULL) return -1;
     const long n_panels = round_up(width, TILE_COLUMNS) / TILE_COLUMNS;
     const long n_blocks = round_up(n, BLOCK_ROWS) / BLOCK_ROWS;
@@ -99,7 +100,7 @@ int murmur_linear_bfloat16(
                 for (long row = block * BLOCK_ROWS; row < end; row += TILE_ROWS) {
                     char *rows = (char *)out + (size_t)(row * width) * out_bytes;
                     multiply(
-                        layer, tiles + row * (depth / 2) * WORDS, panel * TILE_COLUMNS,
+                        layer, tiles + row * (depth / 2) * PAIR_WORDS, panel * TILE_COLUMNS,
                         smaller(end - row, TILE_ROWS), (Target){rows, width, to_float, gelu});
                 }
             }

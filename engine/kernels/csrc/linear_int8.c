@@ -28,14 +28,15 @@ typedef struct {
 } Rows;
 
 static size_t rows_size(long n, long depth) {
-    return (size_t)round_up(n, TILE_ROWS) * (size_t)(depth * WORDS + 8); /* a scale, a zero point */
+    return (size_t)round_up(n, TILE_ROWS) *
+           (size_t)(depth * BYTE_WORDS + 8); /* a scale, a zero point */
 }
 
 static Rows rows_in(void *memory, long n, long depth) {
     const long padded = round_up(n, TILE_ROWS);
     Rows rows;
     rows.tiles = memory;
-    rows.scale = (float *)(rows.tiles + padded * depth / 4 * WORDS);
+    rows.scale = (float *)(rows.tiles + padded * depth / 4 * BYTE_WORDS);
     rows.zero = (int32_t *)(rows.scale + padded);
     return rows;
 }
@@ -56,7 +57,8 @@ static void row_range(const float *x, long depth, int of_gelu, float *scale, int
 /* Quantises row `row` of a tile. */
 static void quantize_row(const float *x, long depth, int of_gelu, Rows rows, long row) {
     row_range(x, depth, of_gelu, &rows.scale[row], &rows.zero[row]);
-    quad *out = rows.tiles + (row / TILE_ROWS * TILE_ROWS * depth / 4 + row % TILE_ROWS) * WORDS;
+    quad *out =
+        rows.tiles + (row / TILE_ROWS * TILE_ROWS * depth / 4 + row % TILE_ROWS) * BYTE_WORDS;
     const floats inverse = set1_ps(1.0f / rows.scale[row]);
     const floats zero = set1_ps((float)rows.zero[row]);
     for (long k = 0; k < depth; k += LANES) {
@@ -65,7 +67,7 @@ static void quantize_row(const float *x, long depth, int of_gelu, Rows rows, lon
         int32_t quads[4];
         store_unsigned_bytes(quads, whole);
         for (long i = 0; i < smaller(4, (depth - k) / 4); i++)
-            put_bytes(out + (k / 4 + i) * TILE_ROWS * WORDS, quads[i]);
+            put_bytes(out + (k / 4 + i) * TILE_ROWS * BYTE_WORDS, quads[i]);
     }
 }
 
@@ -74,7 +76,7 @@ static void quantize_row(const float *x, long depth, int of_gelu, Rows rows, lon
 static inline __attribute__((always_inline)) void multiply_tile(
     const Int8Layer *layer, Rows quantized, long first, long column, const int n_tile, long n,
     float *out, long out_stride, int gelu) {
-    const quad *a = quantized.tiles + first * layer->depth / 4 * WORDS;
+    const quad *a = quantized.tiles + first * layer->depth / 4 * BYTE_WORDS;
     const int8_t *b = layer->weight + column * layer->depth;
     const long panel = LANES * layer->depth;
     ints sums[TILE_ROWS][TILE_VECTORS];
@@ -82,8 +84,8 @@ static inline __attribute__((always_inline)) void multiply_tile(
     for (int r = 0; r < n_tile; r++)
 #pragma GCC unroll 2
         for (int v = 0; v < TILE_VECTORS; v++) sums[r][v] = set1_epi32(0);
-    for (long k = 0; k < layer->depth; k += 4, a += TILE_ROWS * WORDS)
-        add_tile_products(sums, n_tile, a, WORDS, b + k * LANES, panel);
+    for (long k = 0; k < layer->depth; k += 4, a += TILE_ROWS * BYTE_WORDS)
+        add_tile_products(sums, n_tile, a, BYTE_WORDS, b + k * LANES, panel);
 #pragma GCC unroll 2
     for (int v = 0; v < TILE_VECTORS; v++) {
         const long at = column + v * LANES;

@@ -7,10 +7,6 @@
 #define NONE (-INFINITY)
 #define DEVIATIONS 8.0f /* 5.7 of the difference of two logits: one in 10^8 errs by more */
 
-int murmur_abi(void) {
-    return ABI;
-}
-
 /* The greatest of `width` values, the index of the first that equals it, and log(sum of e^value). If
  * all are -inf: -inf, 0, -inf. A NaN among them makes the sum a NaN. */
 static void reduce_row(

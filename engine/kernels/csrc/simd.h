@@ -9,13 +9,13 @@
 typedef uint16_t __attribute__((may_alias)) bfloat16;
 typedef int32_t __attribute__((may_alias)) quad; /* four bytes, or two bfloat16 */
 
-#ifdef __AVX512BF16__
+#ifdef __AVX512VNNI__
 #include "vectors_avx512.h"
 #else
 #include "vectors_avx2.h"
 #endif
 
-#define ABI 2 /* changes with any signature or layout; `native.py` knows it too */
+#define ABI 3 /* changes with any signature or layout; `native.py` knows it too */
 #define LANES 16
 #define HEAD_DIM 64 /* in every Whisper model */
 #define QUADS (HEAD_DIM / 4)

@@ -8,7 +8,7 @@
 
 #define TILE_ROWS 6 /* by one vector of columns: 12 of the 16 registers are sums */
 #define TILE_VECTORS 1
-#define WORDS 2 /* per word of a row: bytes are multiplied as 16 bits, bfloat16 as floats */
+#define PAIR_WORDS 2 /* bfloat16 is multiplied as floats */
 
 typedef struct {
     __m256 low, high;
@@ -239,25 +239,6 @@ static inline floats add_pairs(floats sums, ints a, ints b) {
         add_half_pairs(sums.low, a.low, b.low), add_half_pairs(sums.high, a.high, b.high)};
 }
 
-/* Via 16 bits: the even and the odd bytes; products of two neighbours are added. */
-static inline __m256i add_half_products(__m256i sums, __m256i bytes, __m256i signed_bytes) {
-    const __m256i even = _mm256_and_si256(bytes, _mm256_set1_epi16(0xff));
-    const __m256i odd = _mm256_srli_epi16(bytes, 8);
-    const __m256i signed_even = _mm256_srai_epi16(_mm256_slli_epi16(signed_bytes, 8), 8);
-    const __m256i signed_odd = _mm256_srai_epi16(signed_bytes, 8);
-    sums = _mm256_add_epi32(sums, _mm256_madd_epi16(even, signed_even));
-    return _mm256_add_epi32(sums, _mm256_madd_epi16(odd, signed_odd));
-}
-static inline ints add_products(ints sums, ints bytes, ints signed_bytes) {
-    return (ints){
-        add_half_products(sums.low, bytes.low, signed_bytes.low),
-        add_half_products(sums.high, bytes.high, signed_bytes.high)};
-}
-
-static inline void put_bytes(quad *words, int32_t bytes) {
-    words[0] = bytes & 0x00ff00ff;
-    words[1] = bytes >> 8 & 0x00ff00ff;
-}
 static inline void put_pair(quad *words, int32_t pair) {
     words[0] = (int32_t)((uint32_t)pair << 16);
     words[1] = pair & (int32_t)0xffff0000;
@@ -269,11 +250,6 @@ static inline void store_pairs(quad *words, floats first, floats second) {
 
 /* Inline assembly: around the intrinsics, GCC 12 moves sums from register to register, and there are
  * too few registers for that. */
-static inline __m256i add_word_product(__m256i sums, __m256i a, __m256i b) {
-    const __m256i product = _mm256_madd_epi16(a, b);
-    __asm__("vpaddd %1, %0, %0" : "+x"(sums) : "x"(product));
-    return sums;
-}
 static inline __m256 add_product(__m256 sums, __m256 a, __m256 b) {
     __asm__("vfmadd231ps %2, %1, %0" : "+x"(sums) : "x"(a), "x"(b));
     return sums;
@@ -281,29 +257,6 @@ static inline __m256 add_product(__m256 sums, __m256 a, __m256 b) {
 
 /* Multiplies one word of each row with its part of a vector of columns. In this order, sums and
  * operands just fit into the registers. */
-static inline __attribute__((always_inline)) void add_word_products(
-    ints sums[][TILE_VECTORS], const int rows, const quad *x, long stride, ints y) {
-#pragma GCC unroll 6
-    for (int r = 0; r < rows; r++) {
-        const __m256i words = _mm256_set1_epi32(x[r * stride]);
-        ints *sum = &sums[r][0];
-        sum->low = add_word_product(sum->low, words, y.low);
-        sum->high = add_word_product(sum->high, words, y.high);
-    }
-}
-static inline __attribute__((always_inline)) void add_tile_products(
-    ints sums[][TILE_VECTORS], const int rows, const quad *x, long stride, const void *columns,
-    long panel) {
-    (void)panel;
-    const ints y = load_ints(columns);
-    const ints even = {
-        _mm256_srai_epi16(_mm256_slli_epi16(y.low, 8), 8),
-        _mm256_srai_epi16(_mm256_slli_epi16(y.high, 8), 8)};
-    add_word_products(sums, rows, x, stride, even);
-    const ints odd = {_mm256_srai_epi16(y.low, 8), _mm256_srai_epi16(y.high, 8)};
-    add_word_products(sums, rows, x + 1, stride, odd);
-}
-
 static inline __attribute__((always_inline)) void add_word_pairs(
     floats sums[][TILE_VECTORS], const int rows, const quad *x, long stride, floats y) {
 #pragma GCC unroll 6
@@ -324,3 +277,9 @@ static inline __attribute__((always_inline)) void add_tile_pairs(
     const floats second = {second_of_pairs(y.low), second_of_pairs(y.high)};
     add_word_pairs(sums, rows, x + 1, stride, second);
 }
+
+#ifdef AVX_VNNI
+#include "products_avxvnni.h"
+#else
+#include "products_avx2.h"
+#endif

@@ -1,12 +1,12 @@
-/* Vectors of 16 in the 512 bits of AVX-512, with its products of 8-bit integers (VNNI) and bfloat16
- * (BF16). `vectors_avx2.h` does the same in two halves. */
+/* Vectors of 16 in the 512 bits of AVX-512, with its products of 8-bit integers (VNNI).
+ * `vectors_avx2.h` does the same in two halves. */
 #pragma once
 
 #include <immintrin.h>
 
 #define TILE_ROWS 12 /* by two vectors of columns: 24 of the 32 registers are sums */
 #define TILE_VECTORS 2
-#define WORDS 1 /* of a tile per four bytes or two bfloat16 of a row */
+#define BYTE_WORDS 1 /* of a tile for four bytes of a row; `PAIR_WORDS` are for two bfloat16 */
 
 typedef __m512 floats;   /* 16 float32 */
 typedef __m512i ints;    /* 16 int32, 64 bytes or 32 bfloat16 */
@@ -83,8 +83,11 @@ static inline unsigned equal_bits(floats a, floats b) {
 static inline unsigned at_least_bits(lanes mask, floats a, floats b) {
     return _mm512_mask_cmp_ps_mask(mask, a, b, _CMP_GE_OQ);
 }
-static inline unsigned nan_bits(floats x) {
+static inline lanes nan_lanes(floats x) {
     return _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
+}
+static inline unsigned nan_bits(floats x) {
+    return nan_lanes(x);
 }
 
 static inline ints set1_epi32(int32_t x) {
@@ -135,22 +138,6 @@ static inline floats from_bfloat16(const bfloat16 *x) {
     const ints wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)x));
     return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
 }
-/* Converts 32 floats. */
-static inline ints to_bfloat16(floats first, floats second) {
-    return (ints)_mm512_cvtne2ps_pbh(second, first);
-}
-static inline void store_bfloat16(void *to, floats x) {
-    _mm256_storeu_si256(to, (__m256i)_mm512_cvtneps_pbh(x));
-}
-static inline void store_bfloat16_within(void *to, lanes mask, floats x) {
-    _mm256_mask_storeu_epi16(to, mask, (__m256i)_mm512_cvtneps_pbh(x));
-}
-
-/* Adds to each of 16 sums the products of two bfloat16. */
-static inline floats add_pairs(floats sums, ints a, ints b) {
-    return _mm512_dpbf16_ps(sums, (__m512bh)a, (__m512bh)b);
-}
-
 /* Adds to each of 16 sums the products of four unsigned and four signed bytes. Inline assembly:
  * around the intrinsic, GCC 12 moves every sum from register to register. */
 static inline ints add_products(ints sums, ints bytes, ints signed_bytes) {
@@ -158,18 +145,10 @@ static inline ints add_products(ints sums, ints bytes, ints signed_bytes) {
     return sums;
 }
 
-/* Stores four bytes or two bfloat16 of a row into its words of a tile. */
+/* Stores four bytes of a row into its words of a tile. */
 static inline void put_bytes(quad *words, int32_t bytes) {
     *words = bytes;
 }
-static inline void put_pair(quad *words, int32_t pair) {
-    *words = pair;
-}
-/* Stores 32 floats as pairs into 16 words. */
-static inline void store_pairs(quad *words, floats first, floats second) {
-    store_ints(words, to_bfloat16(first, second));
-}
-
 /* Adds to the sums of a tile's rows the products of four unsigned bytes of each row, `stride` words
  * apart, and four signed bytes of each column. Vectors of columns are `panel` bytes apart. */
 static inline __attribute__((always_inline)) void add_tile_products(
@@ -186,17 +165,8 @@ static inline __attribute__((always_inline)) void add_tile_products(
     }
 }
 
-/* The same with two bfloat16. */
-static inline __attribute__((always_inline)) void add_tile_pairs(
-    floats sums[][TILE_VECTORS], const int rows, const quad *x, long stride, const void *columns,
-    long panel) {
-    ints y[TILE_VECTORS];
-#pragma GCC unroll 2
-    for (int v = 0; v < TILE_VECTORS; v++) y[v] = load_ints((const char *)columns + v * panel);
-#pragma GCC unroll 12
-    for (int r = 0; r < rows; r++) {
-        const ints pair = set1_epi32(x[r * stride]);
-#pragma GCC unroll 2
-        for (int v = 0; v < TILE_VECTORS; v++) sums[r][v] = add_pairs(sums[r][v], pair, y[v]);
-    }
-}
+#ifdef __AVX512BF16__
+#include "pairs_avx512bf16.h"
+#else
+#include "pairs_avx512.h"
+#endif
