@@ -1,4 +1,5 @@
-"""The native kernels of `csrc`, for CPUs with AVX2, and with what AVX-512 and AVX-VNNI add to it.
+"""The native kernels of `csrc`, for CPUs with AVX2, and with what AVX-512, AVX-VNNI and AMX add to
+it.
 
 The kernels are compiled when the package is installed, if there is a C compiler; without them
 everything runs on torch's kernels. Tensors are on the CPU. Rows share no sums, so a row has the
@@ -27,10 +28,10 @@ _KEY_OFFSET = 128
 """Stored keys are unsigned."""
 _BLOCK_ROWS = 4096
 
-INSTRUCTIONS = ("avx512_bf16", "avx512_vnni", "avx_vnni", "avx2")
+INSTRUCTIONS = ("amx", "avx512_bf16", "avx512_vnni", "avx_vnni", "avx2")
 """The instruction sets that the kernels are compiled for, the fastest first."""
-_PAIRS_IN_ONE = "avx512_bf16"
-"""The one that multiplies bfloat16 as such; the others unpack it to float32."""
+_PAIRS_AS_THEY_ARE = ("amx", "avx512_bf16")
+"""Those that multiply bfloat16 as such; the others unpack it to float32."""
 _BEST = "best"
 _wanted: str | None = _BEST
 
@@ -74,7 +75,7 @@ def disabled() -> AbstractContextManager[None]:
 
 def tile_itemsize() -> int:
     """Bytes of a bfloat16 activation while it is multiplied."""
-    return 2 if in_use() in (None, _PAIRS_IN_ONE) else 4
+    return 2 if in_use() in (None, *_PAIRS_AS_THEY_ARE) else 4
 
 
 @cache

@@ -29,11 +29,20 @@ HEADS, LENGTH = 3, 1500
 _AVX2 = frozenset({"avx2", "fma"})
 _AVX512 = _AVX2 | {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"}
 FLAGS = {
+    "amx": _AVX512 | {"avx512_bf16", "amx_tile", "amx_int8", "amx_bf16"},
     "avx512_bf16": _AVX512 | {"avx512_bf16"},
     "avx512_vnni": _AVX512,
     "avx_vnni": _AVX2 | {"avx_vnni"},
     "avx2": _AVX2,
 }
+
+_AVX512_FLAGS = [f"-mavx512{part}" for part in ("f", "bw", "dq", "vl", "vnni", "bf16")]
+STAND_INS = {
+    # Without -mavxvnni its one instruction is written as AVX-512 has it.
+    "avx_vnni": ("avx512_vnni", ["-mavx2", "-DAVX_VNNI"]),
+    "amx": ("avx512_bf16", [*_AVX512_FLAGS, "-DAMX", "-DAMX_EMULATED"]),
+}
+"""How kernels are built for a processor that has them not: what it needs instead, and flags."""
 
 needs_native = pytest.mark.usefixtures("instructions")
 
@@ -44,9 +53,8 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
 
 @pytest.fixture(params=native.INSTRUCTIONS)
 def instructions(request: pytest.FixtureRequest) -> Iterator[str]:
-    flags = cpu_flags()
-    if request.param == "avx_vnni" and "avx_vnni" not in flags and "avx512_vnni" in flags:
-        request.getfixturevalue("avx_vnni_as_avx512")
+    if request.param in STAND_INS and not cpu_flags() >= FLAGS[request.param]:
+        request.getfixturevalue("stand_ins")
     with native.limited_to(request.param):
         if not native.serves(CPU):
             pytest.skip(f"no {request.param} here, or not compiled")
@@ -59,15 +67,15 @@ def cpu_flags() -> set[str]:
 
 
 @pytest.fixture
-def avx_vnni_as_avx512(avx_vnni_library: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The kernels for AVX-VNNI, run by a processor that has the same products in AVX-512 alone."""
-    path = native._path
+def stand_ins(
+    stand_in_libraries: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    path, caches = native._path, (native._loaded, native._kernel)
 
-    def with_library(instructions: str) -> Path | None:
-        return avx_vnni_library if instructions == "avx_vnni" else path(instructions)
+    def with_stand_ins(instructions: str) -> Path | None:
+        return stand_in_libraries.get(instructions) or path(instructions)
 
-    monkeypatch.setattr(native, "_path", with_library)
-    caches = (native._loaded, native._kernel)
+    monkeypatch.setattr(native, "_path", with_stand_ins)
     for cache in caches:
         cache.cache_clear()
     yield
@@ -76,14 +84,20 @@ def avx_vnni_as_avx512(avx_vnni_library: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.fixture(scope="session")
-def avx_vnni_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def stand_in_libraries(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Builds for processors that are not here, as far as this one can run them."""
     if not shutil.which("cc"):
         pytest.skip("no C compiler")
-    library = tmp_path_factory.mktemp("kernels") / "avx_vnni.so"
+    folder = tmp_path_factory.mktemp("kernels")
     sources = sorted((Path(native.__file__).parent / "csrc").glob("*.c"))
-    flags = ["-O3", "-fopenmp", "-shared", "-fPIC", "-mfma", "-mavx2", "-DAVX_VNNI"]
-    subprocess.run(["cc", *flags, *sources, "-o", library, "-lm"], check=True)
-    return library
+    common = ["-O3", "-fopenmp", "-shared", "-fPIC", "-mfma"]
+    libraries = {}
+    for name, (needs, flags) in STAND_INS.items():
+        if not FLAGS[name] <= cpu_flags() and FLAGS[needs] <= cpu_flags():
+            libraries[name] = folder / f"{name}.so"
+            build = ["cc", *common, *flags, *sources, "-o", libraries[name], "-lm"]
+            subprocess.run(build, check=True)
+    return libraries
 
 
 @pytest.fixture(params=[1, 2])

@@ -22,7 +22,7 @@ typedef struct {
 typedef struct {
     float scores[TILE_ROWS][STRIDE];
     quad weights[TILE_ROWS][STRIDE / 2 * PAIR_WORDS]; /* words of two */
-    quad queries[QUADS][TILE_ROWS * BYTE_WORDS];      /* of unsigned bytes around 128 */
+    quad queries[QUADS * TILE_ROWS * BYTE_WORDS];     /* of unsigned bytes around 128 */
     float scales[TILE_ROWS];
     float sums[TILE_ROWS];
 } Block;
@@ -80,7 +80,8 @@ static void pack_queries(const bfloat16 *queries, long stride, long n, Block *bl
         block->scales[r] = quantize_frame(r < n ? queries + r * stride : NULL, bytes);
         for (int i = 0; i < QUADS; i++)
             put_bytes(
-                &block->queries[i][r * BYTE_WORDS], ((const quad *)bytes)[i] ^ (quad)0x80808080);
+                block->queries + place_in_tile(r, i, QUADS, BYTE_WORDS),
+                ((const quad *)bytes)[i] ^ (quad)0x80808080);
     }
 }
 
@@ -94,10 +95,9 @@ static void score(Head head, Block *block) {
 #pragma GCC unroll 2
             for (int v = 0; v < TILE_VECTORS; v++)
                 sums[r][v] = load_ints(head.shifts + j + v * LANES);
-        for (int i = 0; i < QUADS; i++)
-            add_tile_products(
-                sums, TILE_ROWS, block->queries[i], BYTE_WORDS, keys + i * LANES,
-                QUADS * LANES * sizeof(quad));
+        multiply_bytes(
+            sums, TILE_ROWS, words_of_tile(block->queries, QUADS, BYTE_WORDS), keys,
+            LANES * sizeof(quad), QUADS * LANES * sizeof(quad), QUADS);
 #pragma GCC unroll 2
         for (int v = 0; v < TILE_VECTORS; v++) {
             const floats scale = load_ps(head.scales + j + v * LANES);
@@ -136,10 +136,10 @@ static void combine(
     for (int r = 0; r < TILE_ROWS; r++)
 #pragma GCC unroll 2
         for (int v = 0; v < TILE_VECTORS; v++) sums[r][v] = set1_ps(0.0f);
-    for (long j = 0; j < padded / 2; j++, values += TILE_COLUMNS)
-        add_tile_pairs(
-            sums, TILE_ROWS, &block->weights[0][j * PAIR_WORDS], STRIDE / 2 * PAIR_WORDS, values,
-            LANES * sizeof(quad));
+    const Words weights = {block->weights[0], STRIDE / 2 * PAIR_WORDS, PAIR_WORDS};
+    multiply_pairs(
+        sums, TILE_ROWS, weights, values, TILE_COLUMNS * sizeof(quad), LANES * sizeof(quad),
+        padded / 2);
 #pragma GCC unroll 12
     for (int r = 0; r < TILE_ROWS; r++) {
         if (r >= n) break;
@@ -180,6 +180,7 @@ int murmur_encoder_attention(
         }
         Block *block = murmur_scratch(1, sizeof(Block));
         failed = block == NULL;
+        begin_tiles();
 #pragma omp for collapse(2) schedule(dynamic, 8)
         for (long item = 0; item < batch * heads; item++)
             for (long start = 0; start < length; start += TILE_ROWS) {
@@ -190,6 +191,7 @@ int murmur_encoder_attention(
                     head_in(heads_memory + item * size, length), block,
                     out + row * out_stride + column, out_stride);
             }
+        end_tiles();
     }
     return failed ? -1 : 0;
 }

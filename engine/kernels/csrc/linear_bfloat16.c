@@ -19,14 +19,15 @@ static ints load_pairs(const void *x, long at, int from_float) {
     return to_bfloat16(load_ps(row), load_ps(row + LANES));
 }
 
-/* Packs row `row` into its tile: (depth / 2, rows, words of 2 inputs). */
+/* Packs row `row` into its tile, of depth / 2 steps. */
 static void pack_row(const void *x, long depth, int from_float, quad *tiles, long row) {
-    quad *out = tiles + (row / TILE_ROWS * TILE_ROWS * (depth / 2) + row % TILE_ROWS) * PAIR_WORDS;
+    quad *tile = tiles + row / TILE_ROWS * TILE_ROWS * (depth / 2) * PAIR_WORDS;
     for (long k = 0; k < depth; k += 2 * LANES) {
         quad pairs[LANES];
         store_ints(pairs, load_pairs(x, k, from_float));
         for (long i = 0; i < LANES; i++)
-            put_pair(out + (k / 2 + i) * TILE_ROWS * PAIR_WORDS, pairs[i]);
+            put_pair(
+                tile + place_in_tile(row % TILE_ROWS, k / 2 + i, depth / 2, PAIR_WORDS), pairs[i]);
     }
 }
 
@@ -47,8 +48,9 @@ static inline __attribute__((always_inline)) void multiply_tile(
 #pragma GCC unroll 2
         for (int v = 0; v < TILE_VECTORS; v++)
             sums[r][v] = load_ps(layer->bias + column + v * LANES);
-    for (long k = 0; k < layer->depth / 2; k++, a += TILE_ROWS * PAIR_WORDS)
-        add_tile_pairs(sums, rows, a, PAIR_WORDS, b + k * LANES, panel * (long)sizeof(quad));
+    const long steps = layer->depth / 2, bytes = sizeof(quad);
+    multiply_pairs(
+        sums, rows, words_of_tile(a, steps, PAIR_WORDS), b, LANES * bytes, panel * bytes, steps);
 #pragma GCC unroll 12
     for (int r = 0; r < rows; r++) {
         if (r >= n) break;
@@ -66,10 +68,10 @@ static inline __attribute__((always_inline)) void multiply_tile(
 }
 
 static void multiply(const Bfloat16Layer *layer, const quad *tile, long column, long n, Target to) {
-    if (n <= THIRD)
-        multiply_tile(layer, tile, column, THIRD, n, to);
-    else if (n <= 2 * THIRD)
-        multiply_tile(layer, tile, column, 2 * THIRD, n, to);
+    if (n <= TILE_PART)
+        multiply_tile(layer, tile, column, TILE_PART, n, to);
+    else if (n <= 2 * TILE_PART)
+        multiply_tile(layer, tile, column, 2 * TILE_PART, n, to);
     else
         multiply_tile(layer, tile, column, TILE_ROWS, n, to);
 }
@@ -89,6 +91,7 @@ int murmur_linear_bfloat16(
     const long n_blocks = round_up(n, BLOCK_ROWS) / BLOCK_ROWS;
 #pragma omp parallel num_threads(threads)
     {
+        begin_tiles();
 #pragma omp for schedule(static)
         for (long row = 0; row < n; row++)
             pack_row(
@@ -104,6 +107,7 @@ int murmur_linear_bfloat16(
                         smaller(end - row, TILE_ROWS), (Target){rows, width, to_float, gelu});
                 }
             }
+        end_tiles();
     }
     return 0;
 }

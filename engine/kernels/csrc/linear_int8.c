@@ -57,8 +57,7 @@ static void row_range(const float *x, long depth, int of_gelu, float *scale, int
 /* Quantises row `row` of a tile. */
 static void quantize_row(const float *x, long depth, int of_gelu, Rows rows, long row) {
     row_range(x, depth, of_gelu, &rows.scale[row], &rows.zero[row]);
-    quad *out =
-        rows.tiles + (row / TILE_ROWS * TILE_ROWS * depth / 4 + row % TILE_ROWS) * BYTE_WORDS;
+    quad *tile = rows.tiles + row / TILE_ROWS * TILE_ROWS * depth / 4 * BYTE_WORDS;
     const floats inverse = set1_ps(1.0f / rows.scale[row]);
     const floats zero = set1_ps((float)rows.zero[row]);
     for (long k = 0; k < depth; k += LANES) {
@@ -67,7 +66,8 @@ static void quantize_row(const float *x, long depth, int of_gelu, Rows rows, lon
         int32_t quads[4];
         store_unsigned_bytes(quads, whole);
         for (long i = 0; i < smaller(4, (depth - k) / 4); i++)
-            put_bytes(out + (k / 4 + i) * TILE_ROWS * BYTE_WORDS, quads[i]);
+            put_bytes(
+                tile + place_in_tile(row % TILE_ROWS, k / 4 + i, depth / 4, BYTE_WORDS), quads[i]);
     }
 }
 
@@ -84,8 +84,9 @@ static inline __attribute__((always_inline)) void multiply_tile(
     for (int r = 0; r < n_tile; r++)
 #pragma GCC unroll 2
         for (int v = 0; v < TILE_VECTORS; v++) sums[r][v] = set1_epi32(0);
-    for (long k = 0; k < layer->depth; k += 4, a += TILE_ROWS * BYTE_WORDS)
-        add_tile_products(sums, n_tile, a, BYTE_WORDS, b + k * LANES, panel);
+    const long steps = layer->depth / 4;
+    multiply_bytes(
+        sums, n_tile, words_of_tile(a, steps, BYTE_WORDS), b, LANES * sizeof(quad), panel, steps);
 #pragma GCC unroll 2
     for (int v = 0; v < TILE_VECTORS; v++) {
         const long at = column + v * LANES;
@@ -106,14 +107,14 @@ static inline __attribute__((always_inline)) void multiply_tile(
     }
 }
 
-/* Rows `first` to `first + n` of a tile; thirds of it that are not needed are not computed. */
+/* Rows `first` to `first + n` of a tile; parts of it that are not needed are not computed. */
 static void multiply(
     const Int8Layer *layer, Rows rows, long first, long column, long n, float *out, long out_stride,
     int gelu) {
-    if (n <= THIRD)
-        multiply_tile(layer, rows, first, column, THIRD, n, out, out_stride, gelu);
-    else if (n <= 2 * THIRD)
-        multiply_tile(layer, rows, first, column, 2 * THIRD, n, out, out_stride, gelu);
+    if (n <= TILE_PART)
+        multiply_tile(layer, rows, first, column, TILE_PART, n, out, out_stride, gelu);
+    else if (n <= 2 * TILE_PART)
+        multiply_tile(layer, rows, first, column, 2 * TILE_PART, n, out, out_stride, gelu);
     else
         multiply_tile(layer, rows, first, column, TILE_ROWS, n, out, out_stride, gelu);
 }
@@ -131,6 +132,7 @@ int murmur_linear_int8(
     const long n_blocks = round_up(n, BLOCK_ROWS) / BLOCK_ROWS;
 #pragma omp parallel num_threads(threads)
     {
+        begin_tiles();
 #pragma omp for schedule(static)
         for (long row = 0; row < n; row++)
             quantize_row(x + row * layer->depth, layer->depth, of_gelu, rows, row);
@@ -143,6 +145,7 @@ int murmur_linear_int8(
                         layer, rows, row, panel * TILE_COLUMNS, smaller(end - row, TILE_ROWS),
                         out + row * layer->width, layer->width, gelu);
             }
+        end_tiles();
     }
     return 0;
 }
@@ -156,31 +159,38 @@ static void multiply_block(
                 out_stride, gelu);
 }
 
+/* One block of rows through both layers. Returns -1 if out of memory. */
+static int mlp_block(
+    const float *x, long n, const Int8Layer *first, const Int8Layer *second, float *out) {
+    const long hidden = first->width;
+    void *inputs = murmur_scratch(1, rows_size(n, first->depth));
+    void *units = murmur_scratch(2, rows_size(n, hidden));
+    float *values = murmur_scratch(3, (size_t)(BLOCK_ROWS * hidden) * sizeof(float));
+    if (inputs == NULL || units == NULL || values == NULL) return -1;
+    const Rows in = rows_in(inputs, n, first->depth), middle = rows_in(units, n, hidden);
+    for (long row = 0; row < n; row++)
+        quantize_row(x + row * first->depth, first->depth, 0, in, row);
+    multiply_block(first, in, n, values, hidden, 1);
+    for (long row = 0; row < n; row++) quantize_row(values + row * hidden, hidden, 1, middle, row);
+    multiply_block(second, middle, n, out, second->width, 0);
+    return 0;
+}
+
 /* Two layers around a GELU, in blocks of rows whose hidden units never leave the second-level cache.
  * (n, depth) float -> (n, width) float. Returns 0, or -1 if out of memory. */
 int murmur_mlp_int8(
     const float *x, long n, const Int8Layer *first, const Int8Layer *second, float *out,
     int threads) {
     int failed = 0;
-#pragma omp parallel for num_threads(threads) schedule(dynamic) reduction(| : failed)
-    for (long start = 0; start < n; start += BLOCK_ROWS) {
-        const long count = smaller(BLOCK_ROWS, n - start);
-        const long hidden = first->width;
-        void *inputs = murmur_scratch(1, rows_size(count, first->depth));
-        void *units = murmur_scratch(2, rows_size(count, hidden));
-        float *values = murmur_scratch(3, (size_t)(BLOCK_ROWS * hidden) * sizeof(float));
-        if (inputs == NULL || units == NULL || values == NULL) {
-            failed = 1;
-            continue;
-        }
-        const Rows in = rows_in(inputs, count, first->depth),
-                   middle = rows_in(units, count, hidden);
-        for (long row = 0; row < count; row++)
-            quantize_row(x + (start + row) * first->depth, first->depth, 0, in, row);
-        multiply_block(first, in, count, values, hidden, 1);
-        for (long row = 0; row < count; row++)
-            quantize_row(values + row * hidden, hidden, 1, middle, row);
-        multiply_block(second, middle, count, out + start * second->width, second->width, 0);
+#pragma omp parallel num_threads(threads) reduction(| : failed)
+    {
+        begin_tiles();
+#pragma omp for schedule(dynamic)
+        for (long start = 0; start < n; start += BLOCK_ROWS)
+            failed |= mlp_block(
+                x + start * first->depth, smaller(BLOCK_ROWS, n - start), first, second,
+                out + start * second->width);
+        end_tiles();
     }
-    return failed ? -1 : 0;
+    return failed;
 }

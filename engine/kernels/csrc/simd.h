@@ -20,13 +20,52 @@ typedef int32_t __attribute__((may_alias)) quad; /* four bytes, or two bfloat16 
 #define HEAD_DIM 64 /* in every Whisper model */
 #define QUADS (HEAD_DIM / 4)
 #define TILE_COLUMNS (TILE_VECTORS * LANES)
-#define THIRD (TILE_ROWS / 3)
-#define BLOCK_ROWS (4 * TILE_ROWS) /* share a panel of weights while it is in a near cache */
+#define BLOCK_ROWS (BLOCK_TILES * TILE_ROWS) /* share a panel of weights while it is in a near cache */
 
 #define EIGHTH 0.125f   /* 1 / sqrt(64) */
 #define MAX_LENGTH 1536 /* the most keys that attention can attend to */
 #define LEAST 1e-30f    /* replaces the greatest value of a row of zeros */
 #define NOTHING -3e38f  /* a score whose softmax weight is zero */
+
+/* The words of a tile's rows: those of a row are `step` words apart, and rows `row` words. */
+typedef struct {
+    const quad *first;
+    long row, step;
+} Words;
+
+/* Where in a tile row `row`'s words of step `step` of `steps` begin, which are `words` each. */
+static inline long place_in_tile(long row, long step, long steps, long words) {
+    return (ROW_MAJOR ? row * steps + step : step * TILE_ROWS + row) * words;
+}
+static inline Words words_of_tile(const quad *tile, long steps, long words) {
+    return (Words){tile, place_in_tile(1, 0, steps, words), place_in_tile(0, 1, steps, words)};
+}
+
+#ifdef AMX
+#include "tiles_amx.h"
+#else
+static inline void begin_tiles(void) {}
+static inline void end_tiles(void) {}
+
+/* `add_tile_products` of all `steps` of a tile; columns of a step are `column_step` bytes apart. */
+static inline __attribute__((always_inline)) void multiply_bytes(
+    ints sums[][TILE_VECTORS], const int rows, Words x, const void *columns, long column_step,
+    long panel, long steps) {
+    for (long k = 0; k < steps; k++)
+        add_tile_products(
+            sums, rows, x.first + k * x.step, x.row, (const char *)columns + k * column_step,
+            panel);
+}
+/* The same with two bfloat16 a step. */
+static inline __attribute__((always_inline)) void multiply_pairs(
+    floats sums[][TILE_VECTORS], const int rows, Words x, const void *columns, long column_step,
+    long panel, long steps) {
+    for (long k = 0; k < steps; k++)
+        add_tile_pairs(
+            sums, rows, x.first + k * x.step, x.row, (const char *)columns + k * column_step,
+            panel);
+}
+#endif
 
 static inline long round_up(long value, long step) {
     return (value + step - 1) / step * step;

@@ -7,7 +7,10 @@
 #include <string.h>
 
 #define TILE_ROWS 6 /* by one vector of columns: 12 of the 16 registers are sums */
+#define TILE_PART 2
+#define BLOCK_TILES 4
 #define TILE_VECTORS 1
+#define ROW_MAJOR 0
 #define PAIR_WORDS 2 /* bfloat16 is multiplied as floats */
 
 typedef struct {
