@@ -18,6 +18,7 @@ from engine.request import DecodingOptions, Request, Result, Segment, Word
 from engine.weights.checkpoint import Checkpoint, open_checkpoint
 from engine.weights.hub import DEMO_MODELS, resolve_model
 from engine.weights.names import PUBLISHED
+from engine.window import Window
 
 __all__ = [
     "ALL_LANGUAGES",
@@ -40,6 +41,7 @@ __all__ = [
     "Result",
     "Segment",
     "WeightsError",
+    "Window",
     "Word",
     "default_precision",
     "language_code",

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from engine.precision import Arithmetic, CrossAttentionMode, NumberFormats, Offload, Precision
+from engine.window import Window
 
 N_FFT = 400
 """Samples of one STFT window: 25 ms at 16 kHz."""
@@ -78,6 +79,8 @@ class EngineConfig:
             sampled meanwhile after a text's end are dropped. None: 2 on a GPU, which would
             otherwise wait for the host at each token, and 0 on a CPU.
         cuda_graphs: replay decoder steps as graphs; on a GPU only.
+        window: what the encoder sees of a chunk, unless a request asks for the whole window.
+        margin_frames: frames of silence behind the chunk in a short window, at least.
         aging_s: a group of requests gains one step of priority each time it gets no slot for this
             many seconds.
     """
@@ -95,6 +98,8 @@ class EngineConfig:
     overlap_encoding: bool = True
     lag_steps: int | None = None
     cuda_graphs: bool = True
+    window: Window = Window.EXACT
+    margin_frames: int = 128
     aging_s: float = 30.0
 
     def __post_init__(self) -> None:
@@ -108,6 +113,8 @@ class EngineConfig:
             raise ValueError(f"lag_steps must not be negative, got {self.lag_steps}")
         if self.memory_bytes is not None and self.memory_bytes <= 0:
             raise ValueError(f"memory_bytes must be positive, got {self.memory_bytes}")
+        if self.margin_frames < 0:
+            raise ValueError(f"margin_frames must not be negative, got {self.margin_frames}")
         if self.aging_s <= 0:
             raise ValueError(f"aging_s must be positive, got {self.aging_s}")
 

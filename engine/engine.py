@@ -28,6 +28,7 @@ from engine.sequence import Sequence as Running
 from engine.steps import Begin, Decode
 from engine.transfer import Pending
 from engine.weights.checkpoint import Checkpoint, open_checkpoint
+from engine.window import Window, short_frames
 from engine.word_times import align_step
 
 
@@ -209,7 +210,14 @@ class Engine:
         admitted = self._scheduler.admit(now_s, self._encoding.room)
         now_s = self._clock()
         new = [
-            Running(item.request, slots, item.arrived_s, now_s, self._share_s)
+            Running(
+                item.request,
+                slots,
+                item.arrived_s,
+                now_s,
+                self._frames(item.request),
+                self._share_s,
+            )
             for slots, item in admitted
         ]
         self._n_used_in_step = self._scheduler.n_used
@@ -439,6 +447,13 @@ class Engine:
 
     def _group(self, sequence: Running) -> int:
         return sequence.slot % len(self._rounds)
+
+    def _frames(self, request: Request) -> int:
+        """Frames of the window that the encoder sees of a chunk."""
+        whole = self.dims.n_audio_ctx
+        if self.config.window is Window.EXACT or request.whole_window:
+            return whole
+        return short_frames(len(request.pcm), self.config.margin_frames, whole)
 
     def _prompt(self, request: Request, language: str) -> list[int]:
         options = request.options

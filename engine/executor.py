@@ -6,7 +6,7 @@ from typing import Protocol
 from engine.config import EngineConfig
 from engine.encode_ahead import Encoding, make_encoding
 from engine.runner import ModelRunner
-from engine.sequence import Sequence
+from engine.sequence import Sequence, by_window
 from engine.steps import Align, Begin, Decode
 from engine.transfer import Download, Pending
 from engine.weights.checkpoint import Checkpoint
@@ -61,8 +61,9 @@ class LocalExecutor:
         self.encoding = make_encoding(self._encode, config)
 
     def _encode(self, sequences: Seq[Sequence]) -> None:
-        pcm = [sequence.request.pcm for sequence in sequences]
-        self.runner.encode(pcm, [sequence.slot for sequence in sequences])
+        for n_frames, equal in by_window(sequences):
+            pcm = [sequence.request.pcm for sequence in equal]
+            self.runner.encode(pcm, [sequence.slot for sequence in equal], n_frames)
 
     def detect_language(self, slot: int) -> Pending:
         probabilities = self.runner.detect_language(slot)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.config import N_SAMPLES, SAMPLE_RATE, TIME_PRECISION_S
+from engine.window import N_FRAMES
 
 Task = Literal["transcribe", "translate", "detect_language"]
 FinishReason = Literal["stop", "length", "detected"]
@@ -149,6 +150,7 @@ class Request:
         group: chunks of one file share a group; groups share the engine fairly.
         speech: samples in which voice was found, (first, last + 1) each, among which the times of
             words are looked for; empty: all.
+        whole_window: let the encoder see all 30 s, even if the engine's windows are short.
     """
 
     request_id: str
@@ -157,6 +159,7 @@ class Request:
     priority: int = 0
     group: str = ""
     speech: tuple[tuple[int, int], ...] = ()
+    whole_window: bool = False
 
     def __post_init__(self) -> None:
         if self.pcm.dtype != np.int16 or self.pcm.ndim != 1:
@@ -209,8 +212,9 @@ class Result:
     `engine.decoding.segments`. `timings_s` holds the seconds spent `waiting`, in `prefill`
     (features, encoder, prompt) and in `decode`; `device_s` is its part of the engine's own time,
     each step shared evenly by the slots in use: all parts together are the time that the engine was
-    busy. `language_probs` has all languages that came into question, the likeliest first, if only
-    the language was asked for.
+    busy. `n_frames` is the length of the window that the encoder saw, in frames of 20 ms: 1500, or
+    less for a short one, whose text is to be taken only if it looks right. `language_probs` has all
+    languages that came into question, the likeliest first, if only the language was asked for.
     """
 
     request_id: str
@@ -227,3 +231,4 @@ class Result:
     timings_s: dict[str, float]
     device_s: float = 0.0
     language_probs: tuple[tuple[str, float], ...] = ()
+    n_frames: int = N_FRAMES

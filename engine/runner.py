@@ -34,6 +34,7 @@ from engine.steps import Align, Begin, Decode
 from engine.transfer import upload
 from engine.weights.checkpoint import Checkpoint
 from engine.weights.host_memory import giving_back_memory
+from engine.window import FRAME_SAMPLES, Window
 
 
 class ModelRunner:
@@ -66,8 +67,9 @@ class ModelRunner:
             )
             checkpoint.source.release()
             self._sampler = self._make_sampler(checkpoint) if self.place.ends_decoding else None
+        short = config.window is Window.SHORT
         self.banks = [
-            SlotBank(n_slots, dims, self.place, self.max_length, device, self.formats)
+            SlotBank(n_slots, dims, self.place, self.max_length, device, self.formats, short)
             for n_slots in (sizes if self.place.stage.decoder else ())
         ]
         self._choices = Choices(self.place, self.banks, self._sampler, self.tokenizer, device)
@@ -84,30 +86,40 @@ class ModelRunner:
             self._graphs = self._make_graphs()
 
     @torch.inference_mode()
-    def encode(self, chunks: Seq[npt.NDArray[np.int16]], slots: Seq[int]) -> None:
-        """Encode windows as one batch and fill their slots, on a rank with the whole model."""
-        self.fill(self.encode_part(chunks, range(self.dims.n_audio_layer)), slots)
+    def encode(
+        self, chunks: Seq[npt.NDArray[np.int16]], slots: Seq[int], n_frames: int | None = None
+    ) -> None:
+        """Encode windows as one batch and fill their slots, on a rank with the whole model.
+
+        Args:
+            n_frames: of each window; None: n_audio_ctx.
+        """
+        self.fill(self.encode_part(chunks, range(self.dims.n_audio_layer), n_frames), slots)
 
     @torch.inference_mode()
     def encode_part(
-        self, x: torch.Tensor | Seq[npt.NDArray[np.int16]], layers: range
+        self,
+        x: torch.Tensor | Seq[npt.NDArray[np.int16]],
+        layers: range,
+        n_frames: int | None = None,
     ) -> torch.Tensor:
         """Run windows through some of the stage's encoder layers.
 
         Args:
-            x: the windows' samples, where encoding begins; else (batch, n_audio_ctx, n_audio_state)
+            x: the windows' samples, where encoding begins; else (batch, frames, n_audio_state)
                 from the previous layer. It is overwritten.
             layers: counted from the stage's first one.
+            n_frames: of each window, where encoding begins; None: n_audio_ctx.
         """
-        states: torch.Tensor = self.encoder(
-            x if isinstance(x, torch.Tensor) else self.features(x), layers
-        )
+        if not isinstance(x, torch.Tensor):
+            x = self.features(x, (n_frames or self.dims.n_audio_ctx) * FRAME_SAMPLES)
+        states: torch.Tensor = self.encoder(x, layers)
         return states
 
     @torch.inference_mode()
     def fill(self, states: torch.Tensor, slots: Seq[int]) -> None:
-        """Compute the cross-attention of encoded windows, (batch, n_audio_ctx, n_audio_state),
-        into slots of any groups."""
+        """Compute the cross-attention of encoded windows, (batch, frames, n_audio_state), into
+        slots of any groups."""
         for group in range(self.n_groups):
             rows = [row for row, slot in enumerate(slots) if slot % self.n_groups == group]
             if rows:

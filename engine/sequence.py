@@ -18,18 +18,19 @@ from engine.word_times import WordTimes
 class Sequence:
     """A request in a slot, or in several if it has several texts.
 
-    `slots` are its slots, of which the first has its window. `n_sampled` counts the tokens that the
-    device was told to sample for each; `tokens` are those that have come back, maybe some steps
-    later, or those of the best text once that is known. `sum_logprob` is their sum, end token
-    included. `word_times` is there while the finished text's words get their times. `began_share_s`
-    is the engine time that a sequence would have used, had it been here from the start until this
-    one was admitted.
+    `slots` are its slots, of which the first has its window, `n_frames` long. `n_sampled` counts
+    the tokens that the device was told to sample for each; `tokens` are those that have come back,
+    maybe some steps later, or those of the best text once that is known. `sum_logprob` is their
+    sum, end token included. `word_times` is there while the finished text's words get their times.
+    `began_share_s` is the engine time that a sequence would have used, had it been here from the
+    start until this one was admitted.
     """
 
     request: Request
     slots: tuple[int, ...]
     arrived_s: float
     admitted_s: float
+    n_frames: int
     began_share_s: float = 0.0
     language: str = "en"
     language_prob: float = 1.0
@@ -155,6 +156,7 @@ class Sequence:
                 "decode": finished_s - self.first_token_s,
             },
             language_probs=self.language_probs,
+            n_frames=self.n_frames,
             device_s=(share_s - self.began_share_s) * len(self.slots),
         )
 
@@ -165,3 +167,12 @@ def _start(options: DecodingOptions, tokenizer: Tokenizer) -> Hypotheses:
     graph = tokenizer.keyword_graph(options)
     gain = None if graph is None else graph.score
     return BeamSearch(options.beam_size, options.patience, options.length_penalty, gain)
+
+
+def by_window(sequences: Seq[Sequence]) -> list[tuple[int, list[Sequence]]]:
+    """Sequences whose windows are equally long, so that they can be encoded as one batch, and that
+    length in frames."""
+    equal: dict[int, list[Sequence]] = {}
+    for sequence in sequences:
+        equal.setdefault(sequence.n_frames, []).append(sequence)
+    return list(equal.items())

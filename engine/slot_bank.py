@@ -20,7 +20,7 @@ class SlotBank:
     """What a stage stores per slot.
 
     Attributes:
-        cache: keys and values of the stage's layers.
+        cache: keys and values of the stage's layers; `short_windows`: windows in it may be short.
         tokens: the last token sampled, shape (n_slots,) int64; only where decoding begins.
         positions: the position of that token, shape (n_slots,) int64.
         rule_state: state of the token rules; only where decoding ends.
@@ -38,6 +38,7 @@ class SlotBank:
         max_length: int,
         device: torch.device,
         formats: NumberFormats,
+        short_windows: bool = False,
     ) -> None:
         self.n_slots = n_slots
         self.max_length = max_length
@@ -50,6 +51,7 @@ class SlotBank:
             max_length=max_length,
             n_audio_ctx=dims.n_audio_ctx,
             n_state=dims.n_audio_state,
+            may_be_short=short_windows,
         )
         self.cache = KVCache(sizes, device, formats)
         self.tokens = torch.zeros(n_slots, dtype=torch.int64, device=device)

@@ -17,7 +17,7 @@ INT16_SCALE = 1.0 / 32_768.0
 
 
 class LogMel:
-    """Log-mel of whole 30 s windows.
+    """Log-mel of windows of 30 s, or shorter ones.
 
     Args:
         n_mels: 80, or 128 for large-v3 and its relatives.
@@ -38,21 +38,26 @@ class LogMel:
         self._filters = torch.from_numpy(filters).to(torch.float32).T.contiguous().to(device)
         self._window = torch.hann_window(N_FFT, device=device)
 
-    def __call__(self, chunks: Sequence[npt.NDArray[np.int16]]) -> torch.Tensor:
-        """Chunks of at most 480,000 samples -> (batch, n_mels, 3000) float32.
+    def __call__(
+        self, chunks: Sequence[npt.NDArray[np.int16]], n_samples: int = N_SAMPLES
+    ) -> torch.Tensor:
+        """Chunks of at most `n_samples` samples -> (batch, n_mels, n_samples / 160) float32.
 
         Shorter ones are padded with silence. On a CPU each chunk is computed alone, so that it does
         not depend on its neighbours.
+
+        Args:
+            n_samples: length of the window, a multiple of 160.
         """
         if self.device.type == "cuda":
-            return self._log_mel(self._upload(chunks))
-        return torch.stack([self._log_mel(_padded([chunk])[0]) for chunk in chunks])
+            return self._log_mel(self._upload(chunks, n_samples))
+        return torch.stack([self._log_mel(_padded([chunk], n_samples)[0]) for chunk in chunks])
 
-    def _upload(self, chunks: Sequence[npt.NDArray[np.int16]]) -> torch.Tensor:
-        return _padded(chunks).pin_memory().to(self.device, non_blocking=True)
+    def _upload(self, chunks: Sequence[npt.NDArray[np.int16]], n_samples: int) -> torch.Tensor:
+        return _padded(chunks, n_samples).pin_memory().to(self.device, non_blocking=True)
 
     def _log_mel(self, samples: torch.Tensor) -> torch.Tensor:
-        """(..., N_SAMPLES) int16 on the device -> (..., n_mels, 3000)."""
+        """(..., n_samples) int16 on the device -> (..., n_mels, n_samples / 160)."""
         waveform = samples.to(torch.float32) * INT16_SCALE
         stft = torch.stft(waveform, N_FFT, HOP_LENGTH, window=self._window, return_complex=True)
         power = stft[..., :-1].abs() ** 2
@@ -61,9 +66,9 @@ class LogMel:
         return (log_spec + 4.0) / 4.0
 
 
-def _padded(chunks: Sequence[npt.NDArray[np.int16]]) -> torch.Tensor:
-    """Chunks as one (batch, N_SAMPLES) int16 tensor, with silence behind each."""
-    batch = torch.zeros(len(chunks), N_SAMPLES, dtype=torch.int16)
+def _padded(chunks: Sequence[npt.NDArray[np.int16]], n_samples: int) -> torch.Tensor:
+    """Chunks as one (batch, n_samples) int16 tensor, with silence behind each."""
+    batch = torch.zeros(len(chunks), n_samples, dtype=torch.int16)
     for row, chunk in zip(batch.numpy(), chunks, strict=True):
         row[: len(chunk)] = chunk
     return batch

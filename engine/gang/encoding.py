@@ -13,6 +13,7 @@ import numpy.typing as npt
 from engine.gang.orders import Encode, Expect, Fill, Order
 from engine.parallel.distributed import Mesh
 from engine.sequence import Sequence as Running
+from engine.sequence import by_window
 
 _AHEAD = 2
 """Batches that may be past the encoder stages: one under way and one that is ready."""
@@ -33,9 +34,11 @@ class Director(Protocol):
 
 @dataclass
 class _Batch:
-    """Windows under way. `n_done` counts the layers done in the stage that decodes as well."""
+    """Windows under way, of `n_frames` frames each. `n_done` counts the layers done in the stage
+    that decodes as well."""
 
     number: int
+    n_frames: int
     sequences: list[Running]
     has_arrived: bool = False
     n_done: int = 0
@@ -80,16 +83,16 @@ class GangEncoding:
         return self._batch if len(self._under_way) < self._limit else 0
 
     def submit(self, sequences: Sequence[Running]) -> None:
-        if not sequences:
-            return
-        batch = _Batch(self._n_batches, list(sequences), has_arrived=not self._pure)
-        self._n_batches += 1
-        self._under_way.append(batch)
-        for stage in range(1, len(self._gang.mesh.stages)):
-            self._gang.order(stage, Expect(batch.number, len(sequences)))
-        for stage in self._pure:
-            last = len(self._gang.mesh.stages[stage].encoder)
-            self._gang.order(stage, Encode(batch.number, 0, last, self._pcm(batch, stage)))
+        for n_frames, equal in by_window(sequences):
+            batch = _Batch(self._n_batches, n_frames, equal, has_arrived=not self._pure)
+            self._n_batches += 1
+            self._under_way.append(batch)
+            for stage in range(1, len(self._gang.mesh.stages)):
+                self._gang.order(stage, Expect(batch.number, len(equal), n_frames))
+            for stage in self._pure:
+                last = len(self._gang.mesh.stages[stage].encoder)
+                pcm = self._pcm(batch, stage)
+                self._gang.order(stage, Encode(batch.number, 0, last, n_frames, pcm))
 
     def collect(self, n_decoding: int) -> list[Running]:
         self._gang.take_answers()
@@ -127,7 +130,7 @@ class GangEncoding:
         n_layers = self._n_layers - batch.n_done if has_few else self._slice
         start, stop = batch.n_done, min(batch.n_done + n_layers, self._n_layers)
         pcm = self._pcm(batch, self._shared) if start == 0 else None
-        self._gang.order(self._shared, Encode(batch.number, start, stop, pcm))
+        self._gang.order(self._shared, Encode(batch.number, start, stop, batch.n_frames, pcm))
         batch.n_done = stop
         if self._has_others_behind:
             self._is_slicing = True

@@ -15,10 +15,11 @@ from engine.steps import Align, Begin, Decode
 
 @dataclass(frozen=True, slots=True)
 class Expect:
-    """Prepare to receive a batch of `n` windows from another stage."""
+    """Prepare to receive a batch of `n` windows, of `n_frames` frames each, from another stage."""
 
     batch: int
     n: int
+    n_frames: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +28,14 @@ class Encode:
 
     Attributes:
         start, stop: the layers, counted from the stage's first.
+        n_frames: of each window.
         pcm: the windows' samples, where encoding begins.
     """
 
     batch: int
     start: int
     stop: int
+    n_frames: int
     pcm: tuple[npt.NDArray[np.int16], ...] | None = None
 
 

@@ -186,8 +186,8 @@ class Shard:
                     self._answers.values(probabilities)
             case Release(slot):
                 self._runner.release(slot)
-            case Expect(batch, n):
-                self._expect(batch, n)
+            case Expect():
+                self._expect(order)
             case Encode():
                 self._encode(order)
             case Fill(batch, slots):
@@ -201,13 +201,13 @@ class Shard:
         if sampled is not None and self._speaks:
             self._answers.values(*sampled.columns, *more)
 
-    def _expect(self, batch: int, n: int) -> None:
+    def _expect(self, order: Expect) -> None:
         dims, place = self._runner.dims, self._place
         assert place.wires is not None
-        shape = (n, dims.n_audio_ctx, dims.n_audio_state)
+        shape = (order.n, order.n_frames, dims.n_audio_state)
         source = place.index - 1 if place.stage.encoder else place.encoders[-1]
         dtype = self._runner.formats.dtype
-        self._inbound[batch] = place.wires.windows.expect(shape, dtype, source)
+        self._inbound[order.batch] = place.wires.windows.expect(shape, dtype, source)
 
     def _take_windows(self, batch: int) -> torch.Tensor:
         """A batch in its current state of encoding: from this stage, or from another one."""
@@ -217,7 +217,7 @@ class Shard:
 
     def _encode(self, order: Encode) -> None:
         x = order.pcm if order.pcm is not None else self._take_windows(order.batch)
-        states = self._runner.encode_part(x, range(order.start, order.stop))
+        states = self._runner.encode_part(x, range(order.start, order.stop), order.n_frames)
         place = self._place
         if order.stop < len(place.stage.encoder):
             self._windows[order.batch] = states

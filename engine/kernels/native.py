@@ -121,7 +121,7 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
         "linear_int8": [pointer, size, pointer, pointer, number, number],
         "mlp_int8": [pointer, size, pointer, pointer, pointer],
         "encoder_attention": [pointer, size, size, size, pointer],
-        "fill_cross": [pointer, size, pointer, pointer],
+        "fill_cross": [pointer, size, size, pointer, pointer],
         "cross_attention": [pointer, size, pointer, pointer, pointer],
         "self_attention": [pointer, size, size, pointer, pointer, pointer, size, pointer],
         "refine_logits": [pointer, size, pointer, pointer],
@@ -290,17 +290,28 @@ def encoder_attention(qkv: torch.Tensor) -> torch.Tensor:
 class _CrossCache(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("keys", "values", "key_scales", "value_scales")),
-        *((name, ctypes.c_long) for name in ("heads", "length", "padded")),
+        ("lengths", ctypes.c_void_p),
+        *((name, ctypes.c_long) for name in ("heads", "padded")),
     ]
 
 
 class Int8CrossCache:
     """One layer's cross-attention keys and values in slots, in 8 bits with a scale per row of 64.
-    All are zero at the start."""
+    All are zero at the start.
 
-    def __init__(self, n_slots: int, n_heads: int, length: int) -> None:
+    Args:
+        length: keys that a slot has room for.
+        lengths: (n_slots,) int64, those that each slot has, which `attend` reads; None: `length`.
+            It may be changed before `fill`.
+    """
+
+    def __init__(
+        self, n_slots: int, n_heads: int, length: int, lengths: torch.Tensor | None = None
+    ) -> None:
         assert length <= MAX_LENGTH
-        padded = length + -length % _CROSS_STEP
+        self._length, padded = length, length + -length % _CROSS_STEP
+        known = torch.full((n_slots,), length) if lengths is None else lengths
+        assert known.dtype == torch.int64 and known.is_contiguous() and len(known) == n_slots
         shape = (n_slots, n_heads, padded)
         self._tensors = (
             torch.zeros(*shape, HEAD_DIM, dtype=torch.uint8),
@@ -308,18 +319,20 @@ class Int8CrossCache:
             torch.zeros(shape),
             torch.zeros(shape),
         )
-        addresses = [tensor.data_ptr() for tensor in self._tensors]
-        self._cache = _CrossCache(*addresses, n_heads, length, padded)
+        self._lengths = known
+        addresses = [tensor.data_ptr() for tensor in (*self._tensors, known)]
+        self._cache = _CrossCache(*addresses, n_heads, padded)
 
     @property
     def n_bytes(self) -> int:
         return sum(tensor.nbytes for tensor in self._tensors)
 
     def fill(self, kv: torch.Tensor, slots: torch.Tensor) -> None:
-        """(B, length, k and v of H heads of 64) bfloat16 into slots (B,) int64."""
-        assert kv.dtype == torch.bfloat16 and kv.shape[:2] == (len(slots), self._cache.length)
+        """(B, L, k and v of H heads of 64) bfloat16 into slots (B,) int64, whose length is L."""
+        assert kv.dtype == torch.bfloat16 and len(kv) == len(slots)
+        assert kv.shape[1] <= self._length
         pointer = ctypes.addressof(self._cache)
-        _call("fill_cross", kv.contiguous(), len(kv), slots, pointer)
+        _call("fill_cross", kv.contiguous(), len(kv), kv.shape[1], slots, pointer)
 
     def keys(self, slots: slice | torch.Tensor, heads: Sequence[int]) -> torch.Tensor:
         """The keys of some heads of n slots, as they are stored: (n, len(heads), length, 64)
@@ -328,8 +341,8 @@ class Int8CrossCache:
         which = list(heads)
         shape = (self._cache.padded // _CROSS_STEP, HEAD_DIM // 4, _CROSS_STEP, 4)
         chosen = packed[slots][:, which].view(-1, len(which), *shape)
-        rows = chosen.transpose(3, 4).flatten(4).flatten(2, 3)[:, :, : self._cache.length]
-        steps = scales[slots][:, which, : self._cache.length, None]
+        rows = chosen.transpose(3, 4).flatten(4).flatten(2, 3)[:, :, : self._length]
+        steps = scales[slots][:, which, : self._length, None]
         return (rows.float() - _KEY_OFFSET) * steps
 
     def attend(self, queries: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:

@@ -62,10 +62,10 @@ class SelfAttention(nn.Module):
 
 
 class EncoderSelfAttention(SelfAttention):
-    """All 1500 frames of a window attend to each other."""
+    """All frames of a window attend to each other."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, n_audio_ctx, n_state) -> the same."""
+        """(B, frames, n_state) -> the same."""
         out: torch.Tensor = self.out(attend_window(self.qkv(x), self.head_dim))
         return out
 

@@ -108,7 +108,8 @@ class DecoderStage(nn.Module):
         return out
 
     def fill_cross(self, audio_features: torch.Tensor, cache: KVCache, slots: Slots) -> None:
-        """Store what cross-attention needs of windows (B, n_audio_ctx, n_audio_state) in slots."""
+        """Store what cross-attention needs of windows (B, frames, n_audio_state) in slots."""
+        cache.lengths.put(slots, audio_features.shape[1])
         if cache.states is not None:
             cache.states.fill(audio_features, slots)
             return

@@ -13,7 +13,8 @@ from engine.weights.source import LoadContext
 
 
 class ConvStem(nn.Module):
-    """(B, n_mels, 3000) -> (B, 1500, n_audio_state): two convolutions and the positions."""
+    """(B, n_mels, 2 T) -> (B, T, n_audio_state): two convolutions and the positions. T is 1500, or
+    less for short windows."""
 
     def __init__(self, context: LoadContext) -> None:
         super().__init__()
@@ -31,7 +32,7 @@ class ConvStem(nn.Module):
         # Row by row in memory: the sum of a transposed tensor would be transposed too, and with it
         # all that the layers add to it.
         out = x.new_empty(len(x), x.shape[2], x.shape[1])
-        return torch.add(x.transpose(1, 2), self.positions, out=out)
+        return torch.add(x.transpose(1, 2), self.positions[: out.shape[1]], out=out)
 
 
 class EncoderLayer(nn.Module):
@@ -70,8 +71,8 @@ class EncoderStage(nn.Module):
         self.norm = LayerNorm(context, "encoder.layer_norm") if is_last else None
 
     def forward(self, x: torch.Tensor, layers: range | None = None) -> torch.Tensor:
-        """Mel (B, n_mels, 3000) in the first stage, else the stage before's output
-        (B, 1500, n_audio_state) -> (B, 1500, n_audio_state).
+        """Mel (B, n_mels, 2 T) in the first stage, else the stage before's output
+        (B, T, n_audio_state) -> (B, T, n_audio_state). T is 1500, or less for short windows.
 
         Args:
             layers: which of the stage's layers to run, counted from its first; those before them

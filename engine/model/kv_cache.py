@@ -1,6 +1,6 @@
 """What is stored of every running sequence, in slots of fixed size.
 
-A Whisper decoder sequence is at most 448 tokens long and its cross-attention always 1500 frames,
+A Whisper decoder sequence is at most 448 tokens long and its cross-attention at most 1500 frames,
 so a slot has a fixed size and nothing is ever paged, moved or reallocated.
 """
 
@@ -18,6 +18,7 @@ from engine.model.cross_cache import (
     WindowStates,
 )
 from engine.model.self_cache import DenseSelfCache, Int8SelfCache, SelfCache
+from engine.model.window_lengths import WindowLengths
 from engine.precision import CrossAttentionMode, NumberFormats
 
 
@@ -28,6 +29,7 @@ class CacheSizes:
     Attributes:
         n_layers, n_heads: this rank's layers and heads of the decoder.
         n_state: width of the encoder's output.
+        may_be_short: whether windows may have fewer frames than `n_audio_ctx`.
     """
 
     n_layers: int
@@ -37,6 +39,7 @@ class CacheSizes:
     max_length: int
     n_audio_ctx: int
     n_state: int
+    may_be_short: bool = False
 
     @property
     def own(self) -> tuple[int, int, int, int]:
@@ -64,20 +67,22 @@ class KVCache:
 
     Attributes:
         states: the encoder's output of windows, if all layers attend to it.
+        lengths: of the windows in the slots.
     """
 
     def __init__(self, sizes: CacheSizes, device: torch.device, formats: NumberFormats) -> None:
         self.n_slots = sizes.n_slots
         self.max_length = sizes.max_length
         self.states: WindowStates | None = None
+        self.lengths = WindowLengths(sizes.n_slots, sizes.n_audio_ctx, device, sizes.may_be_short)
         try:
             if formats.cross is CrossAttentionMode.ABSORBED and sizes.n_layers:
                 shape = (sizes.n_slots, sizes.n_audio_ctx, sizes.n_state)
-                self.states = WindowStates(shape, device, formats.product)
+                self.states = WindowStates(shape, device, formats.product, self.lengths)
             self.layers = [
                 LayerCache(
                     _self_cache(sizes, device, formats),
-                    self.states or _cross_cache(sizes, device, formats),
+                    self.states or _cross_cache(sizes, device, formats, self.lengths),
                 )
                 for _ in range(sizes.n_layers)
             ]
@@ -107,12 +112,14 @@ def _self_cache(sizes: CacheSizes, device: torch.device, formats: NumberFormats)
     return DenseSelfCache(sizes.own, device, formats.dtype, by_native)
 
 
-def _cross_cache(sizes: CacheSizes, device: torch.device, formats: NumberFormats) -> CrossCache:
+def _cross_cache(
+    sizes: CacheSizes, device: torch.device, formats: NumberFormats, lengths: WindowLengths
+) -> CrossCache:
     if formats.cross is CrossAttentionMode.CACHED:
-        return DenseCrossCache(sizes.cross, device, formats.product)
+        return DenseCrossCache(sizes.cross, device, formats.product, lengths)
     if has_native_cross_cache(sizes.head_dim, sizes.n_audio_ctx, device, formats):
-        return NativeInt8CrossCache(sizes.n_slots, sizes.n_heads, sizes.n_audio_ctx)
-    return Int8CrossCache(sizes.cross, device, formats.product)
+        return NativeInt8CrossCache(sizes.n_slots, sizes.n_heads, sizes.n_audio_ctx, lengths)
+    return Int8CrossCache(sizes.cross, device, formats.product, lengths)
 
 
 def has_native_cross_cache(

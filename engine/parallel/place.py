@@ -32,7 +32,7 @@ class Wires:
     """One wire per kind of tensor, so that none waits behind another kind.
 
     Attributes:
-        windows: encoder states, (batch, n_audio_ctx, n_audio_state): from each encoder stage to the
+        windows: encoder states, (batch, frames, n_audio_state): from each encoder stage to the
             next, and from the last one to every decoder stage.
         hidden: states of tokens, from each decoder stage to the next.
         tokens: sampled token ids, from the last stage to the first that decodes.

@@ -13,7 +13,7 @@ pytest.importorskip("triton")
 
 from benchmarks.gpu_roof import LAYER_LAUNCHES, OTHER_LAUNCHES
 from benchmarks.random_model import random_checkpoint
-from engine import CrossAttentionMode, DecodingOptions, EngineConfig, Offload, Precision
+from engine import CrossAttentionMode, DecodingOptions, EngineConfig, Offload, Precision, Window
 from engine.decoding.sampler import Noise
 from engine.kernels.triton import disabled
 from engine.model.decoder import DecoderStage
@@ -55,8 +55,8 @@ def runner_of(model: str, **config: Any) -> Iterator[tuple[ModelRunner, Device]]
         yield runner, device
 
 
-def encode_and_begin(runner: ModelRunner) -> None:
-    runner.encode(PCM, [0, 1])
+def encode_and_begin(runner: ModelRunner, n_frames: int | None = None) -> None:
+    runner.encode(PCM, [0, 1], n_frames)
     runner.begin(Begin((PROMPT, PROMPT), ((0,), (1,)), (GREEDY, GREEDY), (None, None)))
 
 
@@ -81,13 +81,16 @@ def test_no_step_waits(precision: Precision, model: str) -> None:
         {"int8_self_attention": True},
         {"offload": Offload.ENCODER},
         {"offload": Offload.ALL},
+        {"window": Window.SHORT},
+        {"window": Window.SHORT, "cross_attention": CrossAttentionMode.ABSORBED},
+        {"window": Window.SHORT, "cross_attention": CrossAttentionMode.CACHED_8BIT},
     ],
     ids=str,
 )
 @pytest.mark.parametrize("precision", [Precision.BFLOAT16, Precision.INT8])
-def test_no_way_to_save_memory_waits(precision: Precision, config: dict[str, Any]) -> None:
+def test_no_way_to_save_memory_or_time_waits(precision: Precision, config: dict[str, Any]) -> None:
     with runner_of("base", precision=precision, **config) as (runner, device):
-        encode_and_begin(runner)
+        encode_and_begin(runner, 640 if "window" in config else None)
         runner.decode(Decode(0, 2, 10, (None, None)))
         assert device.waits == []
 
@@ -118,6 +121,19 @@ def test_neither_languages_nor_words_wait() -> None:
         assert probabilities is not None and probabilities.is_cuda
         text, frames = [*PROMPT, 100, 200], np.arange(300)
         runner.align(Align((text,), (3,), (0,), (frames,)))
+        assert device.waits == []
+
+
+def test_short_windows_do_not_wait_on_torch_alone() -> None:
+    with (
+        disabled(),
+        runner_of("base", precision=Precision.BFLOAT16, window=Window.SHORT) as (
+            runner,
+            device,
+        ),
+    ):
+        encode_and_begin(runner, 640)
+        runner.decode(Decode(0, 2, 10, (None, None)))
         assert device.waits == []
 
 

@@ -21,6 +21,7 @@ from engine.kernels.triton.trial import Case, cases, difference, fault
 from engine.kernels.triton.weights import MAX_ROWS, Norm, Weight
 from engine.model.cross_cache import DenseCrossCache, Int8CrossCache, WindowStates
 from engine.model.self_cache import DenseSelfCache, Int8SelfCache
+from engine.model.window_lengths import WindowLengths
 from engine.parallel.group import SingleRank
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -178,6 +179,40 @@ def test_windows_of_any_length_in_any_number_of_parts(splits: int, frames: int, 
     keys, values = draw(2, 1, frames, 64), draw(2, 1, frames, 64)
     found = KERNELS.cross_attention(queries, windows, keys, values, None, splits)
     assert difference(found, twins.cross_attention(queries, windows, keys, values)) < CLOSE
+
+
+@pytest.mark.parametrize("kind", [DenseCrossCache, Int8CrossCache])
+@pytest.mark.parametrize("slots", [slice(1, 4), [3, 0, 3]], ids=["range", "indices"])
+def test_short_windows_are_attended_to_as_in_the_cache(
+    kind: type, slots: slice | list[int], draw: Draw
+) -> None:
+    """What lies behind them is loud."""
+    lengths = WindowLengths(4, 200, DEVICE, may_be_short=True)
+    cache = kind((4, 2, 200, 64), DEVICE, torch.float16, lengths)
+    cache.fill(20 * draw(4, 200, 2 * 128), slice(0, 4))
+    for slot, n_frames in enumerate((64, 200, 1, 130)):
+        lengths.put(slice(slot, slot + 1), n_frames)
+        cache.fill(draw(1, n_frames, 2 * 128), slice(slot, slot + 1))
+    where = slots if isinstance(slots, slice) else torch.tensor(slots, device=DEVICE)
+    queries = draw(3, 1, 128)
+    found = []
+    for kernels in (None, KERNELS):
+        cache._gpu = kernels
+        found.append(cache.attend(queries, where))
+    assert difference(found[1], found[0]) < CLOSE
+
+
+@pytest.mark.parametrize("splits", [1, 8])
+@pytest.mark.parametrize("reach", [1, 16, 37])
+def test_encoder_output_of_short_windows(splits: int, reach: int, draw: Draw) -> None:
+    states, queries = 20 * draw(2, 50, 128), draw(2, 3, 128) / 11
+    states[:, :reach] /= 20
+    windows, lengths = torch.tensor([1, 0], device=DEVICE), torch.tensor([reach, 50], device=DEVICE)
+    found = KERNELS.absorbed_attention(queries, windows, states, splits, lengths)
+    expected = twins.absorbed_attention(queries, windows, states, lengths)
+    assert difference(found[:1], expected[:1]) < CLOSE
+    alone = twins.absorbed_attention(queries[1:], windows[1:], states[:, :reach])
+    assert difference(found[1:], alone) < CLOSE
 
 
 def test_a_window_is_split_where_queries_are_few() -> None:

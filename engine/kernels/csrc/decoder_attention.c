@@ -8,33 +8,36 @@
 
 /* A layer's slots. Each slot and head stores its keys as (padded / 64, 16 quads, 64 keys, 4) unsigned
  * bytes around 128, its values as (padded / 4, 64 dimensions, 4 values) signed bytes, and a scale for
- * each key and each value. `padded` is the length rounded up to a multiple of 64. */
+ * each key and each value. `padded` is a multiple of 64, and no slot's length is above it. */
 typedef struct {
     uint8_t *keys;
     int8_t *values;
     float *key_scales, *value_scales; /* (slots, heads, padded) */
-    long heads, length, padded;
+    const int64_t *lengths;           /* (slots): keys that each slot has */
+    long heads, padded;
 } CrossCache;
 
+/* Stores `length` keys and values, and nothing up to the next multiple of 64. */
 static void fill_head(
-    const bfloat16 *keys, const bfloat16 *values, long stride, const CrossCache *cache, long item) {
+    const bfloat16 *keys, const bfloat16 *values, long stride, long length,
+    const CrossCache *cache, long item) {
     const long padded = cache->padded;
     quad *packed_keys = (quad *)(cache->keys + item * padded * HEAD_DIM);
     int8_t *packed_values = cache->values + item * padded * HEAD_DIM;
     float *key_scales = cache->key_scales + item * padded;
     float *value_scales = cache->value_scales + item * padded;
-    for (long j = 0; j < padded; j++) {
+    for (long j = 0; j < round_up(length, CROSS_STEP); j++) {
         _Alignas(64) int8_t row[HEAD_DIM] = {0};
         floats x[4];
         key_scales[j] = value_scales[j] = 0.0f;
-        if (j < cache->length) {
+        if (j < length) {
             for (int i = 0; i < 4; i++) x[i] = from_bfloat16(keys + j * stride + i * LANES);
             key_scales[j] = quantize_head(x, row);
         }
         quad *column = packed_keys + j / CROSS_STEP * QUADS * CROSS_STEP + j % CROSS_STEP;
         for (int i = 0; i < QUADS; i++)
             column[i * CROSS_STEP] = ((const quad *)row)[i] ^ (quad)0x80808080;
-        if (j < cache->length) {
+        if (j < length) {
             for (int i = 0; i < 4; i++) x[i] = from_bfloat16(values + j * stride + i * LANES);
             value_scales[j] = quantize_head(x, row);
         }
@@ -45,13 +48,14 @@ static void fill_head(
 
 /* Stores (batch, length, keys and values, heads, 64) bfloat16 in `slots`, (batch,). */
 int murmur_fill_cross(
-    const bfloat16 *kv, long batch, const int64_t *slots, const CrossCache *cache, int threads) {
+    const bfloat16 *kv, long batch, long length, const int64_t *slots, const CrossCache *cache,
+    int threads) {
     const long width = cache->heads * HEAD_DIM, stride = 2 * width;
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (long item = 0; item < batch * cache->heads; item++) {
         const long row = item / cache->heads, head = item % cache->heads;
-        const bfloat16 *keys = kv + row * cache->length * stride + head * HEAD_DIM;
-        fill_head(keys, keys + width, stride, cache, slots[row] * cache->heads + head);
+        const bfloat16 *keys = kv + row * length * stride + head * HEAD_DIM;
+        fill_head(keys, keys + width, stride, length, cache, slots[row] * cache->heads + head);
     }
     return 0;
 }
@@ -114,15 +118,15 @@ static float weigh(
     return unit / reduce_add_ps(sum);
 }
 
-static void attend_head(const float *query, const CrossCache *cache, long item, float *out) {
+static void attend_head(
+    const float *query, const CrossCache *cache, long length, long item, float *out) {
     float scores[MAX_LENGTH];
     _Alignas(64) uint8_t high[MAX_LENGTH], low[MAX_LENGTH];
-    const long padded = cache->padded;
-    const uint8_t *keys = cache->keys + item * padded * HEAD_DIM;
-    const int8_t *values = cache->values + item * padded * HEAD_DIM;
-    score_keys(query, keys, cache->key_scales + item * padded, padded, scores);
-    const float *value_scales = cache->value_scales + item * padded;
-    const float unit = weigh(scores, value_scales, cache->length, padded, high, low);
+    const long first = item * cache->padded, padded = round_up(length, CROSS_STEP);
+    const uint8_t *keys = cache->keys + first * HEAD_DIM;
+    const int8_t *values = cache->values + first * HEAD_DIM;
+    score_keys(query, keys, cache->key_scales + first, padded, scores);
+    const float unit = weigh(scores, cache->value_scales + first, length, padded, high, low);
     ints sums[2][4];
     for (int i = 0; i < 4; i++) sums[0][i] = sums[1][i] = set1_epi32(0);
     for (long j = 0; j < padded; j += 4, values += 4 * HEAD_DIM) {
@@ -151,7 +155,9 @@ int murmur_cross_attention(
     for (long item = 0; item < n * cache->heads; item++) {
         /* Tokens of one slot follow each other, because they read the same keys. */
         const long row = item % n, head = item / n, at = (row * cache->heads + head) * HEAD_DIM;
-        attend_head(queries + at, cache, slots[row] * cache->heads + head, out + at);
+        const long slot = slots[row];
+        attend_head(
+            queries + at, cache, cache->lengths[slot], slot * cache->heads + head, out + at);
     }
     return 0;
 }

@@ -25,10 +25,10 @@ _MAX_SPLITS = 8
 
 @triton.jit
 def absorbed_kernel(
-    queries, windows, states, out, parts, first, n_heads, group_heads, n_frames, split_frames,
+    queries, windows, lengths, states, out, parts, first, n_heads, group_heads, n_frames,
     query_row, query_head, out_row, out_head,
-    HAS_WINDOWS: tl.constexpr, SPLITS: tl.constexpr, N_PARTS: tl.constexpr, PART: tl.constexpr,
-    GROUP: tl.constexpr, BLOCK: tl.constexpr,
+    HAS_WINDOWS: tl.constexpr, HAS_LENGTHS: tl.constexpr, SPLITS: tl.constexpr,
+    N_PARTS: tl.constexpr, PART: tl.constexpr, GROUP: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """The model's width is N_PARTS * PART, because a block's sides are powers of two.
 
@@ -45,8 +45,12 @@ def absorbed_kernel(
     is_head = (here < group_heads) & (heads < n_heads)
     columns = tl.arange(0, PART)
     asked = (row * query_row + heads * query_head)[:, None] + columns[None, :]
+    reach = n_frames
+    if HAS_LENGTHS:
+        reach = tl.load(lengths + window)
+    split_frames = tl.cdiv(reach, SPLITS)
     begin = split * split_frames
-    end = tl.minimum(begin + split_frames, n_frames)
+    end = tl.minimum(begin + split_frames, reach)
     top = tl.full((GROUP,), float("-inf"), tl.float32)
     total = tl.zeros((GROUP,), tl.float32)
     query, found = (), ()
@@ -109,6 +113,7 @@ def absorbed_launch(
     splits: int,
     out: torch.Tensor,
     wanted: int = PRESENT,
+    lengths: torch.Tensor | None = None,
 ) -> Launch:
     """(n, H, C), already scaled -> (n, H, C), or the parts that `combine_launch` adds up.
 
@@ -116,6 +121,7 @@ def absorbed_launch(
         queries, out: with a stride of 1 over C.
         windows: (n,) int64, each row's slot; or the first of n slots in order.
         states: (S, F, C), contiguous, 16-bit as the queries.
+        lengths: as in `attention.cross_attention_launch`.
     """
     n, n_heads, width = queries.shape
     n_frames = states.shape[1]
@@ -125,6 +131,7 @@ def absorbed_launch(
     arguments: dict[str, Argument] = {
         "queries": queries,
         "windows": queries if in_order else windows,
+        "lengths": queries if lengths is None else lengths,
         "states": states,
         "out": out,
         "parts": parts,
@@ -132,7 +139,6 @@ def absorbed_launch(
         "n_heads": n_heads,
         "group_heads": triton.cdiv(n_heads, n_groups),
         "n_frames": n_frames,
-        "split_frames": triton.cdiv(n_frames, splits),
         "query_row": queries.stride(0),
         "query_head": queries.stride(1),
         "out_row": out.stride(0),
@@ -140,6 +146,7 @@ def absorbed_launch(
     }
     constants = {
         "HAS_WINDOWS": not in_order,
+        "HAS_LENGTHS": lengths is not None,
         "SPLITS": splits,
         "N_PARTS": width // part,
         "PART": part,

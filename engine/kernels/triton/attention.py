@@ -97,10 +97,10 @@ def self_attention_kernel(
 
 @triton.jit
 def cross_attention_kernel(
-    queries, windows, keys, values, key_scales, value_scales, out, parts, first, n_heads,
-    n_frames, split_frames, scale,
-    HAS_WINDOWS: tl.constexpr, HAS_SCALES: tl.constexpr, SPLITS: tl.constexpr,
-    HEAD_DIM: tl.constexpr, BLOCK: tl.constexpr,
+    queries, windows, lengths, keys, values, key_scales, value_scales, out, parts, first, n_heads,
+    n_frames, scale,
+    HAS_WINDOWS: tl.constexpr, HAS_LENGTHS: tl.constexpr, HAS_SCALES: tl.constexpr,
+    SPLITS: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """A program attends with a head of a row to all frames of its window, or to a part of them."""
     head, row, split = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.program_id(2)
@@ -111,8 +111,12 @@ def cross_attention_kernel(
     place = row * n_heads + head
     query = tl.load(queries + place * HEAD_DIM + dims).to(tl.float32) * scale
     base = (window * n_heads + head) * n_frames
+    reach = n_frames
+    if HAS_LENGTHS:
+        reach = tl.load(lengths + window)
+    split_frames = tl.cdiv(reach, SPLITS)
     begin = split * split_frames
-    end = tl.minimum(begin + split_frames, n_frames)
+    end = tl.minimum(begin + split_frames, reach)
     top, total, found = float("-inf"), 0.0, tl.zeros((HEAD_DIM,), tl.float32)
     for start in range(begin, end, BLOCK):
         top, total, found = _attend_block(
@@ -208,6 +212,7 @@ def cross_attention_launch(
     parts: torch.Tensor,
     splits: int,
     out: torch.Tensor,
+    lengths: torch.Tensor | None = None,
 ) -> Launch:
     """(n, H*D) -> (n, H*D), or the parts that `combine_launch` adds up.
 
@@ -215,12 +220,14 @@ def cross_attention_launch(
         windows: (n,) int64, each row's slot; or the first of n slots in order.
         keys, values: (S, H, F, D), contiguous.
         scales: of 8-bit keys and values, (S, H, F) float32 each.
+        lengths: (S,) int64, frames of each slot that are read, at least one; None: all.
     """
     _, heads, n_frames, head_dim = keys.shape
     in_order = isinstance(windows, int)
     arguments: dict[str, Argument] = {
         "queries": queries,
         "windows": queries if in_order else windows,
+        "lengths": queries if lengths is None else lengths,
         "keys": keys,
         "values": values,
         "key_scales": queries if scales is None else scales[0],
@@ -230,11 +237,11 @@ def cross_attention_launch(
         "first": windows if in_order else 0,
         "n_heads": heads,
         "n_frames": n_frames,
-        "split_frames": triton.cdiv(n_frames, splits),
         "scale": head_dim**-0.5,
     }
     constants = {
         "HAS_WINDOWS": not in_order,
+        "HAS_LENGTHS": lengths is not None,
         "HAS_SCALES": scales is not None,
         "SPLITS": splits,
         "HEAD_DIM": head_dim,

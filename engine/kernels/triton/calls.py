@@ -95,6 +95,7 @@ class GpuKernels:
         values: torch.Tensor,
         scales: Scales | None = None,
         splits: int | None = None,
+        lengths: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """(n, H*D) -> (n, H*D).
 
@@ -102,13 +103,14 @@ class GpuKernels:
             windows: (n,) slots, or the first of n in order.
             splits: programs that share a head's frames, a power of two; None: as many as keep the
                 device busy. More than one take a second launch.
+            lengths: frames of each slot that are read; None: all.
         """
         n, heads = len(queries), keys.shape[1]
         splits = splits or attention.cross_splits(n * heads)
         parts = attention.cross_parts(queries, heads, splits)
         out = torch.empty_like(queries)
         attention.cross_attention_launch(
-            queries.contiguous(), windows, keys, values, scales, parts, splits, out
+            queries.contiguous(), windows, keys, values, scales, parts, splits, out, lengths
         ).run()
         if splits > 1:
             attention.combine_launch(parts, out).run()
@@ -138,17 +140,20 @@ class GpuKernels:
         windows: torch.Tensor | int,
         states: torch.Tensor,
         splits: int | None = None,
+        lengths: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """(n, H, C), already scaled -> (n, H, C), of which heads lie before rows in memory.
 
         Args:
-            splits: as in `cross_attention`.
+            splits, lengths: as in `cross_attention`.
         """
         n, heads, width = queries.shape
         splits = splits or absorbed.absorbed_splits(n, heads)
         parts = absorbed.absorbed_parts(queries, splits)
         out = queries.new_empty(heads, n, width).transpose(0, 1)
-        absorbed.absorbed_launch(queries, windows, states, parts, splits, out).run()
+        absorbed.absorbed_launch(
+            queries, windows, states, parts, splits, out, lengths=lengths
+        ).run()
         if splits > 1:
             attention.combine_launch(parts, out).run()
         return out

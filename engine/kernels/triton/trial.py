@@ -19,6 +19,7 @@ _HEADS, _HEAD_DIM, _LENGTH = 3, 64, 100
 _WIDTH = _HEADS * _HEAD_DIM
 _ROWS = 3
 _SPLITS = (1, 4)
+_SHORT = (_LENGTH, 1, 37)
 TOLERANCE = 0.02
 """Of the greatest value: 16-bit numbers have 8 to 11 bits, and sums come in other orders."""
 _FAILURES = (
@@ -153,6 +154,7 @@ def _attention(
 ) -> Iterator[Case]:
     positions = torch.tensor([0, _LENGTH - 1, 64], device=device)
     windows = torch.tensor([2, 0, 2], device=device)
+    lengths = torch.tensor(_SHORT, device=device)
     qkv, queries = draw(_ROWS, 3 * _WIDTH), draw(_ROWS, _WIDTH)
     shape = _ROWS, _HEADS, _LENGTH, _HEAD_DIM
     for name in ("16-bit", "8-bit"):
@@ -169,8 +171,11 @@ def _attention(
         )
         ask = partial(kernels.cross_attention, queries, windows, keys, values, scales)
         twin = partial(twins.cross_attention, queries, windows, keys, values, scales)
+        short = partial(twin, lengths=lengths)
         for splits in _SPLITS:
             yield f"attention to {name} windows, split by {splits}", partial(ask, splits), twin
+            asked = partial(ask, splits, lengths)
+            yield f"attention to short {name} windows, split by {splits}", asked, short
 
 
 def _and_what_is_stored(
@@ -206,5 +211,9 @@ def _absorbed(
     windows = torch.tensor([2, 0, 2], device=device)
     ask = partial(kernels.absorbed_attention, queries, windows, states)
     twin = partial(twins.absorbed_attention, queries, windows, states)
+    lengths = torch.tensor(_SHORT, device=device)
+    short = partial(twin, lengths=lengths)
     for splits in _SPLITS:
         yield f"absorbed attention, split by {splits}", partial(ask, splits), twin
+        name = f"absorbed attention to short windows, split by {splits}"
+        yield name, partial(ask, splits, lengths), short

@@ -71,19 +71,28 @@ def cross_attention(
     keys: torch.Tensor,
     values: torch.Tensor,
     scales: Scales | None = None,
+    lengths: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """(n, H*D) -> (n, H*D)."""
     q = queries.view(len(queries), keys.shape[1], 1, keys.shape[3])
-    return _attend(q, keys[windows], values[windows], _of(scales, windows), None)
+    mask = _reached(keys.shape[2], windows, lengths)
+    by_head = None if mask is None else mask[:, None, None]
+    return _attend(q, keys[windows], values[windows], _of(scales, windows), by_head)
 
 
 def absorbed_attention(
-    queries: torch.Tensor, windows: torch.Tensor, states: torch.Tensor
+    queries: torch.Tensor,
+    windows: torch.Tensor,
+    states: torch.Tensor,
+    lengths: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """(n, H, C) -> (n, H, C)."""
     wide = states[windows].float()
-    weights = torch.softmax(queries.float() @ wide.transpose(1, 2), -1)
-    return (weights @ wide).to(queries.dtype)
+    scores = queries.float() @ wide.transpose(1, 2)
+    mask = _reached(states.shape[1], windows, lengths)
+    if mask is not None:
+        scores = scores.masked_fill(~mask[:, None], float("-inf"))
+    return (torch.softmax(scores, -1) @ wide).to(queries.dtype)
 
 
 def choose(
@@ -113,6 +122,15 @@ def choose(
     tokens = allowed.argmax(1)
     logprobs = allowed.gather(1, tokens[:, None])[:, 0] - allowed.logsumexp(1)
     return tokens, logprobs.float()
+
+
+def _reached(
+    n_frames: int, windows: torch.Tensor, lengths: torch.Tensor | None
+) -> torch.Tensor | None:
+    """(n, F), the frames that each row reads; None: all."""
+    if lengths is None:
+        return None
+    return torch.arange(n_frames, device=lengths.device) < lengths[windows][:, None]
 
 
 def _of(scales: Scales | None, slots: torch.Tensor) -> Scales | None:
