@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine import SAMPLE_RATE, DecodingOptions, Request, Result, Segment, Word
+from engine.window import N_FRAMES
 
 Pcm = npt.NDArray[np.int16]
 """Mono audio at 16 kHz, shape (n_samples,)."""
@@ -23,7 +24,7 @@ class Chunk:
     the loss of a replica, or as a retry), and the first result wins. `above` is set after a tier
     gave text that looks wrong: it is that tier's quality, and only tiers of higher quality may
     decode the chunk now. `speech` has the samples in which voice was found, if words are to get
-    times.
+    times. `whole_window` is set where a short window will not do (`engine.Window`).
     """
 
     request_id: str
@@ -34,6 +35,7 @@ class Chunk:
     attempt: int = 0
     above: int | None = None
     speech: tuple[tuple[int, int], ...] = ()
+    whole_window: bool = False
 
     @property
     def key(self) -> str:
@@ -56,7 +58,8 @@ class ChunkResult:
     `avg_logprob`, `no_speech_prob` and `compression_ratio` apply to the whole chunk, as in
     openai/whisper's `DecodingResult`. `finish_reason` is `"length"` if the token limit cut the text
     off. `model` is the name of the tier, and `device_s` the replica time that the chunk used.
-    `language_probs` is there if only the language was asked for.
+    `language_probs` is there if only the language was asked for. `n_frames` is the length of the
+    window that the encoder saw (`engine.Result`).
     """
 
     key: str
@@ -73,6 +76,12 @@ class ChunkResult:
     timings_s: dict[str, float] = field(default_factory=dict)
     device_s: float = 0.0
     language_probs: tuple[tuple[str, float], ...] = ()
+    n_frames: int = N_FRAMES
+
+    @property
+    def is_short(self) -> bool:
+        """Whether the encoder did not see the whole window."""
+        return self.n_frames < N_FRAMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +177,7 @@ def to_request(chunk: Chunk) -> Request:
         chunk.priority,
         group=chunk.request_id,
         speech=chunk.speech,
+        whole_window=chunk.whole_window,
     )
 
 
@@ -188,4 +198,5 @@ def to_chunk_result(result: Result, model: str) -> ChunkResult:
         timings_s=result.timings_s,
         device_s=result.device_s,
         language_probs=result.language_probs,
+        n_frames=result.n_frames,
     )

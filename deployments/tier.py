@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields
 
 from pydantic import TypeAdapter
 
-from engine import CrossAttentionMode, EngineConfig, Offload, Precision
+from engine import CrossAttentionMode, EngineConfig, Offload, Precision, Window
 
 SPEC_VARIABLE = "MURMUR_TIER"
 """Environment variable of a replica: its `TierSpec` as JSON."""
@@ -49,7 +49,7 @@ class TierSpec:
         max_slots: number of chunks decoded at once.
         threads: CPU threads to compute with; per rank, if there are several ranks.
         sharding: None: one device holds the whole model.
-        cross_attention, int8_self_attention, encode_batch, max_length, offload: as in
+        cross_attention, int8_self_attention, encode_batch, max_length, offload, window: as in
             `engine.EngineConfig`.
     """
 
@@ -65,6 +65,7 @@ class TierSpec:
     encode_batch: int | None = None
     max_length: int | None = None
     offload: Offload = Offload.NONE
+    window: Window = Window.EXACT
 
     def engine_config(self, default: Precision) -> EngineConfig:
         """The configuration of this engine.
@@ -81,6 +82,7 @@ class TierSpec:
             encode_batch=self.encode_batch,
             max_length=self.max_length,
             offload=self.offload,
+            window=self.window,
         )
 
     def to_json(self) -> str:

@@ -54,7 +54,16 @@ def take_look(
     pcm = np.concatenate([stretch.lead.pcm, audio])
     # What ends a turn goes before looks at turns that go on.
     priority = Priority.REALTIME.rank - may_be_last
-    chunk = Chunk(session_id, number, raise_quiet(pcm, speech), options, priority, speech=speech)
+    chunk = Chunk(
+        session_id,
+        number,
+        raise_quiet(pcm, speech),
+        options,
+        priority,
+        speech=speech,
+        # The rules of what is final, and of when to look again, know whole windows only.
+        whole_window=True,
+    )
     return Pass(chunk, stretch, stop)
 
 

@@ -95,12 +95,13 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """How a piece is decoded: the temperature, tokens of the text before it, and whether with the
-    caller's keywords and prompt."""
+    """How a piece is decoded: the temperature, tokens of the text before it, whether with the
+    caller's keywords and prompt, and whether the encoder must see the whole window."""
 
     temperature: float
     context: tuple[int, ...]
     prompted: bool
+    whole_window: bool
 
 
 class Next(Enum):
@@ -120,12 +121,14 @@ class Attempts:
     Attributes:
         language: of the file; None while it is unknown.
         escalations: chunks that went to a better tier, in the order in which they went.
+        n_whole_again: chunks whose text from a short window was not taken.
     """
 
     def __init__(self, options: TranscriptionOptions) -> None:
         self.options = options
         self.language = options.decoding.language
         self.escalations: list[Escalation] = []
+        self.n_whole_again = 0
         self._trials: Trials[Part] = Trials()
 
     def language_of(self, part: Part) -> str | None:
@@ -143,6 +146,11 @@ class Attempts:
             is_only: whether the file has no other part. Then a better tier may find another
                 language than this one.
         """
+        if result.is_short and self._is_cut_short(part, result):
+            # As if this one had never been: what comes next is what it is without short windows.
+            self.n_whole_again += 1
+            part.attempt = replace(self.next(part), whole_window=True)
+            return Next.DECODE
         part.tried.append(result)
         self._know_language(part, result)
         reason = self._doubt(part, result)
@@ -173,6 +181,17 @@ class Attempts:
         self.escalations[:] = [each for each in self.escalations if each is not part.escalation]
         self._know_language(part, part.doubted)
         return self._settle(part, part.lower or part.doubted)
+
+    def _is_cut_short(self, part: Part, result: ChunkResult) -> bool:
+        """Whether to decode the whole window instead of taking the text of a short one: it has
+        signs of that, or would be decoded again for another reason."""
+        if self.options.short_window.doubt(part.piece, result) is not None:
+            return True
+        ladder, language = self.options.ladder, self.language_of(part)
+        if ladder is not None and ladder.options.doubt(result, language) is not None:
+            return True
+        seen = self._review(part.piece, result, self.options.tail_s, self._may_replace(part))
+        return looks_wrong(result, self.options.fallback) or bool(seen.pieces)
 
     def _doubt(self, part: Part, result: ChunkResult) -> str | None:
         """Why a better tier should try, and not this one at a higher temperature; None: there is no
@@ -233,7 +252,11 @@ class Attempts:
         has_context = self.options.context_chunks > 1
         context = with_text(part.context, part.segments) if has_context else ()
         prompted = self._prompt(part) is not None
-        return Attempt(self.options.fallback.temperatures[0], context, prompted)
+        # Sampled text, and speech that is decoded again, have fewer signs of a window that is too
+        # short.
+        is_again = part.n_done > 0 or part.first is not None
+        temperature = self.options.fallback.temperatures[0]
+        return Attempt(temperature, context, prompted, is_again or temperature > 0.0)
 
     def _then(self, part: Part, attempt: Attempt, result: ChunkResult) -> Attempt | None:
         """What to try after a result: first without the text before it, next without keywords and

@@ -11,6 +11,7 @@ from deployments.tier import TierInfo
 from deployments.transcript.cascade import Ladder
 from deployments.transcript.coverage import CoverageOptions
 from deployments.transcript.fallback import FallbackOptions
+from deployments.transcript.short_window import ShortWindowOptions
 from engine import DecodingOptions, language_code
 from engine.request import MAX_BOOST
 
@@ -38,6 +39,8 @@ class TranscriptionOptions:
             one is sure of it (a probability of one half).
         tail_s: speech that a chunk leaves without text is decoded again if it is longer than this.
         coverage: when a text has too few words for its speech and is decoded again, too.
+        short_window: when the text of a short window is not taken, and the whole one is decoded.
+            Which windows are short is a matter of the engine.
         ladder: tiers among which chunks may move up; None: all chunks go to one tier. It needs
             `context_chunks` 1, because a tier's tokens mean something else to another tier.
         context_chunks: length of a row of chunks that are decoded one after another, each with the
@@ -61,6 +64,7 @@ class TranscriptionOptions:
     detections: int = 3
     tail_s: float = 1.0
     coverage: CoverageOptions = field(default_factory=CoverageOptions)
+    short_window: ShortWindowOptions = field(default_factory=ShortWindowOptions)
     context_chunks: int = 1
     priority: int = 0
     ladder: Ladder | None = None

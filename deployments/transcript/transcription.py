@@ -83,6 +83,11 @@ class Transcription:
         return self._attempts.escalations
 
     @property
+    def n_whole_again(self) -> int:
+        """Chunks so far whose text from a short window was not taken."""
+        return self._attempts.n_whole_again
+
+    @property
     def duration_s(self) -> float:
         """Seconds of audio taken so far."""
         return self._chunker.n_samples / SAMPLE_RATE
@@ -237,7 +242,7 @@ class Transcription:
         if self._n_parts > vote.n_votes and self._n_parts >= enough:
             part = self._held[vote.n_votes]
             asking = replace(self.options.decoding, task="detect_language")
-            return [self._submit(part, asking)]
+            return [self._submit(part, asking, whole_window=True)]
         vote.close()
         return self._release()
 
@@ -296,9 +301,11 @@ class Transcription:
             # It depends only on the place in the file, so the same file gives the same text again.
             seed=asked.seed + zlib.crc32(place.encode()),
         )
-        return self._submit(part, decoding, part.above)
+        return self._submit(part, decoding, attempt.whole_window, part.above)
 
-    def _submit(self, part: Part, decoding: DecodingOptions, above: int | None = None) -> Chunk:
+    def _submit(
+        self, part: Part, decoding: DecodingOptions, whole_window: bool, above: int | None = None
+    ) -> Chunk:
         chunk = Chunk(
             request_id=self.request_id,
             index=self._n_chunks,
@@ -307,6 +314,7 @@ class Transcription:
             priority=self.options.priority,
             above=above,
             speech=tuple(part.piece.speech_at()) if decoding.words else (),
+            whole_window=whole_window,
         )
         self._n_chunks += 1
         self._in_flight[key_of_chunk(chunk.key)] = part

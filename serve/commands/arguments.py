@@ -25,6 +25,7 @@ PrecisionName = Literal[
     "fp8",
 ]
 CrossAttentionName = Literal["cached", "cached-8bit", "absorbed"]
+WindowName = Literal["exact", "short"]
 OffloadName = Literal["none", "encoder", "all"]
 MODEL_NAMES = (
     *("tiny", "tiny.en", "base", "base.en", "small", "small.en", "medium", "medium.en"),
@@ -282,6 +283,15 @@ class TranscribeArguments:
     cross_attention: _CrossAttention = None
     int8_self_attention: _Int8SelfAttention = False
     offload: _Offload = "none"
+    window: Annotated[
+        WindowName,
+        typer.Option(
+            metavar="WINDOW",
+            help="What the encoder sees of a chunk: exact, all 30 s of Whisper's window, or short, "
+            "the chunk and some silence, which is faster for files of a few seconds; where a text "
+            "shows signs of it, the whole window is decoded.",
+        ),
+    ] = "exact"
 
     def __call__(self) -> int:
         """Run the command; returns the exit code."""

@@ -24,6 +24,7 @@ from engine import (
     EngineError,
     Offload,
     Precision,
+    Window,
     default_precision,
 )
 from serve.commands.arguments import TranscribeArguments
@@ -201,6 +202,7 @@ def engine_config(args: TranscribeArguments) -> EngineConfig:
         args.int8_self_attention,
         max_slots=args.batch_size or _slots_for(args.beam_size, args.best_of, args.temperature),
         offload=Offload(args.offload),
+        window=Window(args.window),
     )
 
 

@@ -19,7 +19,7 @@ from pydantic import (
 from deployments.fleet import Quality
 from deployments.options import AUTO
 from deployments.planning.accelerators import CPU, shared_arithmetic, shared_default_precision
-from engine import CrossAttentionMode, EngineConfig, Offload, Precision
+from engine import CrossAttentionMode, EngineConfig, Offload, Precision, Window
 from engine.errors import PrecisionError
 
 
@@ -69,6 +69,10 @@ class TierSettings(_Section):
     max_length: Annotated[int, Field(ge=32, multiple_of=4)] | None = None
     """Tokens of a chunk's text that there is room for, prompt included; by default the model's 448.
     Half of it at most is for the prompt."""
+    window: Window = Window.EXACT
+    """What the encoder sees of a chunk: `exact`, all 30 s of Whisper's window, or `short`, the
+    chunk and some silence behind it, which is several times less work for a chunk of a few seconds.
+    Where a text from a short window shows signs of it, the whole window is decoded."""
     tensor_parallel: Annotated[int, Field(ge=1)] = 1
     """GPUs that share each layer."""
     pipeline_parallel: Annotated[int, Field(ge=1)] = 1

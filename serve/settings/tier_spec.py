@@ -30,4 +30,5 @@ def tier_spec(tier: TierSettings) -> TierSpec:
         encode_batch=tier.encode_batch,
         max_length=tier.max_length,
         offload=tier.offload,
+        window=tier.window,
     )
