@@ -21,12 +21,15 @@ SAMPLE_RATE = 16_000
 
 
 @contextmanager
-def serving(settings: dict[str, Any], address: str | None = None) -> Iterator[str]:
+def serving(
+    settings: dict[str, Any], address: str | None = None, code: Path | None = None
+) -> Iterator[str]:
     """Serve and give the URL. Everything ends with the block.
 
     Args:
         settings: as in the settings file, without the port.
         address: of a running cluster; by default one is started.
+        code: another checkout of this repository that serves instead.
     """
     with tempfile.TemporaryDirectory(prefix="mb-") as folder:
         port = free_port()
@@ -37,10 +40,16 @@ def serving(settings: dict[str, Any], address: str | None = None) -> Iterator[st
         environment = {**kept, "MURMUR_CLUSTER_DIR": folder, "RAY_USAGE_STATS_ENABLED": "0"}
         if address is not None:
             environment |= {"RAY_ADDRESS": address, "RAY_AUTH_MODE": "disabled"}
+        if code is not None:
+            environment["PYTHONPATH"] = str(code)
         murmur = [sys.executable, "-m", "serve.commands.cli"]
         try:
             done = subprocess.run(
-                [*murmur, "up", str(path)], env=environment, capture_output=True, text=True
+                [*murmur, "up", str(path)],
+                env=environment,
+                cwd=code,
+                capture_output=True,
+                text=True,
             )
             if done.returncode:
                 raise RuntimeError(f"the cluster does not serve: {done.stderr}")

@@ -30,6 +30,12 @@ def port_holder(host: str, port: int) -> str | None:
     return None
 
 
+def free_port() -> int:
+    """A port of the loopback interface on which nobody listens now."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
 def _named_holder(port: int) -> str:
     """As far as this user may know: the processes of others are hidden."""
     for connection in psutil.net_connections("tcp"):

@@ -54,8 +54,31 @@ _OTHER_NAMES = {
     "traditional chinese": "zh",
 }
 """English names as CLDR has them, beside those of Whisper."""
+_NATIVE_NAMES = """
+    en:English, zh:中文, de:Deutsch, es:español, ru:русский, ko:한국어, fr:français, ja:日本語,
+    pt:português, tr:Türkçe, pl:polski, ca:català, nl:Nederlands, ar:العربية, sv:svenska,
+    it:italiano, id:Indonesia, hi:हिन्दी, fi:suomi, vi:Tiếng Việt, he:עברית, uk:українська,
+    el:Ελληνικά, ms:Melayu, cs:čeština, ro:română, da:dansk, hu:magyar, ta:தமிழ், no:norsk,
+    th:ไทย, ur:اردو, hr:hrvatski, bg:български, lt:lietuvių, la:Latina, mi:Māori, ml:മലയാളം,
+    cy:Cymraeg, sk:slovenčina, te:తెలుగు, fa:فارسی, lv:latviešu, bn:বাংলা, sr:српски,
+    az:azərbaycan, sl:slovenščina, kn:ಕನ್ನಡ, et:eesti, mk:македонски, br:brezhoneg, eu:euskara,
+    is:íslenska, hy:հայերեն, ne:नेपाली, mn:монгол, bs:bosanski, kk:қазақ тілі, sq:shqip,
+    sw:Kiswahili, gl:galego, mr:मराठी, pa:ਪੰਜਾਬੀ, si:සිංහල, km:ខ្មែរ, sn:chiShona, yo:Èdè
+    Yorùbá, so:Soomaali, af:Afrikaans, oc:occitan, ka:ქართული, be:беларуская, tg:тоҷикӣ,
+    sd:سنڌي, gu:ગુજરાતી, am:አማርኛ, yi:ייִדיש, lo:ລາວ, uz:o‘zbek, fo:føroyskt, ht:Kreyòl Ayisyen,
+    ps:پښتو, tk:türkmen dili, nn:norsk nynorsk, mt:Malti, sa:संस्कृत भाषा, lb:Lëtzebuergesch,
+    my:မြန်မာ, bo:བོད་སྐད་, tl:Filipino, mg:Malagasy, as:অসমীয়া, tt:татар, haw:ʻŌlelo Hawaiʻi,
+    ln:lingála, ha:Hausa, ba:башҡорт, jw:Jawa, su:Basa Sunda, yue:粵語
+"""
+"""Each language's name in itself, of Unicode's CLDR (`localeDisplayNames`)."""
 _MACRO_TAGS = {"zh-yue": "yue", "zh-cmn": "zh", "no-nyn": "nn", "no-nynorsk": "nn"}
 """Tags whose second part says which language it is (RFC 5646, extlang and grandfathered)."""
+
+
+def _plain(name: str) -> str:
+    """In lower case, without accents and blanks around it."""
+    letters = unicodedata.normalize("NFKD", name).casefold()
+    return " ".join("".join(c for c in letters if not unicodedata.combining(c)).split())
 
 
 def _by_any_name() -> dict[str, str]:
@@ -63,6 +86,9 @@ def _by_any_name() -> dict[str, str]:
     for entry in _OTHER_CODES.split():
         code, _, others = entry.partition(":")
         names |= dict.fromkeys(others.split(","), code)
+    for entry in _NATIVE_NAMES.split(","):
+        code, _, name = entry.strip().partition(":")
+        names.setdefault(_plain(name), code)
     return names
 
 
@@ -78,7 +104,8 @@ def language_code(name: str) -> str | None:
     """Whisper's code of a language, None where the name asks for a detection.
 
     Args:
-        name: in any case, an English name (`Portuguese (Brazil)`), a code of ISO 639-1, 639-2 or
+        name: in any case, a name in English (`Portuguese (Brazil)`) or in the language itself
+            (`português`), a code of ISO 639-1, 639-2 or
             639-3, or a locale or tag that begins with one (`pt_BR`, `zh-Hans-CN`, `de_DE.UTF-8`).
             Script and region are dropped: Whisper does not know them. `auto`, `none` and an empty
             name ask for a detection.
@@ -99,9 +126,3 @@ def language_code(name: str) -> str | None:
     if re.fullmatch(r"[a-z]{2,3}(-[a-z0-9]{1,8})*", tag) and parts[0] in _CODES:
         return _CODES[parts[0]]
     return _CODES.get(re.sub(r"\s*\(.*\)$", "", plain), plain)
-
-
-def _plain(name: str) -> str:
-    """In lower case, without accents and blanks around it."""
-    letters = unicodedata.normalize("NFKD", name).casefold()
-    return " ".join("".join(c for c in letters if not unicodedata.combining(c)).split())

@@ -19,8 +19,14 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub import constants, snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
 from huggingface_hub.utils import disable_progress_bars
 
 from engine.errors import ModelNotFoundError, WeightsError
@@ -130,13 +136,33 @@ def _download(name: str, hub_id: str) -> Path:
     except HFValidationError as error:
         raise ModelNotFoundError(f"unknown model {name!r}: not a valid hub id") from error
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = _why_not(error)
         cannot = (
             f"{name!r} is neither a local folder nor to be had from the hub"
             if name == hub_id
             else f"{name!r} ({hub_id}) cannot be had from the hub"
         )
         raise ModelNotFoundError(f"model {cannot}: {reason}{_without_hub(hub_id)}") from error
+
+
+def _why_not(error: Exception) -> str:
+    """Why the hub's library has no files, in words: its own are those of a programmer."""
+    if isinstance(error, GatedRepoError):
+        return (
+            "its owner asks for consent first: give it on the hub's page, then `hf auth login` or "
+            "set HF_TOKEN"
+        )
+    if isinstance(error, RepositoryNotFoundError):
+        return "the hub has none of that name; if it is private, `hf auth login` or set HF_TOKEN"
+    answered = error.__cause__ if isinstance(error, LocalEntryNotFoundError) else error
+    if isinstance(answered, HfHubHTTPError):
+        return f"the hub answers with status {answered.response.status_code}"
+    if constants.is_offline_mode():
+        return "it is not on this machine, and HF_HUB_OFFLINE forbids to ask the hub"
+    if isinstance(error, LocalEntryNotFoundError):
+        return f"it is not on this machine, and {constants.ENDPOINT} does not answer"
+    said = getattr(error, "strerror", None) or str(error).strip().partition("\n")[0]
+    return said or f"the download failed ({type(error).__name__})"
 
 
 def _bars_on_terminals_alone() -> AbstractContextManager[object]:

@@ -18,6 +18,7 @@ from serve.commands.connection import (
     say,
 )
 from serve.commands.exit_codes import EXIT_OK
+from serve.commands.haproxy import haproxy_environment, uses_haproxy
 from serve.commands.local_cluster import LocalCluster, default_folder
 from serve.commands.looking import check_memory, look_here, look_there
 from serve.commands.room import check_port_here
@@ -31,6 +32,8 @@ from serve.settings.tier_placement import tier_placement
 _INLINE_VARIABLE = "RAY_max_direct_call_object_size"
 _PUSH_VARIABLE = "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S"
 """Seconds until a decision about replicas reaches Serve's controller, by default 10."""
+_PROXY_VARIABLE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
+_BOUND_PROXY = "serve.http.read_ahead.bound_proxy"
 _INLINE_BYTES = 1_000_000
 """With this limit a chunk of 30 s, 960 kB, travels in the call itself and not through the object
 store (docs/decisions.md)."""
@@ -166,19 +169,23 @@ def _start_local(local: LocalCluster, settings: Settings) -> str:
         bundle["CPU"] for tier in settings.tiers for bundle in tier_placement(tier).bundles
     )
     reserved += math.ceil(settings.ingress.cpus * (settings.ingress.replicas + 1))
-    return local.start(max(os.cpu_count() or 1, math.ceil(reserved)), _environment(settings))
+    n_cpus = max(os.cpu_count() or 1, math.ceil(reserved))
+    environment = _environment()
+    if uses_haproxy(settings.http, local.folder):
+        environment |= haproxy_environment(local.folder)
+    return local.start(n_cpus, environment)
 
 
-def _environment(settings: Settings) -> dict[str, str]:
+def _environment() -> dict[str, str]:
     """The environment of a cluster that we start, without the variables for settings: the cluster
     gets the settings with each deployment, and variables from its start must not override them."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(ENVIRONMENT_PREFIX)}
     kept.setdefault(_INLINE_VARIABLE, str(_INLINE_BYTES))
     kept.setdefault(_PUSH_VARIABLE, "1")
+    kept.setdefault(_PROXY_VARIABLE, _BOUND_PROXY)
     # Both spellings, because each is read by some program.
     kept["no_proxy"] = kept["NO_PROXY"] = _without_proxy(os.environ)
-    if settings.http.haproxy:
-        kept["RAY_SERVE_ENABLE_HA_PROXY"] = "1"
+    kept["RAY_SERVE_ENABLE_HA_PROXY"] = "0"
     return kept
 
 

@@ -10,7 +10,6 @@ import fcntl
 import os
 import secrets
 import signal
-import socket
 import stat
 import subprocess
 import sys
@@ -19,6 +18,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from deployments.replicas.ports import free_port
+from serve.commands.haproxy import end_haproxy
 from serve.commands.installation import difference, write_installation
 
 HOST = "127.0.0.1"
@@ -57,6 +58,11 @@ class LocalCluster:
         self._ray = folder / "ray"
         self._token = folder / "token"
         self._installation = folder / "installation"
+
+    @property
+    def folder(self) -> Path:
+        """Where all of it is."""
+        return self._folder
 
     @property
     def log(self) -> Path:
@@ -110,6 +116,7 @@ class LocalCluster:
             log.truncate(0)
             (self._ray / "ray_current_cluster").unlink(missing_ok=True)
             self._pid.unlink(missing_ok=True)
+            end_haproxy(self._folder)
             write_installation(self._installation)
             process = subprocess.Popen(
                 self._command(n_cpus),
@@ -139,6 +146,7 @@ class LocalCluster:
                 if time.monotonic() > deadline:
                     raise LocalClusterError(f"process {pid} does not end")
                 time.sleep(0.1)
+        end_haproxy(self._folder)
         self._pid.unlink()
         (self._ray / "ray_current_cluster").unlink(missing_ok=True)
         return True
@@ -154,7 +162,7 @@ class LocalCluster:
         return [
             *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
             *("--node-ip-address", HOST, "--port", "0"),
-            *("--ray-client-server-port", str(_free_port())),  # 0 is not accepted here
+            *("--ray-client-server-port", str(free_port())),  # 0 is not accepted here
             *("--dashboard-agent-listen-port", "0", "--include-dashboard", "false"),
             *("--num-cpus", str(n_cpus), "--temp-dir", str(self._ray), "--disable-usage-stats"),
             *("--log-style", "record", "--log-color", "false"),
@@ -188,11 +196,6 @@ class LocalCluster:
                 raise LocalClusterError(f"Ray does not start; it says why in {self._log}")
             time.sleep(0.1)
         return address
-
-
-def _free_port() -> int:
-    with socket.create_server((HOST, 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def _try_lock(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:

@@ -1,8 +1,8 @@
 """Limits how many uploads, and how many bytes of them, are under way at once.
 
 An upload under way is no work yet. Callers that send slowly, or not at all, would otherwise hold
-the room of requests. Ray reads a body ahead into memory, however fast the application reads it
-(2.60), so what uploads may send is limited before they send it.
+the room of requests. Where a proxy reads bodies ahead into memory, however fast the application
+reads them, what uploads may send is limited before they send it (`serve.http.read_ahead`).
 """
 
 import asyncio
@@ -16,6 +16,8 @@ from deployments.errors import OverloadedError
 
 _GRACE_S = 10.0
 """An upload younger than this is not slow."""
+_MAX_IN_MEMORY_BYTES = 1e9
+"""Of all uploads at an ingress that a proxy reads ahead. A single upload may be larger."""
 _RETRY_S = 1.0
 """Uploads end soon, and a caller that waits longer leaves room unused."""
 
@@ -31,8 +33,8 @@ class UploadLimits:
     Args:
         max_uploads: uploads under way.
         max_uploads_per_caller: those with one key, or without keys from one address.
-        max_bytes: of all of them, as declared or as far as they have come. A single upload may be
-            larger if it is alone.
+        max_bytes: of all of them on the disk, as declared or as far as they have come. A single
+            upload may be larger if it is alone.
         min_bytes_per_s: an upload that is slower may be ended for the sake of others.
     """
 
@@ -49,17 +51,18 @@ class Receiving:
         n_bytes: what has come so far.
     """
 
-    def __init__(self, declared: int, caller: str, began: float) -> None:
+    def __init__(self, declared: int, caller: str, began: float, read_ahead: bool) -> None:
         self.declared = declared
         self.caller = caller
         self.began = began
+        self.read_ahead = read_ahead
         self.n_bytes = 0
         self._waiting: asyncio.Timeout | None = None
         self._ended = False
 
     @property
     def held_bytes(self) -> int:
-        """What it may take of memory."""
+        """What it may take of the disk, or of memory where it is read ahead."""
         return max(self.declared, self.n_bytes)
 
     def rate(self, now: float) -> float:
@@ -107,19 +110,23 @@ class Reception:
         self._uploads: set[Receiving] = set()
 
     @contextmanager
-    def receive(self, declared: int, caller: str) -> Iterator[Receiving]:
+    def receive(
+        self, declared: int, caller: str, read_ahead: bool = False
+    ) -> Iterator[Receiving]:
         """Count an upload within a `with` block. If there are too many, the oldest of those that
         are slow is ended for it.
 
         Args:
             declared: bytes of the body, by its headers; 0: unknown.
             caller: whose upload it is.
+            read_ahead: whether a proxy reads it ahead into memory.
 
         Raises:
             OverloadedError: there are too many uploads, or too many bytes.
         """
-        self._make_room(declared, caller)
-        upload = Receiving(declared, caller, self._clock())
+        upload = Receiving(declared, caller, self._clock(), read_ahead)
+        self._make_room(caller)
+        self._check_bytes(upload)
         self._uploads.add(upload)
         try:
             yield upload
@@ -133,12 +140,10 @@ class Reception:
             OverloadedError: its length was not declared, and there is no more room for it.
         """
         upload.n_bytes += n_bytes
-        others = self._held_bytes() - upload.held_bytes
-        if upload.n_bytes > upload.declared and others > 0:
-            if others + upload.n_bytes > self.limits.max_bytes:
-                raise self._overloaded(f"{self._held_bytes():,} bytes of uploads are under way")
+        if upload.n_bytes > upload.declared:
+            self._check_bytes(upload)
 
-    def _make_room(self, declared: int, caller: str) -> None:
+    def _make_room(self, caller: str) -> None:
         limits = self.limits
         n_of_caller = Counter(upload.caller for upload in self._uploads)[caller]
         if n_of_caller >= limits.max_uploads_per_caller:
@@ -147,8 +152,18 @@ class Reception:
         elif len(self._uploads) >= limits.max_uploads:
             if not self._end_slow(None):
                 raise self._overloaded(f"{len(self._uploads)} uploads are under way")
-        held = self._held_bytes()
-        if held and held + declared > limits.max_bytes:
+
+    def _check_bytes(self, upload: Receiving) -> None:
+        """Check that there is room for an upload beside all others."""
+        others = self._uploads - {upload}
+        self._check_sum(upload, others, self.limits.max_bytes)
+        if upload.read_ahead:
+            ahead = {other for other in others if other.read_ahead}
+            self._check_sum(upload, ahead, _MAX_IN_MEMORY_BYTES)
+
+    def _check_sum(self, upload: Receiving, others: set[Receiving], max_bytes: float) -> None:
+        held = sum(other.held_bytes for other in others)
+        if held and held + upload.held_bytes > max_bytes:
             raise self._overloaded(f"{held:,} bytes of uploads are under way")
 
     def _end_slow(self, caller: str | None) -> bool:
@@ -167,9 +182,6 @@ class Reception:
         self._uploads.discard(oldest)
         oldest.end()
         return True
-
-    def _held_bytes(self) -> int:
-        return sum(upload.held_bytes for upload in self._uploads)
 
     def _overloaded(self, reason: str) -> OverloadedError:
         return OverloadedError(f"overloaded: {reason}; try again later", _RETRY_S)

@@ -36,9 +36,11 @@ from serve.http.fields import (
     parse_fields,
 )
 from serve.http.formats import detection_object, warnings_object
+from serve.http.lenient import LenientRequests
 from serve.http.page.routes import add_page
 from serve.http.realtime.routes import Realtime, add_realtime_routes
 from serve.http.realtime.secrets import cluster_key
+from serve.http.read_ahead import bound_replica, is_bounded
 from serve.http.receiving import Receiving, Reception, UploadLimits
 from serve.http.rules import rules_of, upload_limits
 from serve.http.streaming import Events, stream_answer
@@ -67,6 +69,7 @@ class HttpIngress(Ingress):
         self, tiers: Mapping[str, DeploymentHandle[Any]], board: DeploymentHandle[Any]
     ) -> None:
         super().__init__(tiers, board)
+        bound_replica()
         self.reception = Reception(UploadLimits(0, 0, 0.0, 0.0))
         self.realtime = Realtime(
             self.live_sessions, self._names_of, lambda: self._auth, cluster_key
@@ -144,13 +147,15 @@ class HttpIngress(Ingress):
     async def _receive(self, request: Request, read: "_Read") -> Upload:
         """Read the body. Until it is here, a request is counted as an upload alone."""
         max_bytes, caller = self._max_upload_bytes, self._auth.caller(request)
-        with self.reception.receive(declared_bytes(request), caller) as receiving:
+        ahead = not is_bounded(request.scope)
+        with self.reception.receive(declared_bytes(request), caller, ahead) as receiving:
             return await read(request, max_bytes, self.reception, receiving)
 
     async def read_small(self, request: Request, max_bytes: int) -> bytes:
         """Read a body to memory, counted as an upload."""
         caller = self._auth.caller(request)
-        with self.reception.receive(declared_bytes(request), caller) as receiving:
+        ahead = not is_bounded(request.scope)
+        with self.reception.receive(declared_bytes(request), caller, ahead) as receiving:
             return await read_body(request, max_bytes, self.reception, receiving)
 
     async def _begin(
@@ -254,6 +259,7 @@ def build_api(ingress: HttpIngress) -> FastAPI:
     api = FastAPI(title="Murmur", description="Whisper speech recognition, as OpenAI's API has it.")
     api.add_exception_handler(Exception, answer_error)
     api.add_exception_handler(HTTPException, answer_error)
+    api.add_middleware(LenientRequests)
 
     @api.post("/v1/audio/transcriptions", openapi_extra=describe_form(TranscriptionFields))
     @_in_words

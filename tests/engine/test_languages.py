@@ -7,7 +7,7 @@ from engine import ALL_LANGUAGES, language_code, language_name
 NAMES = {
     "en": "en EN English english eng en-US en_US en-GB-oed en_US.UTF-8 | British English",
     "pt": "pt por pt-BR pt_BR PT-br | Portuguese (Brazil) | portuguese | Brazilian Portuguese",
-    "zh": "zh zh-TW zh_Hant zh-Hans-CN zh-CN cmn cmn_hans_cn chi zho zh-cmn-Hans zho_Hant | "
+    "zh": "中文 zh zh-TW zh_Hant zh-Hans-CN zh-CN cmn cmn_hans_cn chi zho zh-cmn-Hans zho_Hant | "
     "Mandarin | Chinese (Simplified) | Simplified Chinese",
     "yue": "yue yue-Hant-HK yue_hant_hk zh-yue Cantonese",
     "tl": "tl fil fil-PH fil_ph tgl Filipino Tagalog",
@@ -17,9 +17,9 @@ NAMES = {
     "id": "id in in_ID ind Indonesian",
     "yi": "yi ji yid ydd Yiddish",
     "jw": "jw jv jav jv-ID Javanese",
-    "de": "de deu ger de-CH German de_DE@euro",
-    "fr": "fr fra fre fr-CA French | French (Canada)",
-    "es": "es spa es-419 es_MX Spanish Castilian",
+    "de": "Deutsch deutsch de deu ger de-CH German de_DE@euro",
+    "fr": "français Francais fr fra fre fr-CA French | French (Canada)",
+    "es": "español Español espanol es spa es-419 es_MX Spanish Castilian",
     "sr": "sr srp sr-Latn-RS sr_RS@latin sh",
     "ro": "ro mo ron rum Moldavian",
     "fa": "fa fas per pes fa_IR Farsi Persian prs",
@@ -29,6 +29,11 @@ NAMES = {
     "ht": "ht hat Haitian | Haitian Creole",
     "my": "my mya bur Burmese Myanmar",
     "sl": "sl slv Slovene Slovenian",
+    "ru": "русский РУССКИЙ",
+    "th": "ไทย",
+    "hi": "हिन्दी",
+    "ko": "한국어",
+    "vi": "vi vi-VN | Tiếng Việt",
 }
 
 

@@ -1,6 +1,10 @@
 """What models are called, and what is taken for a name."""
 
 import sys
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -92,6 +96,64 @@ def test_without_a_hub_the_package_is_named(
         resolve_model("openai/whisper-base")
     with pytest.raises(ModelNotFoundError, match="'turbo' .openai/.* no route to host$"):
         resolve_model("turbo")
+
+
+class _Hub(BaseHTTPRequestHandler):
+    """Answers everything with the status that its path begins with, as the hub words it."""
+
+    def do_GET(self) -> None:
+        status = int(self.path.split("/")[1])
+        self.send_response(status)
+        if status == 404:
+            self.send_header("X-Error-Code", "RepoNotFound")
+        if status == 403:
+            self.send_header("X-Error-Code", "GatedRepo")
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    do_HEAD = do_GET
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Keep quiet."""
+
+
+@pytest.fixture(scope="module")
+def hub_url() -> Iterator[str]:
+    with HTTPServer(("127.0.0.1", 0), _Hub) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("path", "offline", "said"),
+    [
+        ("/404", False, "the hub has none of that name"),
+        ("/403", False, "its owner asks for consent first"),
+        ("/418", False, "the hub answers with status 418"),
+        ("/404", True, "HF_HUB_OFFLINE forbids to ask the hub"),
+        (None, False, "and https://huggingface.co does not answer"),
+    ],
+)
+def test_why_the_hub_has_no_files_is_said_in_words(
+    path: str | None,
+    offline: bool,
+    said: str,
+    hub_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By the hub's own library."""
+    endpoint = "http://127.0.0.1:9" if path is None else f"{hub_url}{path}"
+    download = partial(hub.snapshot_download, cache_dir=tmp_path, endpoint=endpoint)
+    monkeypatch.setattr(hub, "snapshot_download", download)
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", offline)
+    monkeypatch.setattr(hub.constants, "ENDPOINT", "https://huggingface.co")
+    with pytest.raises(ModelNotFoundError) as error:
+        resolve_model("turbo")
+    words = str(error.value)
+    assert words.startswith("model 'turbo' (openai/whisper-large-v3-turbo)") and said in words
+    assert "Error" not in words and "Errno" not in words
 
 
 def test_a_published_name_is_no_folder(

@@ -23,10 +23,10 @@ def add_page(api: FastAPI, is_shown: Callable[[], bool]) -> None:
             raise HTTPException(404)
         return files
 
-    @api.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
+    @api.get("/", include_in_schema=False)
     async def index(request: Request) -> Response:
         return page().index(request)
 
-    @api.api_route("/page/{path:path}", methods=["GET", "HEAD"], include_in_schema=False)
+    @api.get("/page/{path:path}", include_in_schema=False)
     async def file(request: Request) -> Response:
         return page().file(request, request.path_params["path"])

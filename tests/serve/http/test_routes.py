@@ -118,16 +118,42 @@ def test_translations_may_say_how_to_listen(http: TestClient, ingress: Deaf) -> 
         ("GET", "/v1/audio/transcriptions", 405, "method_not_allowed"),
         ("OPTIONS", "/v1/audio/transcriptions", 405, "method_not_allowed"),
         ("DELETE", "/v1/models", 405, "method_not_allowed"),
+        ("HEAD", "/v1/audio/transcriptions", 405, "method_not_allowed"),
     ],
 )
 def test_other_routes_and_methods_have_openais_error(
     http: TestClient, method: str, path: str, status: int, code: str
 ) -> None:
     answer = http.request(method, path)
-    error = answer.json()["error"]
-    assert (answer.status_code, error["code"]) == (status, code)
-    assert set(error) == {"message", "type", "param", "code"}
+    assert answer.status_code == status
     assert ("allow" in answer.headers) == (status == 405)
+    if method != "HEAD":
+        error = answer.json()["error"]
+        assert error["code"] == code
+        assert set(error) == {"message", "type", "param", "code"}
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/v1/models", "/v1/models/auto", "/nothing"])
+def test_head_is_get_without_a_body(http: TestClient, path: str) -> None:
+    get, head = http.get(path), http.head(path)
+    assert (head.status_code, head.content) == (get.status_code, b"")
+    assert dict(head.headers) == dict(get.headers)
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/v1/models", "/v1/models/auto"])
+def test_a_slash_at_the_end_changes_nothing(http: TestClient, path: str) -> None:
+    answer = http.get(f"{path}/", follow_redirects=False)
+    assert (answer.status_code, answer.json()) == (200, http.get(path).json())
+
+
+def test_an_upload_may_go_to_a_path_with_a_slash_at_its_end(http: TestClient) -> None:
+    assert post(http, "transcriptions/").json()["text"] == "Olá."
+
+
+def test_a_prefix_with_a_slash_is_the_page(ingress: Deaf) -> None:
+    http = TestClient(build_api(ingress), root_path="/speech")
+    assert http.get("/speech/").headers["content-type"].startswith("text/html")
+    assert http.get("/speech/v1/models/").status_code == 200
 
 
 def test_head_has_the_status_and_no_body(http: TestClient) -> None:
