@@ -3,8 +3,9 @@
     python -m benchmarks.uploads [--clients 20] [--mb 100] [--before CHECKOUT]
 
 Each upload is a WAV file whose samples, 3 s of speech, come after a chunk of so many megabytes that
-a reader skips: all of it has to arrive, and little of it is work. Clients are patient: a refused one
-waits for as long as `retry-after` says and sends its upload again. Memory is what the processes of
+a reader skips: all of it has to arrive, and little of it is work. Clients are patient: one that is
+refused waits for as long as `retry-after` says and sends its upload again. Memory is what the
+processes of
 HTTP (Ray's proxy or HAProxy) and the ingress hold of their own (USS), looked at every 50 ms, and
 less what they held before. With `--before`, the same is done first with another checkout of this
 repository.

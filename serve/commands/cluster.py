@@ -32,8 +32,9 @@ from serve.settings.tier_placement import tier_placement
 _INLINE_VARIABLE = "RAY_max_direct_call_object_size"
 _PUSH_VARIABLE = "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S"
 """Seconds until a decision about replicas reaches Serve's controller, by default 10."""
-_PROXY_VARIABLE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
-_BOUND_PROXY = "serve.http.read_ahead.bound_proxy"
+PROXY_VARIABLE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
+BOUND_PROXY = "serve.http.read_ahead.bound_proxy"
+"""What Ray's own proxy calls when it starts, so that it does not read uploads ahead."""
 _INLINE_BYTES = 1_000_000
 """With this limit a chunk of 30 s, 960 kB, travels in the call itself and not through the object
 store (docs/decisions.md)."""
@@ -182,7 +183,7 @@ def _environment() -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(ENVIRONMENT_PREFIX)}
     kept.setdefault(_INLINE_VARIABLE, str(_INLINE_BYTES))
     kept.setdefault(_PUSH_VARIABLE, "1")
-    kept.setdefault(_PROXY_VARIABLE, _BOUND_PROXY)
+    kept.setdefault(PROXY_VARIABLE, BOUND_PROXY)
     # Both spellings, because each is read by some program.
     kept["no_proxy"] = kept["NO_PROXY"] = _without_proxy(os.environ)
     kept["RAY_SERVE_ENABLE_HA_PROXY"] = "0"

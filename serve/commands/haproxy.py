@@ -93,4 +93,3 @@ def _command(process: psutil.Process) -> list[str]:
         return process.cmdline()
     except psutil.Error:  # it has just ended, or is none of ours
         return []
-

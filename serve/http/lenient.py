@@ -1,4 +1,4 @@
-"""Requests as programs write them that do not know each route: HEAD, and a path that ends in `/`."""
+"""Requests as programs write them that know no route in detail: HEAD, and paths that end in `/`."""
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 

@@ -23,7 +23,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_PARTS = 4
-"""Parts of a body that wait in one queue; a part is what uvicorn has read at once, up to 320 KiB."""
+"""Parts of a body that wait in one queue; a part is what uvicorn reads at once, up to 320 KiB."""
 BOUNDED = "murmur.bounded_body"
 """Among the `extensions` of a request's ASGI scope if no process reads its body ahead further."""
 

@@ -110,9 +110,7 @@ class Reception:
         self._uploads: set[Receiving] = set()
 
     @contextmanager
-    def receive(
-        self, declared: int, caller: str, read_ahead: bool = False
-    ) -> Iterator[Receiving]:
+    def receive(self, declared: int, caller: str, read_ahead: bool = False) -> Iterator[Receiving]:
         """Count an upload within a `with` block. If there are too many, the oldest of those that
         are slow is ended for it.
 

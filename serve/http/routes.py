@@ -38,9 +38,9 @@ from serve.http.fields import (
 from serve.http.formats import detection_object, warnings_object
 from serve.http.lenient import LenientRequests
 from serve.http.page.routes import add_page
+from serve.http.read_ahead import bound_replica, is_bounded
 from serve.http.realtime.routes import Realtime, add_realtime_routes
 from serve.http.realtime.secrets import cluster_key
-from serve.http.read_ahead import bound_replica, is_bounded
 from serve.http.receiving import Receiving, Reception, UploadLimits
 from serve.http.rules import rules_of, upload_limits
 from serve.http.streaming import Events, stream_answer

@@ -15,6 +15,7 @@ from ray.serve.schema import ServeDeploySchema
 from deployments.planning.gpu_catalogue import gpu_catalogue
 from deployments.replicas.placement import ACCELERATOR_LABEL, MARKET_LABEL
 from serve.commands.cli import main
+from serve.commands.cluster import BOUND_PROXY, PROXY_VARIABLE
 from serve.settings.check import check_settings
 from serve.settings.cluster_file import possible_nodes
 from serve.settings.loading import load_settings
@@ -187,10 +188,11 @@ def test_ray_processes_have_the_variables_that_operations_ask_for() -> None:
     assert found["RAY_AUTH_MODE"] == "token"
     assert found["RAY_max_direct_call_object_size"] == "1000000"
     assert found["RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S"] == "1"
-    is_haproxy = load_settings(ROOT / "fleet.yaml", {}).http.haproxy
+    is_haproxy = load_settings(ROOT / "fleet.yaml", {}).http.haproxy is not False
     assert (found["RAY_SERVE_ENABLE_HA_PROXY"] == "1") == is_haproxy
+    assert found[PROXY_VARIABLE] == BOUND_PROXY
     page = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
-    for name, value in re.findall(r"(RAY_\w+)=(\w+)", page):
+    for name, value in re.findall(r"(RAY_\w+)=([\w.]+)", page):
         assert name not in found or name == "RAY_AUTH_MODE" or found[name] == value, name
     health = ("RAY_health_check_timeout_ms", "RAY_health_check_period_ms")
     assert all(f"{name}={found[name]}" in page for name in health)

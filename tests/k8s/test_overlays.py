@@ -15,6 +15,7 @@ from ray.serve.schema import ServeDeploySchema
 
 from scripts.k8s_serve_configs import OVERLAYS, Overlay
 from serve.app import build
+from serve.commands.cluster import BOUND_PROXY, PROXY_VARIABLE
 from serve.settings.loading import load_settings
 from tests.support.manifests import (
     ROOT,
@@ -132,7 +133,8 @@ def test_every_ray_process_has_the_variables_that_it_needs(overlay: Overlay) -> 
     data = variables["data"]
     assert data["RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S"] == "1"
     assert data["RAY_max_direct_call_object_size"] == "1000000"
-    assert (data.get("RAY_SERVE_ENABLE_HA_PROXY") == "1") is settings.http.haproxy
+    assert (data["RAY_SERVE_ENABLE_HA_PROXY"] == "1") is (settings.http.haproxy is not False)
+    assert data[PROXY_VARIABLE] == BOUND_PROXY
     source = [{"configMapRef": {"name": variables["metadata"]["name"]}}]
     cluster = ray_service(overlay.name)["spec"]["rayClusterConfig"]
     assert cluster["autoscalerOptions"]["envFrom"] == source

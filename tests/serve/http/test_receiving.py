@@ -73,6 +73,16 @@ def test_bytes_are_counted_as_declared_and_one_alone_may_be_larger(
     held.enter_context(there.receive(400, "b"))
 
 
+def test_what_is_read_ahead_has_a_bound_of_its_own(clock: Clock, held: ExitStack) -> None:
+    there = reception(clock, max_bytes=9e9)
+    held.enter_context(there.receive(5_000_000_000, "a"))
+    held.enter_context(there.receive(600_000_000, "a", read_ahead=True))
+    with pytest.raises(OverloadedError, match="600,000,000 bytes"):
+        held.enter_context(there.receive(400_000_001, "b", read_ahead=True))
+    held.enter_context(there.receive(400_000_000, "b", read_ahead=True))
+    held.enter_context(there.receive(1_000_000_000, "b"))
+
+
 def test_bytes_that_were_not_declared_are_counted_as_they_come(
     clock: Clock, held: ExitStack
 ) -> None:
