@@ -20,7 +20,7 @@ HEAD_DIM = 64
 """Width of a head in every Whisper model, and the only one that the attention kernels support."""
 MAX_LENGTH = 1536
 """The most keys that the attention kernels can attend to."""
-_ABI = 3
+_ABI = 4
 _LANES = 16
 _COLUMNS = 32
 _CROSS_STEP = 64
