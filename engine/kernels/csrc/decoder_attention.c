@@ -19,8 +19,8 @@ typedef struct {
 
 /* Stores `length` keys and values, and nothing up to the next multiple of 64. */
 static void fill_head(
-    const bfloat16 *keys, const bfloat16 *values, long stride, long length,
-    const CrossCache *cache, long item) {
+    const bfloat16 *keys, const bfloat16 *values, long stride, long length, const CrossCache *cache,
+    long item) {
     const long padded = cache->padded;
     quad *packed_keys = (quad *)(cache->keys + item * padded * HEAD_DIM);
     int8_t *packed_values = cache->values + item * padded * HEAD_DIM;

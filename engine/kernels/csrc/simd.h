@@ -20,7 +20,8 @@ typedef int32_t __attribute__((may_alias)) quad; /* four bytes, or two bfloat16 
 #define HEAD_DIM 64 /* in every Whisper model */
 #define QUADS (HEAD_DIM / 4)
 #define TILE_COLUMNS (TILE_VECTORS * LANES)
-#define BLOCK_ROWS (BLOCK_TILES * TILE_ROWS) /* share a panel of weights while it is in a near cache */
+#define BLOCK_ROWS \
+    (BLOCK_TILES * TILE_ROWS) /* share a panel of weights while it is in a near cache */
 
 #define EIGHTH 0.125f   /* 1 / sqrt(64) */
 #define MAX_LENGTH 1536 /* the most keys that attention can attend to */

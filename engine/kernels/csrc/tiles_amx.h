@@ -13,12 +13,11 @@
 #include "amx_emulated.h"
 #else
 /* Inline assembly, because GCC's intrinsics do not say that they read and write memory. */
-#define tile_load(tile, from, stride)                                                             \
-    __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #tile::"r"(from), "r"((long)(stride)) : "memor" \
-                                                                                          "y")
-#define tile_store(tile, to, stride)                                                       \
-    __asm__ volatile("tilestored %%tmm" #tile ", (%0,%1,1)" ::"r"(to), "r"((long)(stride)) \
-                     : "memory")
+#define TILE_PLACE(at, stride) "r"(at), "r"((long)(stride))
+#define tile_load(tile, at, stride) \
+    __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #tile::TILE_PLACE(at, stride) : "memory")
+#define tile_store(tile, at, stride) \
+    __asm__ volatile("tilestored %%tmm" #tile ", (%0,%1,1)" ::TILE_PLACE(at, stride) : "memory")
 #define tile_add_bytes(sums, rows, columns) \
     __asm__ volatile("tdpbusd %%tmm" #columns ", %%tmm" #rows ", %%tmm" #sums::)
 #define tile_add_pairs(sums, rows, columns) \

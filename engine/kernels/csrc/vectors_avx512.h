@@ -14,7 +14,7 @@
 #define TILE_ROWS 12 /* by two vectors of columns: 24 of the 32 registers are sums */
 #define TILE_PART 4  /* rows that are computed if no more are needed, and twice as many */
 #define BLOCK_TILES 4
-#define ROW_MAJOR 0  /* a tile's words lie step by step */
+#define ROW_MAJOR 0 /* a tile's words lie step by step */
 #endif
 #define BYTE_WORDS 1 /* of a tile for four bytes of a row; `PAIR_WORDS` are for two bfloat16 */
 
