@@ -19,6 +19,7 @@ from engine.parallel.shares import (
     RankShare,
     is_bfloat16_on_cpu,
     is_native,
+    is_packed_float32,
 )
 from engine.precision import CrossAttentionMode, WeightFormat
 
@@ -136,14 +137,15 @@ def _activation_bytes(share: RankShare, load: Load) -> int:
 
 def _loading_bytes(share: RankShare, load: Load) -> int:
     """What loading the vocabulary's layer needs. It is the largest layer and a decoder's first. It
-    takes most as read from the file, in 16 bits, or quantised but not packed yet. What is loaded
-    or allocated after it does not exist yet, and is subtracted."""
+    takes most as read from the file, in 16 bits, or before it is packed, in 8 bits or float32. What
+    is loaded or allocated after it does not exist yet, and is subtracted."""
     if not (share.embeds or share.gives_logits):
         return 0
     output = share.output
     in_8_bits = output.kept is WeightFormat.INT8_DYNAMIC
+    unpacked = in_8_bits + torch.float32.itemsize * is_packed_float32(share.formats)
     n_bytes = max(output.n_values * torch.float16.itemsize - share.output_copy_bytes,
-                  output.n_values * in_8_bits)  # fmt: skip
+                  output.n_values * unpacked)  # fmt: skip
     return n_bytes - share.decoder_layer_bytes - _cross_bytes(share, load) - _own_bytes(share, load)
 
 

@@ -42,7 +42,8 @@ def attend_window(qkv: torch.Tensor, head_dim: int) -> torch.Tensor:
     length = qkv.shape[1]
     is_bfloat16 = qkv.dtype == torch.bfloat16
     known = head_dim == native.HEAD_DIM and length <= native.MAX_LENGTH
-    if is_bfloat16 and known and native.serves(qkv.device):
+    ours = is_bfloat16 or qkv.dtype == torch.float32
+    if ours and known and native.serves(qkv.device):
         return native.encoder_attention(qkv)
     q, k, v = (split_heads(part, head_dim) for part in qkv.chunk(3, dim=-1))
     if is_bfloat16 and not qkv.is_cuda and has_onednn_bfloat16():

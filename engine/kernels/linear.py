@@ -141,6 +141,23 @@ class NativeBfloat16Linear(LinearKernel):
         return self.packed.tensors
 
 
+class NativeFloat32Linear(LinearKernel):
+    """float32 in our own kernel. A row has the same bits whatever the number of rows, and weights
+    are packed once, where a library's product packs them for each call."""
+
+    takes_any_rows = True
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        super().__init__()
+        self.packed = native.Float32Weight(weight, bias)
+
+    def forward(self, x: torch.Tensor, gelu: bool = False) -> torch.Tensor:
+        return native.linear_float32(x, self.packed, gelu)
+
+    def hidden_tensors(self) -> Iterable[torch.Tensor]:
+        return self.packed.tensors
+
+
 class Int8Linear(LinearKernel):
     """8-bit weights, and activations quantised row by row. A GPU multiplies them in torch's integer
     product, a CPU without instructions for integers in its float32 product.
@@ -327,6 +344,8 @@ def float_linear(
         return PackedLinear(weight, bias, dtype)
     if is_bfloat16:
         return PlainBfloat16Linear(weight, bias, dtype, many_rows)
+    if product == torch.float32 and native.serves(weight.device):
+        return NativeFloat32Linear(weight, bias)
     return DenseLinear(weight, bias)
 
 

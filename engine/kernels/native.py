@@ -20,7 +20,7 @@ HEAD_DIM = 64
 """Width of a head in every Whisper model, and the only one that the attention kernels support."""
 MAX_LENGTH = 1536
 """The most keys that the attention kernels can attend to."""
-_ABI = 4
+_ABI = 5
 _LANES = 16
 _COLUMNS = 32
 _CROSS_STEP = 64
@@ -120,7 +120,9 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
         "linear_bfloat16": [pointer, number, size, pointer, pointer, number, number],
         "linear_int8": [pointer, size, pointer, pointer, number, number],
         "mlp_int8": [pointer, size, pointer, pointer, pointer],
+        "linear_float32": [pointer, size, pointer, pointer, number],
         "encoder_attention": [pointer, size, size, size, pointer],
+        "encoder_attention_float32": [pointer, size, size, size, pointer],
         "fill_cross": [pointer, size, size, pointer, pointer],
         "cross_attention": [pointer, size, pointer, pointer, pointer],
         "self_attention": [pointer, size, size, pointer, pointer, pointer, size, pointer],
@@ -159,7 +161,7 @@ class _Int8Layer(ctypes.Structure):
     ]
 
 
-class _Bfloat16Layer(ctypes.Structure):
+class _FloatLayer(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("weight", "bias")),
         *((name, ctypes.c_long) for name in ("depth", "width")),
@@ -197,11 +199,48 @@ class Bfloat16Weight:
         # Passed by address, so they must live as long as this object.
         self.tensors = (_packed(weight, torch.bfloat16, 2), F.pad(bias.float(), (0, padding)))
         addresses = [tensor.data_ptr() for tensor in self.tensors]
-        self._layer = _Bfloat16Layer(*addresses, self.depth, self.width)
+        self._layer = _FloatLayer(*addresses, self.depth, self.width)
 
     @property
     def pointer(self) -> int:
         return ctypes.addressof(self._layer)
+
+
+class Float32Weight:
+    """A linear layer's weights in the kernels' layout.
+
+    Args:
+        weight: (out, in).
+        bias: (out,).
+    """
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        self.width, self.depth = weight.shape
+        # Passed by address, so they must live as long as this object.
+        self.tensors = [_packed(weight, torch.float32, 1)]
+        if bias is not None:
+            self.tensors.append(F.pad(bias.float(), (0, -self.width % _COLUMNS)))
+        addresses = [tensor.data_ptr() for tensor in self.tensors] + [None] * (bias is None)
+        self._layer = _FloatLayer(*addresses, self.depth, self.width)
+
+    @property
+    def pointer(self) -> int:
+        return ctypes.addressof(self._layer)
+
+    def rows(self, outputs: torch.Tensor) -> torch.Tensor:
+        """The weights of some outputs, (...) int64 -> (..., in)."""
+        packed: torch.Tensor = self.tensors[0]
+        rows: torch.Tensor = packed[outputs // _LANES, :, outputs % _LANES, 0]
+        return rows
+
+
+def linear_float32(x: torch.Tensor, weight: Float32Weight, gelu: bool) -> torch.Tensor:
+    """(..., in) float32 -> (..., out) float32; applies a GELU if asked to."""
+    assert x.dtype == torch.float32 and x.shape[-1] == weight.depth
+    x = x.contiguous()
+    out = x.new_empty(*x.shape[:-1], weight.width)
+    _call("linear_float32", x, x.numel() // weight.depth, weight.pointer, out, gelu)
+    return out
 
 
 def linear_bfloat16(
@@ -277,13 +316,14 @@ def mlp_int8(x: torch.Tensor, first: Int8Weight, second: Int8Weight) -> torch.Te
 
 
 def encoder_attention(qkv: torch.Tensor) -> torch.Tensor:
-    """(B, T, q, k and v of H heads of 64) bfloat16 -> (B, T, H * 64) bfloat16. Every row attends to
-    all rows; T is at most 1536."""
-    assert qkv.dtype == torch.bfloat16 and qkv.shape[1] <= MAX_LENGTH
+    """(B, T, q, k and v of H heads of 64) -> (B, T, H * 64), both bfloat16 or both float32. Every
+    row attends to all rows; T is at most 1536."""
+    assert qkv.dtype in (torch.bfloat16, torch.float32) and qkv.shape[1] <= MAX_LENGTH
     qkv = qkv.contiguous()
     batch, length, width = qkv.shape
     out = qkv.new_empty(batch, length, width // 3)
-    _call("encoder_attention", qkv, batch, length, width // 3 // HEAD_DIM, out)
+    of_floats = "_float32" if qkv.dtype == torch.float32 else ""
+    _call(f"encoder_attention{of_floats}", qkv, batch, length, width // 3 // HEAD_DIM, out)
     return out
 
 

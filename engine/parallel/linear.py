@@ -10,7 +10,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from engine.kernels.linear import LinearKernel, NativeOutputLinear, output_linear
+from engine.kernels.linear import (
+    LinearKernel,
+    NativeFloat32Linear,
+    NativeOutputLinear,
+    output_linear,
+)
 from engine.parallel.group import Group
 from engine.parallel.partition import partition
 from engine.precision import WeightFormat
@@ -107,7 +112,7 @@ class RowParallelLinear(nn.Module):
 class VocabParallelEmbedding(nn.Module):
     """Token embedding and, tied to it, the output layer; each rank owns a range of token ids."""
 
-    table: torch.Tensor
+    table: torch.Tensor | None
 
     def __init__(
         self, weight: torch.Tensor, vocab: range, n_vocab: int, context: LoadContext
@@ -116,10 +121,11 @@ class VocabParallelEmbedding(nn.Module):
         self.vocab = vocab
         self.group = context.group
         self.dtype = context.dtype
-        # The kernel's own tensor, if it keeps the weights as they are.
-        self.register_buffer("table", weight)
         in_8_bits = context.formats.weights is WeightFormat.INT8_DYNAMIC
-        self.kernel = output_linear(self.table, vocab, n_vocab, context.dtype, in_8_bits)
+        self.kernel = output_linear(weight, vocab, n_vocab, context.dtype, in_8_bits)
+        # The kernel's own tensor, if it keeps the weights as they are; none, if it can give rows.
+        has_rows = isinstance(self.kernel, NativeFloat32Linear)
+        self.register_buffer("table", None if has_rows else weight)
 
     @classmethod
     def load(cls, context: LoadContext, name: str) -> "VocabParallelEmbedding":
@@ -149,4 +155,7 @@ class VocabParallelEmbedding(nn.Module):
             self.kernel.never_choose([token - self.vocab.start for token in ids])
 
     def _lookup(self, ids: torch.Tensor) -> torch.Tensor:
+        if self.table is None:
+            assert isinstance(self.kernel, NativeFloat32Linear)
+            return self.kernel.packed.rows(ids)
         return F.embedding(ids, self.table).to(self.dtype)

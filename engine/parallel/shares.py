@@ -85,7 +85,9 @@ class LinearShare:
             return n_out * (n_in + _SCALE_BYTES) + bias * self.n_out * formats.dtype.itemsize
         if is_native(formats) and self.n_in % 32 == 0:
             return padded(self.n_out) * (2 * self.n_in + 4)
-        return self.n_out * (self.n_in + bias) * product
+        # On a GPU nothing is padded; these are a vocabulary's last rows.
+        n_out = padded(self.n_out) if is_packed_float32(formats) else self.n_out
+        return n_out * (self.n_in + bias) * product
 
     def _int8_dynamic_bytes(self, formats: NumberFormats) -> int:
         if is_native(formats) and self.n_in % 4 == 0:
@@ -260,8 +262,7 @@ class RankShare:
         """Bytes of decoder layers on the device, embeddings and the output layer."""
         n_bytes = self.decoder_layer_bytes
         if self.embeds or self.gives_logits:
-            n_bytes += self.output.n_values * self.formats.product.itemsize
-            n_bytes += self.output_copy_bytes
+            n_bytes += self.table_bytes + self.output_copy_bytes
         if self.embeds:
             n_bytes += self.dims.n_text_ctx * self.dims.n_text_state * self.formats.dtype.itemsize
         return n_bytes + self.gives_logits * self.decoder.norm_bytes
@@ -278,6 +279,13 @@ class RankShare:
         width = self.dims.n_audio_state
         values = width * (3 * self.dims.n_mels + 1) + width * (3 * width + 1)
         return values * self.formats.product.itemsize
+
+    @property
+    def table_bytes(self) -> int:
+        """Bytes of the embeddings; packed float32 weights of the output layer are them, too."""
+        if is_packed_float32(self.formats):
+            return self.output.n_bytes(self.formats)
+        return self.output.n_values * self.formats.product.itemsize
 
     @property
     def output_copy_bytes(self) -> int:
@@ -353,3 +361,10 @@ def is_bfloat16_on_cpu(formats: NumberFormats) -> bool:
 
 def is_native(formats: NumberFormats) -> bool:
     return is_bfloat16_on_cpu(formats) and native.serves(torch.device("cpu"))
+
+
+def is_packed_float32(formats: NumberFormats) -> bool:
+    """Whether native kernels multiply in float32. The formats of a GPU look the same; that it
+    packs nothing makes its weights some KB smaller than is then computed."""
+    is_float32 = formats.product == formats.dtype == torch.float32
+    return is_float32 and native.serves(torch.device("cpu"))

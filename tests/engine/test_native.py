@@ -17,6 +17,7 @@ from engine.kernels import native
 from engine.kernels.linear import (
     Int8Linear,
     NativeBfloat16Linear,
+    NativeFloat32Linear,
     NativeInt8Linear,
     NativeOutputLinear,
     output_linear,
@@ -158,6 +159,7 @@ def test_a_row_is_its_own_at_any_number_of_rows_and_threads() -> None:
         NativeInt8Linear(weight, bias, torch.float32),
         NativeInt8Linear(weight, bias, torch.float32, of_gelu=True),
         NativeBfloat16Linear(weight, bias, torch.float32),
+        NativeFloat32Linear(weight, bias),
     ):
         torch.set_num_threads(1)
         expected = kernel(x)
@@ -167,6 +169,40 @@ def test_a_row_is_its_own_at_any_number_of_rows_and_threads() -> None:
                 parts = torch.cat([kernel(part) for part in x.split(n)])
                 assert torch.equal(parts, expected), f"{n} rows, {n_threads} threads"
     torch.set_num_threads(before)
+
+
+@needs_native
+@pytest.mark.parametrize("width", [1, 31, 33, 160])
+@pytest.mark.parametrize("n", [1, 4, 5, 12, 13, 49])
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_float32_is_torchs(n: int, width: int, has_bias: bool, threads: int) -> None:
+    weight, x = random(width, 91, seed=1), random(n, 91, seed=3)
+    bias = random(width, seed=2) if has_bias else None
+    packed = native.Float32Weight(weight, bias)
+    plain = F.linear(x, weight, bias)
+    torch.testing.assert_close(native.linear_float32(x, packed, gelu=False), plain)
+    of_gelu = native.linear_float32(x, packed, gelu=True)
+    torch.testing.assert_close(of_gelu, F.gelu(plain), rtol=1e-5, atol=2e-6)
+
+
+def test_packed_weights_of_float32_give_their_rows() -> None:
+    weight = random(33, 7)
+    which = torch.tensor([[0, 32], [15, 16]])
+    assert torch.equal(native.Float32Weight(weight, None).rows(which), weight[which])
+
+
+@needs_native
+@pytest.mark.parametrize("length", [1, 31, 33, 200, 1500])
+@pytest.mark.parametrize("size", [1e-3, 1.0, 30.0])
+def test_encoder_attention_of_float32_is_torchs(length: int, size: float, threads: int) -> None:
+    qkv = random(2, length, 3 * HEADS * 64)
+    qkv[..., : 2 * HEADS * 64] *= size
+    q, k, v = (x.view(2, length, HEADS, 64).transpose(1, 2) for x in qkv.chunk(3, -1))
+    exact = F.scaled_dot_product_attention(q.double(), k.double(), v.double())
+    torchs = F.scaled_dot_product_attention(q, k, v)
+    ours = native.encoder_attention(qkv).view(2, length, HEADS, 64).transpose(1, 2)
+    # Steep scores magnify the rounding of their products, whoever adds them up.
+    assert (ours - exact).norm() <= 3 * (torchs - exact).norm() + 1e-6 * exact.norm()
 
 
 @needs_native
@@ -264,8 +300,8 @@ def test_activations_take_what_is_counted_for_them() -> None:
     x, weight = random(n, depth).to(torch.bfloat16), native.Bfloat16Weight(random(32, depth), None)
     took = []
 
-    # Large blocks come from the system and go back to it; else those that were freed are taken again
-    # unseen.
+    # Large blocks come from the system and go back to it; else those that were freed are taken
+    # again unseen.
     ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 17)
 
     def multiply() -> None:

@@ -45,18 +45,6 @@ static inline void store_pairs(quad *words, floats first, floats second) {
     store_ps((float *)words + 16, second);
 }
 
-/* Multiplies one word of each row with its part of the columns. Inline assembly: as in
- * `add_products`. */
-static inline __attribute__((always_inline)) void add_word_pairs(
-    floats sums[][TILE_VECTORS], const int rows, const quad *x, long stride, const floats *y) {
-#pragma GCC unroll 12
-    for (int r = 0; r < rows; r++) {
-        const floats word = set1_ps(*(const float *)&x[r * stride]);
-#pragma GCC unroll 2
-        for (int v = 0; v < TILE_VECTORS; v++)
-            __asm__("vfmadd231ps %2, %1, %0" : "+v"(sums[r][v]) : "v"(word), "v"(y[v]));
-    }
-}
 static inline __attribute__((always_inline)) void add_tile_pairs(
     floats sums[][TILE_VECTORS], const int rows, const quad *x, long stride, const void *columns,
     long panel) {
@@ -67,6 +55,6 @@ static inline __attribute__((always_inline)) void add_tile_pairs(
         first[v] = first_of_pairs(y);
         second[v] = second_of_pairs(y);
     }
-    add_word_pairs(sums, rows, x, stride, first);
-    add_word_pairs(sums, rows, x + 1, stride, second);
+    add_tile_floats(sums, rows, (const float *)x, stride, first);
+    add_tile_floats(sums, rows, (const float *)x + 1, stride, second);
 }

@@ -15,7 +15,7 @@ typedef int32_t __attribute__((may_alias)) quad; /* four bytes, or two bfloat16 
 #include "vectors_avx2.h"
 #endif
 
-#define ABI 4 /* changes with any signature or layout; `native.py` knows it too */
+#define ABI 5 /* changes with any signature or layout; `native.py` knows it too */
 #define LANES 16
 #define HEAD_DIM 64 /* in every Whisper model */
 #define QUADS (HEAD_DIM / 4)
@@ -67,6 +67,20 @@ static inline __attribute__((always_inline)) void multiply_pairs(
             panel);
 }
 #endif
+
+/* Products of `depth` floats of each row, `step` floats apart and rows `row`, and of the columns in
+ * panels of 16, which are `panel` floats apart; `column_step` floats lie between the steps of one. */
+static inline __attribute__((always_inline)) void multiply_floats(
+    floats sums[][TILE_VECTORS], const int rows, const float *x, long row, long step,
+    const float *columns, long column_step, long panel, long depth) {
+    for (long k = 0; k < depth; k++) {
+        floats y[TILE_VECTORS];
+#pragma GCC unroll 2
+        for (int v = 0; v < TILE_VECTORS; v++)
+            y[v] = load_ps(columns + k * column_step + v * panel);
+        add_tile_floats(sums, rows, x + k * step, row, y);
+    }
+}
 
 static inline long round_up(long value, long step) {
     return (value + step - 1) / step * step;

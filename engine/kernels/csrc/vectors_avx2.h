@@ -8,6 +8,8 @@
 
 #define TILE_ROWS 6 /* by one vector of columns: 12 of the 16 registers are sums */
 #define TILE_PART 2
+#define FLOAT_ROWS TILE_ROWS
+#define FLOAT_PART TILE_PART
 #define BLOCK_TILES 4
 #define TILE_VECTORS 1
 #define ROW_MAJOR 0
@@ -258,16 +260,16 @@ static inline __m256 add_product(__m256 sums, __m256 a, __m256 b) {
     return sums;
 }
 
-/* Multiplies one word of each row with its part of a vector of columns. In this order, sums and
+/* Multiplies one float of each row with its part of a vector of columns. In this order, sums and
  * operands just fit into the registers. */
-static inline __attribute__((always_inline)) void add_word_pairs(
-    floats sums[][TILE_VECTORS], const int rows, const quad *x, long stride, floats y) {
+static inline __attribute__((always_inline)) void add_tile_floats(
+    floats sums[][TILE_VECTORS], const int rows, const float *x, long stride, const floats *y) {
 #pragma GCC unroll 6
     for (int r = 0; r < rows; r++) {
-        const __m256 words = _mm256_castsi256_ps(_mm256_set1_epi32(x[r * stride]));
+        const __m256 value = _mm256_set1_ps(x[r * stride]);
         floats *sum = &sums[r][0];
-        sum->low = add_product(sum->low, words, y.low);
-        sum->high = add_product(sum->high, words, y.high);
+        sum->low = add_product(sum->low, value, y->low);
+        sum->high = add_product(sum->high, value, y->high);
     }
 }
 static inline __attribute__((always_inline)) void add_tile_pairs(
@@ -276,9 +278,9 @@ static inline __attribute__((always_inline)) void add_tile_pairs(
     (void)panel;
     const ints y = load_ints(columns);
     const floats first = {first_of_pairs(y.low), first_of_pairs(y.high)};
-    add_word_pairs(sums, rows, x, stride, first);
+    add_tile_floats(sums, rows, (const float *)x, stride, &first);
     const floats second = {second_of_pairs(y.low), second_of_pairs(y.high)};
-    add_word_pairs(sums, rows, x + 1, stride, second);
+    add_tile_floats(sums, rows, (const float *)x + 1, stride, &second);
 }
 
 #ifdef AVX_VNNI

@@ -5,6 +5,8 @@
 #include <immintrin.h>
 
 #define TILE_VECTORS 2
+#define FLOAT_ROWS 12 /* of a tile of floats; 24 of the 32 registers are sums */
+#define FLOAT_PART 4  /* rows that are computed if no more are needed, and twice as many */
 #ifdef AMX
 #define TILE_ROWS 32 /* by two vectors of columns: four of AMX's eight tiles are sums */
 #define TILE_PART 16
@@ -172,6 +174,19 @@ static inline __attribute__((always_inline)) void add_tile_products(
         const ints bytes = set1_epi32(x[r * stride]);
 #pragma GCC unroll 2
         for (int v = 0; v < TILE_VECTORS; v++) sums[r][v] = add_products(sums[r][v], bytes, y[v]);
+    }
+}
+
+/* Adds to the sums of a tile's rows the products of one float of each row, `stride` floats apart, and
+ * one of each column. */
+static inline __attribute__((always_inline)) void add_tile_floats(
+    floats sums[][TILE_VECTORS], const int rows, const float *x, long stride, const floats *y) {
+#pragma GCC unroll 12
+    for (int r = 0; r < rows; r++) {
+        const floats value = set1_ps(x[r * stride]);
+#pragma GCC unroll 2
+        for (int v = 0; v < TILE_VECTORS; v++)
+            __asm__("vfmadd231ps %2, %1, %0" : "+v"(sums[r][v]) : "v"(value), "v"(y[v]));
     }
 }
 
