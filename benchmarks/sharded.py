@@ -266,7 +266,7 @@ def _encode_ms(gang: Gang, windows: Sequence[npt.NDArray[np.int16]], n: int) -> 
     while n_done < n:
         while gang.encoding.room and n_submitted < n:
             request = Request(f"e{n_submitted}", windows[n_submitted % len(windows)])
-            gang.encoding.submit([Running(request, (0,), 0.0, 0.0)])
+            gang.encoding.submit([Running(request, (0,), 0.0, 0.0, 1500)])
             n_submitted += 1
         n_done += len(gang.encoding.collect(0))
     gang.report()

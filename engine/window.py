@@ -11,9 +11,9 @@ FRAME_SAMPLES = 320
 """Samples of a frame of the encoder: 20 ms at 16 kHz."""
 N_FRAMES = 1500
 """Frames of the whole window."""
-MIN_FRAMES = 150
-"""A chunk of fewer frames, 3 s, gets the whole window: what follows so little speech is not taken
-for its end, whatever the margin (docs/decisions.md)."""
+MIN_FRAMES = 100
+"""A chunk of fewer frames, 2 s, gets the whole window: for most of them a small model needs it
+anyhow (docs/decisions.md)."""
 STEP_FRAMES = 128
 """Lengths of short windows are multiples of this: 64 keys at once are the native kernels' step, and
 shapes should be few."""

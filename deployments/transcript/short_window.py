@@ -1,10 +1,9 @@
 """Whether to take the text of a short window, in which the encoder did not see all 30 s.
 
 Whisper has learnt that silence fills the window behind the speech. Where too little of it follows,
-a model goes on after the last word, repeats it, or stops early, and mostly it shows. Then the whole
-window is decoded, and its text is judged like any other. The limits are stricter than those of the
-fallback, because a wrong guess costs one more window, and no words. docs/decisions.md says how they
-were chosen.
+a model may go on after the last word, until the token limit, or repeat what it wrote, and that
+shows. Then the whole window is decoded, and its text is judged like any other. How probable a text
+is tells little about its window: docs/decisions.md says how the limits were chosen.
 """
 
 from collections.abc import Sequence
@@ -18,7 +17,8 @@ from deployments.transcript.scripts import words
 from engine import SAMPLE_RATE
 
 _MIN_REPEATED = 2
-_LATE_S = 0.5
+_LATE_S = 2.0
+"""Ends are often given a second too late, where the window is short. Loops run on for longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,16 +27,15 @@ class ShortWindowOptions:
 
     Args:
         min_token_prob: text whose tokens are less probable than this on average.
-        min_weakest_prob: text with a less probable word; a word's is that of its tokens on average.
         max_compression_ratio: text that compresses better than this.
         max_no_speech_prob: a chunk taken for silence with more than this probability.
         min_language_prob: a chunk whose language was told from itself with less than this.
     """
 
-    min_token_prob: float = 0.8
+    min_token_prob: float = 0.5
     max_compression_ratio: float = 2.0
     max_no_speech_prob: float = 0.6
-    min_language_prob: float = 0.8
+    min_language_prob: float = 0.5
 
     def doubt(self, piece: Piece, result: ChunkResult) -> str | None:
         """Why the text of a short window is not taken, in one word; None: it is."""

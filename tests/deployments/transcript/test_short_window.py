@@ -34,14 +34,14 @@ def short(result: ChunkResult, **changes: object) -> ChunkResult:
         (SOUND, 5.0, {"finish_reason": "length"}, "length"),
         ("", 5.0, {}, "empty"),
         (" ...", 5.0, {}, "empty"),
-        (SOUND, 5.0, {"language_prob": 0.7}, "language"),
+        (SOUND, 5.0, {"language_prob": 0.4}, "language"),
         (SOUND, 5.0, {"no_speech_prob": 0.7}, "no_speech"),
         (SOUND, 5.0, {"compression_ratio": 2.5}, "repetition"),
         (" one two three. Two three.", 5.0, {}, "repetition"),
         (SOUND, 5.0, {"avg_logprob": math.log(0.3)}, "probability"),
         (40 * " abcdef ghi", 5.0, {"compression_ratio": 1.0}, "repetition"),
-        (SOUND, 6.4, {}, None),
-        (SOUND, 7.0, {}, "time"),
+        (SOUND, 7.9, {}, None),
+        (SOUND, 8.1, {}, "time"),
     ],
 )
 def test_signs_of_a_window_that_was_too_short(
@@ -110,7 +110,7 @@ def test_a_better_tier_hears_only_of_whole_windows(speech: np.ndarray) -> None:
     transcription, (chunk,) = lone(speech, ladder=Ladder((TINY, BASE)))
     unsure = replace(whole(chunk, SOUND), avg_logprob=math.log(0.7), model=TINY.name)
     (again,) = transcription.accept(short(unsure)).chunks
-    assert again.above is None and not transcription.escalations
+    assert again.above is None and again.whole_window and not transcription.escalations
     (up,) = transcription.accept(replace(unsure, key=again.key)).chunks
     assert up.above == TINY.quality and not up.whole_window
 
