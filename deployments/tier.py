@@ -48,6 +48,8 @@ class TierSpec:
         precision: None: the device's default.
         max_slots: number of chunks decoded at once.
         threads: CPU threads to compute with; per rank, if there are several ranks.
+        threads_when_idle: CPU threads to compute with at most while there is little to do and the
+            machine has idle cores; None: `threads`.
         sharding: None: one device holds the whole model.
         cross_attention, int8_self_attention, encode_batch, max_length, offload, window: as in
             `engine.EngineConfig`.
@@ -66,6 +68,7 @@ class TierSpec:
     max_length: int | None = None
     offload: Offload = Offload.NONE
     window: Window = Window.EXACT
+    threads_when_idle: int | None = None
 
     def engine_config(self, default: Precision) -> EngineConfig:
         """The configuration of this engine.

@@ -138,6 +138,11 @@ class EngineConfig:
         return torch.device(self.device).type == "cpu"
 
     @property
+    def depends_on_threads(self) -> bool:
+        """Whether numbers may depend on the number of a CPU's threads, as float32 products do."""
+        return self.precision is Precision.FLOAT32
+
+    @property
     def lag(self) -> int:
         return (0 if self.on_cpu else 2) if self.lag_steps is None else self.lag_steps
 

@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 
 from engine.config import EngineConfig
-from engine.precision import Offload, Precision
+from engine.precision import Offload
 from engine.sequence import Sequence as Running
 
 # Computes the windows of some sequences, as one batch, into their slots.
@@ -196,13 +196,12 @@ def make_encoding(encode: Encode, config: EngineConfig) -> Encoding:
 def encodes_on_two_threads(config: EngineConfig) -> bool:
     """Whether a CPU encodes on a separate thread, with the calling thread helping.
 
-    Not in float32, whose products may depend on the number of threads, and not with streamed
-    layers: two threads must not use their place on the device at once.
+    Not where numbers depend on the number of threads, and not with streamed layers: two threads
+    must not use their place on the device at once.
     """
-    is_float32 = config.precision is Precision.FLOAT32
     is_resident = config.offload is Offload.NONE
     may = config.overlap_encoding and config.on_cpu and torch.get_num_threads() > 1
-    return may and is_resident and not is_float32
+    return may and is_resident and not config.depends_on_threads
 
 
 def _half() -> int:

@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from deployments.errors import EngineStoppedError
+from deployments.replicas.idle_cores import IdleCores
 from engine import Engine, EngineError, Request, Result
 
 
@@ -55,15 +56,22 @@ class EngineThread:
     Args:
         load: creates the engine; called on the thread.
         on_failure: called on the thread with the error that broke the engine, before futures fail.
+        cores: gets to know on the thread when the engine works and when it rests; None: threads
+            stay as they are.
 
     Raises:
         EngineError: the engine cannot be loaded.
     """
 
     def __init__(
-        self, load: Callable[[], Engine], on_failure: Callable[[BaseException], None] | None = None
+        self,
+        load: Callable[[], Engine],
+        on_failure: Callable[[BaseException], None] | None = None,
+        cores: Callable[[Engine], IdleCores | None] | None = None,
     ) -> None:
         self._load = load
+        self._find_cores = cores
+        self._cores: IdleCores | None = None
         self._on_failure = on_failure
         self._inbox: queue.SimpleQueue[_Submitted | _Aborted | None] = queue.SimpleQueue()
         self._waiting: dict[str, _Waiting] = {}
@@ -134,6 +142,8 @@ class EngineThread:
         except BaseException as error:  # border of the thread: the constructor raises it
             self._loaded.set_exception(error)
             return
+        if self._find_cores is not None:
+            self._cores = self._find_cores(engine)
         self._loaded.set_result(engine)
         try:
             self._serve(engine)
@@ -143,6 +153,8 @@ class EngineThread:
                 self._on_failure(error)
         else:
             self._stop(EngineStoppedError("it was closed"))
+        if self._cores is not None:
+            self._cores.close()
         engine.close()
         self._fail_all()
 
@@ -151,6 +163,8 @@ class EngineThread:
             if not self._take_in(engine):
                 return
             self._step_began = time.monotonic()
+            if self._cores is not None:
+                self._cores.working(_has_little_to_do(engine))
             results = engine.step()
             self._step_began = None
             before = self._load_now
@@ -169,6 +183,8 @@ class EngineThread:
     def _take_in(self, engine: Engine) -> bool:
         """Take in what has arrived. Blocks while there is nothing to do. Returns False to close."""
         while True:
+            if not engine.has_unfinished and self._cores is not None:
+                self._cores.resting()
             try:
                 message = self._inbox.get(block=not engine.has_unfinished)
             except queue.Empty:
@@ -209,3 +225,8 @@ class EngineThread:
         for future in futures:
             if future.set_running_or_notify_cancel():
                 future.set_exception(error)
+
+
+def _has_little_to_do(engine: Engine) -> bool:
+    """Whether half of the slots would stay free if all that waits had one."""
+    return 2 * (engine.n_used_slots + engine.n_waiting) <= engine.config.max_slots

@@ -23,6 +23,7 @@ from deployments import metrics
 from deployments.errors import EngineStoppedError
 from deployments.messages import Chunk, ChunkResult, to_chunk_result, to_request
 from deployments.replicas.engine_thread import EngineLoad, EngineThread
+from deployments.replicas.idle_cores import IdleCores
 from deployments.replicas.sharded_replica import load_sharded_engine
 from deployments.replicas.speed import SpeedMeter
 from deployments.reports import ReplicaReport
@@ -55,7 +56,7 @@ class Replica:
         self._board = board
         self._speed = SpeedMeter(spec.max_slots)
         self._group = ray.util.get_current_placement_group()
-        self._engine = EngineThread(self._load, on_failure=_end_process)
+        self._engine = EngineThread(self._load, on_failure=_end_process, cores=self._find_cores)
         # Chunks that may have killed a replica run one at a time. If this replica dies too, the
         # cause is known.
         self._suspects = asyncio.Lock()
@@ -128,6 +129,20 @@ class Replica:
         torch.set_num_threads(self._spec.threads)
         config = self._spec.engine_config(default_precision(torch.device(self._spec.device)))
         return Engine.load(self._spec.model, config)
+
+    def _find_cores(self, engine: Engine) -> IdleCores | None:
+        """What lends the engine cores that are idle, where the tier's settings allow it."""
+        own, most = self._spec.threads, self._spec.threads_when_idle or 0
+        if most <= own or self._spec.sharding is not None:
+            return None
+        if engine.config.depends_on_threads:
+            logger.warning("cpus_when_idle is not used: float32 numbers depend on the threads")
+            return None
+        try:
+            return IdleCores(own, most, torch.set_num_threads)
+        except OSError as error:
+            logger.warning("cpus_when_idle is not used: %s", error)
+            return None
 
     async def _report(self) -> None:
         """Report every second that the replica is alive and how busy its engine is."""

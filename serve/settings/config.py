@@ -119,6 +119,10 @@ class TierSettings(_Section):
     cpus: Annotated[int, Field(ge=1)] = 1
     """CPU cores that a replica reserves, and threads that it computes with; for each GPU, if it has
     several, and one more for what leads them."""
+    cpus_when_idle: Annotated[int, Field(ge=1)] | None = None
+    """CPU cores that a replica with little to do computes with at most, as far as no other replica
+    of the machine needs them; by default `cpus`. For models on one CPU, and not in float32, whose
+    numbers depend on the number of threads."""
 
     @model_validator(mode="after")
     def _replicas_are_a_range(self) -> "TierSettings":
@@ -126,6 +130,18 @@ class TierSettings(_Section):
             raise ValueError(
                 f"min_replicas ({self.min_replicas}) is above max_replicas ({self.max_replicas})"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _idle_cores_are_more(self) -> "TierSettings":
+        if self.cpus_when_idle is None:
+            return self
+        if self.cpus_when_idle < self.cpus:
+            raise ValueError(f"cpus_when_idle ({self.cpus_when_idle}) is below cpus ({self.cpus})")
+        if self.is_sharded or self.accelerators != (CPU,):
+            raise ValueError("cpus_when_idle is for models on one CPU")
+        if self.precision is Precision.FLOAT32:
+            raise ValueError("cpus_when_idle: float32 numbers depend on the number of threads")
         return self
 
     @model_validator(mode="after")

@@ -31,4 +31,5 @@ def tier_spec(tier: TierSettings) -> TierSpec:
         max_length=tier.max_length,
         offload=tier.offload,
         window=tier.window,
+        threads_when_idle=tier.cpus_when_idle,
     )
