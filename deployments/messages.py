@@ -14,6 +14,8 @@ from engine.window import N_FRAMES
 
 Pcm = npt.NDArray[np.int16]
 """Mono audio at 16 kHz, shape (n_samples,)."""
+STARTED = "started"
+"""What a replica says first of a chunk whose last replica died, when its turn has come."""
 
 
 @dataclass(frozen=True, slots=True)

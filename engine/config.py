@@ -1,11 +1,15 @@
 """What the model is (`ModelDimensions`) and how it is run (`EngineConfig`)."""
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-import torch
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from engine.precision import Arithmetic, CrossAttentionMode, NumberFormats, Offload, Precision
 from engine.window import Window
+
+if TYPE_CHECKING:
+    import torch
 
 N_FFT = 400
 """Samples of one STFT window: 25 ms at 16 kHz."""
@@ -125,6 +129,8 @@ class EngineConfig:
         Raises:
             PrecisionError: the device does not have it.
         """
+        import torch
+
         return self.formats_on(Arithmetic.of(torch.device(self.device)))
 
     def formats_on(self, arithmetic: Arithmetic) -> NumberFormats:
@@ -135,7 +141,7 @@ class EngineConfig:
 
     @property
     def on_cpu(self) -> bool:
-        return torch.device(self.device).type == "cpu"
+        return self.device.partition(":")[0] == "cpu"
 
     @property
     def depends_on_threads(self) -> bool:

@@ -1,12 +1,15 @@
 """Number formats: what a name such as `int8` means on each device, and which ones a device has."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from enum import StrEnum
-
-import torch
+from typing import TYPE_CHECKING
 
 from engine.errors import PrecisionError
-from engine.kernels import native
+
+if TYPE_CHECKING:
+    import torch
 
 
 class WeightFormat(StrEnum):
@@ -88,15 +91,24 @@ class Arithmetic:
     native: bool = False
 
     @classmethod
-    def of(cls, device: torch.device) -> "Arithmetic":
+    def of(cls, device: torch.device) -> Arithmetic:
         """For a device that is present; a CUDA device is asked for its compute capability."""
+        import torch
+
+        from engine.kernels import native
+
         if device.type != "cuda":
-            return cls("a CPU", True, bfloat16=True, fp8=False, native=native.serves(device))
+            return cls.of_cpu(native.serves(device))
         capability = torch.cuda.get_device_capability(device)
         return cls.of_gpu(torch.cuda.get_device_name(device), capability)
 
     @classmethod
-    def of_gpu(cls, name: str, capability: tuple[int, int]) -> "Arithmetic":
+    def of_cpu(cls, native: bool) -> Arithmetic:
+        """For a CPU that need not be this one; what it has does not depend on `native`."""
+        return cls("a CPU", True, bfloat16=True, fp8=False, native=native)
+
+    @classmethod
+    def of_gpu(cls, name: str, capability: tuple[int, int]) -> Arithmetic:
         """8-bit products came with compute capability 7.5 (Turing), bfloat16 with 8.0 (Ampere), fp8
         with 8.9 (Ada)."""
         return cls(
@@ -110,10 +122,12 @@ class Arithmetic:
     @property
     def half(self) -> torch.dtype:
         """The 16-bit format to compute in."""
+        import torch
+
         return torch.bfloat16 if self.bfloat16 else torch.float16
 
     @property
-    def default(self) -> "Precision":
+    def default(self) -> Precision:
         """The fastest one whose word error rate is known to be float32's (docs/benchmarks.md)."""
         if self.is_cpu:
             return Precision.INT8 if self.native else Precision.FLOAT32
@@ -152,6 +166,15 @@ class Precision(StrEnum):
         }
         return needed.get(self, True)
 
+    def check(self, arithmetic: Arithmetic) -> None:
+        """
+        Raises:
+            PrecisionError: the device does not have it; the message names what it has.
+        """
+        if not self.is_supported(arithmetic):
+            able = ", ".join(p for p in Precision if p.is_supported(arithmetic))
+            raise PrecisionError(f"{arithmetic.name} has no {self.value}; it has {able}")
+
     def formats(
         self,
         arithmetic: Arithmetic,
@@ -166,11 +189,11 @@ class Precision(StrEnum):
             half: the 16-bit format of quantised models; None: the device's own.
 
         Raises:
-            PrecisionError: the device does not have it; the message names what it has.
+            PrecisionError: as in `check`, or the device does not have `half`.
         """
-        if not self.is_supported(arithmetic):
-            able = ", ".join(p for p in Precision if p.is_supported(arithmetic))
-            raise PrecisionError(f"{arithmetic.name} has no {self.value}; it has {able}")
+        import torch
+
+        self.check(arithmetic)
         if half == torch.bfloat16 and not arithmetic.bfloat16:
             raise PrecisionError(f"{arithmetic.name} has no bfloat16")
         plain = {p: getattr(torch, p.value) for p in _PLAIN}

@@ -6,11 +6,9 @@ peaks serve as well as the speeds that are reached in practice.
 
 from collections.abc import Sequence
 
-import torch
-
 from deployments.planning.gpu_catalogue import gpu_catalogue
 from engine import Precision
-from engine.parallel.cost import DeviceModel
+from engine.parallel.device_model import DeviceModel
 from engine.precision import Arithmetic
 
 CPU = "cpu"
@@ -45,7 +43,23 @@ def shared_arithmetic(accelerators: Sequence[str]) -> Arithmetic:
     devices to ask. If all classes are unknown, a recent GPU is assumed; each rank asks its own
     device later."""
     if CPU in accelerators:
+        import torch
+
         return Arithmetic.of(torch.device("cpu"))
+    return _of_gpus(accelerators)
+
+
+def check_precision(precision: Precision, accelerators: Sequence[str]) -> None:
+    """Check that all devices of a model have a precision, without torch.
+
+    Raises:
+        PrecisionError: one has not.
+    """
+    on_cpu = CPU in accelerators
+    precision.check(Arithmetic.of_cpu(False) if on_cpu else _of_gpus(accelerators))
+
+
+def _of_gpus(accelerators: Sequence[str]) -> Arithmetic:
     found = [gpu for name in accelerators if (gpu := gpu_catalogue().find(name)) is not None]
     if not found:
         return Arithmetic.of_gpu(f"a GPU of class {accelerators[0]!r}", (9, 0))

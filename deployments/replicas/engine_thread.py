@@ -5,16 +5,22 @@ requests that have arrived, so a caller never waits for a step. This module does
 or asyncio.
 """
 
+from __future__ import annotations
+
 import queue
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from deployments.errors import EngineStoppedError
 from deployments.replicas.idle_cores import IdleCores
-from engine import Engine, EngineError, Request, Result
+from engine import EngineError, Request, Result
+
+if TYPE_CHECKING:
+    from engine import Engine
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,11 @@
 
 Chunks queue in the engine, whose queue is ordered by priority and fair; Serve's own queues stay
 empty. The event loop only hands chunks to the engine and waits for results.
+
+Torch is imported with the engine: ingresses and Serve's controller import this module, too.
 """
+
+from __future__ import annotations
 
 import asyncio
 import logging
@@ -11,28 +15,27 @@ import time
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import ray
-import torch
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from deployments import metrics
 from deployments.errors import EngineStoppedError
-from deployments.messages import Chunk, ChunkResult, to_chunk_result, to_request
+from deployments.messages import STARTED, Chunk, ChunkResult, to_chunk_result, to_request
 from deployments.replicas.engine_thread import EngineLoad, EngineThread
 from deployments.replicas.idle_cores import IdleCores
-from deployments.replicas.sharded_replica import load_sharded_engine
 from deployments.replicas.speed import SpeedMeter
 from deployments.reports import ReplicaReport
 from deployments.tier import TierInfo, TierSpec, spec_of
-from engine import Engine, default_precision
+
+if TYPE_CHECKING:
+    from engine import Engine
 
 logger = logging.getLogger("ray.serve")
 
-STARTED = "started"
 STUCK_AFTER_S = 120.0
 """An engine step that takes longer counts as hung. The slowest real step is an encoder batch of a
 large model on a slow CPU."""
@@ -123,7 +126,13 @@ class Replica:
             _end_process(error)
 
     def _load(self) -> Engine:
+        import torch
+
+        from engine import Engine, default_precision
+
         if self._spec.sharding is not None:
+            from deployments.replicas.sharded_replica import load_sharded_engine
+
             return load_sharded_engine(self._spec, self._spec.sharding, self._group)
         # Called in the engine's thread, so that the setting applies to this thread, too.
         torch.set_num_threads(self._spec.threads)

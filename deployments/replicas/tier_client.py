@@ -17,8 +17,7 @@ from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
 
 from deployments.errors import EngineStoppedError, TierUnavailableError
-from deployments.messages import Chunk, ChunkResult
-from deployments.replicas.replica import STARTED
+from deployments.messages import STARTED, Chunk, ChunkResult
 from deployments.tier import TierInfo
 
 MAX_ATTEMPTS = 2

@@ -3,9 +3,17 @@
 import re
 import unicodedata
 
-from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGUAGE_CODE
+from engine.decoding.language_names import ENGLISH, NATIVE
 
-ALL_LANGUAGES = tuple(LANGUAGES)
+
+def _table(text: str) -> dict[str, str]:
+    """Code -> name, from entries between commas."""
+    pairs = (entry.strip().partition(":") for entry in text.split(","))
+    return {code: name for code, _, name in pairs}
+
+
+_ENGLISH = _table(ENGLISH)
+ALL_LANGUAGES = tuple(_ENGLISH)
 """Codes of all that some Whisper model knows: ISO 639-1, where there is one."""
 
 _DETECT = frozenset(("", "auto", "none", "null", "und"))
@@ -54,23 +62,21 @@ _OTHER_NAMES = {
     "traditional chinese": "zh",
 }
 """English names as CLDR has them, beside those of Whisper."""
-_NATIVE_NAMES = """
-    en:English, zh:中文, de:Deutsch, es:español, ru:русский, ko:한국어, fr:français, ja:日本語,
-    pt:português, tr:Türkçe, pl:polski, ca:català, nl:Nederlands, ar:العربية, sv:svenska,
-    it:italiano, id:Indonesia, hi:हिन्दी, fi:suomi, vi:Tiếng Việt, he:עברית, uk:українська,
-    el:Ελληνικά, ms:Melayu, cs:čeština, ro:română, da:dansk, hu:magyar, ta:தமிழ், no:norsk,
-    th:ไทย, ur:اردو, hr:hrvatski, bg:български, lt:lietuvių, la:Latina, mi:Māori, ml:മലയാളം,
-    cy:Cymraeg, sk:slovenčina, te:తెలుగు, fa:فارسی, lv:latviešu, bn:বাংলা, sr:српски,
-    az:azərbaycan, sl:slovenščina, kn:ಕನ್ನಡ, et:eesti, mk:македонски, br:brezhoneg, eu:euskara,
-    is:íslenska, hy:հայերեն, ne:नेपाली, mn:монгол, bs:bosanski, kk:қазақ тілі, sq:shqip,
-    sw:Kiswahili, gl:galego, mr:मराठी, pa:ਪੰਜਾਬੀ, si:සිංහල, km:ខ្មែរ, sn:chiShona, yo:Èdè
-    Yorùbá, so:Soomaali, af:Afrikaans, oc:occitan, ka:ქართული, be:беларуская, tg:тоҷикӣ,
-    sd:سنڌي, gu:ગુજરાતી, am:አማርኛ, yi:ייִדיש, lo:ລາວ, uz:o‘zbek, fo:føroyskt, ht:Kreyòl Ayisyen,
-    ps:پښتو, tk:türkmen dili, nn:norsk nynorsk, mt:Malti, sa:संस्कृत भाषा, lb:Lëtzebuergesch,
-    my:မြန်မာ, bo:བོད་སྐད་, tl:Filipino, mg:Malagasy, as:অসমীয়া, tt:татар, haw:ʻŌlelo Hawaiʻi,
-    ln:lingála, ha:Hausa, ba:башҡорт, jw:Jawa, su:Basa Sunda, yue:粵語
-"""
-"""Each language's name in itself, of Unicode's CLDR (`localeDisplayNames`)."""
+_ALSO = {
+    "burmese": "my",
+    "castilian": "es",
+    "flemish": "nl",
+    "haitian": "ht",
+    "letzeburgesch": "lb",
+    "mandarin": "zh",
+    "moldavian": "ro",
+    "moldovan": "ro",
+    "panjabi": "pa",
+    "pushto": "ps",
+    "sinhalese": "si",
+    "valencian": "ca",
+}
+"""Further names of openai/whisper (TO_LANGUAGE_CODE)."""
 _MACRO_TAGS = {"zh-yue": "yue", "zh-cmn": "zh", "no-nyn": "nn", "no-nynorsk": "nn"}
 """Tags whose second part says which language it is (RFC 5646, extlang and grandfathered)."""
 
@@ -82,12 +88,12 @@ def _plain(name: str) -> str:
 
 
 def _by_any_name() -> dict[str, str]:
-    names: dict[str, str] = {code: code for code in ALL_LANGUAGES} | TO_LANGUAGE_CODE | _OTHER_NAMES
+    names = {code: code for code in ALL_LANGUAGES} | _ALSO | _OTHER_NAMES
+    names |= {name: code for code, name in _ENGLISH.items()}
     for entry in _OTHER_CODES.split():
         code, _, others = entry.partition(":")
         names |= dict.fromkeys(others.split(","), code)
-    for entry in _NATIVE_NAMES.split(","):
-        code, _, name = entry.strip().partition(":")
+    for code, name in _table(NATIVE).items():
         names.setdefault(_plain(name), code)
     return names
 
@@ -97,7 +103,7 @@ _CODES = _by_any_name()
 
 def language_name(code: str) -> str:
     """Whisper's code -> English name in lower case; the code itself if it is unknown."""
-    return str(LANGUAGES.get(code, code))
+    return _ENGLISH.get(code, code)
 
 
 def language_code(name: str) -> str | None:

@@ -6,7 +6,8 @@ from functools import cache
 
 from engine.config import ModelDimensions
 from engine.errors import NoRoomError
-from engine.parallel.cost import DeviceModel, StageCost, Workload, stage_cost
+from engine.parallel.cost import StageCost, Workload, stage_cost
+from engine.parallel.device_model import DeviceModel
 from engine.parallel.stages import (
     Stage,
     check_pipeline_parallel,

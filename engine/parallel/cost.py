@@ -15,37 +15,10 @@ import torch
 from engine.config import ModelDimensions
 from engine.kernels.triton.weights import MAX_ROWS
 from engine.memory import Load, MemoryUse, longest_prompt, memory_use
+from engine.parallel.device_model import DeviceModel
 from engine.parallel.shares import LayerShare, LinearShare, RankShare
 from engine.parallel.stages import Stage, group_sizes
 from engine.precision import CrossAttentionMode, NumberFormats, Offload
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceModel:
-    """What one rank's device can do: a GPU, or the CPU cores of a process.
-
-    Attributes:
-        flops_per_s: sustained, in the number format of products; 8-bit products count the same.
-        bytes_per_s: sustained, of its memory.
-        memory_bytes: usable memory.
-        host_bytes_per_s: sustained, of its link to the host; by default that of 16 lanes of PCI
-            Express 3, which the smallest GPUs have.
-    """
-
-    flops_per_s: float
-    bytes_per_s: float
-    memory_bytes: float
-    host_bytes_per_s: float = 12e9
-
-    def __post_init__(self) -> None:
-        for name in self.__slots__:
-            value = getattr(self, name)
-            if not value > 0:
-                raise ValueError(f"{name} must be positive, got {value!r}")
-
-    def seconds(self, flops: float, n_bytes: float) -> float:
-        """The roofline of one operation."""
-        return max(flops / self.flops_per_s, n_bytes / self.bytes_per_s)
 
 
 @dataclass(frozen=True, slots=True)

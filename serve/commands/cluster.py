@@ -32,6 +32,8 @@ from serve.settings.tier_placement import tier_placement
 _INLINE_VARIABLE = "RAY_max_direct_call_object_size"
 _PUSH_VARIABLE = "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S"
 """Seconds until a decision about replicas reaches Serve's controller, by default 10."""
+_PROXY_TIMEOUT_VARIABLE = "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S"
+"""Seconds until Serve kills a proxy that is not ready, by default 5: too few on a busy machine."""
 PROXY_VARIABLE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 BOUND_PROXY = "serve.http.read_ahead.bound_proxy"
 """What Ray's own proxy calls when it starts, so that it does not read uploads ahead."""
@@ -130,7 +132,7 @@ def _up_first(local: LocalCluster, update: Update, dry_run: bool) -> int:
     os.environ.update(local.environment)
     try:
         with connected(address):
-            apply(replace(update, look=lambda _: {}))  # we have just looked
+            apply(replace(update, own=True))
     except ClusterError:
         if update.rollback:
             local.stop()
@@ -184,6 +186,7 @@ def _environment() -> dict[str, str]:
     kept.setdefault(_INLINE_VARIABLE, str(_INLINE_BYTES))
     kept.setdefault(_PUSH_VARIABLE, "1")
     kept.setdefault(PROXY_VARIABLE, BOUND_PROXY)
+    kept.setdefault(_PROXY_TIMEOUT_VARIABLE, "60")
     # Both spellings, because each is read by some program.
     kept["no_proxy"] = kept["NO_PROXY"] = _without_proxy(os.environ)
     kept["RAY_SERVE_ENABLE_HA_PROXY"] = "0"

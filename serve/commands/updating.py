@@ -38,6 +38,8 @@ class Update:
         timeout_s: how long to wait until all tiers serve.
         rollback: whether the settings that worked last come back if the update fails.
         look: looks at tiers before anything is changed.
+        own: the cluster has just been started for this: models and port have been looked at, and
+            nothing else runs there.
     """
 
     settings: Settings
@@ -45,6 +47,7 @@ class Update:
     timeout_s: float
     rollback: bool
     look: Look
+    own: bool = False
 
 
 def preview(update: Update) -> list[str]:
@@ -54,7 +57,7 @@ def preview(update: Update) -> list[str]:
         ClusterError: it would not begin.
     """
     client = running_serve()
-    planned = _plan(update, _before(client, update.settings))
+    planned = _plan(update, _before(client, update))
     if planned.changes is None:
         names = ", ".join(tier.name for tier in update.settings.tiers)
         return [f"deployed for the first time: {names}"]
@@ -69,7 +72,7 @@ def apply(update: Update) -> None:
         RolledBackError: the update failed, and the settings that worked last are back.
     """
     client = running_serve()
-    before = _before(client, update.settings)
+    before = _before(client, update)
     planned = _plan(update, before)
     client = client or start_serve(planned.config)
     last = _that_worked(before)
@@ -84,12 +87,13 @@ def apply(update: Update) -> None:
     _remember(application_of(planned.config))
 
 
-def _before(client: Any, settings: Settings) -> dict[str, Any] | None:
+def _before(client: Any, update: Update) -> dict[str, Any] | None:
     """The application that is deployed, after a look at whether the settings fit beside others."""
     if client is None:
-        check_ports_there(settings.http)
+        if not update.own:
+            check_ports_there(update.settings.http)
         return None
-    check_free(client, settings)
+    check_free(client, update.settings)
     return deployed(client)
 
 
@@ -110,7 +114,7 @@ def _plan(update: Update, before: Mapping[str, Any] | None) -> _Planned:
         tiers = tiers_of(settings, None)
     else:
         tiers = tiers_of(settings, found.replaced)
-    seen = update.look(tiers)
+    seen = {} if update.own else update.look(tiers)
     check_room(settings, before)
     if found is None:
         return _Planned(config, None)

@@ -54,6 +54,7 @@ from serve.http.upload import (
     read_upload,
 )
 from serve.settings.api_keys import key_sums
+from serve.settings.deployments import EXPECTED_RTFX
 from serve.settings.loading import load_settings
 
 _DEFAULT_MODEL = "whisper-1"
@@ -80,17 +81,19 @@ class HttpIngress(Ingress):
         """Called by Serve with the deployment's `user_config`.
 
         Args:
-            sections: of the settings. Variables of this process's environment go before them.
+            sections: of the settings, overridden by the environment, and `EXPECTED_RTFX`.
 
         Raises:
             ConfigError: the settings are wrong.
         """
-        settings = load_settings(values=sections)
+        values = dict(sections)
+        expected_rtfx = values.pop(EXPECTED_RTFX)
+        settings = load_settings(values=values)
         self._auth = Auth(key_sums(settings.auth))
         self.shows_page = settings.http.page
         self._max_upload_bytes = round(settings.limits.max_upload_mb * 1e6)
         self.reception.limits = upload_limits(settings.limits)
-        self.configure(rules_of(settings))
+        self.configure(rules_of(settings, expected_rtfx))
 
     # Serve calls this after the constructor and routes requests to the app that it returns.
     def __serve_build_asgi_app__(self) -> FastAPI:

@@ -1,5 +1,7 @@
 """Converts settings to the rules that an ingress goes by."""
 
+from collections.abc import Mapping
+
 from deployments.audio.reading import AudioLimits
 from deployments.entrance.limits import IngressLimits, LiveLimits
 from deployments.entrance.rules import Rules
@@ -8,19 +10,22 @@ from deployments.fleet import Priority
 from deployments.transcript.cascade import CascadeOptions
 from serve.http.receiving import UploadLimits
 from serve.settings.config import LimitSettings, Settings
-from serve.settings.tier_facts import expected_rtfx, tier_facts
+from serve.settings.tier_facts import tier_facts
 from serve.settings.tier_spec import tier_spec
 
 
-def rules_of(settings: Settings) -> Rules:
+def rules_of(settings: Settings, expected_rtfx: Mapping[str, float]) -> Rules:
     """
+    Args:
+        expected_rtfx: speed of a replica of each tier, used until the board has answered.
+
     Raises:
-        ConfigError, ShardingError: a tier's price is unknown, or its model cannot be split.
+        ConfigError: a tier's price is unknown.
     """
     return Rules(
         aliases=dict(settings.aliases),
         limits=_limits(settings.limits),
-        routing=_routing(settings),
+        routing=_routing(settings, expected_rtfx),
         asleep=frozenset(tier.name for tier in settings.tiers if tier.min_replicas == 0),
         versions={tier.name: tier_spec(tier).version for tier in settings.tiers},
     )
@@ -47,14 +52,14 @@ def _limits(limits: LimitSettings) -> IngressLimits:
     )
 
 
-def _routing(settings: Settings) -> RoutingOptions:
+def _routing(settings: Settings, expected_rtfx: Mapping[str, float]) -> RoutingOptions:
     slo, cascade = settings.slo, settings.routing.cascade
     # Half of the objective: the rest is for delays not yet known when a chunk is sent.
     waits_s = (slo.realtime_wait_s / 2, slo.queue_wait_s / 2, slo.batch_wait_s / 2)
     thresholds = cascade.model_dump(exclude={"enabled"})
     return RoutingOptions(
         facts=tuple(tier_facts(tier) for tier in settings.tiers),
-        expected_rtfx={tier.name: expected_rtfx(tier) for tier in settings.tiers},
+        expected_rtfx=expected_rtfx,
         quality=settings.routing.quality,
         cascade=CascadeOptions(**thresholds) if cascade.enabled else None,
         patience_s=dict(zip(Priority, waits_s, strict=True)),

@@ -2,7 +2,6 @@
 whether their prices are known. Does not import Ray."""
 
 from deployments.options import AUTO
-from deployments.replicas.gang_mesh import check_fits
 from engine.errors import EngineError
 from engine.model_sizes import known_sizes
 from serve.settings.config import ConfigError, Settings, TierSettings
@@ -36,6 +35,9 @@ def _fault_of(tier: TierSettings) -> str | None:
     try:
         dims = known_sizes(tier.model)
         if dims is not None:  # replicas of models of unknown size check this when they start
+            # Imports torch, which Serve's controller does without where it imports this module.
+            from deployments.replicas.gang_mesh import check_fits
+
             check_fits(dims, tier_spec(tier), tier.accelerators)
         tier_facts(tier)
         expected_rtfx(tier)

@@ -18,8 +18,8 @@ from pydantic import (
 
 from deployments.fleet import Quality
 from deployments.options import AUTO
-from deployments.planning.accelerators import CPU, shared_arithmetic, shared_default_precision
-from engine import CrossAttentionMode, EngineConfig, Offload, Precision, Window
+from deployments.planning.accelerators import CPU, check_precision
+from engine import CrossAttentionMode, Offload, Precision, Window
 from engine.errors import PrecisionError
 
 
@@ -160,11 +160,8 @@ class TierSettings(_Section):
     @model_validator(mode="after")
     def _devices_have_the_formats(self) -> "TierSettings":
         try:
-            config = EngineConfig(
-                precision=self.precision or shared_default_precision(self.accelerators),
-                cross_attention=self.cross_attention,
-            )
-            config.formats_on(shared_arithmetic(self.accelerators))
+            if self.precision is not None:  # by default it is one that they have
+                check_precision(self.precision, self.accelerators)
         except PrecisionError as error:
             raise ValueError(f"precision: {error}") from error
         if self.offload is not Offload.NONE and CPU in self.accelerators:

@@ -19,6 +19,9 @@ from serve.settings.tier_spec import tier_spec
 
 INGRESS_NAME = "Ingress"
 BOARD_NAME = "Board"
+EXPECTED_RTFX = "expected_rtfx"
+"""In the `user_config` of board and ingresses: the planner's speed of each tier's replicas. It
+takes torch to find, which they do without."""
 RESTART_OPTIONS = (
     "ray_actor_options",
     "placement_group_bundles",
@@ -66,7 +69,7 @@ def _ingress(settings: Settings) -> dict[str, Any]:
         "ray_actor_options": _beside_ingress(settings, settings.ingress.cpus),
         # Where an ingress reserves nothing, there is room for one more.
         "max_surge_percent": 0 if settings.ingress.cpus else _ONE_MORE,
-        "user_config": _sections(settings),
+        "user_config": {**_sections(settings), EXPECTED_RTFX: _expected_rtfx(settings)},
     }
 
 
@@ -104,9 +107,13 @@ def _board(settings: Settings) -> dict[str, Any]:
         "user_config": {
             "scaling": scaling,
             "facts": [_plain(tier_facts(tier)) for tier in settings.tiers],
-            "expected_rtfx": {tier.name: expected_rtfx(tier) for tier in settings.tiers},
+            EXPECTED_RTFX: _expected_rtfx(settings),
         },
     }
+
+
+def _expected_rtfx(settings: Settings) -> dict[str, float]:
+    return {tier.name: expected_rtfx(tier) for tier in settings.tiers}
 
 
 def _plain(facts: TierFacts) -> dict[str, Any]:

@@ -4,12 +4,9 @@ settings do not say, the names of its model and devices decide."""
 from deployments.fleet import TierFacts
 from deployments.planning.accelerators import CPU, device_model, shared_arithmetic
 from deployments.planning.gpu_catalogue import gpu_catalogue
-from deployments.planning.planner import REACHED
-from deployments.replicas.gang_mesh import gang_config, make_mesh
 from deployments.tier import Sharding
 from engine.config import CHUNK_LENGTH_S
 from engine.model_sizes import known_sizes
-from engine.parallel.cost import Workload, stage_costs
 from engine.weights.names import short_name
 from serve.settings.config import ConfigError, TierSettings
 from serve.settings.tier_placement import tier_placement
@@ -91,6 +88,11 @@ def expected_rtfx(tier: TierSettings) -> float:
     dims = known_sizes(tier.model)
     if dims is None:
         return _UNKNOWN_RTFX
+    # These import torch. Others use this module, too, and do without.
+    from deployments.planning.planner import REACHED
+    from deployments.replicas.gang_mesh import gang_config, make_mesh
+    from engine.parallel.cost import Workload, stage_costs
+
     spec = tier_spec(tier)
     one_device = Sharding(1, tier.accelerators, (), (0,), tier.shard_silent_s)
     sharding = spec.sharding or one_device

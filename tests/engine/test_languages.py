@@ -1,6 +1,7 @@
 """What clients call languages -> the codes of Whisper's vocabulary."""
 
 import pytest
+from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGUAGE_CODE
 
 from engine import ALL_LANGUAGES, language_code, language_name
 
@@ -67,3 +68,9 @@ def test_every_code_and_name_is_its_own_language() -> None:
     assert len(ALL_LANGUAGES) == 100
     for code in ALL_LANGUAGES:
         assert language_code(code) == code == language_code(language_name(code))
+
+
+def test_they_are_those_of_transformers() -> None:
+    assert {code: language_name(code) for code in ALL_LANGUAGES} == LANGUAGES
+    assert ALL_LANGUAGES == tuple(LANGUAGES)
+    assert {name: language_code(name) for name in TO_LANGUAGE_CODE} == TO_LANGUAGE_CODE

@@ -5,7 +5,7 @@ from itertools import combinations
 import torch
 
 from engine import ModelDimensions
-from engine.parallel.cost import DeviceModel
+from engine.parallel.device_model import DeviceModel
 from engine.parallel.stages import Stage, cut_stages
 from engine.precision import NumberFormats
 

@@ -11,7 +11,7 @@ from deployments.errors import CatalogueError
 from deployments.planning.accelerators import device_model, shared_default_precision
 from deployments.planning.gpu_catalogue import Instance, gpu_catalogue, parse_catalogue
 from engine import Precision
-from engine.parallel.cost import DeviceModel
+from engine.parallel.device_model import DeviceModel
 
 GIB = 2**30
 CATALOGUE = gpu_catalogue()

@@ -9,8 +9,7 @@ import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 
 from deployments.errors import TierUnavailableError
-from deployments.messages import Chunk, ChunkResult
-from deployments.replicas.replica import STARTED
+from deployments.messages import STARTED, Chunk, ChunkResult
 from deployments.replicas.tier_client import ChunkLostError, TierClient
 from engine import DecodingOptions, RequestError
 
