@@ -16,10 +16,11 @@ from serve.http.answers import TokenNames
 from serve.http.auth import Auth, UnauthorizedError
 from serve.http.fields import FieldError
 from serve.http.form import MalformedBodyError
+from serve.http.live_sockets import POLICY, Closed, close
 from serve.http.realtime.config import SessionConfig
 from serve.http.realtime.errors import RealtimeError, error_body
 from serve.http.realtime.secrets import PREFIX, Secret, SecretError, Secrets
-from serve.http.realtime.socket import POLICY, UNAUTHORIZED, Closed, RealtimeSocket, close
+from serve.http.realtime.socket import UNAUTHORIZED, RealtimeSocket, error_event
 
 _PROTOCOL = "realtime"
 _KEY_PROTOCOL = "openai-insecure-api-key."
@@ -72,10 +73,11 @@ class Realtime:
             config = _first_config(socket, secret)
         except (UnauthorizedError, SecretError) as error:
             body = error_body(str(error), "invalid_request_error", "invalid_api_key")
-            await close(socket, Closed(UNAUTHORIZED, "invalid_request_error.invalid_api_key", body))
+            reason = "invalid_request_error.invalid_api_key"
+            await close(socket, Closed(UNAUTHORIZED, reason, error_event(body, None)))
             return
         except RealtimeError as error:
-            await close(socket, Closed(POLICY, error.code, error.body))
+            await close(socket, Closed(POLICY, error.code, error_event(error.body, None)))
             return
         request_id = socket.headers.get("x-request-id", "")
         await RealtimeSocket(socket, self._sessions, self._names).serve(config, request_id)

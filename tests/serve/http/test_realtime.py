@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from deployments.live.events import Committed, Completed, Delta, Failed, Lagging
 from deployments.live.options import LiveOptions, TurnOptions
 from serve.http.answers import TokenNames
+from serve.http.live_sockets import RESTART, Closed
 from serve.http.realtime.config import SessionConfig, from_beta
 from serve.http.realtime.errors import RealtimeError
 from serve.http.realtime.rendering import Rendering
 from serve.http.realtime.secrets import SecretError, Secrets
-from serve.http.realtime.socket import RESTART, Closed, RealtimeSocket
+from serve.http.realtime.socket import RealtimeSocket
 
 PAGE = (Path(__file__).parents[3] / "docs/api.md").read_text(encoding="utf-8")
 
