@@ -47,12 +47,14 @@ class Cleared:
 @dataclass(frozen=True, slots=True)
 class Delta:
     """More of a turn's text, which never changes again. `tokens` are those of `text`, `logprobs`
-    the natural logarithms of their probabilities."""
+    the natural logarithms of their probabilities. `words` are those that are whole now; their times
+    may still be a little different when the turn is completed."""
 
     item_id: str
     text: str
     tokens: tuple[int, ...] = ()
     logprobs: tuple[float, ...] = ()
+    words: tuple[Word, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,9 @@ stretch. Its text grows as its looks come back, and never changes.
 """
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
@@ -93,6 +95,8 @@ class Stretch:
     prompt: what is told to the model before it; None: that is not known yet.
     lead: what it hears before it.
     said: its text so far.
+    words: those of its text, with their times by the newest look.
+    new_words: those of them that are told with the newest part of the text.
     latest: the newest look.
     attempts: results of its whole audio, if the first was not good.
     """
@@ -110,6 +114,7 @@ class Stretch:
     latest: Heard | None = None
     attempts: list[ChunkResult] = field(default_factory=list)
     words: tuple[Word, ...] = ()
+    new_words: tuple[Word, ...] = ()
     is_done: bool = False
     _said_until_s: float = 0.0
     _lengths: list[tuple[Word, int]] = field(default_factory=list)
@@ -196,7 +201,9 @@ class Stretch:
         audio_s = (heard.stop - self.start) / SAMPLE_RATE
         n = self.policy.final(Look(new.tokens, pieces, new.logprobs, ends_s, audio_s))
         if n:
+            before = len(self.said)
             self.said += new[:n]
+            self._place(heard.result, before)
             self._said_until_s = ends_s[n - 1] if ends_s else max(0.0, audio_s - 2.0)
             self.language = heard.result.language
         return new[:n]
@@ -207,14 +214,25 @@ class Stretch:
         self.is_done = True
         if result is None:
             return Text()
-        new = self.hypothesis(result)
+        new, before = self.hypothesis(result), len(self.said)
         self.said += new
         self.language = result.language
-        self.words = self._placed_words(result)
-        self._lengths = [
-            (word, n) for word, (_, n) in zip(self.words, self._own_words(result), strict=True)
-        ]
+        self._place(result, before)
         return new
+
+    def _place(self, result: ChunkResult, before: int) -> None:
+        """Take the times of words from a result, as far as they are final.
+
+        Args:
+            before: tokens that were final before it.
+        """
+        found = self._placed_words(result)
+        lengths = [n for _, n in self._own_words(result)]
+        ends = list(accumulate(lengths))
+        whole = bisect_right(ends, len(self.said))
+        self.words = found[:whole]
+        self.new_words = found[bisect_right(ends, before) : whole]
+        self._lengths = list(zip(self.words, lengths, strict=False))
 
     def text(self, part: Text) -> bytes:
         return b"".join(self.model.vocabulary[token] for token in part.tokens)

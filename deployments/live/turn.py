@@ -51,7 +51,7 @@ class Turn:
             text = self._joined(text)
         self._told += new
         self.text += text
-        return [Delta(self.item_id, text, new.tokens, new.logprobs)]
+        return [Delta(self.item_id, text, new.tokens, new.logprobs, stretch.new_words)]
 
     def completed(self) -> Completed:
         assert self.stop is not None
