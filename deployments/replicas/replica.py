@@ -147,6 +147,8 @@ class Replica:
         if engine.config.depends_on_threads:
             logger.warning("cpus_when_idle is not used: float32 numbers depend on the threads")
             return None
+        import torch
+
         try:
             return IdleCores(own, most, torch.set_num_threads)
         except OSError as error:

@@ -1,11 +1,14 @@
-"""Bearer tokens."""
+"""API keys in headers."""
 
 import hmac
 from collections.abc import Iterable
 
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 
 from serve.settings.api_keys import hash_key
+
+SCHEMES = ("bearer", "token")
+"""Of the header with the key: OpenAI's clients say the first, Deepgram's the second."""
 
 
 class UnauthorizedError(Exception):
@@ -34,8 +37,7 @@ class Auth:
         Raises:
             UnauthorizedError: the key is missing or not accepted.
         """
-        scheme, _, key = request.headers.get("authorization", "").partition(" ")
-        self.check_key(key if scheme.lower() == "bearer" else "")
+        self.check_key(given_key(request))
 
     def check_key(self, key: str) -> None:
         """Check a key; an empty one is none.
@@ -51,3 +53,9 @@ class Auth:
         # Compare with every key, so that the time taken reveals nothing.
         if not any([hmac.compare_digest(given, accepted) for accepted in self._accepted]):
             raise UnauthorizedError("incorrect API key")
+
+
+def given_key(request: HTTPConnection) -> str:
+    """The key in the headers of a request or a socket; empty if there is none."""
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    return key.strip() if scheme.lower() in SCHEMES else ""

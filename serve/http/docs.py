@@ -46,6 +46,18 @@ def describe_raw(fields: type[BaseModel]) -> dict[str, Any]:
     }
 
 
+def describe_audio(query: type[BaseModel]) -> dict[str, Any]:
+    """`openapi_extra` of a route that takes a file as its body, with these parameters."""
+    schema = query.model_json_schema(ref_template="#/components/schemas/{model}")
+    parameters = [
+        {"name": name, "in": "query", "schema": value}
+        for name, value in schema["properties"].items()
+    ]
+    raw = {"schema": {"type": "string", "format": "binary"}}
+    body = {"required": True, "content": {"audio/*": raw}}
+    return {"parameters": parameters, "requestBody": body}
+
+
 def describe_json(body: type[BaseModel]) -> dict[str, Any]:
     """`openapi_extra` of a route that takes this as JSON."""
     schema = body.model_json_schema(ref_template="#/components/schemas/{model}")

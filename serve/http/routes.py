@@ -25,6 +25,7 @@ from serve.http.answers import (
     routing_account,
 )
 from serve.http.auth import Auth
+from serve.http.deepgram.routes import Deepgram, add_deepgram_routes
 from serve.http.docs import describe_form, describe_json, describe_raw
 from serve.http.errors import answer_error, to_http_error
 from serve.http.fields import (
@@ -46,6 +47,7 @@ from serve.http.rules import rules_of, upload_limits
 from serve.http.streaming import Events, stream_answer
 from serve.http.subtitles import MAX_BYTES, SubtitleRequest, lay_out_subtitles, parse_subtitles
 from serve.http.upload import (
+    ReadUpload,
     Upload,
     declared_bytes,
     is_form,
@@ -75,6 +77,7 @@ class HttpIngress(Ingress):
         self.realtime = Realtime(
             self.live_sessions, self._names_of, lambda: self._auth, cluster_key
         )
+        self.deepgram = Deepgram(self.live_sessions, lambda: self._auth, self._knows, self.done)
 
     # On the event loop, where Serve calls coroutines: a request sees all of a change or nothing.
     async def reconfigure(self, sections: Mapping[str, Any]) -> None:
@@ -106,16 +109,25 @@ class HttpIngress(Ingress):
 
     async def answer_text(self, request: Request) -> Response:
         """Transcribe a body that is the file itself, or a form: the text alone."""
-        events, _, _ = await self._admitted(request, "transcribe", TranslationFields, _read_any)
-        done = await _last(events)
+        done = await self.done(request, "transcribe", TranslationFields, _read_any)
         return JSONResponse({"text": done.transcript.text}, headers=audio_headers(done.transcript))
 
     async def detect(self, request: Request) -> Response:
         """Detect the language of an upload."""
-        events, _, _ = await self._admitted(request, "detect_language", DetectionFields)
-        done = await _last(events)
+        done = await self.done(request, "detect_language", DetectionFields)
         body = detection_object(done.transcript) | _account(done)
         return JSONResponse(body, headers=audio_headers(done.transcript))
+
+    async def done(
+        self, request: Request, task: Task, kind: type[Fields], read: ReadUpload = read_upload
+    ) -> Done:
+        """Admit a request, and do all that it asks for.
+
+        Args:
+            read: reads its body.
+        """
+        events, _, _ = await self._admitted(request, task, kind, read)
+        return await _last(events)
 
     def check_key(self, request: Request) -> None:
         """Check a request's key.
@@ -126,7 +138,7 @@ class HttpIngress(Ingress):
         self._auth.check(request)
 
     async def _admitted(
-        self, request: Request, task: Task, kind: type[Fields], read: "_Read" = read_upload
+        self, request: Request, task: Task, kind: type[Fields], read: ReadUpload = read_upload
     ) -> tuple[Events, Fields, TokenNames | None]:
         """Admit a request, then read and check its body: see `_begin`."""
         request_id = _request_id(request)
@@ -147,7 +159,7 @@ class HttpIngress(Ingress):
             self.account_refusal(_kind(error), request_id)
             raise
 
-    async def _receive(self, request: Request, read: "_Read") -> Upload:
+    async def _receive(self, request: Request, read: ReadUpload) -> Upload:
         """Read the body. Until it is here, a request is counted as an upload alone."""
         max_bytes, caller = self._max_upload_bytes, self._auth.caller(request)
         ahead = not is_bounded(request.scope)
@@ -188,6 +200,9 @@ class HttpIngress(Ingress):
         events = self.run(upload.source(), options, streams, request_id, ticket, rules)
         return events, fields, names
 
+    def _knows(self, model: str) -> bool:
+        return model in (*self.tiers, AUTO, *self.rules.aliases)
+
     async def _names_of(self, model: str) -> TokenNames:
         return await self._token_names(self.resolve(model, self.rules))
 
@@ -199,10 +214,6 @@ class HttpIngress(Ingress):
                 "unsupported",
             )
         return TokenNames(await self.tiers[tier].vocabulary())
-
-
-_Read = Callable[[Request, int, Reception, Receiving], Awaitable[Upload]]
-"""Reads a body whose file has so many bytes at most: `read_upload` and its like."""
 
 
 async def _read_any(
@@ -297,6 +308,7 @@ def build_api(ingress: HttpIngress) -> FastAPI:
         return PlainTextResponse(await lay_out_subtitles(asked))
 
     add_realtime_routes(api, lambda: ingress.realtime, _in_words, ingress.check_key)
+    add_deepgram_routes(api, lambda: ingress.deepgram)
 
     @api.get("/v1/models")
     @_in_words
@@ -353,7 +365,7 @@ def build_api(ingress: HttpIngress) -> FastAPI:
         body = {"status": "ready" if ready else "not ready", "tiers": tiers}
         return JSONResponse(body, 200 if ready else 503)
 
-    add_page(api, lambda: ingress.shows_page)
+    add_page(api, lambda: ingress.shows_page, lambda: ingress.rules.limits.live.max_sessions > 0)
     return api
 
 

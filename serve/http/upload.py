@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from tempfile import SpooledTemporaryFile
@@ -52,6 +52,10 @@ class Upload:
     async def close(self) -> None:
         if self.file is not None:
             await self.file.close()
+
+
+ReadUpload = Callable[[Request, int, Reception, Receiving], Awaitable[Upload]]
+"""Reads a body whose file has so many bytes at most: `read_upload` and its like."""
 
 
 class StorageFullError(Exception):

@@ -123,7 +123,8 @@ def test_keys() -> None:
     auth = Auth((hash_key("one"), hash_key("two")))
     auth.check(request("Bearer two"))
     auth.check(request("bearer one"))
-    for wrong in ("", "two", "Bearer", "Bearer ", "Bearer three", "Basic two"):
+    auth.check(request("Token two"))
+    for wrong in ("", "two", "Bearer", "Bearer ", "Bearer three", "Token three", "Basic two"):
         with pytest.raises(UnauthorizedError):
             auth.check(request(wrong))
 
