@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         }
         with serving({"tiers": [tier]}) as url:
             for n_sessions in map(int, options.sessions.split(",")):
-                parts = _parts(options.speech, truth, n_sessions, options.seconds)
+                parts = parts_of(options.speech, truth, n_sessions, options.seconds)
                 for policy in options.policy.split(","):
                     for delay in options.delay.split(","):
                         wish = {"model": "bench", "policy": policy, "delay": delay}
@@ -113,7 +113,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _parts(path: Path, truth: dict[str, Any], n: int, seconds: float) -> list[Part]:
+def parts_of(path: Path, truth: dict[str, Any], n: int, seconds: float) -> list[Part]:
     """Parts of a recording, each from the beginning of a sentence."""
     pcm, rate = soundfile.read(path, dtype="int16")
     assert rate == SAMPLE_RATE and pcm.ndim == 1

@@ -11,11 +11,14 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from deployments.fleet import Priority, TierFacts, TierState
+
+if TYPE_CHECKING:
+    from benchmarks.simulation.live import Session
 
 PRIORITIES = tuple(Priority)
 
@@ -59,9 +62,19 @@ class SimChunk:
         waited_s: time spent in earlier queues.
         above: a tier's quality must be higher than this.
         work_s: seconds of ordinary audio that would take as long.
+        session: the live session that looks; None: it is of a file.
     """
 
-    __slots__ = ("above", "audio_s", "came_s", "language", "priority", "waited_s", "work_s")
+    __slots__ = (
+        "above",
+        "audio_s",
+        "came_s",
+        "language",
+        "priority",
+        "session",
+        "waited_s",
+        "work_s",
+    )
 
     def __init__(self, audio_s: float, language: str, priority: Priority, now: float) -> None:
         self.audio_s = self.work_s = audio_s
@@ -70,6 +83,7 @@ class SimChunk:
         self.came_s = now
         self.waited_s = 0.0
         self.above: int | None = None
+        self.session: Session | None = None
 
 
 @dataclass(eq=False, slots=True)

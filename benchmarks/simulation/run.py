@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.simulation.cluster import Finished, SimChunk, SimCluster, SimTier, TierNow
+from benchmarks.simulation.live import Lags, LiveLoad
 from benchmarks.simulation.policies import CHUNK_S, Kind, Policy
 from benchmarks.simulation.traces import Arrival
 from deployments.fleet import Priority, TierState
@@ -59,8 +60,10 @@ class Run:
         begins_s: what comes before is done as all else, but not counted: a cluster that starts with
             nothing says little of the day.
         ends_s: when the trace ends; what is unfinished then is still done, and paid for.
+        live: sessions beside it; their looks count among the waits and the costs, not as audio.
 
     Attributes:
+        done_s: seconds of files' audio that were done before `ends_s`, by priority.
         changes: (seconds, tier, replicas) of each decision that differed from the one before.
     """
 
@@ -74,6 +77,7 @@ class Run:
         objective_s: float = 5.0,
         batch_objective_s: float = 3600.0,
         node_linger_s: float = NODE_LINGER_S,
+        live: LiveLoad | None = None,
     ) -> None:
         self.cluster = SimCluster(tiers, seed, node_linger_s, hears_s=TICK_S)
         self.policy = policy
@@ -92,27 +96,37 @@ class Run:
         self._n_escalated = 0
         self.changes: list[tuple[float, str, int]] = []
         self._samples: list[tuple[float, dict[str, int]]] = []
+        self._live = live
+        self.done_s = dict.fromkeys(Priority, 0.0)
 
-    def play(self, trace: Iterable[Arrival]) -> Outcome:
+    def play(self, trace: Iterable[Arrival], drains: bool = True) -> Outcome:
         """Let it all happen.
 
         Args:
             trace: from any time before `begins_s` on.
+            drains: whether what is unfinished at the end of the trace is still done.
         """
         arrivals = iter(trace)
         coming = next(arrivals, None)
-        tick_s = math.floor(coming.at_s) if coming is not None else self._begins_s
+        first_s = coming.at_s if coming is not None else self._begins_s
+        if self._live is not None:
+            first_s = min(first_s, self._live.next_s)
+        tick_s = math.floor(first_s)
         cluster = self.cluster
         for name, tier in cluster.tiers.items():
             cluster.begin(name, tier.spec.facts.min_replicas, tick_s)
         while True:
             arrival_s = coming.at_s if coming is not None else math.inf
+            live_s = self._live.next_s if self._live is not None else math.inf
             event_s = cluster.next_s
-            if arrival_s >= tick_s and event_s >= tick_s:
-                if coming is None and not self._has_work() and tick_s >= self._ends_s:
+            if min(arrival_s, live_s, event_s) >= tick_s:
+                is_over = min(arrival_s, live_s) == math.inf and not self._has_work()
+                if tick_s >= self._ends_s and (is_over or not drains):
                     break
                 self._tick(tick_s)
                 tick_s += TICK_S
+            elif live_s <= min(arrival_s, event_s):
+                self._look(live_s)
             elif arrival_s <= event_s:
                 assert coming is not None
                 self._arrive(coming)
@@ -132,6 +146,19 @@ class Run:
             if arrival.work_s is not None:
                 chunk.work_s = arrival.work_s * audio_s / arrival.audio_s
             self._send(chunk, arrival.at_s)
+
+    def _look(self, now: float) -> None:
+        """Send the look of a live session that is due. A session stays with the tier that suited it
+        when it began."""
+        assert self._live is not None
+        if (found := self._live.step()) is None:
+            return
+        session, look = found
+        kind = Kind(look.language, look.priority, None)
+        session.tier = session.tier or self.policy.choose(kind, self._states())
+        self._n_chunks += 1
+        self._arrivals.add(kind, look.audio_s)
+        self.cluster.add(look, session.tier, now)
 
     def _send(self, chunk: SimChunk, now: float) -> None:
         kind = Kind(chunk.language, chunk.priority, chunk.above)
@@ -156,6 +183,10 @@ class Run:
 
     def _finish(self, finished: Finished) -> None:
         chunk, tier = finished.chunk, finished.tier
+        if chunk.session is not None:
+            assert self._live is not None
+            self._live.answered(chunk.session, self.cluster.now)
+            return
         facts = tier.spec.facts
         if self.policy.escalates and facts.quality < self._best and self._is_doubted(tier.spec):
             self._n_escalated += 1
@@ -164,6 +195,8 @@ class Run:
             return
         self._errors += tier.spec.wer * chunk.audio_s
         self._kept_s += chunk.audio_s
+        if self.cluster.now <= self._ends_s:
+            self.done_s[chunk.priority] += chunk.audio_s
 
     def _is_doubted(self, tier: SimTier) -> bool:
         if not self._doubts:
@@ -176,6 +209,9 @@ class Run:
             self.cluster.reset()
             self._errors = self._kept_s = 0.0
             self._n_chunks = self._n_escalated = 0
+            self.done_s = dict.fromkeys(Priority, 0.0)
+            if self._live is not None:
+                self._live.lags = Lags()
         states, arrivals = self._reported
         self._reported = self._states(), self._arrivals.at(now)
         targets = self.policy.targets(states, arrivals, now) if states else {}
@@ -200,6 +236,9 @@ class Run:
         for name in self.cluster.tiers:
             for chunk in self.cluster.take_back(name):
                 moved += 1
+                if chunk.session is not None:
+                    self.cluster.add(chunk, name, now)
+                    break
                 kind = Kind(chunk.language, chunk.priority, chunk.above)
                 if self._place(kind, chunk, now) == name or moved >= _MOVED_A_TICK:
                     break
@@ -218,14 +257,14 @@ class Run:
         return Outcome(
             policy=self.policy.name,
             usd=usd,
-            usd_per_audio_hour=usd / (self._kept_s / 3600),
+            usd_per_audio_hour=usd / (self._kept_s / 3600) if self._kept_s else math.nan,
             device_hours=hours,
             late=float((waits > self._objective_s).mean()),
             batch_late=float((batch > self._batch_objective_s).mean()) if len(batch) else 0.0,
             wait_p50_s=float(np.quantile(waits, 0.5)),
             wait_p99_s=float(np.quantile(waits, 0.99)),
             mean_wait_s=float(waits.mean()),
-            wer=self._errors / self._kept_s,
+            wer=self._errors / self._kept_s if self._kept_s else math.nan,
             escalated=self._n_escalated / self._n_chunks,
             audio_hours=self._kept_s / 3600,
             n_chunks=self._n_chunks,

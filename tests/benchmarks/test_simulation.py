@@ -11,9 +11,10 @@ from ray.serve.config import AutoscalingConfig
 
 from benchmarks import simulate
 from benchmarks.simulation.cluster import SimChunk, SimTier, TierNow
+from benchmarks.simulation.live import Lags, LiveLoad, steady_talks
 from benchmarks.simulation.policies import CHUNK_S, Murmur, RayDefault
 from benchmarks.simulation.run import Outcome, Run
-from benchmarks.simulation.traces import TRACES, Arrival, merged
+from benchmarks.simulation.traces import TRACES, Arrival, Stream, merged
 from deployments.fleet import Priority, TierFacts, TierState
 from deployments.routing.autoscaling import ScalingOptions
 
@@ -154,3 +155,39 @@ def test_rounding_leaves_no_work_behind() -> None:
         for chunk in chunks:
             tier.count(chunk, sign)
     assert tier.n_chunks == 0 and tier.queued_s == 0.0
+
+
+def live_lags(n: int, files: bool, priority: Priority = Priority.BATCH) -> Lags:
+    """Lags of sessions on one replica that would do 4 seconds of files' audio a second a slot."""
+    tier = replace(TIER, facts=replace(FACTS, slots=10))
+    trace = merged((stream(2 * TIER.rtfx, priority),) if files else (), 0.0, 600.0, 0)
+    load = LiveLoad(steady_talks(n, 0.0, 600.0, 1.0, 0), 0, work_s=1.0)
+    policy = Murmur("m", ScalingOptions(), escalates=False)
+    Run([tier], policy, 0, 0.0, 600.0, live=load).play(trace if files else [], drains=False)
+    return load.lags
+
+
+def stream(rtfx: float, priority: Priority) -> Stream:
+    """Files of a minute, so many seconds of audio a second."""
+    rate = rtfx / 60.0
+    return Stream(lambda now: np.full(len(now), rate), rate, priority, 60.0, 1e-6, english=1.0)
+
+
+def test_live_words_are_told_as_soon_as_looks_allow() -> None:
+    lags = live_lags(4, files=False)
+    assert np.quantile(lags.answers, 0.99) == pytest.approx(0.25), "a look's own time"
+    # The pace of looks, the margin behind the last word, and the look.
+    assert 0.6 < float(np.median(lags.words)) < 1.1
+    assert max(lags.turns) < 0.3
+
+
+def test_files_of_lower_priority_hold_up_live_speech_by_a_slot_at_most() -> None:
+    alone, beside = live_lags(4, files=False), live_lags(4, files=True)
+    longest_s = CHUNK_S / (TIER.rtfx / 10)  # a chunk in a slot
+    assert max(beside.answers) <= longest_s + 0.3
+    assert np.quantile(beside.words, 0.99) < np.quantile(alone.words, 0.99) + longest_s
+
+
+def test_without_priorities_live_speech_waits_behind_files() -> None:
+    behind = live_lags(4, files=True, priority=Priority.REALTIME)
+    assert np.median(behind.words) > 20.0
