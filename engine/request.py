@@ -14,6 +14,9 @@ from engine.window import N_FRAMES
 
 Task = Literal["transcribe", "translate", "detect_language"]
 FinishReason = Literal["stop", "length", "detected"]
+URGENT = range(-100, 0)
+"""Priorities of requests for whose text somebody waits while speaking. Still lower ones are those
+of probes, which come at any time."""
 MAX_BOOST = 10.0
 """Greatest weight of a keyword, and greatest factor of all weights."""
 MAX_TEXTS = 16

@@ -9,7 +9,10 @@ goes first, and a group that comes late starts level with the others instead of 
 import heapq
 from dataclasses import dataclass, field
 
-from engine.request import Request
+from engine.request import URGENT, Request
+
+_URGENT_S = 5.0
+"""So long after the last urgent request, more are expected: somebody may be speaking."""
 
 
 @dataclass(order=True, slots=True)
@@ -41,16 +44,23 @@ class Scheduler:
         aging_s: each time a group gets no slot for so many seconds, the priority of its next
             request rises by a step.
         n_sets: slot `s` is in set `s % n_sets`; a request's slots are in one set.
+        n_beside_urgent: slots that other requests may take while there are urgent ones, running,
+            waiting or a moment ago; None: as many as are free. Where the texts of a step share its
+            arithmetic, a full batch would slow down whoever is urgent.
     """
 
-    def __init__(self, n_slots: int, aging_s: float, n_sets: int = 1) -> None:
+    def __init__(
+        self, n_slots: int, aging_s: float, n_sets: int = 1, n_beside_urgent: int | None = None
+    ) -> None:
         self.n_slots = n_slots
         self.aging_s = aging_s
         self._free: list[list[int]] = [
             list(range(first, n_slots, n_sets)) for first in range(n_sets)
         ]
         self._groups: dict[str, _Group] = {}
-        self._running: dict[tuple[int, ...], str] = {}
+        self._running: dict[tuple[int, ...], tuple[str, bool]] = {}
+        self._n_beside_urgent = n_slots if n_beside_urgent is None else n_beside_urgent
+        self._urgent_s = float("-inf")
         self._arrivals = 0
         self._virtual_s = 0.0
 
@@ -68,6 +78,8 @@ class Scheduler:
             group.virtual_s = max(group.virtual_s, self._virtual_s)
         heapq.heappush(group.waiting, Waiting(request.priority, self._arrivals, request, now_s))
         self._arrivals += 1
+        if _is_urgent(request):
+            self._urgent_s = now_s
 
     def remove(self, request_id: str) -> bool:
         """Take a waiting request out of the queue; False if it is not in it."""
@@ -98,7 +110,7 @@ class Scheduler:
         """
         admitted: list[tuple[tuple[int, ...], Waiting]] = []
         while len(admitted) < limit:
-            name = self._next_group(now_s)
+            name = self._next_group(now_s, self._has_room_for_others(now_s))
             if name is None:
                 break
             slots = self._take_slots(self._groups[name].waiting[0].request.options.n_texts)
@@ -109,7 +121,7 @@ class Scheduler:
 
     def free(self, slots: tuple[int, ...]) -> None:
         """Return the slots of a sequence that ended."""
-        name = self._running.pop(slots)
+        name, _ = self._running.pop(slots)
         self._groups[name].n_running -= 1
         for slot in slots:
             heapq.heappush(self._free[slot % len(self._free)], slot)
@@ -131,8 +143,23 @@ class Scheduler:
         free = min(fitting, key=lambda each: heapq.nsmallest(n, each)[-1])
         return tuple(heapq.heappop(free) for _ in range(n))
 
-    def _next_group(self, now_s: float) -> str | None:
-        candidates = [(name, group) for name, group in self._groups.items() if group.waiting]
+    def _has_room_for_others(self, now_s: float) -> bool:
+        """Whether requests that are not urgent may take another slot."""
+        if now_s - self._urgent_s > _URGENT_S and not any(u for _, u in self._running.values()):
+            return True
+        others = sum(len(slots) for slots, (_, urgent) in self._running.items() if not urgent)
+        return others < self._n_beside_urgent
+
+    def _next_group(self, now_s: float, others: bool) -> str | None:
+        """
+        Args:
+            others: whether requests that are not urgent come into question.
+        """
+        candidates = [
+            (name, group)
+            for name, group in self._groups.items()
+            if group.waiting and (others or _is_urgent(group.waiting[0].request))
+        ]
         if not candidates:
             return None
 
@@ -153,10 +180,14 @@ class Scheduler:
         group.virtual_s += item.request.duration_s
         group.served_s = now_s
         group.n_running += 1
-        self._running[slots] = name
+        self._running[slots] = name, _is_urgent(item.request)
         return item
 
     def _drop_if_empty(self, name: str) -> None:
         group = self._groups[name]
         if not group.waiting and not group.n_running:
             del self._groups[name]
+
+
+def _is_urgent(request: Request) -> bool:
+    return request.priority in URGENT

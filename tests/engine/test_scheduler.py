@@ -163,3 +163,43 @@ def test_slots_are_never_lost_nor_given_twice() -> None:
         scheduler.audit()
         assert scheduler.n_waiting == len(waiting) and scheduler.n_running == len(running)
     assert not scheduler.remove("never there")
+
+
+def test_beside_urgent_requests_others_take_few_slots() -> None:
+    scheduler = Scheduler(8, 30.0, n_beside_urgent=2)
+    for index in range(20):
+        scheduler.add(request(f"file-{index}", "file", priority=20), 0.0)
+    full = [slots for slots, _ in scheduler.admit(0.0, 8)]
+    assert len(full) == 8, "nobody is urgent"
+    scheduler.add(request("look", "live", priority=-4), 1.0)
+    scheduler.free(full.pop())
+    ((look, item),) = scheduler.admit(1.0, 8)
+    assert item.request.request_id == "look"
+    while len(full) > 1:
+        scheduler.free(full.pop())
+    assert len(scheduler.admit(1.5, 8)) == 1, "two of the file beside the look"
+    scheduler.free(look)
+    assert scheduler.admit(4.0, 8) == [], "another look is expected"
+    assert len(scheduler.admit(7.0, 8)) == 6, "nobody speaks any more"
+    scheduler.audit()
+
+
+def test_who_has_waited_for_long_does_not_stand_before_urgent_requests() -> None:
+    scheduler = Scheduler(8, 1.0, n_beside_urgent=1)
+    scheduler.add(request("file-0", "file", priority=20), 0.0)
+    scheduler.add(request("file-1", "file", priority=20), 0.0)
+    (first,) = scheduler.admit(0.0, 1)
+    scheduler.add(request("look", "live", priority=-4), 100.0)
+    ((_, item),) = scheduler.admit(100.0, 8)
+    assert item.request.request_id == "look"
+    scheduler.free(first[0])
+    ((_, item),) = scheduler.admit(100.0, 8)
+    assert item.request.request_id == "file-1", "there is always room for one"
+
+
+def test_probes_take_no_slots_from_others() -> None:
+    scheduler = Scheduler(8, 30.0, n_beside_urgent=1)
+    scheduler.add(request("probe", "probe", priority=-1000), 0.0)
+    for index in range(20):
+        scheduler.add(request(f"file-{index}", "file", priority=20), 0.0)
+    assert len(scheduler.admit(0.0, 8)) == 8
