@@ -1,7 +1,8 @@
 """Live speech beside files, simulated: does its lag hold while files fill the rest of the cluster?
 
     python -m benchmarks.live_load [--sessions 50,150,250] [--minutes 10] [--plot STEM]
-    python -m benchmarks.live_load --rtfx 60 --slots 24 --flat 0 --replicas 1 --sessions 2,4
+    python -m benchmarks.live_load --rtfx 60 --slots 24 --flat 0 --beside 4 --replicas 1
+        --sessions 2,4
 
 A fixed number of replicas of `base` on T4, at half of the planner's roofline, hears sessions in
 which somebody talks all the time, with looks as `deployments.live` takes them. Beside them:
@@ -160,7 +161,14 @@ def _tier(options: argparse.Namespace) -> SimTier:
     slots = options.slots or tier.facts.slots
     facts = replace(tier.facts, min_replicas=n, max_replicas=n, slots=slots)
     rtfx = options.rtfx or tier.rtfx
-    return replace(tier, facts=facts, rtfx=rtfx, flat=options.flat, lost_per_hour=0.0)
+    return replace(
+        tier,
+        facts=facts,
+        rtfx=rtfx,
+        flat=options.flat,
+        lost_per_hour=0.0,
+        beside_live=options.beside,
+    )
 
 
 def _files(rtfx: float, priority: Priority) -> Stream:
@@ -227,6 +235,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rtfx", type=float, help="of a replica; by default a T4's")
     parser.add_argument("--slots", type=int, help="likewise")
     parser.add_argument("--flat", type=float, default=1.0, help="1: a GPU; 0: a CPU")
+    parser.add_argument(
+        "--beside",
+        type=int,
+        help="slots that files may take while somebody speaks",
+    )
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--look-work", type=float, default=LOOK_WORK_S, metavar="SECONDS")
     parser.add_argument("--seed", type=int, default=0)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from benchmarks.simulation.live import Session
 
 PRIORITIES = tuple(Priority)
+LIVE_S = 5.0
+"""So long after a look, somebody is taken to be speaking."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,8 @@ class SimTier:
         stock: devices of its class available at a time; None: as many as are wanted.
         starts_after_s: how long a replica takes to start; None: what the policy expects.
         told_rtfx: the speed that the policy assumes for a replica; None: the real one.
+        beside_live: slots of a replica that files may take while somebody speaks
+            (`engine.scheduler`); None: all.
     """
 
     facts: TierFacts
@@ -47,6 +51,7 @@ class SimTier:
     stock: Callable[[float], int] | None = None
     starts_after_s: float | None = None
     told_rtfx: float | None = None
+    beside_live: int | None = None
 
     @property
     def start_s(self) -> float:
@@ -145,6 +150,8 @@ class TierNow:
         replica_s: paid seconds of replicas that have gone.
         audio_s: seconds of audio that are done.
         n_chunks: chunks that wait or run.
+        n_files: chunks of files in slots.
+        looked_s: when the last look came.
     """
 
     def __init__(self, spec: SimTier, rng: np.random.Generator) -> None:
@@ -154,6 +161,8 @@ class TierNow:
         self.queues: dict[Priority, deque[SimChunk]] = {p: deque() for p in PRIORITIES}
         self.n_waiting = 0
         self.n_chunks = 0
+        self.n_files = 0
+        self.looked_s = float("-inf")
         self.queued_s = 0.0
         self.batch_s = 0.0
         self.target = 0
@@ -170,6 +179,17 @@ class TierNow:
     def state(self) -> TierState:
         queued_s, batch_s = max(0.0, self.queued_s), max(0.0, self.batch_s)
         return TierState(self.spec.facts, self.rtfx, queued_s, batch_s, self.ready, self.denied)
+
+    def next_queue(self, now: float) -> deque[SimChunk] | None:
+        """The queue whose first chunk gets the next slot."""
+        if not self.n_waiting:
+            return None
+        if self.queues[Priority.REALTIME]:
+            return self.queues[Priority.REALTIME]
+        most = self.spec.beside_live
+        if most is not None and now - self.looked_s <= LIVE_S and self.n_files >= most * self.ready:
+            return None
+        return next(queue for queue in self.queues.values() if queue)
 
     def speed(self, n: int) -> float:
         """Seconds of audio per second for each of n chunks in a replica."""
@@ -230,11 +250,11 @@ class SimCluster:
         there = self.tiers[tier]
         there.count(chunk, 1)
         chunk.came_s = now
-        if there.free and not there.n_waiting:
-            self._start(there.free.choose(), chunk)
-            return
+        if chunk.session is not None:
+            there.looked_s = now
         there.queues[chunk.priority].append(chunk)
         there.n_waiting += 1
+        self._fill(there)
 
     def take_back(self, tier: str) -> Iterator[SimChunk]:
         """Remove waiting chunks from a tier's queues, the least urgent and last ones first."""
@@ -328,6 +348,7 @@ class SimCluster:
             tier.queues[chunk.priority].appendleft(chunk)
             tier.n_waiting += 1
             chunk.came_s = self.now
+            tier.n_files -= chunk.session is None
         if not replica.is_leaving:
             self.scale(tier.spec.facts.name, tier.target, self.now)
         self._fill(tier)
@@ -351,8 +372,7 @@ class SimCluster:
 
     def _fill(self, tier: TierNow) -> None:
         """Give waiting chunks the slots that are free."""
-        while tier.n_waiting and tier.free:
-            queue = next(q for q in tier.queues.values() if q)
+        while tier.free and (queue := tier.next_queue(self.now)) is not None:
             tier.n_waiting -= 1
             self._start(tier.free.choose(), queue.popleft())
 
@@ -360,6 +380,7 @@ class SimCluster:
         tier = replica.tier
         self.waits[chunk.priority].append(chunk.waited_s + self.now - chunk.came_s)
         chunk.waited_s = 0.0
+        tier.n_files += chunk.session is None
         if tier.is_flat:
             took_s = chunk.work_s / tier.slot_speed
             replica.running[self._push(self.now + took_s, _DONE, replica)] = chunk
@@ -376,6 +397,7 @@ class SimCluster:
         chunk = replica.running.pop(number)
         tier = replica.tier
         tier.count(chunk, -1)
+        tier.n_files -= chunk.session is None
         tier.audio_s += chunk.audio_s
         if replica.is_leaving:
             if not replica.running:

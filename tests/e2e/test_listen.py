@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import httpx
 import httpx2
 import numpy as np
 import pytest
@@ -29,16 +30,17 @@ Message = dict[str, Any]
 
 
 @pytest.fixture
-def deepgram(cluster: Cluster) -> DeepgramClient:
-    return client_of(cluster, KEY)
+def deepgram(cluster: Cluster) -> Iterator[DeepgramClient]:
+    with httpx.Client(timeout=120) as connections:
+        yield client_of(cluster, KEY, connections)
 
 
-def client_of(cluster: Cluster, key: str) -> DeepgramClient:
+def client_of(cluster: Cluster, key: str, connections: httpx.Client) -> DeepgramClient:
     live = cluster.url.replace("http", "ws")
     environment = DeepgramClientEnvironment(
         base=cluster.url, production=live, agent=live, agent_rest=cluster.url
     )
-    return DeepgramClient(api_key=key, environment=environment)
+    return DeepgramClient(api_key=key, environment=environment, httpx_client=connections)
 
 
 @contextmanager
@@ -232,10 +234,10 @@ def test_what_the_address_asks_for_wrongly(
 
 
 def test_keys(cluster: Cluster) -> None:
-    live = client_of(cluster, "sk-wrong").listen.v1
     # What the client makes of a refused handshake depends on its WebSocket library's version.
-    with pytest.raises((ApiError, InvalidStatus), match="401"), live.connect(model="tiny.en"):
-        pass
+    with httpx.Client() as connections, pytest.raises((ApiError, InvalidStatus), match="401"):
+        live = client_of(cluster, "sk-wrong", connections).listen.v1
+        live.connect(model="tiny.en").__enter__()
     with socket_of(cluster, additional_headers={}, subprotocols=["token", KEY]) as socket:
         assert socket.subprotocol == "token"
         control(socket, "CloseStream")
