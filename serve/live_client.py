@@ -55,6 +55,8 @@ _MAX_APPEND_BYTES = 4 * 1024 * 1024
 _LEAD_S = 8.0
 """Of the last turn, the end that a new connection hears once more: without a voice before them,
 first words are misheard."""
+_SILENCE_S = 60.0
+"""Of audio in which nobody speaks, what is kept."""
 _BEFORE_S = 0.5
 """Silence before a turn in it, so that its beginning is found."""
 _TRANSCRIPTION = "conversation.item.input_audio_transcription"
@@ -106,6 +108,7 @@ class LiveClient:
         self._offset_s = 0.0
         self._lead: Lead | None = None
         self._n_due = 0
+        self._speaking: set[str] = set()
         self._ended = False
 
     def events(self) -> Iterator[Event]:
@@ -160,6 +163,7 @@ class LiveClient:
             done_s = self._done_bytes / self._bytes_per_s
             self._lead = Lead(done_s) if self._lead_bytes < self._done_bytes else None
             self._n_due = 0
+            self._speaking.clear()
             self._ended = False
             lost = threading.Event()
             sender = threading.Thread(target=self._send_all, args=(socket, lost), daemon=True)
@@ -202,9 +206,7 @@ class LiveClient:
                     # Its answer, an error, comes behind all that the commit gives.
                     _send(socket, "conversation.item.retrieve", item_id=_END, event_id=_ENDED)
                     return
-                with self._lock:
-                    self._kept.append(new)
-                    self._n_bytes = new.end
+                self._keep(new)
                 self._send(socket, new)
         except ConnectionClosed:
             return  # the reader notices it, too
@@ -238,6 +240,7 @@ class LiveClient:
         at = self._offset_s
         match event["type"]:
             case "input_audio_buffer.speech_started":
+                self._speaking.add(event["item_id"])
                 return SpeechStarted(event["item_id"], at + event["audio_start_ms"] / 1000)
             case "input_audio_buffer.speech_stopped":
                 return SpeechStopped(event["item_id"], at + event["audio_end_ms"] / 1000)
@@ -255,6 +258,7 @@ class LiveClient:
                 return Delta(event["item_id"], event["delta"])
             case kind if kind == f"{_TRANSCRIPTION}.failed":
                 self._n_due -= 1
+                self._speaking.discard(event["item_id"])
                 error = event["error"]
                 return Failed(
                     event["item_id"], LiveError(error["message"], error["code"], error["param"])
@@ -263,6 +267,7 @@ class LiveClient:
                 self._n_due -= 1
                 completed = _completed(event, at)
                 self._forget(completed.start_s, completed.end_s)
+                self._speaking.discard(completed.item_id)
                 return completed
         return None
 
@@ -271,13 +276,26 @@ class LiveClient:
         lead_s = max(start_s - _BEFORE_S, end_s - _LEAD_S, 0.0)
         with self._lock:
             self._done_bytes = min(max(self._done_bytes, self._byte_at(end_s)), self._n_bytes)
-            self._lead_bytes = min(max(self._lead_bytes, self._byte_at(lead_s)), self._done_bytes)
-            while self._kept and self._kept[0].end <= self._lead_bytes:
-                self._kept.popleft()
-            if self._kept and isinstance(first := self._kept[0].piece, bytes):
-                left = self._kept[0].end - self._lead_bytes
-                if left < len(first):
-                    self._kept[0] = replace(self._kept[0], piece=first[len(first) - left :])
+            self._drop_before(min(self._byte_at(lead_s), self._done_bytes))
+
+    def _keep(self, new: _Kept) -> None:
+        """Keep what is sent. Where the server hears turns, and nobody speaks, the last minute is
+        enough."""
+        with self._lock:
+            self._kept.append(new)
+            self._n_bytes = new.end
+            if self._options.turns is not None and not self._speaking:
+                self._drop_before(self._n_bytes - self._byte_at(_SILENCE_S))
+
+    def _drop_before(self, byte: int) -> None:
+        """What is sent to a new connection begins at this byte. The lock is held."""
+        self._lead_bytes = max(self._lead_bytes, byte)
+        while self._kept and self._kept[0].end <= self._lead_bytes:
+            self._kept.popleft()
+        if self._kept and isinstance(first := self._kept[0].piece, bytes):
+            left = self._kept[0].end - self._lead_bytes
+            if left < len(first):
+                self._kept[0] = replace(self._kept[0], piece=first[len(first) - left :])
 
     def _byte_at(self, time_s: float) -> int:
         """The place of a whole sample in all audio."""
