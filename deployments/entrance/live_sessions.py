@@ -14,7 +14,7 @@ from deployments.entrance.limits import LiveLimits
 from deployments.entrance.live import LiveRun
 from deployments.entrance.rules import Rules
 from deployments.entrance.tasks import Tasks
-from deployments.errors import OverloadedError
+from deployments.errors import OptionError, OverloadedError
 from deployments.live.options import LiveOptions, SessionOptions
 from deployments.live.session import LiveSession
 from deployments.live.stretch import Model
@@ -62,7 +62,10 @@ class LiveSessions:
 
         Raises:
             OverloadedError: there are as many as may be.
+            OptionError: there may be none.
         """
+        if self.limits.max_sessions == 0:
+            raise OptionError("live speech is turned off: limits.max_live_sessions is 0", "intent")
         if self._n_open >= self.limits.max_sessions:
             reason = f"overloaded: {self._n_open} live sessions are open; try again later"
             raise OverloadedError(reason, _RETRY_S)

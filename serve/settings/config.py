@@ -219,7 +219,8 @@ class LimitSettings(_Section):
     deadline_s: Annotated[float, Field(gt=0)] = 3600.0
     """Time that a request may take, in seconds, upload left out."""
     max_live_sessions: Annotated[int, Field(ge=0)] = 64
-    """Live sessions that one ingress has open at once; beyond it new ones are refused."""
+    """Live sessions that one ingress has open at once; beyond it new ones are refused. 0: live
+    speech is turned off."""
     max_live_session_s: Annotated[float, Field(gt=0)] = 6 * 3600.0
     """Time that a live session may last, in seconds."""
     live_idle_s: Annotated[float, Field(gt=0)] = 600.0

@@ -65,6 +65,13 @@ def transcribe_sample(page: Page) -> None:
     page.mouse.move(0, 0)
 
 
+def speak(page: Page) -> None:
+    """Live speech in the view Live, until some words are told."""
+    page.locator("#view-live").get_by_label("Model").select_option("tiny.en")
+    page.get_by_role("button", name="Start", exact=True).click()
+    expect(page.locator(".partial .text")).to_contain_text(re.compile(r"\w+ \w+"), timeout=60_000)
+
+
 class Upload(threading.Thread):
     """A file on its way, as any client sends it."""
 

@@ -29,7 +29,7 @@ _FLAGS = (
     "--autoplay-policy=no-user-gesture-required",
     "--no-sandbox",  # of which root has none
 )
-_WITH_KEY = f"sessionStorage.setItem('murmur-api-key', '{KEY}')"
+WITH_KEY = f"sessionStorage.setItem('murmur-api-key', '{KEY}')"
 _WATCH_POLICY = """
 addEventListener("securitypolicyviolation", (event) => {
     const {violatedDirective, blockedURI, sourceFile, lineNumber} = event;
@@ -90,7 +90,7 @@ def window(browser: Browser, cluster: Cluster) -> Iterator[Window]:
         context = browser.new_context(**asked)  # type: ignore[arg-type]
         contexts.append(context)
         if key:
-            context.add_init_script(_WITH_KEY)
+            context.add_init_script(WITH_KEY)
         context.add_init_script(_WATCH_POLICY)
         page = context.new_page()
         page.set_default_timeout(30_000)

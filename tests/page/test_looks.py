@@ -5,7 +5,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from tests.conftest import DATA
-from tests.page.actions import add, choose_model, transcribe_sample
+from tests.page.actions import add, choose_model, speak, transcribe_sample
 from tests.page.conftest import PHONE, Window
 
 pytestmark = pytest.mark.page
@@ -38,10 +38,35 @@ def test_everybody_can_use_it(window: Window, size: str, scheme: str) -> None:
     assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
     page.locator("summary", has_text="Download").click()
     check_usable(page)
+    page.get_by_role("tab", name="Live").click()
+    speak(page)
+    check_usable(page)
+    assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
+    page.get_by_role("button", name="Stop").click()
     page.get_by_role("tab", name="Cluster").click()
     expect(page.locator(".plot canvas")).to_have_count(6, timeout=30_000)
     check_usable(page)
     assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_keys_alone_do(window: Window) -> None:
+    """From the top: to the tab, to its button, and the text is there."""
+    page = window()
+    expect(page.get_by_label("Model").first).to_be_visible()
+    page.get_by_role("tab", name="Transcribe").focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.get_by_role("tab", name="Live")).to_be_focused()
+    start = page.get_by_role("button", name="Start", exact=True)
+    expect(start).to_be_visible()
+    for _ in range(6):
+        page.keyboard.press("Tab")
+        if start.evaluate("(button) => button === document.activeElement"):
+            break
+    page.keyboard.press("Enter")
+    expect(page.locator("#said")).to_have_text("Listening", timeout=30_000)
+    expect(page.get_by_role("log")).to_contain_text("Dashwood", timeout=60_000)
+    page.keyboard.press("Enter")
+    expect(page.locator("#said")).to_have_text("Stopped", timeout=30_000)
 
 
 def test_what_fails_and_asks_is_usable(window: Window) -> None:

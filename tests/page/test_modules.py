@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 from playwright.sync_api import Page
 
@@ -105,3 +106,43 @@ def test_numbers_as_people_read_them(page: Page) -> None:
         *("0.8 s", "45 s", "10 min", "6 h", "–"),
         *("1 kB", "2.5 MB"),
     ]
+
+
+@pytest.mark.parametrize("rate", [44_100, 48_000, 16_000, 8_000])
+def test_samples_at_another_rate(page: Page, rate: int) -> None:
+    """A tone keeps its height and strength, however the samples are cut."""
+    body = """
+        const at = (i) => 0.5 * Math.sin(2 * Math.PI * 1000 * i / x.rate);
+        const tone = Float32Array.from({length: x.rate}, (_, i) => at(i));
+        const cut = (n) => {
+            const resampler = new m.Resampler(x.rate, 24000);
+            const out = [];
+            for (let i = 0; i < tone.length; i += n) {
+                out.push(...resampler.push(tone.slice(i, i + n)));
+            }
+            return out;
+        };
+        return [cut(128), cut(tone.length)];"""
+    small, whole = (np.array(each) for each in call(page, "resampler", body, {"rate": rate}))
+    assert np.array_equal(small, whole)
+    assert 23_900 <= len(whole) <= 24_000
+    expected = 0.5 * np.sin(2 * np.pi * 1000 * np.arange(len(whole)) / 24_000)
+    assert np.abs(whole - expected)[200:-200].max() < 2e-3
+
+
+def test_what_24_khz_cannot_carry_is_left_out(page: Page) -> None:
+    body = """
+        const at = (i) => 0.5 * Math.sin(2 * Math.PI * x * i / 48000);
+        const tone = Float32Array.from({length: 48000}, (_, i) => at(i));
+        return [...new m.Resampler(48000, 24000).push(tone)];"""
+    kept, folded = (np.array(call(page, "resampler", body, hertz)) for hertz in (9_000, 15_000))
+    assert np.abs(kept[200:]).max() > 0.49 and np.abs(folded[200:-200]).max() < 5e-4
+
+
+def test_how_late_words_are_told(page: Page) -> None:
+    body = "return m.wordLags(x.words, x.told)"
+    words = [{"word": word, "end": end} for word, end in (("He", 1.0), ("was", 1.5), ("not", 2.0))]
+    told = [[1.5, " He w"], [2.5, "as"], [3.25, " not."]]
+    lags = call(page, "live_session", body, {"words": words, "told": told})
+    assert lags == [0.5, 1.0, 1.25]
+    assert call(page, "live_session", body, {"words": words, "told": []}) == []

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from tests.page.actions import Upload, transcribe_sample
+from tests.page.actions import Upload, speak, transcribe_sample
 from tests.page.conftest import PHONE, Window
 from tests.support.cluster import Cluster
 
@@ -25,6 +25,19 @@ def test_picture_on_a_phone(window: Window, pictures: Path) -> None:
     transcribe_sample(page)
     page.locator(".job-head").scroll_into_view_if_needed()
     page.screenshot(path=pictures / "page-phone.png")
+
+
+def test_picture_of_live_speech(window: Window, pictures: Path) -> None:
+    page = window("/#live", viewport={"width": 1280, "height": 620})
+    speak(page)
+    said = page.get_by_role("log")
+    expect(said).to_contain_text("them", timeout=60_000)
+    page.get_by_role("button", name="Stop").click()
+    expect(page.locator("#view-live .state")).to_contain_text("Stopped", timeout=30_000)
+    speak(page)  # the clip once more
+    expect(page.locator("#view-live .state")).to_contain_text("Listening")
+    page.locator(".partial .text").filter(has_text="leisure").wait_for(timeout=60_000)
+    page.screenshot(path=pictures / "page-live.png")
 
 
 def test_picture_of_the_cluster(

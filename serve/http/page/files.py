@@ -18,6 +18,8 @@ STATIC = Path(__file__).parent / "static"
 _INDEX = "index.html"
 _NONCE = "{nonce}"
 """Stands in the index where each answer has its own number."""
+_LIVE = "{live}"
+"""Stands where the index says whether there is live speech: on or off."""
 _MEDIA_TYPES = {
     ".css": "text/css",
     ".html": "text/html",
@@ -75,10 +77,15 @@ class Page:
         """Paths of the files beside the index."""
         return tuple(self._files)
 
-    def index(self, request: Request) -> Response:
-        """The page itself, with a number of its own for the styles that the waveform adds."""
+    def index(self, request: Request, has_live: bool) -> Response:
+        """The page itself, with a number of its own for the styles that the waveform adds.
+
+        Args:
+            has_live: whether the view of live speech is there.
+        """
         nonce = secrets.token_urlsafe(16)
-        body = self._index.replace(_NONCE, nonce).encode("utf-8")
+        text = self._index.replace(_NONCE, nonce).replace(_LIVE, "on" if has_live else "off")
+        body = text.encode("utf-8")
         packed = gzip.compress(body, mtime=0)
         headers = {
             "content-security-policy": _POLICY.replace(_NONCE, nonce),

@@ -10,11 +10,12 @@ from starlette.responses import Response
 from serve.http.page.files import Page
 
 
-def add_page(api: FastAPI, is_shown: Callable[[], bool]) -> None:
+def add_page(api: FastAPI, is_shown: Callable[[], bool], has_live: Callable[[], bool]) -> None:
     """Add the page to an app. It is no part of the API's description, and asks for no key.
 
     Args:
         is_shown: whether the settings want the page now.
+        has_live: whether they allow live sessions.
     """
     files = Page()
 
@@ -25,7 +26,7 @@ def add_page(api: FastAPI, is_shown: Callable[[], bool]) -> None:
 
     @api.get("/", include_in_schema=False)
     async def index(request: Request) -> Response:
-        return page().index(request)
+        return page().index(request, has_live())
 
     @api.get("/page/{path:path}", include_in_schema=False)
     async def file(request: Request) -> Response:

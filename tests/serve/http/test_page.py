@@ -3,6 +3,7 @@
 import gzip
 import re
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from setuptools import Distribution
 from setuptools.command.build_py import build_py
 from starlette.testclient import TestClient
 
+from deployments.entrance.limits import IngressLimits, LiveLimits
 from serve.http.page.files import STATIC, Page
 from serve.http.routes import build_api
 from tests.serve.http.test_routes import SPEECH, Deaf
@@ -39,6 +41,14 @@ def test_the_page_is_at_the_root_under_its_policy(http: TestClient) -> None:
         assert answer.headers["x-content-type-options"] == "nosniff"
     assert len(nonces) == 2
     assert http.head("/").status_code == 200
+
+
+@pytest.mark.parametrize(("most", "said"), [(64, "on"), (0, "off")])
+def test_it_says_whether_there_is_live_speech(most: int, said: str) -> None:
+    ingress = Deaf(SPEECH)
+    ingress.rules = replace(ingress.rules, limits=IngressLimits(live=LiveLimits(most)))
+    text = TestClient(build_api(ingress)).get("/").text
+    assert f'data-live="{said}"' in text and "{live}" not in text
 
 
 def test_it_can_be_turned_off() -> None:

@@ -72,6 +72,15 @@ export const history = async (since, signal) => (await ask(`v1/cluster/history?s
 export const stop = (run) => ask(`v1/cluster/requests/${encodeURIComponent(run)}`, { method: "DELETE" });
 export const sample = async () => (await ask("page/sample.mp3")).blob();
 
+/** A key for one connection of a live session: a browser can give a socket no header. */
+export const liveSecret = async () => (await (await ask("v1/realtime/client_secrets", { method: "POST" })).json()).value;
+
+export function liveSocket(secret) {
+  const url = new URL("v1/realtime?intent=transcription", document.baseURI);
+  url.protocol = url.protocol.replace("http", "ws");
+  return new WebSocket(url, ["realtime", `openai-insecure-api-key.${secret}`]);
+}
+
 /** A transcript in a format of subtitles, laid out by the server. */
 export async function render(format, segments) {
   const body = JSON.stringify({ format, segments });

@@ -60,6 +60,12 @@ export function bytes(n) {
   return n < 1e9 ? `${(n / 1e6).toFixed(1)} MB` : `${(n / 1e9).toFixed(2)} GB`;
 }
 
+/** With a capital letter and a full stop. */
+export function sentence(text) {
+  const begun = text ? text[0].toUpperCase() + text.slice(1) : "";
+  return /[.!?]$/.test(begun) ? begun : `${begun}.`;
+}
+
 /** Tell it to screen readers, once. */
 export function say(text) {
   byId("said").textContent = text;

@@ -1,19 +1,12 @@
 // One file, large: its sound, how far it is, its text and what can be done with it.
 
 import * as api from "./api.js";
-import { clock, dollars, duration, el, figure, say } from "./dom.js";
+import { clock, dollars, duration, el, figure, say, sentence } from "./dom.js";
+import { copyButton, download, downloadMenu, notLaidOut } from "./downloads.js";
 import { languageName } from "./options.js";
 import { Player } from "./player.js";
-import { asJson, asLines, asText } from "./transcript.js";
+import { asJson, asText } from "./transcript.js";
 import { TranscriptView } from "./transcript_view.js";
-
-const FORMATS = [
-  ["txt", "Text", "text/plain"],
-  ["srt", "SubRip subtitles", "text/plain"],
-  ["vtt", "WebVTT subtitles", "text/vtt"],
-  ["tsv", "Table of segments", "text/tab-separated-values"],
-  ["json", "JSON with words", "application/json"],
-];
 
 export class JobView {
   /** @param {Job} job @param {(error: ApiError) => void} unauthorized asks for a key. */
@@ -93,14 +86,14 @@ export class JobView {
     if (!error || this.explained === error) return;
     this.explained = error;
     const key = error.code === "invalid_api_key" && el("button", { on: { click: () => this.unauthorized(error) } }, "Enter an API key");
-    this.fault.replaceChildren(el("p", {}, el("strong", {}, capital(error.message)), " ", error.advice), key || "");
+    this.fault.replaceChildren(el("p", {}, el("strong", {}, sentence(error.message)), " ", error.advice), key || "");
   }
 
   #account(summary) {
     if (!summary || this.accounted === summary) return;
     this.accounted = summary;
     this.notes.hidden = !summary.warnings;
-    this.notes.replaceChildren(...(summary.warnings ?? []).map(({ message }) => el("li", {}, capital(message))));
+    this.notes.replaceChildren(...(summary.warnings ?? []).map(({ message }) => el("li", {}, sentence(message))));
     const { murmur } = summary;
     this.made.hidden = !murmur;
     if (!murmur) return;
@@ -117,17 +110,8 @@ export class JobView {
     this.find = el("input", { type: "search", placeholder: "Search", "aria-label": "Search the transcript", on: { input: () => this.#searchSoon(), keydown: (event) => this.#searchKey(event) } });
     this.count = el("output", { class: "figures faint count" });
     const step = (label, by, glyph) => el("button", { class: "quiet step", "aria-label": label, on: { click: () => this.#go(by) } }, glyph);
-    const menu = el("details", { class: "menu" }, el("summary", { class: "button" }, "Download"),
-      el("div", { class: "menu-items" }, FORMATS.map(([format, label]) =>
-        el("button", { data: { format }, on: { click: () => { menu.open = false; this.download(format); } } }, label, el("span", { class: "faint" }, `.${format}`)))));
-    menu.addEventListener("keydown", (event) => {
-      if (event.key !== "Escape") return;
-      menu.open = false;
-      menu.firstElementChild.focus();
-    });
-    menu.addEventListener("focusout", (event) => !menu.contains(event.relatedTarget) && event.relatedTarget && (menu.open = false));
-    // Browsers let pages copy under HTTPS, or on this machine itself.
-    const copy = el("button", { hidden: !navigator.clipboard, on: { click: () => this.#copy(copy) } }, "Copy");
+    const menu = downloadMenu((format) => this.download(format));
+    const copy = copyButton(() => asText(this.job.segments));
     this.trouble = el("p", { class: "fault", role: "alert", hidden: true });
     return el("div", { class: "tools" },
       el("div", { class: "find" }, this.find, this.count, step("Next place", 1, "↓"), step("Place before", -1, "↑")),
@@ -166,26 +150,15 @@ export class JobView {
     event.preventDefault();
   }
 
-  async #copy(button) {
-    await navigator.clipboard.writeText(asText(this.job.segments));
-    button.textContent = "Copied";
-    setTimeout(() => (button.textContent = "Copy"), 1500);
-  }
-
   async download(format) {
     const { job } = this;
     this.trouble.hidden = true;
     try {
-      const [, , type] = FORMATS.find(([each]) => each === format);
-      let text;
-      if (format === "txt") text = asText(job.segments);
-      else if (format === "json") text = JSON.stringify(asJson(job), null, 1);
-      else text = await api.render(format, asLines(job.segments));
-      save(new Blob([text], { type }), `${job.file.name.replace(/\.[^.]+$/, "")}.${format}`);
+      await download(format, job.file.name.replace(/\.[^.]+$/, ""), job.segments, () => asJson(job));
       job.unsaved = false;
     } catch (error) {
       if (!(error instanceof api.ApiError)) throw error;
-      this.trouble.textContent = `${capital(error.message)} The server lays subtitles out. Text and JSON can be downloaded without it.`;
+      this.trouble.textContent = notLaidOut(error);
       this.trouble.hidden = false;
     }
   }
@@ -217,16 +190,4 @@ export function stateInWords(job) {
 
 function table(heads, rows) {
   return el("table", {}, el("thead", {}, el("tr", {}, heads.map((head) => el("th", { scope: "col" }, head)))), el("tbody", {}, rows.map((row) => el("tr", {}, row.map((cell) => el("td", {}, cell))))));
-}
-
-const capital = (text) => {
-  const begun = text ? text[0].toUpperCase() + text.slice(1) : "";
-  return /[.!?]$/.test(begun) ? begun : `${begun}.`;
-};
-
-function save(blob, name) {
-  const url = URL.createObjectURL(blob);
-  const link = el("a", { href: url, download: name });
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }

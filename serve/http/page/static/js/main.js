@@ -4,8 +4,9 @@ import * as api from "./api.js";
 import { byId } from "./dom.js";
 import { Transcribe } from "./transcribe.js";
 
-const TABS = ["transcribe", "cluster"];
+const TABS = ["transcribe", ...(document.body.dataset.live === "on" ? ["live"] : []), "cluster"];
 let cluster = null;
+let live = null;
 
 const transcribe = new Transcribe(askForKey);
 
@@ -17,6 +18,11 @@ async function show(name) {
     byId(`tab-${tab}`).tabIndex = chosen ? 0 : -1;
     byId(`view-${tab}`).hidden = !chosen;
   }
+  if (name === "live") {
+    const { Live } = await import("./live.js");
+    live ??= new Live(byId("view-live"), askForKey);
+    live.show();
+  }
   if (name === "cluster") {
     // Its plots are loaded for whoever looks at them.
     const { Cluster } = await import("./cluster.js");
@@ -27,6 +33,7 @@ async function show(name) {
 
 for (const [index, tab] of TABS.entries()) {
   const button = byId(`tab-${tab}`);
+  button.hidden = false;
   button.addEventListener("click", () => (location.hash = tab === "transcribe" ? "" : tab));
   button.addEventListener("keydown", (event) => {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];

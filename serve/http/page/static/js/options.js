@@ -35,7 +35,7 @@ export class Options {
     for (const [name, value] of new FormData(this.#form)) if (value !== "") values[name] = value;
     values.task ??= "transcribe";
     values.model ??= "whisper-1";
-    if (values.language) values.language = LANGUAGES.get(values.language.trim().toLowerCase()) ?? values.language;
+    if (values.language) values.language = languageCode(values.language);
     if (values.task === "translate") {
       for (const name of Object.keys(values)) if (name !== "task" && !this.#translated.has(name)) delete values[name];
     }
@@ -52,15 +52,10 @@ export class Options {
   }
 
   #basic(models) {
-    const tiers = models.filter((model) => model.id === model.root && model.id !== "auto");
-    const names = [...tiers.map(({ id }) => [id, id]), ["auto", "auto: cheapest that fits"]];
-    const preferred = models.find(({ id }) => id === "whisper-1")?.root;
     return [
-      el("div", { class: "field" }, el("label", { for: "o-model" }, "Model"),
-        el("select", { id: "o-model", name: "model" }, names.map(([id, label]) => el("option", { value: id, selected: id === preferred }, label)))),
-      el("div", { class: "field" }, el("label", { for: "o-language" }, "Language"),
-        el("input", { id: "o-language", name: "language", placeholder: "detected", list: "languages", spellcheck: false }),
-        el("datalist", { id: "languages" }, [...LANGUAGES.values()].map(languageName).sort().map((name) => el("option", { value: name })))),
+      modelField("o-model", models),
+      languageField("o-language"),
+      el("datalist", { id: "languages" }, [...LANGUAGES.values()].map(languageName).sort().map((name) => el("option", { value: name }))),
       el("div", { class: "field" }, el("label", { for: "o-task" }, "Text in"),
         el("select", { id: "o-task", name: "task" }, el("option", { value: "transcribe" }, "the language spoken"), el("option", { value: "translate" }, "English (translated)"))),
     ];
@@ -81,6 +76,20 @@ export class Options {
       if (input.name && !["model", "task", "quality"].includes(input.name)) input.disabled = task.value === "translate" && !this.#translated.has(input.name);
     }
   }
+}
+
+/** The choice of a model among those of the server. */
+export function modelField(id, models) {
+  const tiers = models.filter((model) => model.id === model.root && model.id !== "auto");
+  const names = [...tiers.map(({ id }) => [id, id]), ["auto", "auto: cheapest that fits"]];
+  const preferred = models.find(({ id }) => id === "whisper-1")?.root;
+  return el("div", { class: "field" }, el("label", { for: id }, "Model"),
+    el("select", { id, name: "model" }, names.map(([value, label]) => el("option", { value, selected: value === preferred }, label))));
+}
+
+/** A language by its name; the form of files brings the list of names. */
+export function languageField(id) {
+  return el("div", { class: "field" }, el("label", { for: id }, "Language"), el("input", { id, name: "language", placeholder: "detected", list: "languages", spellcheck: false }));
 }
 
 const rank = (name) => (FIRST.includes(name) ? FIRST.indexOf(name) : FIRST.length);
@@ -138,6 +147,9 @@ const LANGUAGES = new Map(
     .split(" ")
     .map((code) => [languageName(code).toLowerCase(), code]),
 );
+
+/** The code of a language by its name; else what is given. */
+export const languageCode = (name) => LANGUAGES.get(name.trim().toLowerCase()) ?? name.trim();
 
 /** The English name of an ISO code. */
 export function languageName(code) {

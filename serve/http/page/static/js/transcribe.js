@@ -4,8 +4,9 @@ import * as api from "./api.js";
 import { byId, bytes, clock, el, say } from "./dom.js";
 import { Job } from "./job.js";
 import { JobView, stateInWords } from "./job_view.js";
+import { unavailable } from "./microphone.js";
 import { Options } from "./options.js";
-import { Recorder, unavailable } from "./recorder.js";
+import { Recorder } from "./recorder.js";
 
 const AT_ONCE = 3; // files that are sent side by side
 
@@ -188,7 +189,7 @@ export class Transcribe {
 
   /** Space plays and / searches, unless somebody types or is on a control. */
   #key(event) {
-    if (!this.#view || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (!this.#view || byId("view-transcribe").hidden || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.target.closest("input, select, textarea, button, summary, a, dialog, [contenteditable]")) return;
     if (event.key === " ") this.#view.player.toggle();
     else if (event.key === "/") this.#view.find.focus();
