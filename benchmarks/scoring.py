@@ -17,16 +17,20 @@ Doubled   An inserted run holds at least 3 consecutive words that the reference 
           the insertion: the system said that stretch once more than the speaker did.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from functools import lru_cache
 from statistics import median
 from typing import NamedTuple
 
 import jiwer
-from whisper_normalizer.basic import BasicTextNormalizer  # type: ignore[import-untyped]
-from whisper_normalizer.english import EnglishTextNormalizer  # type: ignore[import-untyped]
+
+from training.word_errors import ErrorRate, error_rate, normalise, wer
+
+__all__ = [
+    *("ErrorRate", "Presence", "StartError", "TimedText"),
+    *("cer", "normalise", "presence", "start_error_s", "wer"),
+]
 
 MIN_DOUBLED_WORDS = 3  # shorter repeats ("please please") are ordinary recognition errors
 LOST_BELOW_SHARE = 0.5
@@ -38,25 +42,6 @@ class TimedText(NamedTuple):
     start_s: float
     end_s: float
     text: str
-
-
-@dataclass(frozen=True)
-class ErrorRate:
-    """Edit counts between two texts; `length` is the reference's, in words or characters."""
-
-    substitutions: int
-    deletions: int
-    insertions: int
-    length: int
-
-    @property
-    def errors(self) -> int:
-        return self.substitutions + self.deletions + self.insertions
-
-    @property
-    def rate(self) -> float:
-        """Errors per reference unit; an empty reference counts as one unit to stay finite."""
-        return self.errors / max(1, self.length)
 
 
 @dataclass(frozen=True)
@@ -125,28 +110,12 @@ class _Words(NamedTuple):
         }
 
 
-def normalise(text: str, language: str, *, fold_accents: bool = False) -> str:
-    """Text as Whisper's normalizers leave it; `fold_accents` drops diacritics outside English."""
-    words = _normalizer(language, fold_accents)(text).split()
-    # The English one leaves the last dot of a closing "...", which nobody says.
-    return " ".join(word for word in words if any(map(str.isalnum, word)))
-
-
-def wer(reference: str, hypothesis: str, language: str, *, fold_accents: bool = False) -> ErrorRate:
-    """Word error rate after normalisation. `fold_accents` is for references without accents."""
-    result = jiwer.process_words(
-        normalise(reference, language, fold_accents=fold_accents),
-        normalise(hypothesis, language, fold_accents=fold_accents),
-    )
-    return _error_rate(result)
-
-
 def cer(reference: str, hypothesis: str, language: str) -> ErrorRate:
     """Character error rate (blanks count) after normalisation."""
     result = jiwer.process_characters(
         normalise(reference, language), normalise(hypothesis, language)
     )
-    return _error_rate(result)
+    return error_rate(result)
 
 
 def start_error_s(
@@ -198,22 +167,6 @@ def presence(
         lost=lost,
         dropped=tuple(i for i in lost if 2 * deleted[i] >= totals[i]),
         doubled=tuple(sorted(doubled)),
-    )
-
-
-@lru_cache
-def _normalizer(language: str, fold_accents: bool) -> Callable[[str], str]:
-    if language == "en":
-        return EnglishTextNormalizer()  # type: ignore[no-any-return]
-    return BasicTextNormalizer(remove_diacritics=fold_accents)  # type: ignore[no-any-return]
-
-
-def _error_rate(result: jiwer.WordOutput | jiwer.CharacterOutput) -> ErrorRate:
-    return ErrorRate(
-        substitutions=result.substitutions,
-        deletions=result.deletions,
-        insertions=result.insertions,
-        length=result.hits + result.substitutions + result.deletions,
     )
 
 

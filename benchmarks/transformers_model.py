@@ -1,47 +1,12 @@
 """A checkpoint's weights in transformers' own modules, for comparison."""
 
-from transformers import (
-    GenerationConfig,
-    WhisperConfig,
-    WhisperFeatureExtractor,
-    WhisperForConditionalGeneration,
-    WhisperTokenizerFast,
-)
+from transformers import GenerationConfig, WhisperFeatureExtractor, WhisperTokenizerFast
 from transformers.pipelines.automatic_speech_recognition import AutomaticSpeechRecognitionPipeline
 
-from engine import Checkpoint, ModelDimensions, resolve_model
+from engine import Checkpoint, resolve_model
+from training.transformers_model import transformers_config, transformers_model
 
-
-def transformers_model(checkpoint: Checkpoint) -> WhisperForConditionalGeneration:
-    """The checkpoint's weights in transformers' own modules."""
-    model = WhisperForConditionalGeneration(transformers_config(checkpoint.dims)).eval()
-    state = {}
-    for name in model.state_dict():
-        if name != "proj_out.weight":
-            state[name] = checkpoint.source.read(name.removeprefix("model.")).float()
-    state["proj_out.weight"] = state["model.decoder.embed_tokens.weight"]
-    model.load_state_dict(state)
-    return model
-
-
-def transformers_config(dims: ModelDimensions) -> WhisperConfig:
-    return WhisperConfig(
-        vocab_size=dims.n_vocab,
-        num_mel_bins=dims.n_mels,
-        d_model=dims.n_text_state,
-        encoder_layers=dims.n_audio_layer,
-        encoder_attention_heads=dims.n_audio_head,
-        encoder_ffn_dim=4 * dims.n_audio_state,
-        decoder_layers=dims.n_text_layer,
-        decoder_attention_heads=dims.n_text_head,
-        decoder_ffn_dim=4 * dims.n_text_state,
-        max_source_positions=dims.n_audio_ctx,
-        max_target_positions=dims.n_text_ctx,
-        pad_token_id=0,
-        bos_token_id=0,
-        eos_token_id=0,
-        decoder_start_token_id=0,
-    )
+__all__ = ["transformers_config", "transformers_model", "transformers_pipeline"]
 
 
 def transformers_pipeline(checkpoint: Checkpoint) -> AutomaticSpeechRecognitionPipeline:

@@ -9,12 +9,12 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
-from serve.commands import audio_commands, server_commands
+from serve.commands import audio_commands, server_commands, training_commands
 from serve.commands.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_WARNED
 from serve.commands.typer_app import Work, app
 from serve.elsewhere import of_command
 
-SUBCOMMANDS = (audio_commands, server_commands)
+SUBCOMMANDS = (audio_commands, server_commands, training_commands)
 """Importing them adds their commands to the app, in the order of its help."""
 
 

@@ -34,12 +34,12 @@ def load_settings(
     Raises:
         ConfigError: the file cannot be read, or a field is unknown, missing or out of bounds.
     """
-    written = ({} if path is None else _read(path)) | dict(values or {})
+    written = ({} if path is None else read_yaml(path)) | dict(values or {})
     variables = _Environment(os.environ if environment is None else environment)
     try:
         return Settings.model_validate(_merged(written, variables()))
     except ValidationError as error:
-        raise ConfigError("\n".join(_lines(error))) from error
+        raise ConfigError("\n".join(fault_lines(error))) from error
 
 
 class _Fields(Settings, BaseSettings):
@@ -97,7 +97,12 @@ def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]
     return {**under, **over, **both}
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The sections of a settings file.
+
+    Raises:
+        ConfigError: it cannot be read, or is no mapping in YAML.
+    """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -111,7 +116,7 @@ def _read(path: Path) -> dict[str, Any]:
     return values
 
 
-def _lines(error: ValidationError) -> list[str]:
+def fault_lines(error: ValidationError) -> list[str]:
     """A line for each fault, without faults that only follow from others."""
     faults = [fault for fault in error.errors() if fault["type"] != "default_factory_not_called"]
     places = [fault["loc"] for fault in faults]
