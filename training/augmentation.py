@@ -59,7 +59,8 @@ def with_noise(
     if not len(sounding):
         return samples
     level = np.sqrt(np.mean(np.square(sounding))) * 10 ** (-snr_db / 20)
-    return samples + np.asarray(noise * (level / noise.std()), np.float32)
+    # By its mean square: pink noise has most of its power where it may not average to zero.
+    return samples + np.asarray(noise * (level / np.sqrt(np.mean(noise**2))), np.float32)
 
 
 def telephone(samples: Samples) -> Samples:

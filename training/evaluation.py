@@ -27,7 +27,7 @@ from training.recordings import Clip, Recordings
 from training.word_errors import wer
 from training.world import World
 
-MAX_SLOTS = 16
+MAX_SLOTS = 8
 
 
 @dataclass(frozen=True, slots=True)

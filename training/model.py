@@ -67,7 +67,8 @@ class Learner(nn.Module):
             # Logits are the largest tensor of all: only those that count are computed.
             learnt = labels != IGNORED
             logits = self.whisper.proj_out(hidden[learnt])
-            return cross_entropy(logits.float(), labels[learnt], reduction="sum")
+            loss: torch.Tensor = cross_entropy(logits.float(), labels[learnt], reduction="sum")
+            return loss
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """The number format of products on the device."""

@@ -29,6 +29,7 @@ from training.export import Origin, export
 from training.labels import clip_tokens
 from training.manifest import read_manifest
 from training.model import Learner
+from training.optimiser import optimiser
 from training.recordings import Recordings, join_rows, prepare
 from training.selection import MEASURED, STEPPED, Selection, selection
 from training.settings import AugmentSettings, FinetuneSettings, TrainingPrecision, WindowSettings
@@ -38,7 +39,7 @@ from training.world import World
 Say = Callable[[Mapping[str, Any]], None]
 """Gets each record of the history, and `{"kind": "note", "text": ...}`."""
 
-_N_LOSS_WINDOWS = 16
+_N_LOSS_WINDOWS = 8
 _PLAIN = WindowSettings(timestamps=0.5, previous_text=0.0, packed=1.0)
 
 
@@ -124,7 +125,7 @@ class Run:
         self._windows, self._batches = self._training_data()
         self._learner = Learner(self._checkpoint, settings, world.device)
         self._model = self._distributed()
-        self._optimiser = _optimiser(self._learner, settings)
+        self._optimiser = optimiser(self._learner, settings)
         fp16 = settings.precision is TrainingPrecision.FLOAT16
         self._scaler = torch.amp.GradScaler(world.device.type, enabled=fp16)
         self._step = 0
@@ -176,7 +177,9 @@ class Run:
             return self._learner
         on_gpu = self._world.device.type == "cuda"
         return DistributedDataParallel(
-            self._learner, device_ids=[self._world.device] if on_gpu else None
+            self._learner,
+            device_ids=[self._world.device] if on_gpu else None,
+            gradient_as_bucket_view=True,  # else there are two copies of all gradients
         )
 
     def _resume(self) -> None:
@@ -349,23 +352,6 @@ class Run:
             settings=self._settings.model_dump(mode="json"),
         )
         export(self._checkpoint, self._learner.source(), origin, self._files.model)
-
-
-def _optimiser(learner: Learner, settings: FinetuneSettings) -> torch.optim.Optimizer:
-    weights = list(learner.learnt().values())
-    groups: list[dict[str, Any]] = [
-        {
-            "params": [weight for weight in weights if weight.dim() > 1],
-            "weight_decay": settings.optimiser.weight_decay,
-        },
-        {"params": [weight for weight in weights if weight.dim() <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=settings.peak_learning_rate,
-        betas=settings.optimiser.betas,
-        foreach=False if learner.whisper.device.type == "cpu" else None,
-    )
 
 
 def _note(say: Say, text: str) -> None:

@@ -1,0 +1,1 @@
+"""What fine-tuning brings, and what it costs elsewhere."""
