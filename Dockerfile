@@ -28,6 +28,7 @@ WORKDIR /src
 COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY engine engine
 COPY deployments deployments
+COPY training training
 COPY serve serve
 # They are optional where a compiler is not at hand. Here it is.
 RUN /opt/build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels . \

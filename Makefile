@@ -70,5 +70,5 @@ clean:
 	touch $@
 
 .venv/.dev: .venv/.run
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[demo,bench,dev]'
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[demo,bench,training,dev]'
 	touch $@

@@ -35,7 +35,9 @@ WAYS = (
 )
 _POSITIONS = 128
 _KINDS = ("weights", "gradients", "optimiser", "activations", "logits")
-_SMALL = replace(MODEL_SIZES["tiny"], n_audio_state=32, n_audio_head=2, n_text_state=32, n_text_head=2)
+_SMALL = replace(
+    MODEL_SIZES["tiny"], n_audio_state=32, n_audio_head=2, n_text_state=32, n_text_head=2
+)
 
 
 @dataclass(frozen=True)

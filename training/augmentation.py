@@ -44,9 +44,7 @@ def changed(samples: Samples, settings: AugmentSettings, rng: np.random.Generato
     return np.clip(samples, -1.0, 1.0)
 
 
-def with_noise(
-    samples: Samples, snr_db: float, slope: float, rng: np.random.Generator
-) -> Samples:
+def with_noise(samples: Samples, snr_db: float, slope: float, rng: np.random.Generator) -> Samples:
     """Noise so many decibels below the speech, where that sounds.
 
     Args:

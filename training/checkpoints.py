@@ -137,9 +137,7 @@ class RunFiles:
         per_step = ("batch_size", "accumulate", "workers")
         product = [_product(settings[name] for name in per_step) for settings in (before, now)]
         changed = [
-            name
-            for name in now
-            if name not in _MAY_CHANGE and now[name] != before.get(name)
+            name for name in now if name not in _MAY_CHANGE and now[name] != before.get(name)
         ]
         if product[0] != product[1]:
             changed.append("batch_size * accumulate * workers")

@@ -23,11 +23,10 @@ from engine import (
     default_precision,
 )
 from engine.weights.source import WeightSource
+from training.memory import MEASURING_SLOTS
 from training.recordings import Clip, Recordings
 from training.word_errors import wer
 from training.world import World
-
-MAX_SLOTS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +52,7 @@ def measure(
     config = EngineConfig(
         device=str(world.device),
         precision=default_precision(world.device),
-        max_slots=MAX_SLOTS,
+        max_slots=MEASURING_SLOTS,
     )
     transcriber = LocalTranscriber(Engine(replace(checkpoint, source=source), config))
     found = {}
@@ -62,8 +61,7 @@ def measure(
             mine = recordings.clips[world.rank :: world.size]
             said = _transcribe(transcriber, recordings, mine)
             rates = [
-                wer(clip.text, text, clip.language)
-                for clip, text in zip(mine, said, strict=True)
+                wer(clip.text, text, clip.language) for clip, text in zip(mine, said, strict=True)
             ]
             errors, words = world.sums(
                 [float(sum(r.errors for r in rates)), float(sum(r.length for r in rates))]

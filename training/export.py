@@ -76,10 +76,14 @@ def _config(base: Checkpoint) -> dict[str, Any]:
     tokenizer = base.tokenizer
     config: dict[str, Any] = transformers_config(base.dims).to_dict()
     ends = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), tokenizer.eot)
-    return config | ends | {
-        "architectures": ["WhisperForConditionalGeneration"],
-        "decoder_start_token_id": tokenizer.sot,
-    }
+    return (
+        config
+        | ends
+        | {
+            "architectures": ["WhisperForConditionalGeneration"],
+            "decoder_start_token_id": tokenizer.sot,
+        }
+    )
 
 
 def _generation_config(base: Checkpoint) -> dict[str, Any]:

@@ -13,10 +13,15 @@ float32 in any format; products read copies in theirs, one for each product that
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
-from engine.config import ModelDimensions
+from engine.config import EngineConfig, ModelDimensions
+from engine.fit import rank_memory
+from engine.parallel.stages import Stage
+from engine.precision import Arithmetic
 from engine.weights.shapes import tensor_shapes
 from training.settings import EncoderMode, FinetuneSettings, Method, TrainingPrecision
 
+MEASURING_SLOTS = 8
+"""Chunks that are decoded at once while word errors are measured."""
 _FLOAT32 = 4
 _WINDOW_FRAMES = 3000
 _MLP = 4
@@ -114,6 +119,16 @@ def training_memory(dims: ModelDimensions, load: TrainingLoad) -> TrainingMemory
     return max(moments, key=lambda memory: memory.total)
 
 
+def measuring_bytes(dims: ModelDimensions, load: TrainingLoad, arithmetic: Arithmetic) -> int:
+    """What is there while words are measured: what stays between steps, and an engine that has the
+    same weights in the device's default precision."""
+    config = EngineConfig(precision=arithmetic.default, max_slots=MEASURING_SLOTS)
+    engine = rank_memory(dims, config, arithmetic, (Stage.whole(dims),), 0)
+    sizes = _Sizes(dims, load)
+    staying = sizes.at_the_end()
+    return staying.weights + staying.optimiser + engine.total
+
+
 class _Sizes:
     """Counts values, then bytes."""
 
@@ -128,7 +143,11 @@ class _Sizes:
     def at_the_logits(self) -> TrainingMemory:
         """The backward pass begins: everything that was kept is there, with the logits' own."""
         waiting = self._gradients() if self._load.accumulates else 0
-        return self._memory(waiting, self._encoder_kept() + self._decoder_kept(), self._logits())
+        logits = self._logits()
+        if self._load.on_cpu and self._load.compute_bytes < _FLOAT32:
+            # oneDNN copies the layer's weights into an order of its own.
+            logits += self._embedding() * self._load.compute_bytes
+        return self._memory(waiting, self._encoder_kept() + self._decoder_kept(), logits)
 
     def at_the_embedding(self) -> TrainingMemory:
         """The decoder is done. Its embedding has the weights of the logits' layer: both gradients
@@ -170,19 +189,23 @@ class _Sizes:
         )
 
     def _weights(self, in_pass: bool) -> int:
-        load, shapes = self._load, tensor_shapes(self._dims)
-        total = 0
-        for name, shape in shapes.items():
+        """Those that do not learn are kept in the format of products; of the others there are
+        copies in it from the forward pass to the end of the backward pass."""
+        load, total = self._load, 0
+        for name, shape in tensor_shapes(self._dims).items():
             n_values, is_matrix = _product(shape), len(shape) > 1 and "embed_positions" not in name
-            short = load.compute_bytes if is_matrix else _FLOAT32
-            total += n_values * (short if load.lora_rank is not None else _FLOAT32)
-            if in_pass and load.lora_rank is None and is_matrix and load.compute_bytes < _FLOAT32:
-                total += n_values * load.compute_bytes
+            learns = load.lora_rank is None and name in self._learning
+            total += n_values * (_FLOAT32 if learns or not is_matrix else load.compute_bytes)
+            if in_pass and learns and is_matrix:
+                total += n_values * self._copy_bytes()
         if load.lora_rank is not None:
-            total += self._gradients()
-            if in_pass and load.compute_bytes < _FLOAT32:
-                total += self._gradients() // _FLOAT32 * load.compute_bytes
+            n_values = sum(self._learning.values())
+            total += n_values * (_FLOAT32 + (self._copy_bytes() if in_pass else 0))
         return total
+
+    def _copy_bytes(self) -> int:
+        """Of a value that is kept in float32, and multiplied in 16 bits."""
+        return 0 if self._load.compute_bytes == _FLOAT32 else self._load.compute_bytes
 
     def _gradients(self, side: str = "") -> int:
         named = self._learning.items()

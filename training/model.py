@@ -99,9 +99,9 @@ class Learner(nn.Module):
         if settings.method is Method.LORA:
             self.whisper.requires_grad_(False)
             inject_adapter_in_model(_lora(settings), self.whisper, _ADAPTER)
-            self._shorten_frozen(settings.precision)
         if not self._encoder_learns:
             self.whisper.model.encoder.requires_grad_(False)
+        self._shorten_frozen(settings.precision)
 
     def _shorten_frozen(self, precision: TrainingPrecision) -> None:
         """Keep matrices that do not learn in the format in which they are multiplied."""

@@ -160,7 +160,9 @@ def _clip(row: Row, first: int, n_samples: int, language: str) -> Clip:
     start = round((row.start_s or 0.0) * SAMPLE_RATE)
     end = n_samples if row.end_s is None else round(row.end_s * SAMPLE_RATE)
     if end > n_samples + SAMPLE_RATE // 10 or start >= n_samples:
-        raise ValueError(f"the file lasts {n_samples / SAMPLE_RATE:.2f} s, and ends before the clip")
+        raise ValueError(
+            f"the file lasts {n_samples / SAMPLE_RATE:.2f} s, and ends before the clip"
+        )
     end = min(end, n_samples)
     duration_s = (end - start) / SAMPLE_RATE
     if end - start > N_SAMPLES:

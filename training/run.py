@@ -144,10 +144,17 @@ class Run:
         while self._step < self._settings.steps and not stopped and not self._is_over():
             self._record_step(*self._take_step(next(sounds)))
             last = self._step == self._settings.steps
-            if self._settings.validation and (last or not self._step % self._settings.evaluate_every):
+            if self._settings.validation and (
+                last or not self._step % self._settings.evaluate_every
+            ):
                 self._measure()
             stopped = self._world.sums([float(self._stop())])[0] > 0
-            if last or stopped or self._is_over() or not self._step % self._settings.checkpoint_every:
+            if (
+                last
+                or stopped
+                or self._is_over()
+                or not self._step % self._settings.checkpoint_every
+            ):
                 self._save()
         return self._conclude(finished=not stopped or self._step == self._settings.steps)
 

@@ -324,6 +324,14 @@ class PlanArguments:
     matrix: Annotated[
         bool, typer.Option("--matrix", help="Every published model on every GPU.")
     ] = False
+    train: Annotated[
+        bool,
+        typer.Option(
+            "--train",
+            help="What fine-tuning needs instead: bytes by kind for each way to do it, with "
+            "--batch-size windows at once (4 if not given).",
+        ),
+    ] = False
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False
     precision: Annotated[
         PrecisionName | None,

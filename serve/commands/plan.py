@@ -28,6 +28,7 @@ from engine.precision import Arithmetic
 from engine.weights.shapes import n_values
 from serve.commands.arguments import PlanArguments
 from serve.commands.exit_codes import EXIT_BAD_INPUT, EXIT_OK
+from serve.commands.plan_training import print_training_plan
 from serve.commands.tables import in_parts, markdown, say, show
 
 _GPU = Arithmetic.of_gpu("a GPU", (9, 0))
@@ -50,6 +51,8 @@ def plan_command(args: PlanArguments) -> int:
             return _print_matrix(args)
         if args.model is None:
             raise EngineError("name a model, or ask for --matrix")
+        if args.train:
+            return print_training_plan(args, _dims(args.model))
         return _print_plans(args, args.model)
     except (EngineError, CatalogueError, ValueError) as error:
         print(f"murmur: {error}", file=sys.stderr)

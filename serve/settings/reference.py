@@ -22,6 +22,14 @@ from serve.settings.config import (
     TierSettings,
 )
 from serve.settings.loading import ENVIRONMENT_PREFIX
+from training.settings import (
+    AugmentSettings,
+    FinetuneSettings,
+    LoraSettings,
+    OptimiserSettings,
+    ValidationSet,
+    WindowSettings,
+)
 
 _HEAD = f"""# Configuration
 
@@ -56,12 +64,21 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "autoscaling": AutoscalingSettings,
     "http": HttpSettings,
 }
+_FINETUNE: dict[str, type[BaseModel]] = {
+    "validation": ValidationSet,
+    "lora": LoraSettings,
+    "optimiser": OptimiserSettings,
+    "windows": WindowSettings,
+    "augment": AugmentSettings,
+}
 
 
 def render() -> str:
     """The whole page."""
     parts = [_HEAD, _table(Settings, "## The file")]
     parts += [_table(model, f"## `{name}`") for name, model in _SECTIONS.items()]
+    parts.append(_table(FinetuneSettings, "## The file of `murmur finetune`"))
+    parts += [_table(model, f"### `{name}`") for name, model in _FINETUNE.items()]
     return "\n".join(parts)
 
 
@@ -77,7 +94,9 @@ def _table(model: type[BaseModel], title: str) -> str:
 def _default(name: str, field: FieldInfo) -> str:
     if field.is_required():
         return "must be set"
-    if name in {section.rpartition(".")[2] for section in _SECTIONS}:
+    if name in {section.rpartition(".")[2] for section in _SECTIONS} or name in _FINETUNE:
+        if name == "validation":
+            return "none"
         return "the demo models" if name == "tiers" else "see below"
     if name == "aliases":
         return "OpenAI's names: the last tier"

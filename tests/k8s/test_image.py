@@ -82,7 +82,7 @@ def test_every_package_of_the_project_is_copied() -> None:
 
 def test_the_context_has_the_source_and_nothing_else(tmp_path: Path) -> None:
     copy_context(ROOT, tmp_path)
-    packages = {"engine", "deployments", "serve"}
+    packages = {"engine", "deployments", "training", "serve"}
     files = {"pyproject.toml", "constraints.txt", "README.md", "LICENSE", "NOTICE"}
     assert {path.name for path in tmp_path.iterdir()} == packages | files
     assert not [path for path in tmp_path.rglob("*") if path.suffix in (".so", ".pyc")]

@@ -31,9 +31,7 @@ def manifest(transcripts: dict[str, str], tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture
-def settings(
-    small_model: Path, manifest: Path, tmp_path: Path
-) -> Callable[..., FinetuneSettings]:
+def settings(small_model: Path, manifest: Path, tmp_path: Path) -> Callable[..., FinetuneSettings]:
     """Settings of a run of a few steps; its arguments replace some of them."""
 
     def make(**changes: Any) -> FinetuneSettings:

@@ -8,7 +8,7 @@ from training.augmentation import at_speed, changed, masked, telephone, with_noi
 from training.settings import AugmentSettings
 
 TIMES = np.arange(32_000) / 16_000
-TONE = (0.3 * np.sin(2 * np.pi * 1_000 * TIMES)).astype(np.float32)
+TONE = (0.3 * np.sin(2 * np.pi * 997 * TIMES)).astype(np.float32)
 
 
 def _share_of_power(samples: np.ndarray, low: float, high: float) -> float:

@@ -1,0 +1,87 @@
+"""Several workers are one with more batches: the same weights, within float noise."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from training.run import Run
+from training.settings import FinetuneSettings
+from training.workers import finetune
+from training.world import World
+
+Make = Callable[..., FinetuneSettings]
+
+_WORKER = """
+import sys
+import torch
+import torch.distributed as dist
+from training.run import Run
+from training.settings import FinetuneSettings
+from training.world import World
+
+rank, meeting, text = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+torch.set_num_threads(1)
+dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
+settings = FinetuneSettings.model_validate_json(text)
+Run(settings, World(torch.device("cpu"), rank, 2), lambda _: None, lambda: False).go()
+dist.destroy_process_group()
+"""
+
+
+def _weights(settings: FinetuneSettings) -> dict[str, torch.Tensor]:
+    return load_file(settings.output / "model/model.safetensors")
+
+
+def _check_the_same(ours: FinetuneSettings, theirs: FinetuneSettings) -> None:
+    one, other, base = _weights(ours), _weights(theirs), load_file(Path(ours.model) / "model.safetensors")  # fmt: skip
+    moved = max(float((one[name] - base[name]).abs().max()) for name in one)
+    apart = max(float((one[name] - other[name]).abs().max()) for name in one)
+    assert moved > 1e-3
+    assert apart < 1e-2 * moved, (apart, moved)
+
+
+def test_two_workers_are_one_with_twice_the_accumulation(
+    settings: Make, manifest: Path, tmp_path: Path
+) -> None:
+    sets = [{"name": "clips", "manifest": str(manifest)}]
+    values = {"steps": 3, "evaluate_every": 3, "validation": sets, "threads": 1}
+    one = settings(**values, accumulate=4)
+    Run(one, World(torch.device("cpu")), lambda _: None, lambda: False).go()
+    two = settings(**values, accumulate=2, workers=2, output=str(tmp_path / "two"))
+    meeting = tmp_path / "meeting"
+    command = [sys.executable, "-c", _WORKER]
+    workers = [
+        subprocess.Popen([*command, str(rank), str(meeting), two.model_dump_json()])
+        for rank in range(2)
+    ]
+    assert [worker.wait(300) for worker in workers] == [0, 0]
+    _check_the_same(one, two)
+
+
+@pytest.mark.more
+def test_workers_on_ray_train(
+    settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that dies on its way: Ray starts all again, and they go on from the checkpoint."""
+    ray = pytest.importorskip("ray")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    one = settings(steps=4, accumulate=2, threads=1)
+    Run(one, World(torch.device("cpu")), lambda _: None, lambda: False).go()
+    two = settings(
+        steps=4, accumulate=1, workers=2, threads=1, output=str(tmp_path / "two"), restarts=1
+    )
+    records: list[object] = []
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        outcome = finetune(two, records.append)
+    finally:
+        ray.shutdown()
+    assert outcome.finished and outcome.step == 4
+    assert len(records) == 4
+    _check_the_same(one, two)
