@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 import jiwer
 
-from training.word_errors import ErrorRate, error_rate, normalise, wer
+from training.word_errors import ErrorRate, error_rate, normalise
 
 __all__ = [
     *("ErrorRate", "Presence", "StartError", "TimedText"),

@@ -102,8 +102,6 @@ def _in_a_process(model: str, way: str, batch: int) -> Row:
 
 
 def _measure(model: str, way: str, batch: int) -> Row:
-    from training.model import Learner
-    from training.optimiser import optimiser
 
     torch.set_num_threads(2)
     settings = settings_of(model, way, batch)

@@ -151,11 +151,11 @@ class _Sizes:
 
     def at_the_embedding(self) -> TrainingMemory:
         """The decoder is done. Its embedding has the weights of the logits' layer: both gradients
-        are there to be added up, beside the one that waits from the batch before."""
+        and their sum are there, beside the one that waits from the batch before."""
         if self._load.accumulates:
-            done = self._gradients() + 2 * self._embedding_gradient()
+            done = self._gradients() + 3 * self._embedding_gradient()
         else:
-            done = self._gradients("decoder") + self._embedding_gradient()
+            done = self._gradients("decoder") + 2 * self._embedding_gradient()
         return self._memory(done, self._encoder_kept() + self._features(), 0)
 
     def in_a_layer(self) -> Iterator[TrainingMemory]:
@@ -218,7 +218,7 @@ class _Sizes:
         return self._embedding() * _FLOAT32 if self._load.lora_rank is None else 0
 
     def _logits(self) -> int:
-        """Logarithms of probabilities and their gradients in float32; in 16 bits the logits', too."""
+        """Logarithms of probabilities and their gradients in float32, and logits of 16 bits."""
         learnt = self._load.learnt_positions or self._load.positions
         n_values = self._load.batch * learnt * self._dims.n_vocab
         return n_values * (2 * _FLOAT32 + (0 if self._load.compute_bytes == _FLOAT32 else 2))

@@ -44,7 +44,8 @@ def selection(
         return None
     before: Mapping[str, float] = measured[0]["wer"]
     chosen = [each.name for each in sets if each.max_rise is None]
-    bounds = {each.name: before[each.name] + each.max_rise for each in sets if each.max_rise is not None}  # fmt: skip
+    rises = {each.name: each.max_rise for each in sets if each.max_rise is not None}
+    bounds = {name: before[name] + rise for name, rise in rises.items()}
     best, best_index = measured[0], 0
     for index, record in enumerate(measured):
         rates = record["wer"]

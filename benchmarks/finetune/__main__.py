@@ -50,7 +50,7 @@ def train(options: argparse.Namespace) -> None:
 
 
 def killed(options: argparse.Namespace) -> None:
-    """The same run undisturbed, and killed whenever so many steps were done since its last start."""
+    """The same run undisturbed, and killed on its way."""
     changes = {"checkpoint_every": 2, "validation": []}
     plain, disturbed = options.out / "undisturbed", options.out / "killed"
     subprocess.run(_command(_write_settings(options, plain, changes)), check=True)

@@ -93,16 +93,16 @@ def test_the_result_is_what_was_learnt(
     saved = RunFiles(made).load()
     assert saved is not None
     learner.load_learnt(saved.weights)
-    # The engine on the written folder against transformers with additions beside its weights.
+    # The written folder, and additions beside the weights that they began with.
     mel, tokens = torch.randn(1, 80, 3000), torch.randint(0, 50_000, (1, 12))
-    plain = made.model_copy(update={"method": "full"})
-    merged = Learner(checkpoint, FinetuneSettings.model_validate(plain.model_dump()), CPU).eval()
+    merged = Learner(checkpoint, settings(), CPU).eval()
+    base = Learner(open_checkpoint(made.model), settings(), CPU).eval()
     with torch.no_grad():
-        ours, theirs = merged(mel, tokens, tokens), learner(mel, tokens, tokens)
-        base = Learner(open_checkpoint(made.model), FinetuneSettings.model_validate(plain.model_dump()), CPU)  # fmt: skip
-        before = base.eval()(mel, tokens, tokens)
-    assert float(ours) == pytest.approx(float(theirs), rel=1e-5)
-    assert abs(float(before) - float(theirs)) > 1e-3
+        ours, theirs, before = (
+            float(each(mel, tokens, tokens)) for each in (merged, learner, base)
+        )
+    assert ours == pytest.approx(theirs, rel=1e-5)
+    assert abs(before - theirs) > 1e-3
     result = run_alone(Engine(checkpoint, EngineConfig()), Request("a", clips["librivox-0880.wav"]))
     assert result.tokens
     origin = read_origin(outcome.model)

@@ -39,7 +39,8 @@ def _weights(settings: FinetuneSettings) -> dict[str, torch.Tensor]:
 
 
 def _check_the_same(ours: FinetuneSettings, theirs: FinetuneSettings) -> None:
-    one, other, base = _weights(ours), _weights(theirs), load_file(Path(ours.model) / "model.safetensors")  # fmt: skip
+    one, other = _weights(ours), _weights(theirs)
+    base = load_file(Path(ours.model) / "model.safetensors")
     moved = max(float((one[name] - base[name]).abs().max()) for name in one)
     apart = max(float((one[name] - other[name]).abs().max()) for name in one)
     assert moved > 1e-3
