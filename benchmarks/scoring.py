@@ -28,8 +28,15 @@ import jiwer
 from training.word_errors import ErrorRate, error_rate, normalise
 
 __all__ = [
-    *("ErrorRate", "Presence", "StartError", "TimedText"),
-    *("cer", "normalise", "presence", "start_error_s", "wer"),
+    "ErrorRate",
+    "Presence",
+    "StartError",
+    "TimedText",
+    "cer",
+    "normalise",
+    "presence",
+    "start_error_s",
+    "wer",
 ]
 
 MIN_DOUBLED_WORDS = 3  # shorter repeats ("please please") are ordinary recognition errors

@@ -130,7 +130,8 @@ def _take_a_step(checkpoint: Checkpoint, settings: FinetuneSettings) -> None:
     learner = Learner(checkpoint, settings, torch.device("cpu"))
     changing = optimiser(learner, settings)
     for weight in learner.learnt().values():
-        weight.grad = torch.zeros_like(weight)
+        # Not zeros: the kernel takes back pages that hold nothing else.
+        weight.grad = torch.full_like(weight, 1e-6)
     changing.step()
     changing.zero_grad(set_to_none=True)
     for _ in range(settings.accumulate):

@@ -107,7 +107,8 @@ class RunFiles:
         _into_place(partial, self._best(step))
 
     def load_best(self, step: int) -> dict[str, torch.Tensor]:
-        return load_file(self._best(step))
+        weights: dict[str, torch.Tensor] = load_file(self._best(step))
+        return weights
 
     def begin_history(self, step: int) -> list[dict[str, Any]]:
         """The history up to a step; what a lost run wrote after it is dropped. A step's line comes

@@ -240,7 +240,10 @@ class _Sizes:
         return self._convolutions() + layers * a_layer + last
 
     def _convolutions(self) -> int:
-        """What both read and what their GELUs read: the first has twice as many frames."""
+        """What both read and what their GELUs read: the first has twice as many frames. Nothing
+        where additions to later layers are the first that learn."""
+        if self._load.lora_rank is not None:
+            return 0
         c = self._load.compute_bytes
         mel = self._load.batch * self._dims.n_mels * _WINDOW_FRAMES
         return mel * _FLOAT32 + 5 * self._encoder_stream * c

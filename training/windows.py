@@ -87,11 +87,11 @@ class Windows:
         return next(epoch for epoch, end in enumerate(self._ends) if number < end)
 
     def _epoch(self, epoch: int) -> list[Window]:
-        if epoch not in self._epochs:
-            self._epochs[epoch] = list(self._draw(epoch))
-            for old in sorted(self._epochs)[:-_N_KEPT_EPOCHS]:
-                del self._epochs[old]
-        return self._epochs[epoch]
+        drawn = self._epochs.pop(epoch, None) or list(self._draw(epoch))
+        self._epochs[epoch] = drawn  # last, so that those not used for long are first
+        if len(self._epochs) > _N_KEPT_EPOCHS:
+            del self._epochs[next(iter(self._epochs))]
+        return drawn
 
     def _draw(self, epoch: int) -> Iterator[Window]:
         rng = np.random.default_rng([self._seed, epoch])
