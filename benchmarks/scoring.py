@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 import jiwer
 
-from training.word_errors import ErrorRate, error_rate, normalise
+from training.word_errors import ErrorRate, error_rate, normalise, wer
 
 __all__ = [
     "ErrorRate",

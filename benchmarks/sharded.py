@@ -43,13 +43,13 @@ from engine.gang.setup import OpenCheckpoint, assemble_gang, run_rank
 from engine.model_sizes import MODEL_SIZES
 from engine.parallel.balance import balance
 from engine.parallel.cost import (
-    DeviceModel,
     StageCost,
     Workload,
     idle_share,
     stage_cost,
     stage_costs,
 )
+from engine.parallel.device_model import DeviceModel
 from engine.parallel.distributed import Mesh
 from engine.parallel.stages import Stage, cut_stages, group_sizes
 from engine.parallel.wire_costs import WireModel

@@ -98,7 +98,9 @@ class Windows:
         order = rng.permutation(len(self._clips))
         at = number = 0
         while at < len(order):
-            placed = self._fill(order[at:], rng, packed=rng.random() < self._settings.packed)
+            placed = self._fill(
+                order[at:].tolist(), rng, packed=rng.random() < self._settings.packed
+            )
             tells = bool(rng.random() < self._settings.previous_text)
             yield Window(
                 clips=placed,
@@ -115,7 +117,7 @@ class Windows:
         """The first clips of `order` that fit in one window; at least one."""
         placed: list[Placed] = []
         end = n_tokens = 0
-        for index in map(int, order):
+        for index in order:
             clip = self._clips[index]
             pause = round(rng.uniform(*self._settings.pause_s) * SAMPLE_RATE) if packed else 0
             # A clip that is almost a window must not be slowed down beyond it.

@@ -111,7 +111,7 @@ class Run:
         first_s = coming.at_s if coming is not None else self._begins_s
         if self._live is not None:
             first_s = min(first_s, self._live.next_s)
-        tick_s = math.floor(first_s)
+        tick_s: float = math.floor(first_s)
         cluster = self.cluster
         for name, tier in cluster.tiers.items():
             cluster.begin(name, tier.spec.facts.min_replicas, tick_s)
