@@ -80,9 +80,13 @@ def print_environment() -> int:
     return guarded(_print_environment)
 
 
-def build_config(path: str | None) -> int:
-    """Print the config that `serve deploy` and KubeRay take."""
-    return guarded(lambda: _build_config(path))
+def build_config(path: str | None, surge: bool) -> int:
+    """Print the config that `serve deploy` and KubeRay take.
+
+    Args:
+        surge: each tier's new replica starts before an old one stops.
+    """
+    return guarded(lambda: _build_config(path, surge))
 
 
 def _up(asked: Up) -> int:
@@ -227,7 +231,8 @@ def _print_environment() -> int:
     return EXIT_OK
 
 
-def _build_config(path: str | None) -> int:
-    config = serve_config(_checked(path))
+def _build_config(path: str | None, surge: bool) -> int:
+    settings = _checked(path)
+    config = serve_config(settings, surge=[tier.name for tier in settings.tiers if surge])
     print(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), end="")
     return EXIT_OK

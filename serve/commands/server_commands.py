@@ -154,13 +154,24 @@ def check_config(
 
 
 @app.command()
-def build(file: _File = None) -> Work:
+def build(
+    file: _File = None,
+    surge: Annotated[
+        bool,
+        typer.Option(
+            "--surge",
+            help="In later updates each tier starts a new replica before it stops an old one. "
+            "Where there is no room for one more, and the cluster cannot grow, an update then "
+            "waits for ever.",
+        ),
+    ] = False,
+) -> Work:
     """Print settings as a config for `serve deploy` or KubeRay."""
 
     def work() -> int:
         from serve.commands.cluster import build_config
 
-        return build_config(file)
+        return build_config(file, surge)
 
     return work
 

@@ -43,6 +43,13 @@ def test_the_serve_config_is_that_of_the_fleet(capsys: pytest.CaptureFixture[str
     ServeDeploySchema.model_validate(yaml.safe_load(text))
 
 
+def test_a_config_may_start_new_replicas_first(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["build", "--surge", str(ROOT / "fleet.yaml")]) == 0
+    config = ServeDeploySchema.model_validate(yaml.safe_load(capsys.readouterr().out))
+    of_tiers = [d for d in config.applications[0].deployments if d.name not in ("Ingress", "Board")]
+    assert of_tiers and all(d.max_surge_percent == 1 for d in of_tiers)
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_ray_takes_the_file(name: str) -> None:
     config = prepare_config(read_cluster(name))
