@@ -40,7 +40,7 @@ export class Live {
     // Hidden from screen readers, who would read every change: they get each turn once, when it is final.
     this.partial = el("div", { class: "lines partial", "aria-hidden": "true" });
     this.blank = el("div", { class: "blank" }, el("h2", {}, "Text while you speak"),
-      el("p", {}, "Start, and talk. What is being said stands in grey, what is final in black; words that are there do not change."),
+      el("p", {}, "Start, and talk. A sentence is pale while it goes on. Words that are there do not change."),
       el("p", { class: "faint" }, "The microphone's sound goes to this server and nowhere else. Nothing is stored: download what you need."));
     this.clear = el("button", { class: "quiet", on: { click: () => this.#clear() } }, "Clear");
     this.trouble = el("p", { class: "fault", role: "alert", hidden: true });
