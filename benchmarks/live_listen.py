@@ -5,13 +5,10 @@
     python -m benchmarks.live_listen en.wav --url http://127.0.0.1:9000 --name whisperlivekit
 
 Without --url Murmur is served on this machine, one replica on each core. WhisperLiveKit, in an
-environment of its own, serves the same weights with
+environment of its own, serves the same weights from the demo package's CTranslate2 folder:
 
     whisperlivekit-server --model_dir FOLDER --lan en --pcm-input --port 9000
-        [--backend-policy localagreement --backend faster-whisper]
-
-FOLDER is what `--write-model demo:tiny.en FOLDER` writes, a transformers checkpoint; for
-faster-whisper, the CTranslate2 folder of the demo package.
+        --backend-policy localagreement --backend faster-whisper
 
 When words end is the same for all: it is what Murmur's base hears in the recording as a file. A
 server's words are aligned with these.
@@ -78,9 +75,6 @@ class Row:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _parse(arguments)
-    if options.write_model:
-        _write_model(*options.write_model)
-        return
     truth = json.loads(options.speech.with_suffix(".json").read_text(encoding="utf-8"))
     most = max(options.sessions)
     parts = parts_of(options.speech, truth, most, options.seconds)
@@ -241,21 +235,12 @@ def _spoken(url: str, part: Part) -> list[Spoken]:
     return [Spoken(word["word"], word["end"]) for word in answer.json()["words"]]
 
 
-def _write_model(name: str, folder: str) -> None:
-    from benchmarks.transformers_model import transformers_pipeline
-    from engine import open_checkpoint
-
-    pipeline = transformers_pipeline(open_checkpoint(name))
-    for part in (pipeline.model, pipeline.tokenizer, pipeline.feature_extractor):
-        part.save_pretrained(folder)
-
-
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     def pairs(text: str) -> dict[str, str]:
         return dict(pair.split("=", 1) for pair in text.split("&") if pair)
 
     parser = argparse.ArgumentParser(description="How far text is behind speech, over /v1/listen.")
-    parser.add_argument("speech", type=Path, nargs="?", help="of benchmarks.make_speech")
+    parser.add_argument("speech", type=Path, help="of benchmarks.make_speech")
     parser.add_argument("--model", default="demo:tiny.en", help="of Murmur")
     parser.add_argument("--url", help="of another server that runs already")
     parser.add_argument("--name", default="other", help="of that server")
@@ -264,7 +249,6 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--query", type=pairs, default={}, help="more parameters: a=b&c=d")
-    parser.add_argument("--write-model", nargs=2, metavar=("MODEL", "FOLDER"))
     return parser.parse_args(arguments)
 
 
