@@ -56,7 +56,7 @@ from serve.http.upload import (
     read_upload,
 )
 from serve.settings.api_keys import key_sums
-from serve.settings.deployments import EXPECTED_RTFX
+from serve.settings.deployments import EXPECTED_RTFX, sections_of
 from serve.settings.loading import load_settings
 
 _DEFAULT_MODEL = "whisper-1"
@@ -80,23 +80,21 @@ class HttpIngress(Ingress):
         self.deepgram = Deepgram(self.live_sessions, lambda: self._auth, self._knows, self.done)
 
     # On the event loop, where Serve calls coroutines: a request sees all of a change or nothing.
-    async def reconfigure(self, sections: Mapping[str, Any]) -> None:
+    async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
         """Called by Serve with the deployment's `user_config`.
 
         Args:
-            sections: of the settings, overridden by the environment, and `EXPECTED_RTFX`.
+            user_config: sections of the settings, which the environment overrides, and speeds.
 
         Raises:
             ConfigError: the settings are wrong.
         """
-        values = dict(sections)
-        expected_rtfx = values.pop(EXPECTED_RTFX)
-        settings = load_settings(values=values)
+        settings = load_settings(values=sections_of(user_config))
         self._auth = Auth(key_sums(settings.auth))
         self.shows_page = settings.http.page
         self._max_upload_bytes = round(settings.limits.max_upload_mb * 1e6)
         self.reception.limits = upload_limits(settings.limits)
-        self.configure(rules_of(settings, expected_rtfx))
+        self.configure(rules_of(settings, user_config[EXPECTED_RTFX]))
 
     # Serve calls this after the constructor and routes requests to the app that it returns.
     def __serve_build_asgi_app__(self) -> FastAPI:

@@ -5,6 +5,7 @@ of its actor or its placement change, and tells it of all others (`user_config`)
 engine is made of is among the options of its actors, in their environment, and nothing else is.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -110,6 +111,11 @@ def _board(settings: Settings) -> dict[str, Any]:
             EXPECTED_RTFX: _expected_rtfx(settings),
         },
     }
+
+
+def sections_of(user_config: Mapping[str, Any]) -> dict[str, Any]:
+    """The sections of the settings in an ingress's `user_config`."""
+    return {name: section for name, section in user_config.items() if name != EXPECTED_RTFX}
 
 
 def _expected_rtfx(settings: Settings) -> dict[str, float]:

@@ -16,6 +16,7 @@ from ray.serve.schema import ServeDeploySchema
 from scripts.k8s_serve_configs import OVERLAYS, Overlay
 from serve.app import build
 from serve.commands.cluster import BOUND_PROXY, PROXY_VARIABLE
+from serve.settings.deployments import sections_of
 from serve.settings.loading import load_settings
 from tests.support.manifests import (
     ROOT,
@@ -117,7 +118,7 @@ def test_serve_takes_the_config_and_builds_the_application(overlay: Overlay) -> 
     assert application.import_path == "serve.app:build"
     build(dict(application.args))  # as Serve calls it
     (ingress,) = (d for d in application.deployments if d.name == "Ingress")
-    tiers = load_settings(values=ingress.user_config, environment={}).tiers
+    tiers = load_settings(values=sections_of(ingress.user_config), environment={}).tiers
     assert tiers == overlay.settings().tiers
     assert schema.http_options.host == "0.0.0.0", "the Service could not reach it"
 
@@ -289,7 +290,7 @@ def test_variables_of_pods_are_settings_that_the_application_reads(name: str) ->
     assert {variable for variable in same_everywhere if "MURMUR" in variable} == values.keys()
     config = yaml.safe_load(ray_service(name)["spec"]["serveConfigV2"])
     (ingress,) = (d for d in config["applications"][0]["deployments"] if d["name"] == "Ingress")
-    settings = load_settings(values=ingress["user_config"], environment=values)
+    settings = load_settings(values=sections_of(ingress["user_config"]), environment=values)
     assert list(settings.auth.api_keys_sha256) == sums
 
 

@@ -15,6 +15,7 @@ from serve.http.answers import EventStream, TokenNames, render_body
 from serve.http.auth import Auth, UnauthorizedError
 from serve.http.errors import to_http_error
 from serve.settings.api_keys import hash_key, key_sums
+from serve.settings.deployments import sections_of
 from serve.settings.loading import load_settings
 from serve.settings.serve_config import serve_config
 
@@ -136,6 +137,6 @@ def test_serve_gets_the_sums_of_keys_and_never_the_keys() -> None:
     (application,) = config["applications"]
     (ingress,) = (d for d in application["deployments"] if d["name"] == "Ingress")
     assert ingress["user_config"]["auth"] == {"api_keys_sha256": [hash_key("sk-secret")]}
-    again = load_settings(None, {}, ingress["user_config"])
+    again = load_settings(None, {}, sections_of(ingress["user_config"]))
     assert key_sums(again.auth) == key_sums(settings.auth)
     assert again.tiers == settings.tiers
