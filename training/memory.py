@@ -218,10 +218,10 @@ class _Sizes:
         return self._embedding() * _FLOAT32 if self._load.lora_rank is None else 0
 
     def _logits(self) -> int:
-        """Logarithms of probabilities and their gradients in float32, and logits of 16 bits."""
+        """Logarithms of probabilities, their gradients and those of logits, all in float32."""
         learnt = self._load.learnt_positions or self._load.positions
         n_values = self._load.batch * learnt * self._dims.n_vocab
-        return n_values * (2 * _FLOAT32 + (0 if self._load.compute_bytes == _FLOAT32 else 2))
+        return n_values * 3 * _FLOAT32
 
     def _features(self) -> int:
         """The encoder's output."""

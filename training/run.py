@@ -123,6 +123,7 @@ class Run:
         self._checkpoint = open_checkpoint(settings.model)
         self._data = self._prepare()
         self._windows, self._batches = self._training_data()
+        torch.manual_seed(settings.seed)  # additions begin with random numbers
         self._learner = Learner(self._checkpoint, settings, world.device)
         self._model = self._distributed()
         self._optimiser = optimiser(self._learner, settings)

@@ -43,11 +43,11 @@ def finetune(settings: FinetuneSettings, say: Say) -> Outcome:
 def _asked_to_stop() -> Iterator[Callable[[], bool]]:
     """Whether a signal has come meanwhile. A second one ends the process as ever."""
     asked = threading.Event()
-    before: dict[int, Any] = {}
+    before: dict[signal.Signals, Any] = {}
 
     def ask(number: int, _: object) -> None:
         asked.set()
-        signal.signal(number, before[number])
+        signal.signal(number, before[signal.Signals(number)])
 
     if threading.current_thread() is threading.main_thread():
         before = {each: signal.signal(each, ask) for each in (signal.SIGINT, signal.SIGTERM)}

@@ -41,11 +41,11 @@ def _losses(settings: FinetuneSettings) -> list[float]:
 
 
 def test_it_learns(settings: Make) -> None:
-    made = settings(steps=30, checkpoint_every=30, optimiser={"learning_rate": 5e-3, "warmup": 0.1})
+    made = settings(steps=12, checkpoint_every=12, optimiser={"learning_rate": 1e-2, "warmup": 0.1})
     outcome = _go(made)
     losses = _losses(made)
-    assert outcome.finished and outcome.step == len(losses) == 30
-    assert sum(losses[-5:]) / 5 < 0.75 * sum(losses[:5]) / 5
+    assert outcome.finished and outcome.step == len(losses) == 12
+    assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
     assert (made.output / "curves.svg").exists() and (made.output / "curves.png").exists()
 
 
@@ -161,7 +161,7 @@ def test_memory_settings_change_no_number(settings: Make, changes: dict[str, obj
     )
     mel, tokens = torch.randn(2, 80, 3000), torch.randint(0, 50_000, (2, 12))
     losses = [learner(mel, tokens, tokens) for learner in (plain, changed)]
-    assert float(losses[0]) == pytest.approx(float(losses[1]), rel=1e-6)
+    assert losses[0].detach().item() == pytest.approx(losses[1].detach().item(), rel=1e-6)
     for loss in losses:
         loss.backward()
     ours, theirs = changed.learnt(), plain.learnt()

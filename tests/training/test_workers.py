@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -47,42 +48,50 @@ def _check_the_same(ours: FinetuneSettings, theirs: FinetuneSettings) -> None:
     assert apart < 1e-2 * moved, (apart, moved)
 
 
-def test_two_workers_are_one_with_twice_the_accumulation(
-    settings: Make, manifest: Path, tmp_path: Path
-) -> None:
-    sets = [{"name": "clips", "manifest": str(manifest)}]
-    values = {"steps": 3, "evaluate_every": 3, "validation": sets, "threads": 1}
-    one = settings(**values, accumulate=4)
+def test_two_workers_are_one_with_twice_the_accumulation(settings: Make, tmp_path: Path) -> None:
+    one = settings(steps=3, threads=1, accumulate=4)
     Run(one, World(torch.device("cpu")), lambda _: None, lambda: False).go()
-    two = settings(**values, accumulate=2, workers=2, output=str(tmp_path / "two"))
-    meeting = tmp_path / "meeting"
+    two = settings(steps=3, threads=1, accumulate=2, workers=2, output=str(tmp_path / "two"))
     command = [sys.executable, "-c", _WORKER]
     workers = [
-        subprocess.Popen([*command, str(rank), str(meeting), two.model_dump_json()])
+        subprocess.Popen([*command, str(rank), str(tmp_path / "meeting"), two.model_dump_json()])
         for rank in range(2)
     ]
-    assert [worker.wait(300) for worker in workers] == [0, 0]
+    try:
+        assert [worker.wait(900) for worker in workers] == [0, 0]
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
     _check_the_same(one, two)
 
 
 @pytest.mark.more
 def test_workers_on_ray_train(
-    settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Make, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also one that dies on its way: Ray starts all again, and they go on from the checkpoint."""
+    """They share clips to measure, too, and what they write is told here."""
     ray = pytest.importorskip("ray")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-    one = settings(steps=4, accumulate=2, threads=1)
+    sets = [{"name": "clips", "manifest": str(manifest)}]
+    one = settings(steps=4, accumulate=2, threads=1, validation=sets, evaluate_every=4)
     Run(one, World(torch.device("cpu")), lambda _: None, lambda: False).go()
     two = settings(
-        steps=4, accumulate=1, workers=2, threads=1, output=str(tmp_path / "two"), restarts=1
+        steps=4,
+        accumulate=1,
+        workers=2,
+        threads=1,
+        output=str(tmp_path / "two"),
+        validation=sets,
+        evaluate_every=4,
     )
-    records: list[object] = []
+    records: list[dict[str, Any]] = []
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
-        outcome = finetune(two, records.append)
+        outcome = finetune(two, lambda record: records.append(dict(record)))
     finally:
         ray.shutdown()
     assert outcome.finished and outcome.step == 4
-    assert len(records) == 4
+    assert [record["kind"] for record in records] == ["measured", *["step"] * 4, "measured"]
+    assert all(record.get("words", {"clips": 70}) == {"clips": 70} for record in records)
     _check_the_same(one, two)
