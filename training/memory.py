@@ -115,6 +115,7 @@ def training_memory(dims: ModelDimensions, load: TrainingLoad) -> TrainingMemory
         sizes.at_the_embedding(),
         *sizes.in_a_layer(),
         sizes.at_the_end(),
+        *([sizes.while_loading()] if load.on_cpu else []),
     ]
     return max(moments, key=lambda memory: memory.total)
 
@@ -178,6 +179,11 @@ class _Sizes:
     def at_the_end(self) -> TrainingMemory:
         """All gradients are there, and the optimiser changes the weights in their place."""
         return self._memory(self._gradients(), 0, 0)
+
+    def while_loading(self) -> TrainingMemory:
+        """All weights are made in float32, in the host's memory, before some get shorter."""
+        n_values = sum(map(_product, tensor_shapes(self._dims).values()))
+        return TrainingMemory(n_values * _FLOAT32, 0, 0, 0, 0)
 
     def _memory(self, gradients: int, activations: int, logits: int) -> TrainingMemory:
         return TrainingMemory(

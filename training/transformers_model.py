@@ -9,12 +9,10 @@ from engine import Checkpoint, ModelDimensions
 def transformers_model(checkpoint: Checkpoint) -> WhisperForConditionalGeneration:
     """The checkpoint's weights, in float32 on the CPU, ready for inference."""
     model = WhisperForConditionalGeneration(transformers_config(checkpoint.dims)).eval()
-    state: dict[str, torch.Tensor] = {}
-    for name in model.state_dict():
-        if name != "proj_out.weight":
-            state[name] = checkpoint.source.read(name.removeprefix("model.")).float()
-    state["proj_out.weight"] = state["model.decoder.embed_tokens.weight"]
-    model.load_state_dict(state)
+    with torch.no_grad():
+        for name, weight in model.state_dict().items():
+            if name != "proj_out.weight":  # that of the embedding
+                weight.copy_(checkpoint.source.read(name.removeprefix("model.")))
     return model
 
 
