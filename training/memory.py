@@ -240,10 +240,13 @@ class _Sizes:
         a_layer = self._encoder_stream * _FLOAT32
         if not self._load.checkpoints_activations:
             a_layer = self._encoder_layer()
-        # The last norm's input, and its output, of which 16-bit products keep copies instead.
-        keeps_output = self._load.compute_bytes == _FLOAT32 or self._load.checkpoints_activations
-        last = (2 if keeps_output else 1) * self._features()
-        return self._convolutions() + layers * a_layer + last
+        last_norm = self._features() + self._kept_features()
+        return self._convolutions() + layers * a_layer + last_norm
+
+    def _kept_features(self) -> int:
+        """The encoder's output, of which 16-bit products keep copies of their own instead."""
+        copied = self._load.compute_bytes < _FLOAT32 and not self._load.checkpoints_activations
+        return 0 if copied else self._features()
 
     def _convolutions(self) -> int:
         """What both read and what their GELUs read: the first has twice as many frames. Nothing
@@ -258,7 +261,7 @@ class _Sizes:
         a_layer = self._decoder_stream * _FLOAT32
         if not self._load.checkpoints_activations:
             a_layer = self._decoder_layer()
-        features = 0 if self._encoder_keeps else self._features()
+        features = 0 if self._encoder_keeps else self._kept_features()
         return features + self._dims.n_text_layer * a_layer + 2 * self._decoder_stream * _FLOAT32
 
     def _encoder_layer(self) -> int:
