@@ -36,8 +36,9 @@ def test_from_settings_to_text(
     kinds = [json.loads(line)["kind"] for line in said.err.splitlines() if line.startswith("{")]
     assert kinds == ["measured", "step", "measured"]
     assert "| clips | " in said.out and said.out.splitlines()[-1] == str(tmp_path / "run/model")
-    clip = str(DATA / "librivox-0880.wav")
-    assert cli.main(["transcribe", clip, "--model", str(tmp_path / "run/model")]) == 0
+    # What random weights write looks wrong at every temperature.
+    command = ["transcribe", str(DATA / "librivox-0880.wav"), "--no-fallback"]
+    assert cli.main([*command, "--model", str(tmp_path / "run/model")]) == 0
 
 
 def test_a_look_before_it_runs(
