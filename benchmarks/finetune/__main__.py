@@ -31,7 +31,7 @@ from benchmarks.words import results
 from benchmarks.words.corpus import recordings
 
 MODEL = "demo:tiny.en"
-RATES = {"lora": 1e-3, "full": 1e-4}
+RATES = {"lora": 4e-4, "full": 3e-5}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
