@@ -5,6 +5,7 @@ error: the kernel deals out connections to both, and answers come from either.
 """
 
 import errno
+import random
 import socket
 
 import psutil
@@ -34,6 +35,24 @@ def free_port() -> int:
     """A port of the loopback interface on which nobody listens now."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
+
+
+_LOWEST, _HIGHEST = 12_000, 32_000
+"""Below the ports that Linux gives to outgoing connections."""
+_N_TRIES = 100
+
+
+def free_block(n_ports: int) -> int:
+    """The first of n ports of every interface on which nobody listens now; another one at each
+    call, so that two who ask at once hardly get the same.
+
+    Raises:
+        OSError: none was found.
+    """
+    for first in random.sample(range(_LOWEST, _HIGHEST, n_ports), _N_TRIES):
+        if not any(port_holder("0.0.0.0", first + n) for n in range(n_ports)):
+            return first
+    raise OSError(errno.EADDRINUSE, f"no {n_ports} free ports in a row")
 
 
 def _named_holder(port: int) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from deployments.replicas.ports import free_port
+from deployments.replicas.ports import free_block, free_port
 from serve.settings.config import ConfigError, HttpSettings
 
 _FOLDER = "ha"
@@ -19,6 +19,8 @@ _MAX_SOCKET_PATH = 97
 """Characters, for HAProxy adds ten of its own to a path that may have 107."""
 _NODE_ID = "0" * 56
 """Ray puts the files of each node into a folder with the node's id."""
+_N_INGRESS_PORTS = 50
+"""More than the ingresses of a machine, old ones that end included."""
 _TRIAL_TIMEOUT_S = 10.0
 _END_TIMEOUT_S = 5.0
 
@@ -41,9 +43,12 @@ def haproxy_environment(cluster: Path) -> dict[str, str]:
     """Variables that turn HAProxy on in Ray's processes, with its files below a cluster's folder.
 
     Its ports for statistics, which it binds on every interface, are free ones instead of those that
-    all clusters share.
+    all clusters share. So are the ports of the ingresses behind it: Ray counts them from 30000 in
+    each cluster and binds them with SO_REUSEPORT, and requests to one of two clusters of a machine
+    would be answered by the other.
     """
     folder = cluster / _FOLDER
+    first = free_block(_N_INGRESS_PORTS)
     prefix = "RAY_SERVE_HAPROXY_"
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
@@ -52,6 +57,8 @@ def haproxy_environment(cluster: Path) -> dict[str, str]:
         f"{prefix}METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
         f"{prefix}SERVER_STATE_BASE": str(folder),
         f"{prefix}SERVER_STATE_FILE": str(folder / "server-state"),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + _N_INGRESS_PORTS - 1),
         f"{prefix}METRICS_PORT": str(free_port()),
         f"{prefix}STATS_PORT": str(free_port()),
     }

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from deployments.replicas.ports import port_holder
+from deployments.replicas import ports
+from deployments.replicas.ports import free_block, port_holder
 
 
 @pytest.fixture(params=[False, True], ids=["alone", "shared"])
@@ -41,3 +42,15 @@ def test_a_port_is_free_again_at_once(busy: int) -> None:
 def test_an_address_of_others_is_an_error() -> None:
     with pytest.raises(OSError, match="Cannot assign"):
         port_holder("192.0.2.1", 8000)
+
+
+def test_a_block_has_no_port_that_is_taken(busy: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it could be shared."""
+    monkeypatch.setattr(ports, "_N_TRIES", 1)
+    monkeypatch.setattr(ports, "_LOWEST", busy - 2)
+    monkeypatch.setattr(ports, "_HIGHEST", busy + 1)
+    with pytest.raises(OSError, match="no 3 free ports in a row"):
+        free_block(3)
+    monkeypatch.undo()
+    first = free_block(50)
+    assert all(port_holder("0.0.0.0", port) is None for port in range(first, first + 50))
