@@ -43,12 +43,13 @@ def haproxy_environment(cluster: Path) -> dict[str, str]:
     """Variables that turn HAProxy on in Ray's processes, with its files below a cluster's folder.
 
     Its ports for statistics, which it binds on every interface, are free ones instead of those that
-    all clusters share. So are the ports of the ingresses behind it: Ray counts them from 30000 in
-    each cluster and binds them with SO_REUSEPORT, and requests to one of two clusters of a machine
-    would be answered by the other.
+    all clusters share. So are those of what answers behind it: Ray counts the ports of ingresses
+    from 30000 in each cluster and binds them with SO_REUSEPORT, and asks port 8500 while there is
+    none. Of two clusters of a machine, one would answer the other's requests.
     """
     folder = cluster / _FOLDER
-    first = free_block(_N_INGRESS_PORTS)
+    fallback = free_block(1 + _N_INGRESS_PORTS)
+    first = fallback + 1
     prefix = "RAY_SERVE_HAPROXY_"
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
@@ -57,6 +58,7 @@ def haproxy_environment(cluster: Path) -> dict[str, str]:
         f"{prefix}METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
         f"{prefix}SERVER_STATE_BASE": str(folder),
         f"{prefix}SERVER_STATE_FILE": str(folder / "server-state"),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + _N_INGRESS_PORTS - 1),
         f"{prefix}METRICS_PORT": str(free_port()),
