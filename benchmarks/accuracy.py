@@ -18,6 +18,7 @@ from pathlib import Path
 import soundfile
 
 from benchmarks import scoring
+from benchmarks.arguments import comma_list
 from benchmarks.scoring import TimedText
 from benchmarks.systems import FACTORIES, GREEDY, System, precisions_of
 
@@ -214,10 +215,10 @@ def selection_parser(description: str, systems: str) -> argparse.ArgumentParser:
     """Options that select systems, models and files; `systems` is the default list of names."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--audio", type=Path, required=True, help="folder of LANG.wav, LANG.json")
-    parser.add_argument("--systems", type=_names, default=systems)
-    parser.add_argument("--models", type=_names, default=MODELS)
-    parser.add_argument("--languages", type=_names, default=LANGUAGES)
-    parser.add_argument("--precisions", type=_names, default=PRECISIONS)
+    parser.add_argument("--systems", type=comma_list, default=systems)
+    parser.add_argument("--models", type=comma_list, default=MODELS)
+    parser.add_argument("--languages", type=comma_list, default=LANGUAGES)
+    parser.add_argument("--precisions", type=comma_list, default=PRECISIONS)
     return parser
 
 
@@ -230,10 +231,6 @@ def parse_selection(
     if unknown:
         parser.error(f"unknown systems {sorted(unknown)}; known: {sorted(FACTORIES)}")
     return options
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 if __name__ == "__main__":

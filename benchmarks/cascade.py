@@ -39,6 +39,7 @@ from deployments.transcript.options import TranscriptionOptions
 from deployments.transcript.piece import Piece
 from deployments.transcript.transcription import Transcription
 from engine import SAMPLE_RATE, DecodingOptions, EngineConfig, Precision
+from training.pictures import save_picture
 
 THRESHOLDS = "0.5,0.6,0.65,0.7,0.74,0.76,0.78,0.8,0.82,0.84,0.86,0.88,0.9,1.0"
 NOISES = ",".join(
@@ -266,9 +267,7 @@ def _plot(rows: Sequence[Row], stem: Path) -> None:
     axes.set(xlabel="chunks that go up (%)", ylabel="WER (%)", title="min_token_prob")
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.tight_layout()
-    for suffix in (".png", ".svg"):
-        figure.savefig(stem.with_suffix(suffix), dpi=110)
+    save_picture(figure, stem)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -25,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.arguments import comma_list
 from benchmarks.simulate import tiers_of
 from benchmarks.simulation.cluster import SimTier
 from benchmarks.simulation.live import LOOK_WORK_S, LiveLoad, Talk, steady_talks
@@ -33,6 +34,7 @@ from benchmarks.simulation.run import Run
 from benchmarks.simulation.traces import Arrival, Stream, merged
 from deployments.fleet import Priority
 from deployments.routing.autoscaling import ScalingOptions
+from training.pictures import save_picture
 
 WARM_UP_S = 300.0
 _FILE_S = 1800.0
@@ -216,21 +218,16 @@ def _plot(rows: Sequence[Row], stem: Path) -> None:
     )
     right.set(xlabel="live sessions", title="files' audio done, s a second", ylim=(0, None))
     left.legend()
-    figure.tight_layout()
-    for suffix in (".png", ".svg"):
-        figure.savefig(stem.with_suffix(suffix), dpi=110)
+    save_picture(figure, stem)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    def names(text: str) -> list[str]:
-        return [name.strip() for name in text.split(",") if name.strip()]
-
     parser = argparse.ArgumentParser(description="Live speech beside files, simulated.")
     parser.add_argument(
         "--sessions", type=lambda text: list(map(int, text.split(","))), default=[50, 150, 250]
     )
-    parser.add_argument("--ways", type=names, default="alone,batch,files,no order")
-    parser.add_argument("--fleet-ways", type=names, default="fleet,fleet with files")
+    parser.add_argument("--ways", type=comma_list, default="alone,batch,files,no order")
+    parser.add_argument("--fleet-ways", type=comma_list, default="fleet,fleet with files")
     parser.add_argument("--replicas", type=int, default=2)
     parser.add_argument("--rtfx", type=float, help="of a replica; by default a T4's")
     parser.add_argument("--slots", type=int, help="likewise")

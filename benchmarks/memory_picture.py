@@ -19,6 +19,7 @@ from engine.memory import MemoryUse
 from engine.model_sizes import MODEL_SIZES
 from engine.parallel.stages import Stage
 from engine.precision import Arithmetic
+from training.pictures import save_picture
 
 _GPU = Arithmetic.of_gpu("a GPU", (9, 0))
 _KINDS = {
@@ -88,11 +89,7 @@ def _draw(uses: dict[str, MemoryUse], stem: Path, title: str) -> None:
     axes.invert_yaxis()
     axes.set(xlabel="GB, computed; each setting with those above it", title=title)
     axes.legend(fontsize=8, loc="lower right")
-    figure.tight_layout()
-    for suffix in (".png", ".svg"):
-        figure.savefig(
-            stem.with_suffix(suffix), dpi=110, metadata={"Date": None} if suffix == ".svg" else None
-        )
+    save_picture(figure, stem)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 import torch
 
+from benchmarks.arguments import comma_list
 from benchmarks.local_runner import local_runner
 from benchmarks.precision import config_of
 from benchmarks.random_model import random_checkpoint
@@ -179,15 +180,12 @@ def _print(row: Row) -> None:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    def names(text: str) -> list[str]:
-        return [name.strip() for name in text.split(",") if name.strip()]
-
     def numbers(text: str) -> list[int]:
-        return [int(name) for name in names(text)]
+        return [int(name) for name in comma_list(text)]
 
     parser = argparse.ArgumentParser(description="Planned and real memory.")
-    parser.add_argument("--models", type=names, default=MODELS)
-    parser.add_argument("--ways", type=names, default=WAYS)
+    parser.add_argument("--models", type=comma_list, default=MODELS)
+    parser.add_argument("--ways", type=comma_list, default=WAYS)
     parser.add_argument("--batches", type=numbers, default="1,16")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--beams", type=int, default=1)

@@ -20,10 +20,12 @@ from pathlib import Path
 
 from benchmarks import scoring
 from benchmarks.accuracy import LANGUAGES, MODELS, Recording, load_recording, timed
+from benchmarks.arguments import comma_list
 from benchmarks.local_runner import local_runner
 from benchmarks.systems import FasterWhisper, Murmur, System
 from engine import CrossAttentionMode, EngineConfig, Precision
 from engine.devices import peak_resident_bytes, resident_bytes
+from training.pictures import save_picture
 
 WAYS = (
     "float32,float32/cached-8bit,float32/absorbed,float32/absorbed/8-bit,bfloat16,bfloat16/absorbed,"
@@ -246,20 +248,15 @@ def _plot(summaries: Sequence[Summary], stem: Path) -> None:
         panel.set_xlim(left=0)
         panel.grid(alpha=0.3)
         panel.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    figure.tight_layout()
-    for suffix in (".png", ".svg"):
-        figure.savefig(stem.with_suffix(suffix), dpi=110)
+    save_picture(figure, stem)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    def names(text: str) -> list[str]:
-        return [name.strip() for name in text.split(",") if name.strip()]
-
     parser = argparse.ArgumentParser(description="What less memory costs.")
     parser.add_argument("--audio", type=Path, required=True, help="folder of LANG.wav, LANG.json")
-    parser.add_argument("--models", type=names, default=MODELS)
-    parser.add_argument("--ways", type=names, default=WAYS)
-    parser.add_argument("--languages", type=names, default=LANGUAGES)
+    parser.add_argument("--models", type=comma_list, default=MODELS)
+    parser.add_argument("--ways", type=comma_list, default=WAYS)
+    parser.add_argument("--languages", type=comma_list, default=LANGUAGES)
     parser.add_argument("--plot", type=Path, help="where to draw, without the suffix")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args(arguments)

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
+from benchmarks.arguments import comma_list
 from benchmarks.simulation.cluster import SimTier
 from benchmarks.simulation.policies import Murmur, Policy, RayDefault
 from benchmarks.simulation.run import Outcome, Run
@@ -30,6 +31,7 @@ from deployments.planning.planner import REACHED, Question, plan
 from deployments.routing.autoscaling import ScalingOptions
 from engine.config import EngineConfig
 from engine.model_sizes import MODEL_SIZES
+from training.pictures import save_picture
 
 OBJECTIVE = 0.01
 HARDEST_H = {"diurnal": 15.5, "bursty": 15.5, "flash-crowd": 11.75, "overnight": 15.5}
@@ -235,20 +237,15 @@ def _plot(found: dict[str, dict[str, tuple[float, Outcome]]], stem: Path) -> Non
             right.step(hours, counts, label=f"{kind.name}, {kind.gpu}", linewidth=1)
         right.set(title="replicas", xlabel="hour")
         right.legend(fontsize=7)
-    figure.tight_layout()
-    for suffix in (".png", ".svg"):
-        figure.savefig(stem.with_suffix(suffix), dpi=110)
+    save_picture(figure, stem)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    def names(text: str) -> list[str]:
-        return [name.strip() for name in text.split(",") if name.strip()]
-
     parser = argparse.ArgumentParser(description="Router and autoscaler in simulated days.")
-    parser.add_argument("--traces", type=names, default=",".join(TRACES))
+    parser.add_argument("--traces", type=comma_list, default=",".join(TRACES))
     parser.add_argument("--rate", type=float, default=100.0, help="requests a second, on average")
     parser.add_argument("--hours", type=float, default=DAY_S / 3600)
-    parser.add_argument("--contenders", type=names, default="", help="by default all")
+    parser.add_argument("--contenders", type=comma_list, default="", help="by default all")
     parser.add_argument("--search-hours", type=float, default=1.0)
     parser.add_argument("--reserve", type=float, help="instead of the search's")
     parser.add_argument("--warm-up", type=float, default=1800.0, help="seconds not counted")

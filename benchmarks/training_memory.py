@@ -22,11 +22,13 @@ from typing import Any
 
 import torch
 
+from benchmarks.arguments import comma_list
 from benchmarks.random_model import random_checkpoint
 from engine import Checkpoint, open_checkpoint
 from engine.devices import peak_resident_bytes, resident_bytes
 from engine.model_sizes import MODEL_SIZES
 from training.memory import TrainingLoad, training_memory
+from training.pictures import save_picture
 from training.settings import FinetuneSettings, LoraSettings
 
 WAYS = (
@@ -166,22 +168,16 @@ def _draw(rows: Sequence[Row], stem: Path) -> None:
     axes.invert_yaxis()
     axes.set(xlabel="MB, planned", title="Memory of training: planned, and as measured on a CPU")
     axes.legend(fontsize=8, loc="lower right")
-    figure.tight_layout()
-    for suffix in (".png", ".svg"):
-        metadata = {"Date": None} if suffix == ".svg" else None
-        figure.savefig(stem.with_suffix(suffix), dpi=110, metadata=metadata)
+    save_picture(figure, stem)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    def names(text: str) -> list[str]:
-        return [name.strip() for name in text.split(",") if name.strip()]
-
     def numbers(text: str) -> list[int]:
-        return [int(name) for name in names(text)]
+        return [int(name) for name in comma_list(text)]
 
     parser = argparse.ArgumentParser(description="Planned and real memory of training.")
-    parser.add_argument("--models", type=names, default="demo:tiny.en,demo:base")
-    parser.add_argument("--ways", type=names, default=WAYS)
+    parser.add_argument("--models", type=comma_list, default="demo:tiny.en,demo:base")
+    parser.add_argument("--ways", type=comma_list, default=WAYS)
     parser.add_argument("--batches", type=numbers, default="2")
     parser.add_argument("--plot", type=Path, default=None)
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)

@@ -61,7 +61,21 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
-class MemoryUse:
+class BytesByKind:
+    """The base of dataclasses whose fields are bytes, a kind each."""
+
+    @property
+    def total(self) -> int:
+        return sum(n_bytes for _, n_bytes in self.kinds())
+
+    def kinds(self) -> Iterator[tuple[str, int]]:
+        """Each kind by its name."""
+        for field in fields(self):
+            yield field.name, getattr(self, field.name)
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryUse(BytesByKind):
     """Bytes that a rank uses on its device.
 
     Attributes:
@@ -88,15 +102,6 @@ class MemoryUse:
     @property
     def cache(self) -> int:
         return self.cross + self.own
-
-    @property
-    def total(self) -> int:
-        return sum(n_bytes for _, n_bytes in self.kinds())
-
-    def kinds(self) -> Iterator[tuple[str, int]]:
-        """Each kind by its name."""
-        for field in fields(self):
-            yield field.name, getattr(self, field.name)
 
 
 def longest_prompt(max_length: int) -> int:

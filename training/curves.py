@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from training.pictures import save_picture
 from training.selection import MEASURED, STEPPED
 
 _SMOOTHED = 20
@@ -34,10 +35,7 @@ def draw(records: Sequence[Mapping[str, Any]], stem: Path, title: str) -> None:
     left.legend(fontsize=8)
     if measured:
         right.legend(fontsize=8)
-    figure.tight_layout()
-    for suffix in (".png", ".svg"):
-        metadata = {"Date": None} if suffix == ".svg" else None
-        figure.savefig(stem.with_suffix(suffix), dpi=110, metadata=metadata)
+    save_picture(figure, stem)
     pyplot.close(figure)
 
 

@@ -11,10 +11,11 @@ float32 in any format; products read copies in theirs, one for each product that
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from engine.config import EngineConfig, ModelDimensions
 from engine.fit import rank_memory
+from engine.memory import BytesByKind
 from engine.parallel.stages import Stage
 from engine.precision import Arithmetic
 from engine.weights.shapes import tensor_shapes
@@ -80,7 +81,7 @@ class TrainingLoad:
 
 
 @dataclass(frozen=True, slots=True)
-class TrainingMemory:
+class TrainingMemory(BytesByKind):
     """Bytes at the moment at which most is alive.
 
     Attributes:
@@ -96,15 +97,6 @@ class TrainingMemory:
     optimiser: int
     activations: int
     logits: int
-
-    @property
-    def total(self) -> int:
-        return sum(n_bytes for _, n_bytes in self.kinds())
-
-    def kinds(self) -> Iterator[tuple[str, int]]:
-        """Each kind by its name."""
-        for field in fields(self):
-            yield field.name, getattr(self, field.name)
 
 
 def training_memory(dims: ModelDimensions, load: TrainingLoad) -> TrainingMemory:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import jiwer
-from whisper_normalizer.basic import BasicTextNormalizer  # type: ignore[import-untyped]
-from whisper_normalizer.english import EnglishTextNormalizer  # type: ignore[import-untyped]
+from whisper_normalizer.basic import BasicTextNormalizer
+from whisper_normalizer.english import EnglishTextNormalizer
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,9 @@ def error_rate(result: jiwer.WordOutput | jiwer.CharacterOutput) -> ErrorRate:
 
 @lru_cache
 def _normalizer(language: str, fold_accents: bool) -> Callable[[str], str]:
-    if language == "en":
-        return EnglishTextNormalizer()  # type: ignore[no-any-return]
-    return BasicTextNormalizer(remove_diacritics=fold_accents)  # type: ignore[no-any-return]
+    normalizer: Callable[[str], str] = (
+        EnglishTextNormalizer()
+        if language == "en"
+        else BasicTextNormalizer(remove_diacritics=fold_accents)
+    )
+    return normalizer

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
+from benchmarks.arguments import comma_list
 from benchmarks.keywords import corpus
 from benchmarks.scoring import normalise, wer
 from benchmarks.words.corpus import recordings
@@ -151,22 +152,18 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     running.add_argument("folder", type=Path)
     running.add_argument("--part", choices=("tune", "judge"), help="default: the folder's name")
     running.add_argument("--without", type=Path, help="recordings without names")
-    running.add_argument("--conditions", type=_names, default="", help="of these; default: all")
-    running.add_argument("--models", type=_names, default="demo:base,demo:tiny.en")
+    running.add_argument("--conditions", type=comma_list, default="", help="of these; default: all")
+    running.add_argument("--models", type=comma_list, default="demo:base,demo:tiny.en")
     running.add_argument("--precision", default="int8")
-    running.add_argument("--ways", type=_names, default=",".join(WAYS))
+    running.add_argument("--ways", type=comma_list, default=",".join(WAYS))
     running.add_argument("--beams", type=_numbers, default="1")
     running.add_argument("--more", type=int, default=0, help="names that are never said")
     running.set_defaults(command=run)
     return parser.parse_args(arguments)
 
 
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
 def _numbers(text: str) -> list[int]:
-    return [int(number) for number in _names(text)]
+    return [int(number) for number in comma_list(text)]
 
 
 if __name__ == "__main__":

@@ -67,14 +67,13 @@ def _groups(line: Line) -> tuple[str, ...]:
 
 def _row(way: str, key: str, pairs: Sequence[tuple[Line, Line]]) -> str:
     found = results.compare(pairs)
-    interval = f"{found.difference:+.2f} ({found.low:+.2f} to {found.high:+.2f})"
     changed = sum(short.said != exact.said for short, exact in pairs) / len(pairs)
     n_short = sum(short.n_short for short, _ in pairs)
     again = sum(short.n_again for short, _ in pairs) / max(1, n_short)
     time = sum(short.took_s for short, _ in pairs) / sum(exact.took_s for _, exact in pairs)
     return (
-        f"| {way} | {key} | {len(pairs)} | {found.ours:.2f} | {found.theirs:.2f} | {interval} "
-        f"| {100 * changed:.1f} % | {100 * again:.1f} % | {time:.2f} |"
+        f"| {way} | {key} | {len(pairs)} | {found.ours:.2f} | {found.theirs:.2f} "
+        f"| {found.interval} | {100 * changed:.1f} % | {100 * again:.1f} % | {time:.2f} |"
     )
 
 

@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
-from benchmarks import scoring
 from benchmarks.short_windows.clips import Clip
 from benchmarks.words.results import Difference, Result
 from benchmarks.words.results import compare as compare_results
+from benchmarks.words.results import score as score_result
 
 
 class Done(Protocol):
@@ -22,43 +22,22 @@ class Done(Protocol):
 
 
 @dataclass(frozen=True)
-class Line:
-    """One clip in one way. Counts are words; `text` and `said` are normalised. `length` names the
-    clip's range of seconds."""
+class Line(Result):
+    """One clip in one way. `length` names the clip's range of seconds."""
 
-    name: str
     way: str
-    language: str
-    condition: str
     length: str
-    words: int
-    errors: int
-    deletions: int
-    insertions: int
-    text: str
-    said: str
     n_short: int
     n_again: int
     took_s: float
 
 
 def score(clip: Clip, way: str, done: Done) -> Line:
-    """Accents do not count outside English: some references were written without them."""
-    fold = clip.language != "en"
-    rate = scoring.wer(clip.text, done.text, clip.language, fold_accents=fold)
     low_s, high_s = clip.length_s
     return Line(
-        name=clip.name,
+        **asdict(score_result(clip, done.text)),
         way=way,
-        language=clip.language,
-        condition=clip.condition,
         length=f"{low_s:g} to {high_s:g} s",
-        words=rate.length,
-        errors=rate.errors,
-        deletions=rate.deletions,
-        insertions=rate.insertions,
-        text=scoring.normalise(clip.text, clip.language, fold_accents=fold),
-        said=scoring.normalise(done.text, clip.language, fold_accents=fold),
         n_short=done.n_short,
         n_again=done.n_again,
         took_s=round(done.took_s, 4),
@@ -79,18 +58,4 @@ def append(path: Path, line: Line) -> None:
 
 def compare(pairs: Sequence[tuple[Line, Line]]) -> Difference:
     """Word error rates of short and exact windows on the same clips."""
-    return compare_results(*zip(*[(_result(a), _result(b)) for a, b in pairs], strict=True))
-
-
-def _result(line: Line) -> Result:
-    return Result(
-        name=line.name,
-        language=line.language,
-        condition=line.condition,
-        words=line.words,
-        errors=line.errors,
-        deletions=line.deletions,
-        insertions=line.insertions,
-        text=line.text,
-        said=line.said,
-    )
+    return compare_results(*zip(*pairs, strict=True))

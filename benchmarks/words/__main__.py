@@ -21,6 +21,7 @@ from itertools import product
 from pathlib import Path
 
 from benchmarks.accuracy import LANGUAGES, MODELS
+from benchmarks.arguments import comma_list
 from benchmarks.words import corpus, results
 from benchmarks.words.results import Difference, Result
 
@@ -94,10 +95,9 @@ def _common(one: Path, other: Path) -> tuple[list[Result], list[Result]]:
 
 
 def _row(ours: Path, theirs: Path, group: str, found: Difference) -> str:
-    interval = f"{found.difference:+.2f} ({found.low:+.2f} to {found.high:+.2f})"
     return (
         f"| {ours.stem} | {theirs.stem} | {group} | {found.ours:.2f} | {found.theirs:.2f} "
-        f"| {interval} | {found.words} |"
+        f"| {found.interval} | {found.words} |"
     )
 
 
@@ -108,17 +108,17 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     making.add_argument("folder", type=Path)
     making.add_argument("--part", choices=("tune", "judge"), default="tune")
     making.add_argument("--minutes", type=float, default=3, help="of each condition and language")
-    making.add_argument("--languages", type=_names, default=LANGUAGES)
+    making.add_argument("--languages", type=comma_list, default=LANGUAGES)
     making.add_argument("--seed", default="1")
     making.set_defaults(command=make)
     running = commands.add_parser("run", help="transcribe them")
     running.add_argument("folder", type=Path)
     running.add_argument("--out", type=Path, required=True)
-    running.add_argument("--systems", type=_names, default="murmur")
-    running.add_argument("--models", type=_names, default=MODELS)
-    running.add_argument("--precisions", type=_names, default="int8")
-    running.add_argument("--languages", type=_names, default=LANGUAGES)
-    running.add_argument("--conditions", type=_names, default="", help="default: all")
+    running.add_argument("--systems", type=comma_list, default="murmur")
+    running.add_argument("--models", type=comma_list, default=MODELS)
+    running.add_argument("--precisions", type=comma_list, default="int8")
+    running.add_argument("--languages", type=comma_list, default=LANGUAGES)
+    running.add_argument("--conditions", type=comma_list, default="", help="default: all")
     running.add_argument("--label", default="", help="to keep runs of several commits apart")
     running.set_defaults(command=run)
     comparing = commands.add_parser("compare", help="word error rates and their differences")
@@ -130,10 +130,6 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     moving.add_argument("after", type=Path)
     moving.set_defaults(command=moved)
     return parser.parse_args(arguments)
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 if __name__ == "__main__":

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from difflib import SequenceMatcher
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from benchmarks import scoring
-from benchmarks.words.corpus import Recording
 
 _N_DRAWS = 10_000
 
@@ -46,8 +46,26 @@ class Difference:
     high: float
     words: int
 
+    @property
+    def interval(self) -> str:
+        """The difference and its ends, as tables have them."""
+        return f"{self.difference:+.2f} ({self.low:+.2f} to {self.high:+.2f})"
 
-def score(recording: Recording, said: str) -> Result:
+
+class Spoken(Protocol):
+    """Anything of which it is known what is said in it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def language(self) -> str: ...
+    @property
+    def condition(self) -> str: ...
+    @property
+    def text(self) -> str: ...
+
+
+def score(recording: Spoken, said: str) -> Result:
     """Accents do not count outside English: some references were written without them."""
     fold = recording.language != "en"
     rate = scoring.wer(recording.text, said, recording.language, fold_accents=fold)

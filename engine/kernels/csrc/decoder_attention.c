@@ -95,10 +95,7 @@ static void score_keys(
 static float weigh(
     float *scores, const float *value_scales, long length, long padded, uint8_t *high,
     uint8_t *low) {
-    for (long j = length; j < padded; j++) scores[j] = NOTHING;
-    floats greatest = load_ps(scores);
-    for (long j = LANES; j < padded; j += LANES) greatest = max_ps(greatest, load_ps(scores + j));
-    const floats top = set1_ps(reduce_max_ps(greatest));
+    const floats top = set1_ps(greatest_score(scores, length, padded));
     floats sum = set1_ps(0.0f), widest = set1_ps(0.0f);
     for (long j = 0; j < padded; j += LANES) {
         const floats e = exp2_ps(sub_ps(load_ps(scores + j), top));
@@ -177,10 +174,7 @@ static void attend_tokens(
         sums[i] = set1_ps(0.0f);
     }
     for (long j = 0; j < length; j++) scores[j] = dot(q, keys + j * HEAD_DIM);
-    for (long j = length; j < round_up(length, LANES); j++) scores[j] = NOTHING;
-    floats greatest = load_ps(scores);
-    for (long j = LANES; j < length; j += LANES) greatest = max_ps(greatest, load_ps(scores + j));
-    const floats top = set1_ps(reduce_max_ps(greatest));
+    const floats top = set1_ps(greatest_score(scores, length, round_up(length, LANES)));
     floats total = set1_ps(0.0f);
     for (long j = 0; j < length; j += LANES) {
         const floats e = exp2_ps(sub_ps(load_ps(scores + j), top));

@@ -7,9 +7,6 @@
 #include "scratch.h"
 #include "simd.h"
 
-#define PADDING (2 * LANES)
-#define STRIDE (MAX_LENGTH + 32) /* rows a multiple of 4096 bytes apart evict each other */
-
 /* A head of one window, `padded` frames long: a multiple of 32, with zeros after the end. */
 typedef struct {
     quad *keys;      /* (padded / 16, 16 quads, 16 keys) of signed bytes */
@@ -20,9 +17,9 @@ typedef struct {
 } Head;
 
 typedef struct {
-    float scores[TILE_ROWS][STRIDE];
-    quad weights[TILE_ROWS][STRIDE / 2 * PAIR_WORDS]; /* words of two */
-    quad queries[QUADS * TILE_ROWS * BYTE_WORDS];     /* of unsigned bytes around 128 */
+    float scores[TILE_ROWS][SCORE_STRIDE];
+    quad weights[TILE_ROWS][SCORE_STRIDE / 2 * PAIR_WORDS]; /* words of two */
+    quad queries[QUADS * TILE_ROWS * BYTE_WORDS];           /* of unsigned bytes around 128 */
     float scales[TILE_ROWS];
     float sums[TILE_ROWS];
 } Block;
@@ -32,7 +29,7 @@ static size_t head_size(long padded) {
 }
 
 static Head head_in(char *memory, long length) {
-    const long padded = round_up(length, PADDING);
+    const long padded = round_up(length, FRAME_STEP);
     Head head;
     head.keys = (quad *)memory;
     head.values = (quad *)(memory + padded * HEAD_DIM);
@@ -112,11 +109,9 @@ static void score(Head head, Block *block) {
 static void exponentiate(Head head, int r, Block *block) {
     float *scores = block->scores[r];
     const long padded = head.padded;
-    for (long j = head.length; j < padded; j++) scores[j] = NOTHING;
-    floats greatest = load_ps(scores);
-    for (long j = LANES; j < padded; j += LANES) greatest = max_ps(greatest, load_ps(scores + j));
+    const float greatest = greatest_score(scores, head.length, padded);
     const floats scale = set1_ps(block->scales[r] * (EIGHTH * LOG2_E));
-    const floats top = mul_ps(set1_ps(reduce_max_ps(greatest)), scale);
+    const floats top = mul_ps(set1_ps(greatest), scale);
     floats sum = set1_ps(0.0f);
     for (long j = 0; j < padded; j += 2 * LANES) {
         const floats left = load_ps(scores + j), right = load_ps(scores + j + LANES);
@@ -136,7 +131,7 @@ static void combine(
     for (int r = 0; r < TILE_ROWS; r++)
 #pragma GCC unroll 2
         for (int v = 0; v < TILE_VECTORS; v++) sums[r][v] = set1_ps(0.0f);
-    const Words weights = {block->weights[0], STRIDE / 2 * PAIR_WORDS, PAIR_WORDS};
+    const Words weights = {block->weights[0], SCORE_STRIDE / 2 * PAIR_WORDS, PAIR_WORDS};
     multiply_pairs(
         sums, TILE_ROWS, weights, values, TILE_COLUMNS * sizeof(quad), LANES * sizeof(quad),
         padded / 2);
@@ -165,7 +160,7 @@ static void attend_block(
 int murmur_encoder_attention(
     const bfloat16 *qkv, long batch, long length, long heads, bfloat16 *out, int threads) {
     const long stride = 3 * heads * HEAD_DIM, out_stride = heads * HEAD_DIM;
-    const size_t size = head_size(round_up(length, PADDING));
+    const size_t size = head_size(round_up(length, FRAME_STEP));
     char *heads_memory = murmur_scratch(0, (size_t)(batch * heads) * size);
     if (heads_memory == NULL) return -1;
     int failed = 0;

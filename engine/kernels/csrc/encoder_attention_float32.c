@@ -3,9 +3,6 @@
 #include "scratch.h"
 #include "simd.h"
 
-#define PADDING (2 * LANES)
-#define STRIDE (MAX_LENGTH + 32) /* rows a multiple of 4096 bytes apart evict each other */
-
 /* A head of one window, `padded` frames long: a multiple of 32, with zeros after the end. */
 typedef struct {
     float *keys;   /* (padded / 16, 64, 16 keys) */
@@ -14,13 +11,13 @@ typedef struct {
 } Head;
 
 typedef struct {
-    float scores[FLOAT_ROWS][STRIDE]; /* then weights */
+    float scores[FLOAT_ROWS][SCORE_STRIDE]; /* then weights */
     float queries[HEAD_DIM][FLOAT_ROWS];
     float sums[FLOAT_ROWS];
 } Block;
 
 static Head head_in(float *memory, long length) {
-    const long padded = round_up(length, PADDING);
+    const long padded = round_up(length, FRAME_STEP);
     return (Head){memory, memory + padded * HEAD_DIM, length, padded};
 }
 
@@ -58,12 +55,9 @@ static void score(Head head, Block *block) {
 /* Scores -> e^((score - greatest) / 8), almost zero after the end, and their sum. */
 static void exponentiate(Head head, int r, Block *block) {
     float *scores = block->scores[r];
-    for (long j = head.length; j < head.padded; j++) scores[j] = NOTHING;
-    floats greatest = load_ps(scores);
-    for (long j = LANES; j < head.padded; j += LANES)
-        greatest = max_ps(greatest, load_ps(scores + j));
+    const float greatest = greatest_score(scores, head.length, head.padded);
     const floats scale = set1_ps(EIGHTH * LOG2_E);
-    const floats top = mul_ps(set1_ps(reduce_max_ps(greatest)), scale);
+    const floats top = mul_ps(set1_ps(greatest), scale);
     floats sum = set1_ps(0.0f);
     for (long j = 0; j < head.padded; j += LANES) {
         const floats e = exp2_ps(fmsub_ps(load_ps(scores + j), scale, top));
@@ -81,7 +75,8 @@ static void combine(const float *values, Head head, long n, Block *block, float 
 #pragma GCC unroll 2
         for (int v = 0; v < TILE_VECTORS; v++) sums[r][v] = set1_ps(0.0f);
     multiply_floats(
-        sums, FLOAT_ROWS, block->scores[0], STRIDE, 1, values, TILE_COLUMNS, LANES, head.length);
+        sums, FLOAT_ROWS, block->scores[0], SCORE_STRIDE, 1, values, TILE_COLUMNS, LANES,
+        head.length);
 #pragma GCC unroll 12
     for (int r = 0; r < FLOAT_ROWS; r++) {
         if (r >= n) break;
@@ -109,7 +104,7 @@ static void attend_block(
 int murmur_encoder_attention_float32(
     const float *qkv, long batch, long length, long heads, float *out, int threads) {
     const long stride = 3 * heads * HEAD_DIM, out_stride = heads * HEAD_DIM;
-    const long size = 2 * round_up(length, PADDING) * HEAD_DIM;
+    const long size = 2 * round_up(length, FRAME_STEP) * HEAD_DIM;
     float *memory = murmur_scratch(0, (size_t)(batch * heads * size) * sizeof(float));
     if (memory == NULL) return -1;
     int failed = 0;

@@ -23,10 +23,12 @@ typedef int32_t __attribute__((may_alias)) quad; /* four bytes, or two bfloat16 
 #define BLOCK_ROWS \
     (BLOCK_TILES * TILE_ROWS) /* share a panel of weights while it is in a near cache */
 
-#define EIGHTH 0.125f   /* 1 / sqrt(64) */
-#define MAX_LENGTH 1536 /* the most keys that attention can attend to */
-#define LEAST 1e-30f    /* replaces the greatest value of a row of zeros */
-#define NOTHING -3e38f  /* a score whose softmax weight is zero */
+#define EIGHTH 0.125f                  /* 1 / sqrt(64) */
+#define MAX_LENGTH 1536                /* the most keys that attention can attend to */
+#define FRAME_STEP (2 * LANES)         /* an encoder's frames are padded to a multiple */
+#define SCORE_STRIDE (MAX_LENGTH + 32) /* rows a multiple of 4096 bytes apart evict each other */
+#define LEAST 1e-30f                   /* replaces the greatest value of a row of zeros */
+#define NOTHING -3e38f                 /* a score whose softmax weight is zero */
 
 /* The words of a tile's rows: those of a row are `step` words apart, and rows `row` words. */
 typedef struct {
@@ -91,6 +93,15 @@ static inline long smaller(long a, long b) {
 }
 
 #define LOG2_E 1.44269504f
+
+/* The greatest of `length` scores. Those after them, up to a multiple of 16, `padded`, become ones
+ * whose softmax weight is zero. */
+static inline float greatest_score(float *scores, long length, long padded) {
+    for (long j = length; j < padded; j++) scores[j] = NOTHING;
+    floats greatest = load_ps(scores);
+    for (long j = LANES; j < padded; j += LANES) greatest = max_ps(greatest, load_ps(scores + j));
+    return reduce_max_ps(greatest);
+}
 
 /* 2^x with an error of 1e-7, for x up to 126; x below -126 is treated as -126. */
 static inline floats exp2_ps(floats x) {

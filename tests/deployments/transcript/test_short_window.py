@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,8 +24,8 @@ PIECE = Piece(
 )
 
 
-def short(result: ChunkResult, **changes: object) -> ChunkResult:
-    return replace(result, n_frames=640, **changes)  # type: ignore[arg-type]
+def short(result: ChunkResult, **changes: Any) -> ChunkResult:
+    return replace(result, n_frames=640, **changes)
 
 
 @pytest.mark.parametrize(
