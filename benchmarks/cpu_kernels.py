@@ -21,19 +21,19 @@ import torch
 
 from benchmarks.accuracy import MODELS
 from engine import N_SAMPLES, EngineConfig, Precision, open_checkpoint
-from engine.kernels import native
+from engine.kernels import native_builds
 from engine.runner import ModelRunner
 from engine.steps import Decode
 
 POSITION = 60
 WAYS: dict[str, tuple[Precision, Callable[[], AbstractContextManager[None]]]] = {
     "float32": (Precision.FLOAT32, nullcontext),
-    "int8, torch": (Precision.INT8, native.disabled),
+    "int8, torch": (Precision.INT8, native_builds.disabled),
     "bfloat16": (Precision.BFLOAT16, nullcontext),
     **{
-        f"int8, {name}": (Precision.INT8, partial(native.limited_to, name))
-        for name in native.INSTRUCTIONS
-        if native.runs(name)
+        f"int8, {name}": (Precision.INT8, partial(native_builds.limited_to, name))
+        for name in native_builds.INSTRUCTIONS
+        if native_builds.runs(name)
     },
 }
 

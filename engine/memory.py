@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 
 import torch
 
-from engine.kernels import native
+from engine.kernels import native_builds
 from engine.kernels.convolution import convolution_dtype
 from engine.model.slots import COPIED_ROWS
 from engine.parallel.shares import (
@@ -234,7 +234,7 @@ def _layer_peak_bytes(share: LayerShare, rows: float, length: int, many_rows: bo
     in_8_bits = formats.weights is WeightFormat.INT8_DYNAMIC
     hidden_bytes = _INT8_HIDDEN_BYTES if in_8_bits else 2 * product
     if is_native(formats) and not in_8_bits:
-        hidden_bytes = product + native.tile_itemsize()
+        hidden_bytes = product + native_builds.tile_itemsize()
     if formats.weights is WeightFormat.FP8:
         hidden_bytes = _FP8_HIDDEN_BYTES
     if in_8_bits and is_native(formats) and many_rows:

@@ -95,10 +95,10 @@ class Arithmetic:
         """For a device that is present; a CUDA device is asked for its compute capability."""
         import torch
 
-        from engine.kernels import native
+        from engine.kernels import native_builds
 
         if device.type != "cuda":
-            return cls.of_cpu(native.serves(device))
+            return cls.of_cpu(native_builds.serves(device))
         capability = torch.cuda.get_device_capability(device)
         return cls.of_gpu(torch.cuda.get_device_name(device), capability)
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from engine.decoding.keyword_bias import Bias
 from engine.decoding.rules import TokenRules
 from engine.decoding.state import RuleState
-from engine.kernels import native
+from engine.kernels import native, native_builds
 from engine.kernels.triton import gpu_kernels
 from engine.parallel.group import Group
 from engine.transfer import upload
@@ -388,14 +388,14 @@ def _over_ranks(columns: torch.Tensor) -> _Best:
 
 def _reduce_rows(values: torch.Tensor) -> Sequence[torch.Tensor]:
     """(n, ids) -> (n,) each: the greatest, the first index that has it, and the log-sum-exp."""
-    if native.serves(values.device):
+    if native_builds.serves(values.device):
         return native.reduce_logits(values)
     return *values.max(dim=1), _row_logsumexp(values)
 
 
 def _top_of_rows(values: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     """(n, ids) -> the k greatest of each row, the greatest first, and their indices, (n, k)."""
-    if native.serves(values.device):
+    if native_builds.serves(values.device):
         return native.top_logits(values, k)
     best, index = values.topk(k, dim=1)
     return best, index

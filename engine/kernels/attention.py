@@ -6,7 +6,7 @@ Shapes: B batch, H heads, T queries, L keys, D width of a head.
 import torch
 from torch.nn import functional as F
 
-from engine.kernels import native
+from engine.kernels import native, native_builds
 from engine.kernels.onednn import has_onednn_bfloat16
 
 _BLOCK_ROWS = 500
@@ -43,7 +43,7 @@ def attend_window(qkv: torch.Tensor, head_dim: int) -> torch.Tensor:
     is_bfloat16 = qkv.dtype == torch.bfloat16
     known = head_dim == native.HEAD_DIM and length <= native.MAX_LENGTH
     ours = is_bfloat16 or qkv.dtype == torch.float32
-    if ours and known and native.serves(qkv.device):
+    if ours and known and native_builds.serves(qkv.device):
         return native.encoder_attention(qkv)
     q, k, v = (split_heads(part, head_dim) for part in qkv.chunk(3, dim=-1))
     if is_bfloat16 and not qkv.is_cuda and has_onednn_bfloat16():

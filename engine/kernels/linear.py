@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from engine.kernels import native
+from engine.kernels import native, native_builds
 from engine.kernels.onednn import has_onednn, has_onednn_bfloat16
 from engine.kernels.quantize import quantize_gelu_rows, quantize_rows, quantize_weight
 
@@ -338,13 +338,13 @@ def float_linear(
 ) -> LinearKernel:
     """The fastest kernel that multiplies in the number format `product`; outputs are `dtype`."""
     is_bfloat16 = weight.device.type == "cpu" and product == torch.bfloat16
-    if is_bfloat16 and native.serves(weight.device) and weight.shape[1] % 32 == 0:
+    if is_bfloat16 and native_builds.serves(weight.device) and weight.shape[1] % 32 == 0:
         return NativeBfloat16Linear(weight, bias, dtype)
     if is_bfloat16 and has_onednn_bfloat16():
         return PackedLinear(weight, bias, dtype)
     if is_bfloat16:
         return PlainBfloat16Linear(weight, bias, dtype, many_rows)
-    if product == torch.float32 and native.serves(weight.device):
+    if product == torch.float32 and native_builds.serves(weight.device):
         return NativeFloat32Linear(weight, bias)
     return DenseLinear(weight, bias)
 
@@ -358,7 +358,7 @@ def output_linear(
 ) -> LinearKernel:
     """The fastest kernel for an output layer over `ids` of the vocabulary; outputs are `dtype`."""
     fits = weight.shape[1] % 32 == 0 and weight.dtype == torch.bfloat16
-    if int8 and fits and dtype == torch.float32 and native.serves(weight.device):
+    if int8 and fits and dtype == torch.float32 and native_builds.serves(weight.device):
         tail = min(max(n_vocab - _EXACT_TAIL - ids.start, 0), len(ids))
         return NativeOutputLinear(weight, tail)
     return float_linear(weight, None, dtype, weight.dtype)
@@ -368,7 +368,7 @@ def int8_linear(
     weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype, of_gelu: bool = False
 ) -> LinearKernel:
     """The fastest kernel that multiplies 8-bit integers; outputs are `dtype`."""
-    if native.serves(weight.device) and weight.shape[1] % 4 == 0:
+    if native_builds.serves(weight.device) and weight.shape[1] % 4 == 0:
         return NativeInt8Linear(weight, bias, dtype, of_gelu)
     on_cpu = weight.device.type == "cpu"
     kernel = OneDnnInt8Linear if on_cpu and has_fast_int8() else Int8Linear

@@ -1,157 +1,28 @@
 """The native kernels of `csrc`, for CPUs with AVX2, and with what AVX-512, AVX-VNNI and AMX add to
-it.
+it, as functions of tensors. They may be called where `native_builds.serves`.
 
-The kernels are compiled when the package is installed, if there is a C compiler; without them
-everything runs on torch's kernels. Tensors are on the CPU. Rows share no sums, so a row has the
-same bits whatever the other rows and however many threads.
+Tensors are on the CPU. Rows share no sums, so a row has the same bits whatever the other rows and
+however many threads.
 """
 
 import ctypes
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from functools import cache
-from importlib.machinery import EXTENSION_SUFFIXES
-from pathlib import Path
+from collections.abc import Sequence
 
 import torch
 from torch.nn import functional as F
+
+from engine.kernels.native_builds import call
 
 HEAD_DIM = 64
 """Width of a head in every Whisper model, and the only one that the attention kernels support."""
 MAX_LENGTH = 1536
 """The most keys that the attention kernels can attend to."""
-_ABI = 5
 _LANES = 16
 _COLUMNS = 32
 _CROSS_STEP = 64
 _KEY_OFFSET = 128
 """Stored keys are unsigned."""
 _BLOCK_ROWS = 4096
-
-INSTRUCTIONS = ("amx", "avx512_bf16", "avx512_vnni", "avx_vnni", "avx2")
-"""The instruction sets that the kernels are compiled for, the fastest first."""
-_PAIRS_AS_THEY_ARE = ("amx", "avx512_bf16")
-"""Those that multiply bfloat16 as such; the others unpack it to float32."""
-_BEST = "best"
-_wanted: str | None = _BEST
-
-
-def serves(device: torch.device) -> bool:
-    """Whether the kernels were compiled and can run on the device."""
-    return device.type == "cpu" and _library() is not None
-
-
-def in_use() -> str | None:
-    """Which of `INSTRUCTIONS` the kernels that run here are written for; None if none run."""
-    return None if _library() is None else _chosen()
-
-
-def is_compiled(instructions: str) -> bool:
-    """Whether the kernels of one of `INSTRUCTIONS` were compiled, whether or not they run here."""
-    return _path(instructions) is not None
-
-
-def runs(instructions: str) -> bool:
-    """Whether the kernels of one of `INSTRUCTIONS` were compiled and the processor has them."""
-    return _loaded(instructions) is not None
-
-
-@contextmanager
-def limited_to(instructions: str | None) -> Iterator[None]:
-    """A context for models loaded and run in it: uses the named kernels of `INSTRUCTIONS`, or none
-    if those cannot run."""
-    global _wanted
-    before, _wanted = _wanted, instructions
-    try:
-        yield
-    finally:
-        _wanted = before
-
-
-def disabled() -> AbstractContextManager[None]:
-    """A context without the kernels, as if they had not been compiled: to compare."""
-    return limited_to(None)
-
-
-def tile_itemsize() -> int:
-    """Bytes of a bfloat16 activation while it is multiplied."""
-    return 2 if in_use() in (None, *_PAIRS_AS_THEY_ARE) else 4
-
-
-@cache
-def _best() -> str | None:
-    """The first of `INSTRUCTIONS` that was compiled and that the processor has."""
-    return next(filter(runs, INSTRUCTIONS), None)
-
-
-def _chosen() -> str | None:
-    return _best() if _wanted == _BEST else _wanted
-
-
-def _library() -> ctypes.CDLL | None:
-    name = _chosen()
-    return None if name is None else _loaded(name)
-
-
-@cache
-def _loaded(instructions: str) -> ctypes.CDLL | None:
-    path = _path(instructions)
-    if path is None:
-        return None
-    try:
-        library = ctypes.CDLL(str(path))
-        usable = library.murmur_abi() == _ABI and library.murmur_runs_here()
-        return _declared(library) if usable else None
-    except (OSError, AttributeError):  # a library that it needs is missing, or it is outdated
-        return None
-
-
-def _path(instructions: str) -> Path | None:
-    for suffix in EXTENSION_SUFFIXES:
-        path = Path(__file__).with_name(f"_native_{instructions}{suffix}")
-        if path.exists():
-            return path
-    return None
-
-
-def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
-    pointer, size, number = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
-    signatures: dict[str, list[type]] = {
-        "linear_bfloat16": [pointer, number, size, pointer, pointer, number, number],
-        "linear_int8": [pointer, size, pointer, pointer, number, number],
-        "mlp_int8": [pointer, size, pointer, pointer, pointer],
-        "linear_float32": [pointer, size, pointer, pointer, number],
-        "encoder_attention": [pointer, size, size, size, pointer],
-        "encoder_attention_float32": [pointer, size, size, size, pointer],
-        "fill_cross": [pointer, size, size, pointer, pointer],
-        "cross_attention": [pointer, size, pointer, pointer, pointer],
-        "self_attention": [pointer, size, size, pointer, pointer, pointer, size, pointer],
-        "refine_logits": [pointer, size, pointer, pointer],
-        "reduce_logits": [pointer, size, size, size, pointer, pointer, pointer],
-        "top_logits": [pointer, size, size, size, pointer, pointer],
-    }
-    for name, arguments in signatures.items():
-        function = getattr(library, f"murmur_{name}")
-        function.argtypes = [*arguments, number]  # the last one: threads
-        function.restype = number
-    return library
-
-
-def _call(name: str, *arguments: object) -> None:
-    """Run a kernel with as many threads as torch would use; tensors are passed as pointers."""
-    plain = [x.data_ptr() if isinstance(x, torch.Tensor) else x for x in arguments]
-    chosen = _chosen()
-    assert chosen is not None
-    if _kernel(chosen, name)(*plain, torch.get_num_threads()):
-        raise MemoryError(f"no memory for the scratch of {name}")
-
-
-@cache
-def _kernel(instructions: str, name: str) -> Callable[..., int]:
-    library = _loaded(instructions)
-    assert library is not None
-    kernel: Callable[..., int] = getattr(library, f"murmur_{name}")
-    return kernel
 
 
 class _Int8Layer(ctypes.Structure):
@@ -239,7 +110,7 @@ def linear_float32(x: torch.Tensor, weight: Float32Weight, gelu: bool) -> torch.
     assert x.dtype == torch.float32 and x.shape[-1] == weight.depth
     x = x.contiguous()
     out = x.new_empty(*x.shape[:-1], weight.width)
-    _call("linear_float32", x, x.numel() // weight.depth, weight.pointer, out, gelu)
+    call("linear_float32", x, x.numel() // weight.depth, weight.pointer, out, gelu)
     return out
 
 
@@ -251,7 +122,7 @@ def linear_bfloat16(
     x = x.contiguous()
     out = x.new_empty(*x.shape[:-1], weight.width, dtype=dtype)
     n, is_float, to_float = x.numel() // weight.depth, x.dtype.itemsize == 4, dtype.itemsize == 4
-    _call("linear_bfloat16", x, is_float, n, weight.pointer, out, to_float, gelu)
+    call("linear_bfloat16", x, is_float, n, weight.pointer, out, to_float, gelu)
     return out
 
 
@@ -300,7 +171,7 @@ def linear_int8(x: torch.Tensor, weight: Int8Weight, gelu: bool, of_gelu: bool) 
     assert x.dtype == torch.float32 and x.shape[-1] == weight.depth
     x = x.contiguous()
     out = x.new_empty(*x.shape[:-1], weight.width)
-    _call("linear_int8", x, x.numel() // weight.depth, weight.pointer, out, gelu, of_gelu)
+    call("linear_int8", x, x.numel() // weight.depth, weight.pointer, out, gelu, of_gelu)
     return out
 
 
@@ -311,7 +182,7 @@ def mlp_int8(x: torch.Tensor, first: Int8Weight, second: Int8Weight) -> torch.Te
     assert first.width == second.depth
     x = x.contiguous()
     out = x.new_empty(*x.shape[:-1], second.width)
-    _call("mlp_int8", x, x.numel() // first.depth, first.pointer, second.pointer, out)
+    call("mlp_int8", x, x.numel() // first.depth, first.pointer, second.pointer, out)
     return out
 
 
@@ -323,7 +194,7 @@ def encoder_attention(qkv: torch.Tensor) -> torch.Tensor:
     batch, length, width = qkv.shape
     out = qkv.new_empty(batch, length, width // 3)
     of_floats = "_float32" if qkv.dtype == torch.float32 else ""
-    _call(f"encoder_attention{of_floats}", qkv, batch, length, width // 3 // HEAD_DIM, out)
+    call(f"encoder_attention{of_floats}", qkv, batch, length, width // 3 // HEAD_DIM, out)
     return out
 
 
@@ -372,7 +243,7 @@ class Int8CrossCache:
         assert kv.dtype == torch.bfloat16 and len(kv) == len(slots)
         assert kv.shape[1] <= self._length
         pointer = ctypes.addressof(self._cache)
-        _call("fill_cross", kv.contiguous(), len(kv), kv.shape[1], slots, pointer)
+        call("fill_cross", kv.contiguous(), len(kv), kv.shape[1], slots, pointer)
 
     def keys(self, slots: slice | torch.Tensor, heads: Sequence[int]) -> torch.Tensor:
         """The keys of some heads of n slots, as they are stored: (n, len(heads), length, 64)
@@ -392,7 +263,7 @@ class Int8CrossCache:
         queries = queries.contiguous()
         out = torch.empty_like(queries)
         pointer = ctypes.addressof(self._cache)
-        _call("cross_attention", queries, n, slots, pointer, out)
+        call("cross_attention", queries, n, slots, pointer, out)
         return out
 
 
@@ -410,7 +281,7 @@ def self_attention(
     assert qkv.dtype == keys.dtype == values.dtype == torch.float32 and max_length <= MAX_LENGTH
     assert keys.is_contiguous() and values.is_contiguous()
     out = qkv.new_empty(len(qkv), heads * HEAD_DIM)
-    _call("self_attention", qkv, len(qkv), heads, positions, keys, values, max_length, out)
+    call("self_attention", qkv, len(qkv), heads, positions, keys, values, max_length, out)
     return out
 
 
@@ -463,7 +334,7 @@ def refine_logits(logits: torch.Tensor, x: torch.Tensor, weight: OutputWeight) -
     """
     x = x.to(torch.bfloat16).contiguous()
     assert logits.is_contiguous()
-    _call("refine_logits", x, len(x), weight.pointer, logits)
+    call("refine_logits", x, len(x), weight.pointer, logits)
 
 
 def reduce_logits(logits: torch.Tensor) -> Sequence[torch.Tensor]:
@@ -473,7 +344,7 @@ def reduce_logits(logits: torch.Tensor) -> Sequence[torch.Tensor]:
     assert logits.dtype == torch.float32 and (width == 1 or logits.stride(1) == 1)
     greatest, log_sum = logits.new_empty(2, n)
     index = torch.empty(n, dtype=torch.int64)
-    _call("reduce_logits", logits, n, width, logits.stride(0), greatest, index, log_sum)
+    call("reduce_logits", logits, n, width, logits.stride(0), greatest, index, log_sum)
     return greatest, index, log_sum
 
 
@@ -483,5 +354,5 @@ def top_logits(logits: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor
     n, width = logits.shape
     assert logits.dtype == torch.float32 and logits.is_contiguous() and k <= width
     values, index = logits.new_empty(n, k), torch.empty(n, k, dtype=torch.int64)
-    _call("top_logits", logits, n, width, k, values, index)
+    call("top_logits", logits, n, width, k, values, index)
     return values, index

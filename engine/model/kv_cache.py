@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from engine.errors import EngineError
-from engine.kernels import native
+from engine.kernels import native, native_builds
 from engine.model.cross_cache import (
     CrossCache,
     DenseCrossCache,
@@ -128,4 +128,4 @@ def has_native_cross_cache(
     """Whether the native kernels store 8-bit keys and values, for models whose products are in
     bfloat16."""
     known = head_dim == native.HEAD_DIM and n_audio_ctx <= native.MAX_LENGTH
-    return known and formats.product == torch.bfloat16 and native.serves(device)
+    return known and formats.product == torch.bfloat16 and native_builds.serves(device)

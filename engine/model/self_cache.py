@@ -7,7 +7,7 @@ from typing import Protocol
 
 import torch
 
-from engine.kernels import native
+from engine.kernels import native, native_builds
 from engine.kernels.attention import attend, merge_heads
 from engine.kernels.quantize import quantize_rows
 from engine.kernels.triton import HEAD_DIMS, gpu_kernels
@@ -58,7 +58,7 @@ class DenseSelfCache:
         self._rows = torch.arange(shape[0], device=device)
         self._gpu = gpu_kernels(device) if shape[-1] in HEAD_DIMS else None
         known = shape[-1] == native.HEAD_DIM and shape[2] <= native.MAX_LENGTH
-        fits = known and dtype == torch.float32 and native.serves(device)
+        fits = known and dtype == torch.float32 and native_builds.serves(device)
         self._is_native = by_native and fits
 
     @property

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from engine.config import ModelDimensions
-from engine.kernels import native
+from engine.kernels import native, native_builds
 from engine.kernels.linear import has_fast_int8
 from engine.kernels.onednn import has_onednn_bfloat16
 from engine.parallel.partition import partition
@@ -360,11 +360,11 @@ def is_bfloat16_on_cpu(formats: NumberFormats) -> bool:
 
 
 def is_native(formats: NumberFormats) -> bool:
-    return is_bfloat16_on_cpu(formats) and native.serves(torch.device("cpu"))
+    return is_bfloat16_on_cpu(formats) and native_builds.serves(torch.device("cpu"))
 
 
 def is_packed_float32(formats: NumberFormats) -> bool:
     """Whether native kernels multiply in float32. The formats of a GPU look the same; that it
     packs nothing makes its weights some KB smaller than is then computed."""
     is_float32 = formats.product == formats.dtype == torch.float32
-    return is_float32 and native.serves(torch.device("cpu"))
+    return is_float32 and native_builds.serves(torch.device("cpu"))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import nn
 
-from engine.kernels import native
+from engine.kernels import native_builds
 from engine.kernels.linear import LinearKernel, float_linear, int8_linear
 from engine.kernels.triton import gpu_kernels
 from engine.kernels.triton.layers import few_rows_linear
@@ -99,7 +99,7 @@ class LoadContext:
         Without native kernels, a decoder's weights under 2 M values stay in bfloat16: for its few
         rows, quantising would take as long as it saves.
         """
-        worth = many_rows or native.serves(self.device) or weight.numel() >= WORTH_QUANTISING
+        worth = many_rows or native_builds.serves(self.device) or weight.numel() >= WORTH_QUANTISING
         if self.formats.weights is WeightFormat.INT8_DYNAMIC and worth:
             return int8_linear(weight, bias, self.dtype, of_gelu)
         dtype = self.dtype if of_gelu else self.formats.product

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import torch
 
-from engine.kernels import native
+from engine.kernels import native_builds
 from engine.precision import default_precision
 from serve.commands.exit_codes import EXIT_FAILED, EXIT_OK
 from serve.commands.findings import Finding, State
@@ -37,7 +37,7 @@ def _uses(findings: list[Finding]) -> dict[str, str]:
         finding.state is State.FAULT and finding.name.startswith("GPU") for finding in findings
     )
     device = torch.device("cuda" if on_gpu else "cpu")
-    kernels = native.in_use() or "torch"
+    kernels = native_builds.in_use() or "torch"
     if on_gpu:
         triton = next(finding for finding in findings if finding.name == "GPU kernels")
         kernels = "triton" if triton.state is State.OK else "torch"

@@ -19,7 +19,7 @@ from deployments.audio.ffmpeg_process import ffmpeg_exe
 from deployments.errors import DeploymentError
 from engine import DEMO_MODELS
 from engine.devices import free_bytes
-from engine.kernels import native
+from engine.kernels import native_builds
 from engine.weights.hub import cache_folder
 from serve.commands.findings import Finding, fault, note, ok
 from serve.commands.local_cluster import LocalCluster, LocalClusterError, default_folder
@@ -69,10 +69,12 @@ def _cpu() -> Finding:
 
 def _kernels() -> Finding:
     name = "CPU kernels"
-    used = native.in_use()
+    used = native_builds.in_use()
     if used is not None:
         return ok(name, f"ours for {used}; models run in int8 on the CPU")
-    if not any(native.is_compiled(instructions) for instructions in native.INSTRUCTIONS):
+    if not any(
+        native_builds.is_compiled(instructions) for instructions in native_builds.INSTRUCTIONS
+    ):
         install = "sudo apt-get install -y gcc libc6-dev python3-dev"
         again = "pip install --force-reinstall --no-deps murmur-serve, or make clean run"
         found = "not compiled: torch's operators do all, in float32, three times as slow"

@@ -16,7 +16,7 @@ from engine import (
     Request,
     Result,
 )
-from engine.kernels import native
+from engine.kernels import native_builds
 from tests.engine.test_invariance import mixed_requests, numbers
 from tests.support.running import drain, run, run_alone
 
@@ -115,7 +115,7 @@ def test_torchs_kernels_hold_as_well(
 ) -> None:
     """What runs where the native kernels were not compiled, or do not know the processor."""
     requests = mixed(clips)
-    with native.disabled():
+    with native_builds.disabled():
         alone = engine_of(checkpoints, precision=precision, max_slots=1, overlap_encoding=False)
         expected = {r.request_id: numbers(run_alone(alone, r)) for r in requests}
         results = run(engine_of(checkpoints, precision=precision, max_slots=16), requests)

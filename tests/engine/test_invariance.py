@@ -16,7 +16,7 @@ from engine import (
     Request,
     Result,
 )
-from engine.kernels import native
+from engine.kernels import native_builds
 from engine.model.decoder import DecoderStage
 from engine.precision import Precision
 from tests.conftest import MODELS
@@ -145,7 +145,7 @@ def test_many_slots_are_invariant_among_themselves(
     assert all(batched[key].tokens == alone[key].tokens for key in greedy)
 
 
-@pytest.mark.skipif(not native.serves(torch.device("cpu")), reason="no native kernels here")
+@pytest.mark.skipif(not native_builds.serves(torch.device("cpu")), reason="no native kernels here")
 @pytest.mark.parametrize(
     ("precision", "cross", "n_alone"),
     [

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from engine.errors import WeightsError
-from engine.kernels import convolution, native
+from engine.kernels import convolution, native_builds
 from engine.kernels.attention import (
     _attend_in_blocks,
     attend_window,
@@ -93,7 +93,7 @@ def kernels() -> list[object]:
             pytest.param(OneDnnInt8Linear(weight, bias, torch.float32), False, id="onednn int8"),
             pytest.param(of_gelu, True, id="onednn int8 of gelu"),
         ]
-    if native.serves(torch.device("cpu")):
+    if native_builds.serves(torch.device("cpu")):
         of_gelu = NativeInt8Linear(weight, bias, torch.float32, True)
         made += [
             pytest.param(NativeInt8Linear(weight, bias, torch.float32), False, id="native int8"),

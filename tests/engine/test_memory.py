@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from engine import CrossAttentionMode, ModelDimensions, Precision
-from engine.kernels import native
+from engine.kernels import native_builds
 from engine.kernels.linear import Int8Linear, has_fast_bfloat16, has_fast_int8
 from engine.memory import Load, MemoryUse, memory_use
 from engine.model.kv_cache import CacheSizes, KVCache
@@ -35,7 +35,7 @@ from tests.support.sizes import (
 CPU, META = torch.device("cpu"), torch.device("meta")
 ON_CPU = Arithmetic.of(CPU)
 LOAD = Load(N_SLOTS, MAX_LENGTH, ENCODE_BATCH)
-needs_native = pytest.mark.skipif(not native.serves(CPU), reason="no native kernels here")
+needs_native = pytest.mark.skipif(not native_builds.serves(CPU), reason="no native kernels here")
 needs_onednn = pytest.mark.skipif(
     not (has_fast_int8() and has_fast_bfloat16()), reason="no instructions for few bits here"
 )
@@ -143,7 +143,7 @@ def test_native_kernels_hold_the_modules_bytes(size: int, precision: Precision) 
 def test_onednn_holds_the_modules_bytes(size: int, precision: Precision) -> None:
     """Half of a decoder's MLP of this width is too small to be quantised."""
     dims = sizes(heads=12, encoder=1, decoder=1)
-    with native.disabled():
+    with native_builds.disabled():
         for stage in (Stage.whole(dims), *cut_stages(dims, [1, 1])):
             check_bytes(dims, stage, size, precision.formats(ON_CPU), CPU)
 

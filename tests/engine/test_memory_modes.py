@@ -18,7 +18,7 @@ from engine import (
     Result,
 )
 from engine.errors import PrecisionError
-from engine.kernels import native
+from engine.kernels import native_builds
 from engine.precision import Arithmetic
 from tests.conftest import MODELS
 from tests.support.gangs import check_equal, gang_of, mixed
@@ -135,7 +135,7 @@ def test_8_bits_without_native_kernels(
 ) -> None:
     """Torch's kernels take over where those cannot run."""
     requests = [Request(name, pcm) for name, pcm in list(clips.items())[:2]]
-    with native.disabled():
+    with native_builds.disabled():
         config = EngineConfig(precision=Precision.BFLOAT16, cross_attention=IN_8_BITS)
         results = run(Engine(checkpoints[TINY], config), requests)
     exact = run(engines[TINY], requests)

@@ -19,7 +19,7 @@ from engine import (
     Result,
     Window,
 )
-from engine.kernels import native
+from engine.kernels import native, native_builds
 from engine.model.cross_cache import DenseCrossCache, Int8CrossCache, WindowStates
 from engine.model.window_lengths import WindowLengths
 from engine.window import FRAME_SAMPLES, MIN_FRAMES, N_FRAMES, STEP_FRAMES, short_frames
@@ -92,7 +92,7 @@ def test_a_result_does_not_depend_on_its_company(
 def test_without_native_kernels(
     checkpoints: dict[str, Checkpoint], clips: dict[str, np.ndarray]
 ) -> None:
-    with native.disabled():
+    with native_builds.disabled():
         config = replace(
             SHORT, precision=Precision.BFLOAT16, cross_attention=CrossAttentionMode.CACHED_8BIT
         )
@@ -189,7 +189,7 @@ def test_where_the_host_knows_no_length_a_mask_gives_the_same(
     assert torch.allclose(cache._attend(queries, slots, 192, mask), runs, atol=1e-5)
 
 
-@pytest.mark.skipif(not native.serves(CPU), reason="no native kernels here")
+@pytest.mark.skipif(not native_builds.serves(CPU), reason="no native kernels here")
 def test_native_kernels_read_no_further_than_a_window() -> None:
     generator = torch.Generator().manual_seed(1)
     lengths = torch.tensor([192, 64, 128])

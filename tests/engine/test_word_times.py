@@ -13,7 +13,7 @@ from engine import (
     WeightsError,
 )
 from engine.decoding.words import split_words
-from engine.kernels import native
+from engine.kernels import native_builds
 from engine.model.cross_cache import DenseCrossCache, Int8CrossCache, NativeInt8CrossCache
 from engine.model_sizes import MODEL_SIZES
 from engine.weights.alignment_heads import alignment_heads, published_heads
@@ -118,7 +118,7 @@ def test_stored_keys_give_the_scores_of_exact_ones() -> None:
     shape, heads = (3, 4, 150, 64), [0, 3]
     caches = [
         Int8CrossCache(shape, torch.device("cpu"), torch.float32),
-        *([NativeInt8CrossCache(3, 4, 150)] if native.serves(torch.device("cpu")) else []),
+        *([NativeInt8CrossCache(3, 4, 150)] if native_builds.serves(torch.device("cpu")) else []),
     ]
     exact = DenseCrossCache(shape, torch.device("cpu"), torch.float32)
     kv, queries = torch.randn(2, 150, 2 * 4 * 64), torch.randn(2, 5, 4 * 64)

@@ -154,7 +154,7 @@ def test_the_image_transcribes(replay: Replay, cpu_image: Stage) -> None:
     assert "transcribe" in _output(replay, cpu_image, *cpu_image.command)
     models = _output(replay, cpu_image, "murmur", "models")
     assert re.search(r"^demo:base +installed$", models, re.MULTILINE)
-    code = "from engine.kernels.native import _library; print(_library().murmur_abi())"
+    code = "from engine.kernels.native_builds import _library; print(_library().murmur_abi())"
     assert int(_output(replay, cpu_image, "python", "-c", code)) > 0
     text = _output(
         replay, cpu_image, "murmur", "transcribe", f"/run/clips/{_CLIP}", "--model", "demo:tiny.en"

@@ -15,7 +15,7 @@ typedef int32_t __attribute__((may_alias)) quad; /* four bytes, or two bfloat16 
 #include "vectors_avx2.h"
 #endif
 
-#define ABI 5 /* changes with any signature or layout; `native.py` knows it too */
+#define ABI 5 /* changes with any signature or layout; `native_builds.py` knows it too */
 #define LANES 16
 #define HEAD_DIM 64 /* in every Whisper model */
 #define QUADS (HEAD_DIM / 4)
