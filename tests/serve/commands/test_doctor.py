@@ -247,7 +247,7 @@ def test_weights_have_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize(("compiled", "words"), [(True, "none for this"), (False, "not compiled")])
 def test_a_cpu_without_kernels(compiled: bool, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine_check.native, "in_use", lambda: None)
-    monkeypatch.setattr(machine_check.native, "is_compiled", lambda name: compiled)
+    monkeypatch.setattr(machine_check.native_builds, "in_use", lambda: None)
+    monkeypatch.setattr(machine_check.native_builds, "is_compiled", lambda name: compiled)
     found = machine_check._kernels()
     assert found.state is State.NOTE and found.found.startswith(words)
