@@ -110,6 +110,7 @@ class LiveClient:
         self._n_due = 0
         self._speaking: set[str] = set()
         self._ended = False
+        self._was_there = False
 
     def events(self) -> Iterator[Event]:
         """What is heard, until all text is told.
@@ -127,6 +128,8 @@ class LiveClient:
                         yield event
                     return
                 except (ConnectionClosed, OSError, WebSocketException) as error:
+                    if isinstance(error, OSError) and not self._was_there:
+                        raise LiveError(f"no server answers at {self._url}: {error}") from error
                     n_lost += 1
                     if not _is_recoverable(error) or n_lost > _MAX_ATTEMPTS:
                         raise LiveError(f"the connection was lost: {error}") from error
@@ -159,6 +162,7 @@ class LiveClient:
             compression=None,
             proxy=None if is_this_machine(self._url) else True,
         ) as socket:
+            self._was_there = True
             self._offset_s = self._lead_bytes / self._bytes_per_s
             done_s = self._done_bytes / self._bytes_per_s
             self._lead = Lead(done_s) if self._lead_bytes < self._done_bytes else None

@@ -8,6 +8,7 @@ import torch
 from benchmarks import cpu_kernels
 
 
+@pytest.mark.more
 def test_every_way_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
     threads = torch.get_num_threads()
     try:

@@ -40,7 +40,7 @@ SEARCHES = {
     "3, no timestamps": {"beam_size": 3, "timestamps": False},
     "3, cut off": {"beam_size": 3, "max_new_tokens": 6},
 }
-QUICK = ("2", "5, patience 2", "3, cut off")
+QUICK = ("2", "5", "3, cut off")
 CPU = torch.device("cpu")
 EOT = 9
 NO_END = float("-inf")

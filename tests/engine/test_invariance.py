@@ -154,7 +154,7 @@ def test_many_slots_are_invariant_among_themselves(
         # Torch multiplies the heads of absorbed cross-attention.
         (Precision.INT8, CrossAttentionMode.ABSORBED, 4),
         (Precision.FLOAT32, None, 1),
-        (Precision.FLOAT32, CrossAttentionMode.ABSORBED, 4),
+        pytest.param(Precision.FLOAT32, CrossAttentionMode.ABSORBED, 4, marks=pytest.mark.more),
     ],
 )
 def test_idle_rows_are_computed_only_where_they_matter(

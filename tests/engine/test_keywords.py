@@ -320,7 +320,7 @@ def test_a_phrase_is_not_written_because_it_began(
     assert phrase not in text and text.endswith("young man.")
 
 
-@pytest.mark.parametrize("beams", [2, 3])
+@pytest.mark.parametrize("beams", [2, pytest.param(3, marks=pytest.mark.more)])
 @pytest.mark.parametrize(
     "keywords", [("ill-disposed",), ("young man from Devonshire", "an old", "not an older")]
 )
