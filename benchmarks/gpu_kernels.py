@@ -42,6 +42,7 @@ _POINTERS = {
     torch.bfloat16: "*bf16",
     torch.int8: "*i8",
     torch.uint8: "*u8",
+    torch.int16: "*i16",
     torch.int64: "*i64",
     torch.bool: "*i1",
 }

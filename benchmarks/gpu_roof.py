@@ -12,11 +12,12 @@ arithmetic says beside published rates of other engines. Nothing runs; ends with
 
 import argparse
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 from deployments.planning.gpu_catalogue import Gpu, gpu_catalogue
-from engine.config import ModelDimensions
+from engine.config import HOP_LENGTH, N_FFT, ModelDimensions
 from engine.kernels.triton.weights import ENOUGH_PROGRAMS, MAX_ROWS, MIN_PRODUCTS
 from engine.model_sizes import MODEL_SIZES
 
@@ -48,12 +49,14 @@ class Work:
 
     Attributes:
         n_bytes, flops: of one launch.
+        float32_flops: the same, of arithmetic that is no tensor core's.
     """
 
     name: str
     launches: int
     n_bytes: float = 0.0
     flops: float = 0.0
+    float32_flops: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +68,15 @@ class Device:
     flops_per_s: float
     launch_s: float
     fused: bool = True
+    float32_flops_per_s: float = math.inf
 
     def seconds(self, work: Work) -> float:
-        once = max(work.n_bytes / self.bytes_per_s, work.flops / self.flops_per_s, self.launch_s)
+        once = max(
+            work.n_bytes / self.bytes_per_s,
+            work.flops / self.flops_per_s,
+            work.float32_flops / self.float32_flops_per_s,
+            self.launch_s,
+        )
         return work.launches * once
 
 
@@ -119,6 +128,7 @@ def step(dims: ModelDimensions, n: int, length: int, fused: bool = True) -> Iter
 def window(dims: ModelDimensions, batch: int) -> Iterator[Work]:
     """The launches that encode `batch` windows together, and fill their slots."""
     width, frames = dims.n_audio_state, batch * dims.n_audio_ctx
+    yield from _log_mel(dims.n_mels, 2 * frames)
     row = _HALF * frames * width
     convolved = 2 * frames * 3 * width
     yield Work("convolutions", 2, 3 * row, convolved * (2 * dims.n_mels + width) / 2)
@@ -142,6 +152,14 @@ def window(dims: ModelDimensions, batch: int) -> Iterator[Work]:
     yield Work("keys and values stored", 2 * dims.n_text_layer, both)
 
 
+def _log_mel(n_mels: int, n_frames: int) -> Iterator[Work]:
+    """int16 samples to float32, by a folded DFT and the mel filters as products."""
+    n_bins, out = 1 + N_FFT // 2, 4 * n_mels * n_frames
+    flops = 2 * n_frames * n_bins * (N_FFT + n_mels)
+    yield Work("log-mel", 1, 2 * HOP_LENGTH * n_frames + out, float32_flops=flops)
+    yield Work("log-mel, clamped", 1, 2 * out)
+
+
 def computed(
     dims: ModelDimensions, device: Device, batch: int, n_tokens: int
 ) -> tuple[float, float, float]:
@@ -158,10 +176,11 @@ def computed(
 
 def device_of(gpu: Gpu, bandwidth: float, arithmetic: float, launch_s: float) -> Device:
     """A GPU at a share of its peaks, in its 16-bit format."""
-    flops = gpu.flops_per_s[gpu.half_format]
+    flops = gpu.flops_per_s[gpu.half_format] * arithmetic
+    wide = gpu.flops_per_s["float32"] * arithmetic
     major, minor = gpu.compute_capability
     fused = 10 * major + minor >= MIN_PRODUCTS
-    return Device(gpu.bytes_per_s * bandwidth, flops * arithmetic, launch_s, fused)
+    return Device(gpu.bytes_per_s * bandwidth, flops, launch_s, fused, wide)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,14 +1,15 @@
-"""The launches of a decoder step in a model's sizes, on tensors without memory: to compile them, or
-to count what they move."""
+"""The launches of a decoder step and of log-mel in a model's sizes, on tensors without memory: to
+compile them, or to count what they move."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 
-from engine.config import ModelDimensions
-from engine.kernels.triton import absorbed, attention, linear, norm, sampling
+from engine.config import HOP_LENGTH, N_FFT, ModelDimensions
+from engine.kernels.triton import absorbed, attention, linear, log_mel, norm, sampling
 from engine.kernels.triton.launch import Launch
+from engine.kernels.triton.mel_tables import mel_tables
 from engine.kernels.triton.weights import MAX_ROWS, MIN_PRODUCTS, Norm, Weight
 
 POSITIONS = 60
@@ -44,6 +45,7 @@ def cases(
     yield from make.attention()
     yield from make.choice()
     yield make.norm()
+    yield from make.log_mel()
     if target >= MIN_PRODUCTS:
         yield from make.absorbed()
         if n <= MAX_ROWS:
@@ -121,6 +123,17 @@ class _Cases:
         x = self.empty(self.n, self.width)
         launch = norm.add_norm_launch(x, x, self.weights(), x)
         return self.case("sum and norm", launch, 4 * x.nbytes)
+
+    def log_mel(self) -> Iterator[Case]:
+        """Of `n` windows."""
+        n_mels, n_frames = self.dims.n_mels, 2 * self.dims.n_audio_ctx
+        samples = self.empty(self.n, n_frames * HOP_LENGTH, of=torch.int16)
+        tables = mel_tables(self.empty(n_mels, 1 + N_FFT // 2, of=torch.float32))
+        out = self.empty(self.n, n_mels, n_frames, of=torch.float32)
+        launches = log_mel.log_mel_launches(samples, tables, out)
+        kept = tables.cosines.nbytes + tables.sines.nbytes + tables.filters.nbytes
+        yield self.case("log-mel", launches[0], samples.nbytes + kept + out.nbytes)
+        yield self.case("log-mel, clamped", launches[1], 2 * out.nbytes)
 
     def weights(self) -> Norm:
         return Norm(self.empty(self.width), self.empty(self.width), 1e-5)

@@ -24,8 +24,8 @@ def kernels(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     from benchmarks.kernel_cases import cases
     from engine.kernels.triton.calls import GpuKernels
     from engine.kernels.triton.launch import capability_of
-    from engine.kernels.triton.trial import TOLERANCE, difference
     from engine.kernels.triton.trial import cases as trials
+    from engine.kernels.triton.trial import difference
 
     device = torch.device(options.device)
     ours = GpuKernels.on(device)
@@ -34,13 +34,13 @@ def kernels(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     if ours.multiplies and device.type == "cuda":
         halves.append(torch.bfloat16)
     for dtype in halves:
-        for name, run, twin in trials(ours, device, dtype):
-            error = difference(run(), twin())
+        for trial in trials(ours, device, dtype):
+            error = difference(trial.run(), trial.twin())
             yield {
-                "kernel": name,
+                "kernel": trial.name,
                 "format": str(dtype).removeprefix("torch."),
                 "difference": error,
-                "right": error <= TOLERANCE,
+                "right": error <= trial.tolerance,
             }
     dims = _TINY if options.rehearse else MODEL_SIZES["large-v3"]
     for n in (1,) if options.rehearse else (1, 8, 64, 256):

@@ -1,7 +1,8 @@
 """int16 audio -> log-mel spectrogram, on the device.
 
 The arithmetic is that of transformers' `WhisperFeatureExtractor` (its torch path), in the same
-order: an error of 1e-4 in the mel moves logits by ten times the smallest margins seen.
+order: an error of 1e-4 in the mel moves logits by ten times the smallest margins seen. On a GPU
+with our own kernels the DFT is a product with a table instead of an FFT.
 """
 
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ import torch
 from transformers.audio_utils import mel_filter_bank
 
 from engine.config import HOP_LENGTH, N_FFT, N_SAMPLES, SAMPLE_RATE
+from engine.kernels.triton import gpu_kernels
+from engine.kernels.triton.mel_tables import mel_tables
 
 INT16_SCALE = 1.0 / 32_768.0
 
@@ -37,6 +40,9 @@ class LogMel:
         self.device = device
         self._filters = torch.from_numpy(filters).to(torch.float32).T.contiguous().to(device)
         self._window = torch.hann_window(N_FFT, device=device)
+        self._kernels = gpu_kernels(device)
+        if self._kernels is not None:
+            self._tables = mel_tables(self._filters)
 
     def __call__(
         self, chunks: Sequence[npt.NDArray[np.int16]], n_samples: int = N_SAMPLES
@@ -49,6 +55,8 @@ class LogMel:
         Args:
             n_samples: length of the window, a multiple of 160.
         """
+        if self._kernels is not None:
+            return self._kernels.log_mel(self._upload(chunks, n_samples), self._tables)
         if self.device.type == "cuda":
             return self._log_mel(self._upload(chunks, n_samples))
         return torch.stack([self._log_mel(_padded([chunk], n_samples)[0]) for chunk in chunks])

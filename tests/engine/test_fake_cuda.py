@@ -161,6 +161,16 @@ def test_a_layer_takes_eight_launches() -> None:
         assert len(device.launches) - len(in_layers) <= OTHER_LAUNCHES
 
 
+def test_log_mel_takes_two_launches() -> None:
+    with runner_of("tiny", precision=Precision.BFLOAT16) as (runner, device):
+        assert runner.features(PCM, 320_000).shape == (2, 80, 2000)
+        assert device.launches == ["triton.log_mel_kernel", "triton.clamp_kernel"]
+        assert device.waits == []
+    with disabled(), runner_of("tiny", precision=Precision.BFLOAT16) as (runner, device):
+        runner.features(PCM)
+        assert len(device.launches) > 2 and device.waits == []
+
+
 def _item(stage: DecoderStage, x: torch.Tensor) -> None:
     x.sum().item()
 

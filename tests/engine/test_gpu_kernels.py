@@ -43,12 +43,11 @@ def draw() -> Callable[..., torch.Tensor]:
 
 @pytest.mark.parametrize(
     "case",
-    [pytest.param(case, marks=pytest.mark.more if "4-bit" in case[0] else ()) for case in CASES],
-    ids=[case[0] for case in CASES],
+    [pytest.param(case, marks=pytest.mark.more if "4-bit" in case.name else ()) for case in CASES],
+    ids=[case.name for case in CASES],
 )
 def test_each_kernel_equals_its_twin(case: Case) -> None:
-    _, run, twin = case
-    assert difference(run(), twin()) < CLOSE
+    assert difference(case.run(), case.twin()) < min(CLOSE, case.tolerance)
 
 
 Draw = Callable[..., torch.Tensor]

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from engine.kernels.triton import absorbed, attention, linear, norm, sampling
+from engine.config import HOP_LENGTH
+from engine.kernels.triton import absorbed, attention, linear, log_mel, norm, sampling
 from engine.kernels.triton.launch import capability_of
+from engine.kernels.triton.mel_tables import MelTables
 from engine.kernels.triton.weights import MIN_PRODUCTS, Norm, Weight
 
 _HALVES = (torch.float16, torch.bfloat16)
@@ -133,6 +135,15 @@ class GpuKernels:
         ):
             launch.run()
         return tokens, logprobs
+
+    def log_mel(self, samples: torch.Tensor, tables: MelTables) -> torch.Tensor:
+        """(B, L) int16 -> (B, n_mels, L / 160) float32; see `log_mel.log_mel_launches`."""
+        n, n_samples = samples.shape
+        shape = (n, tables.n_mels, n_samples // HOP_LENGTH)
+        out = torch.empty(shape, dtype=torch.float32, device=samples.device)
+        for launch in log_mel.log_mel_launches(samples.contiguous(), tables, out):
+            launch.run()
+        return out
 
     def absorbed_attention(
         self,

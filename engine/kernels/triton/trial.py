@@ -3,6 +3,7 @@
 import subprocess
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -11,10 +12,9 @@ from triton.errors import TritonError
 from engine.kernels.quantize import quantize_groups, quantize_rows, quantize_weight
 from engine.kernels.triton import twins
 from engine.kernels.triton.calls import GpuKernels, Scales
+from engine.kernels.triton.mel_tables import mel_tables
 from engine.kernels.triton.weights import ALWAYS, AT_FIRST, Norm, Weight
 
-Case = tuple[str, Callable[[], torch.Tensor], Callable[[], torch.Tensor]]
-"""A name, what the kernel gives, and what it should."""
 _HEADS, _HEAD_DIM, _LENGTH = 3, 64, 100
 _WIDTH = _HEADS * _HEAD_DIM
 _ROWS = 3
@@ -22,6 +22,8 @@ _SPLITS = (1, 4)
 _SHORT = (_LENGTH, 1, 37)
 TOLERANCE = 0.02
 """Of the greatest value: 16-bit numbers have 8 to 11 bits, and sums come in other orders."""
+_MEL_TOLERANCE = 1e-4
+"""Of log-mel, which is float32 throughout."""
 _FAILURES = (
     TritonError,
     RuntimeError,
@@ -32,13 +34,22 @@ _FAILURES = (
 """What Triton raises where it lacks a compiler, a driver or support for the device."""
 
 
+class Case(NamedTuple):
+    """What a kernel gives, and what it should; `tolerance` is a part of the greatest value."""
+
+    name: str
+    run: Callable[[], torch.Tensor]
+    twin: Callable[[], torch.Tensor]
+    tolerance: float = TOLERANCE
+
+
 def fault(kernels: GpuKernels, device: torch.device) -> str | None:
     """Why the kernels cannot be used on the device; None if they can."""
     try:
-        for name, run, twin in cases(kernels, device):
-            error = difference(run(), twin())
-            if not error <= TOLERANCE:
-                return f"{name} is off by {error:.2g} of its greatest value"
+        for case in cases(kernels, device):
+            error = difference(case.run(), case.twin())
+            if not error <= case.tolerance:
+                return f"{case.name} is off by {error:.2g} of its greatest value"
     except _FAILURES as error:
         words = str(error).strip().splitlines()
         return f"{type(error).__name__}: {words[0] if words else 'no reason given'}"
@@ -71,6 +82,7 @@ def cases(
     yield from _attention(kernels, draw, device)
     yield _choice(kernels, draw, device)
     yield _sum_and_norm(kernels, draw(_ROWS, _WIDTH), draw(_ROWS, _WIDTH), norm)
+    yield _log_mel(kernels, draw)
     if kernels.multiplies:
         yield from _linears(kernels, draw, norm)
         yield from _absorbed(kernels, draw, device)
@@ -109,7 +121,17 @@ def _choice(kernels: GpuKernels, draw: Callable[..., torch.Tensor], device: torc
         tokens, logprobs = choose(*ask)
         return torch.stack([tokens.float(), 1000 * logprobs])
 
-    return "choice of tokens", partial(both, kernels.choose), partial(both, twins.choose)
+    return Case("choice of tokens", partial(both, kernels.choose), partial(both, twins.choose))
+
+
+def _log_mel(kernels: GpuKernels, draw: Callable[..., torch.Tensor]) -> Case:
+    """Two windows of odd lengths of sound; what follows is silence."""
+    samples = (3000 * draw(2, 4800, of=torch.float32)).to(torch.int16)
+    samples[1, 1234:] = 0
+    tables = mel_tables(draw(20, 201, of=torch.float32).abs())
+    ask = samples, tables
+    kernel, twin = partial(kernels.log_mel, *ask), partial(twins.log_mel, *ask)
+    return Case("log-mel", kernel, twin, _MEL_TOLERANCE)
 
 
 def _sum_and_norm(
@@ -122,7 +144,7 @@ def _sum_and_norm(
     def twin() -> torch.Tensor:
         return torch.cat([twins.normalised(x + added, of_module(norm)), x + added])
 
-    return "sum and norm", run, twin
+    return Case("sum and norm", run, twin)
 
 
 def _linears(
@@ -144,9 +166,10 @@ def _linears(
     of = of_module(norm)
     for name, weight in weights.items():
         product = partial(kernels.linear, x, weight, bias, norm, True)
-        yield f"{name} product of a norm", product, partial(twins.linear, x, weight, bias, of, True)
+        twin = partial(twins.linear, x, weight, bias, of, True)
+        yield Case(f"{name} product of a norm", product, twin)
         twin = partial(twins.linear, x, weight, bias, residual=residual)
-        yield f"{name} product added", partial(added, weight), twin
+        yield Case(f"{name} product added", partial(added, weight), twin)
 
 
 def _attention(
@@ -163,19 +186,17 @@ def _attention(
             keys, values, scales = _in_8_bits(keys, values)
 
         stored = partial(_and_what_is_stored, qkv, positions, keys, values, scales)
-        name_of = f"attention to {name} tokens"
-        yield (
-            name_of,
-            partial(stored, kernels.self_attention),
-            partial(stored, twins.self_attention),
-        )
+        run = partial(stored, kernels.self_attention)
+        yield Case(f"attention to {name} tokens", run, partial(stored, twins.self_attention))
         ask = partial(kernels.cross_attention, queries, windows, keys, values, scales)
         twin = partial(twins.cross_attention, queries, windows, keys, values, scales)
         short = partial(twin, lengths=lengths)
         for splits in _SPLITS:
-            yield f"attention to {name} windows, split by {splits}", partial(ask, splits), twin
+            yield Case(
+                f"attention to {name} windows, split by {splits}", partial(ask, splits), twin
+            )
             asked = partial(ask, splits, lengths)
-            yield f"attention to short {name} windows, split by {splits}", asked, short
+            yield Case(f"attention to short {name} windows, split by {splits}", asked, short)
 
 
 def _and_what_is_stored(
@@ -214,6 +235,6 @@ def _absorbed(
     lengths = torch.tensor(_SHORT, device=device)
     short = partial(twin, lengths=lengths)
     for splits in _SPLITS:
-        yield f"absorbed attention, split by {splits}", partial(ask, splits), twin
+        yield Case(f"absorbed attention, split by {splits}", partial(ask, splits), twin)
         name = f"absorbed attention to short windows, split by {splits}"
-        yield name, partial(ask, splits, lengths), short
+        yield Case(name, partial(ask, splits, lengths), short)

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 import torch
 from torch.nn import functional as F
 
+from engine.config import HOP_LENGTH
 from engine.kernels.quantize import dequantize_groups, quantize_rows
 from engine.kernels.triton.calls import Scales
+from engine.kernels.triton.mel_tables import MelTables
 from engine.kernels.triton.weights import ALWAYS, AT_FIRST, Norm, Weight
 
 
@@ -122,6 +124,24 @@ def choose(
     tokens = allowed.argmax(1)
     logprobs = allowed.gather(1, tokens[:, None])[:, 0] - allowed.logsumexp(1)
     return tokens, logprobs.float()
+
+
+def log_mel(samples: torch.Tensor, tables: MelTables) -> torch.Tensor:
+    """(B, L) int16 -> (B, n_mels, L / 160). Products are float64: what is left to tell are the
+    tables' and the kernel's roundings."""
+    n_samples, n_points = samples.shape[1], len(tables.cosines)
+    centres = torch.arange(0, n_samples, HOP_LENGTH, device=samples.device)[:, None]
+    points = torch.arange(n_points, device=samples.device)
+    after = centres + points
+    after = torch.where(after < n_samples, after, 2 * (n_samples - 1) - after)
+    left, right = samples[:, (centres - points).abs()].double(), samples[:, after].double()
+    real = (right + left) @ tables.cosines.double()
+    imaginary = (right - left) @ tables.sines.double()
+    power = real.square() + imaginary.square()
+    mel = (power @ tables.filters.double())[..., : tables.n_mels].transpose(1, 2)
+    logs = mel.clamp(min=1e-10).log10()
+    clamped = torch.maximum(logs, logs.amax((1, 2), keepdim=True) - 8.0)
+    return ((clamped + 4.0) / 4.0).float()
 
 
 def _reached(
