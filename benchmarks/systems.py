@@ -3,7 +3,7 @@
 A system is one product with one model at one precision. To add one, write a class with the
 attributes of `System` and put a factory into `FACTORIES`; nothing else changes.
 All run at temperature 0 with the language given, on the CPU; greedily, but for those whose names
-end in `-beam5`.
+end in `-beam5`, and in `-auto`, which search with 5 beams where the greedy text is unsure.
 """
 
 from collections.abc import Callable
@@ -17,14 +17,17 @@ from faster_whisper import BatchedInferencePipeline, WhisperModel  # type: ignor
 from benchmarks.scoring import TimedText
 from benchmarks.transformers_model import transformers_pipeline
 from deployments.local import FileDone, Job, LocalTranscriber
+from deployments.options import BEST_BEAM_SIZE
 from deployments.transcript.fallback import FallbackOptions
 from deployments.transcript.options import TranscriptionOptions
+from deployments.transcript.unsure import UnsureOptions
 from engine import DecodingOptions, Engine, EngineConfig, Precision, open_checkpoint, resolve_model
 
 CPU_THREADS = 2
 BATCH_SIZE = 8
 MURMUR_SLOTS = {1: 24, 5: 40}  # the command line's defaults, by beams
 CONTEXT_CHUNKS = 32  # the command line's default
+_AUTO = "-auto"
 
 
 class System(Protocol):
@@ -136,10 +139,18 @@ class Murmur:
     """Murmur in this process, as `murmur transcribe` runs it, but without higher temperatures."""
 
     def __init__(
-        self, model: str, config: EngineConfig, *, context_chunks: int, beam_size: int = 1
+        self,
+        model: str,
+        config: EngineConfig,
+        *,
+        context_chunks: int,
+        beam_size: int = 1,
+        unsure: UnsureOptions = UnsureOptions(),  # noqa: B008 - it cannot change
     ) -> None:
-        self.name = ("murmur" if context_chunks > 1 else "murmur-parallel") + _beams(beam_size)
+        beams = _AUTO if unsure.beam_size > 1 else _beams(beam_size)
+        self.name = ("murmur" if context_chunks > 1 else "murmur-parallel") + beams
         self._beam_size = beam_size
+        self._unsure = unsure
         self.model = model
         self.precision = config.precision.value
         self._context_chunks = context_chunks
@@ -150,6 +161,7 @@ class Murmur:
         options = TranscriptionOptions(
             DecodingOptions(language=language, beam_size=self._beam_size),
             FallbackOptions(temperatures=(0.0,)),
+            unsure=self._unsure,
             context_chunks=self._context_chunks,
         )
         job = Job(str(path), str(path), options)
@@ -190,8 +202,22 @@ def _factories(beam_size: int) -> dict[str, Factory]:
     }
 
 
+def _searching_where_unsure(context_chunks: int) -> Factory:
+    return lambda model, precision: Murmur(
+        model,
+        murmur_config(precision, BEST_BEAM_SIZE),
+        context_chunks=context_chunks,
+        unsure=UnsureOptions(BEST_BEAM_SIZE),
+    )
+
+
 GREEDY: dict[str, Factory] = {**_factories(1), "transformers": Transformers}
-FACTORIES: dict[str, Factory] = {**GREEDY, **_factories(5)}
+FACTORIES: dict[str, Factory] = {
+    **GREEDY,
+    **_factories(BEST_BEAM_SIZE),
+    f"murmur{_AUTO}": _searching_where_unsure(CONTEXT_CHUNKS),
+    f"murmur-parallel{_AUTO}": _searching_where_unsure(1),
+}
 
 
 def precisions_of(name: str) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from deployments.errors import OptionError
 from deployments.fleet import Priority, Quality
@@ -14,8 +14,8 @@ from engine.request import Task
 AUTO = "auto"
 """Model name with which a caller leaves the choice of tier to the cluster."""
 BEST_BEAM_SIZE = 5
-"""Beams with which `auto` decodes where the best quality is asked for, as many as openai/whisper's
-command line uses by default."""
+"""Beams where the best quality is asked for, or a greedy text is unsure: as many as
+openai/whisper's command line uses by default."""
 MAX_CONTEXT_CHUNKS = 64
 
 _WORKER_ID = re.compile("[0-9a-f]{56}")
@@ -109,7 +109,8 @@ class TranscribeOptions:
         temperature: 0: greedy decoding, with higher temperatures only where the text looks wrong;
             above 0: this fixed temperature, at most 1.
         beam_size: texts that are followed side by side where the temperature is 0, at most 16; each
-            takes one of the model's slots. 1: greedy. None: 1, or `BEST_BEAM_SIZE` for the model
+            takes one of the model's slots. 1: greedy. `auto`: greedy first, and `BEST_BEAM_SIZE`
+            for chunks whose greedy text is unsure. None: 1, or `BEST_BEAM_SIZE` for the model
             `auto` with the quality `best`.
         patience: a beam search ends when `beam_size * patience` texts have ended.
         best_of: texts that are sampled where the temperature is above 0, of which the likeliest is
@@ -146,7 +147,7 @@ class TranscribeOptions:
     keywords: tuple[str, ...] = ()
     keyword_boost: float = 1.0
     temperature: float = 0.0
-    beam_size: int | None = None
+    beam_size: int | Literal["auto"] | None = None
     patience: float = 1.0
     best_of: int = 1
     length_penalty: float | None = None
@@ -200,7 +201,7 @@ class TranscribeOptions:
     def _check_decoding(self) -> None:
         for name in ("beam_size", "patience", "best_of", "length_penalty", "keyword_boost"):
             value = getattr(self, name)
-            if value is None:
+            if value is None or (name, value) == ("beam_size", AUTO):
                 continue
             try:
                 DecodingOptions(**{name: value})

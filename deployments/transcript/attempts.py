@@ -95,10 +95,12 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """How a piece is decoded: the temperature, tokens of the text before it, whether with the
-    caller's keywords and prompt, and whether the encoder must see the whole window."""
+    """How a piece is decoded: the temperature, beams where that is 0, tokens of the text before it,
+    whether with the caller's keywords and prompt, and whether the encoder must see the whole
+    window."""
 
     temperature: float
+    beam_size: int
     context: tuple[int, ...]
     prompted: bool
     whole_window: bool
@@ -256,16 +258,21 @@ class Attempts:
         # short.
         is_again = part.n_done > 0 or part.first is not None
         temperature = self.options.fallback.temperatures[0]
-        return Attempt(temperature, context, prompted, is_again or temperature > 0.0)
+        beam_size = self.options.decoding.beam_size
+        return Attempt(temperature, beam_size, context, prompted, is_again or temperature > 0.0)
 
     def _then(self, part: Part, attempt: Attempt, result: ChunkResult) -> Attempt | None:
         """What to try after a result: first without the text before it, next without keywords and
-        prompt, then at higher temperatures. None: keep the best result."""
+        prompt, then with more beams, then at higher temperatures. None: keep the best result."""
         is_wrong = looks_wrong(result, self.options.fallback)
         if attempt.context and (is_wrong or self._is_misled(part.piece, result)):
             return replace(attempt, context=())
         if attempt.prompted and (is_wrong or self._costs_words(part.piece, result)):
             return replace(attempt, prompted=False)
+        unsure = self.options.unsure
+        if attempt.temperature == 0.0 and attempt.beam_size < unsure.beam_size:
+            if is_wrong or unsure.applies(result):
+                return replace(attempt, beam_size=unsure.beam_size)
         temperatures = self.options.fallback.temperatures
         hotter = temperatures[temperatures.index(attempt.temperature) + 1 :]
         return replace(attempt, temperature=hotter[0]) if is_wrong and hotter else None

@@ -6,12 +6,19 @@ from dataclasses import dataclass, field, replace
 
 from deployments.audio.tracks import TrackWish
 from deployments.errors import OptionError
-from deployments.options import ChunkingOptions, TranscribeOptions, VadOptions
+from deployments.options import (
+    AUTO,
+    BEST_BEAM_SIZE,
+    ChunkingOptions,
+    TranscribeOptions,
+    VadOptions,
+)
 from deployments.tier import TierInfo
 from deployments.transcript.cascade import Ladder
 from deployments.transcript.coverage import CoverageOptions
 from deployments.transcript.fallback import FallbackOptions
 from deployments.transcript.short_window import ShortWindowOptions
+from deployments.transcript.unsure import UnsureOptions
 from engine import DecodingOptions, language_code
 from engine.request import MAX_BOOST
 
@@ -41,6 +48,7 @@ class TranscriptionOptions:
         coverage: when a text has too few words for its speech and is decoded again, too.
         short_window: when the text of a short window is not taken, and the whole one is decoded.
             Which windows are short is a matter of the engine.
+        unsure: when a greedy text is unsure, and with how many beams the chunk is decoded again.
         ladder: tiers among which chunks may move up; None: all chunks go to one tier. It needs
             `context_chunks` 1, because a tier's tokens mean something else to another tier.
         context_chunks: length of a row of chunks that are decoded one after another, each with the
@@ -65,6 +73,7 @@ class TranscriptionOptions:
     tail_s: float = 1.0
     coverage: CoverageOptions = field(default_factory=CoverageOptions)
     short_window: ShortWindowOptions = field(default_factory=ShortWindowOptions)
+    unsure: UnsureOptions = field(default_factory=UnsureOptions)
     context_chunks: int = 1
     priority: int = 0
     ladder: Ladder | None = None
@@ -117,7 +126,7 @@ def transcription_options(asked: TranscribeOptions, info: TierInfo) -> Transcrip
     multilingual = one_by_one and info.multilingual
     for option in ("beam_size", "best_of"):
         n = getattr(asked, option) or 1
-        if n > info.max_texts and n > 1:
+        if n != AUTO and n > info.max_texts and n > 1:
             raise OptionError(
                 f"{option} is {n}, and the model {asked.model!r} follows {info.max_texts} texts "
                 "of a chunk at most",
@@ -135,7 +144,7 @@ def transcription_options(asked: TranscribeOptions, info: TierInfo) -> Transcrip
         keyword_weights=tuple(keywords.values()),
         keyword_boost=asked.keyword_boost,
         prompt=(asked.prompt or "")[-_MAX_PROMPT_CHARACTERS:] or None,
-        beam_size=asked.beam_size or 1,
+        beam_size=asked.beam_size if isinstance(asked.beam_size, int) else 1,
         patience=asked.patience,
         best_of=asked.best_of,
         length_penalty=asked.length_penalty,
@@ -147,6 +156,7 @@ def transcription_options(asked: TranscribeOptions, info: TierInfo) -> Transcrip
         fallback=FallbackOptions((asked.temperature,) if asked.temperature > 0 else ladder),
         chunking=_shorter(asked.chunking) if multilingual else asked.chunking,
         vad=asked.vad,
+        unsure=_unsure(asked, info),
         context_chunks=1 if multilingual else asked.context_chunks,
         priority=asked.priority.rank,
         track=asked.track,
@@ -155,6 +165,12 @@ def transcription_options(asked: TranscribeOptions, info: TierInfo) -> Transcrip
         hallucination_silence_threshold=asked.hallucination_silence_threshold,
         with_words=asked.words,
     )
+
+
+def _unsure(asked: TranscribeOptions, info: TierInfo) -> UnsureOptions:
+    """Beams for unsure texts, as many as the tier has room for."""
+    n_beams = min(BEST_BEAM_SIZE, info.max_texts) if asked.beam_size == AUTO else 1
+    return UnsureOptions(max(n_beams, 1))
 
 
 def _shorter(chunking: ChunkingOptions) -> ChunkingOptions:

@@ -297,6 +297,7 @@ class Transcription:
             prompt=asked.prompt if attempt.prompted else None,
             language=self._attempts.language_of(part),
             temperature=attempt.temperature,
+            beam_size=attempt.beam_size,
             previous_tokens=attempt.context,
             # It depends only on the place in the file, so the same file gives the same text again.
             seed=asked.seed + zlib.crc32(place.encode()),

@@ -40,6 +40,13 @@ _MODEL_HELP = "turbo, large-v3 and so on (`murmur models` lists them), a folder,
 _PRECISION_HELP = f"Number format: {', '.join(get_args(PrecisionName))}."
 
 
+def _beam_size(text: str) -> str:
+    """Checked here, and turned into a number later: typer knows no options of two types."""
+    if text == "auto" or (text.isdecimal() and 1 <= int(text) <= MAX_TEXTS):
+        return text
+    raise typer.BadParameter(f"{text!r} is neither a number from 1 to {MAX_TEXTS} nor auto.")
+
+
 def _models(incomplete: str) -> list[str]:
     return [name for name in MODEL_NAMES if name.startswith(incomplete)]
 
@@ -159,15 +166,14 @@ class TranscribeArguments:
         ),
     ] = 0.0
     beam_size: Annotated[
-        int,
+        str,
         typer.Option(
-            min=1,
-            max=MAX_TEXTS,
+            callback=_beam_size,
             metavar="N",
             help="Beam search at temperature 0: N texts of a chunk side by side, each in a place "
-            "of the batch. 1: greedy.",
+            "of the batch. 1: greedy; auto: greedy, and 5 where the text is unsure.",
         ),
-    ] = 1
+    ] = "1"
     patience: Annotated[
         float,
         typer.Option(min=0.01, max=10.0, metavar="P", help="End a beam search after N x P texts."),

@@ -13,7 +13,7 @@ from deployments.audio.reading import AudioLimits
 from deployments.audio.report import MADE_UP
 from deployments.errors import OptionError
 from deployments.local import FileDone, FileFailed, Job, LocalTranscriber, SegmentsReady
-from deployments.options import TranscribeOptions, VadOptions
+from deployments.options import AUTO, BEST_BEAM_SIZE, TranscribeOptions, VadOptions
 from deployments.tier import TierInfo
 from deployments.transcript.fallback import FallbackOptions
 from deployments.transcript.options import transcription_options
@@ -141,7 +141,7 @@ def asked_options(args: TranscribeArguments) -> TranscribeOptions:
         prompt=args.prompt,
         keywords=_split(args.keywords),
         keyword_boost=args.keyword_boost,
-        beam_size=args.beam_size,
+        beam_size="auto" if args.beam_size == AUTO else int(args.beam_size),
         patience=args.patience,
         best_of=args.best_of,
         length_penalty=args.length_penalty,
@@ -206,10 +206,11 @@ def engine_config(args: TranscribeArguments) -> EngineConfig:
     )
 
 
-def _slots_for(beam_size: int, best_of: int, temperature: float) -> int:
+def _slots_for(beam_size: str, best_of: int, temperature: float) -> int:
     """Places for so many texts that a step of the decoder pays: those of eight chunks, where each
     has several, within what takes not much more memory than the 24 of a greedy run."""
-    n_texts = beam_size if temperature == 0.0 else best_of
+    n_beams = BEST_BEAM_SIZE if beam_size == AUTO else int(beam_size)
+    n_texts = n_beams if temperature == 0.0 else best_of
     return max(24, min(8 * n_texts, 40))
 
 

@@ -134,10 +134,13 @@ class TranslationFields(DetectionFields):
     temperature: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
     """0: greedy decoding, and higher temperatures only where the text looks wrong. From 0.01 on:
     this temperature throughout."""
-    beam_size: Annotated[int, Field(ge=1, le=MAX_TEXTS)] | None = None
+    beam_size: (
+        Annotated[int, Field(ge=1, le=MAX_TEXTS)] | Annotated[Literal["auto"], _AnyCase] | None
+    ) = None
     """Beam search where the temperature is 0: as many texts are followed side by side. 1: greedy,
-    the default except for the model `auto` with the quality `best`, which searches with 5. An
-    addition to OpenAI's fields, as the next three."""
+    the default except for the model `auto` with the quality `best`, which searches with 5. `auto`:
+    greedy first, and 5 for chunks whose greedy text is unsure. An addition to OpenAI's fields, as
+    the next three."""
     patience: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] = 1.0
     """A beam search ends when `beam_size` times this many texts have ended."""
     best_of: Annotated[int, Field(ge=1, le=MAX_TEXTS)] = 1

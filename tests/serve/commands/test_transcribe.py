@@ -235,12 +235,13 @@ def test_beam_search_is_asked_of_every_chunk(capsys: pytest.CaptureFixture[str])
     ("given", "n_slots"),
     [
         ({}, 24),
-        ({"beam_size": 2}, 24),
-        ({"beam_size": 5}, 40),
-        ({"beam_size": 5, "temperature": 0.5}, 24),
+        ({"beam_size": "auto"}, 40),
+        ({"beam_size": "2"}, 24),
+        ({"beam_size": "5"}, 40),
+        ({"beam_size": "5", "temperature": 0.5}, 24),
         ({"best_of": 4, "temperature": 0.5}, 32),
-        ({"beam_size": 16}, 40),
-        ({"beam_size": 5, "batch_size": 10}, 10),
+        ({"beam_size": "16"}, 40),
+        ({"beam_size": "5", "batch_size": 10}, 10),
     ],
 )
 def test_texts_of_a_chunk_get_more_places(given: dict[str, Any], n_slots: int) -> None:

@@ -213,10 +213,17 @@ def test_how_texts_are_searched() -> None:
     decoding = transcription_options(asked, replace(MANY, max_texts=5)).decoding
     assert (decoding.beam_size, decoding.patience, decoding.best_of) == (5, 2.0, 3)
     assert decoding.length_penalty == 0.6
-    for name, value in (("beam_size", "0"), ("beam_size", "17"), ("patience", "0")):
-        with pytest.raises(FieldError) as caught:
+    faults = {"0": "greater", "17": "less", "many": "integer"}
+    for name, value in (*(("beam_size", value) for value in faults), ("patience", "0")):
+        with pytest.raises(FieldError, match=faults[value]) as caught:
             parse_fields([("model", "m"), (name, value)], TranscriptionFields)
         assert caught.value.param == name
+
+
+@pytest.mark.parametrize("said", ["auto", "AUTO"])
+def test_beams_where_they_pay(said: str) -> None:
+    asked = parse_fields([("model", "m"), ("beam_size", said)], TranscriptionFields).options()
+    assert asked.beam_size == "auto"
 
 
 def test_what_looks_made_up_can_be_left_out() -> None:
