@@ -5,6 +5,7 @@ characters, for at most seven seconds. Wide characters, as of Chinese, count as 
 ends of sentences and at pauses where they can.
 """
 
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,11 @@ from serve.http.cue_limits import CueLimits
 _ENDS_SENTENCE = tuple(".?!\u2026\u3002\uff1f\uff01\u0964")
 _ENDS_CLAUSE = tuple(",;:\uff0c\u3001\uff1b\uff1a\u2014")
 _PAUSE_S = 0.3
+_ABBREVIATION = re.compile(r"\W*(?:[^\W\d_]|[b-df-hj-np-tv-xz]+)\.", re.IGNORECASE)
+"""One letter, or Latin letters without a vowel, such as `Mr.`: no sentence ends there."""
+_SHORTEST_S = 5 / 6
+"""Netflix's least duration of a cue."""
+_COST_OF_HASTE = 0.5
 _COST_OF_BREAK = {"sentence": 0.0, "clause": 0.3, "word": 0.8}
 """What it costs to end a cue there, where another cue costs 1."""
 
@@ -67,6 +73,7 @@ def _parted(words: tuple[Word, ...], limits: CueLimits) -> Iterator[tuple[Word, 
             if not is_word and not _fits(group, limits):
                 break
             cost = costs[start] + 1 + _break_cost(words, stop) + _emptiness(group, limits)
+            cost += _COST_OF_HASTE * (group[-1].end_s - group[0].start_s < _SHORTEST_S)
             if cost < best:
                 best, begin = cost, start
         costs.append(best)
@@ -88,7 +95,8 @@ def _break_cost(words: Sequence[Word], stop: int) -> float:
     """The cost of a break behind `stop` words."""
     text = words[stop - 1].text.rstrip()
     is_last = stop == len(words)
-    if is_last or text.endswith(_ENDS_SENTENCE):
+    is_end = text.endswith(_ENDS_SENTENCE) and not _ABBREVIATION.fullmatch(text)
+    if is_last or is_end:
         return _COST_OF_BREAK["sentence"]
     is_pause = words[stop].start_s - words[stop - 1].end_s >= _PAUSE_S
     kind = "clause" if is_pause or text.endswith(_ENDS_CLAUSE) else "word"

@@ -147,7 +147,8 @@ def _deployment(error: DeploymentError) -> HttpError:
     if isinstance(error, DeadlineError):
         return HttpError(504, str(error), _SERVER, code="deadline_exceeded")
     if isinstance(error, StoppedError):
-        return HttpError(503, str(error), _SERVER, code="stopped")
+        # Not 503: proxies send such requests to another server.
+        return HttpError(410, str(error), _SERVER, code="stopped")
     if isinstance(error, ChunkFailedError):
         return HttpError(500, str(error), _SERVER, code="chunk_failed")
     if isinstance(error, TierUnavailableError):

@@ -92,6 +92,44 @@ def test_what_is_no_audio_is_refused_in_words(window: Window, tmp_path: Path) ->
     expect(page.get_by_role("alert").filter(has_text="Choose an audio")).to_be_visible()
     expect(page.locator(".jobs .job-state")).to_have_text("Failed")
     expect(page.get_by_role("button", name="Play", exact=True)).to_be_hidden()
+    expect(page.get_by_role("button", name="Try again")).to_be_hidden()
+
+
+def test_a_file_goes_again_with_the_options_as_they_are_now(window: Window) -> None:
+    page = window()
+    choose_model(page, "tiny.en")
+    page.get_by_label("Language", exact=True).fill("German")
+    add(page, CLIP, wait=False)
+    expect(page.get_by_role("alert").filter(has_text="Unsupported language")).to_be_visible()
+    page.get_by_label("Language", exact=True).fill("")
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator(".state")).to_have_text(DONE, timeout=90_000)
+
+
+def test_files_wait_until_the_options_are_right(window: Window) -> None:
+    page = window()
+    choose_model(page, "tiny.en")
+    page.get_by_text("More options").click()
+    page.get_by_label("Best of").fill("99")
+    add(page, CLIP, wait=False)
+    expect(page.get_by_role("alert").filter(has_text=CLIP.name)).to_be_visible()
+    expect(page.locator(".jobs .job-state")).to_have_count(0)
+    page.get_by_label("Best of").fill("1")
+    page.get_by_label("Best of").blur()
+    expect(page.locator(".state")).to_have_text(DONE, timeout=90_000)
+    expect(page.get_by_role("alert").filter(has_text=CLIP.name)).to_be_hidden()
+
+
+def test_a_slash_searches_whatever_was_pressed_last(window: Window) -> None:
+    page = window()
+    choose_model(page, "tiny.en")
+    add(page, CLIP)
+    text = page.locator(".line").first.inner_text()
+    page.get_by_role("button", name="Copy").focus()
+    page.keyboard.press("/")
+    page.keyboard.type("leisure")
+    expect(page.get_by_role("searchbox")).to_have_value("leisure")
+    assert page.locator(".line").first.inner_text() == text
 
 
 def test_a_wrong_key_is_asked_for_again(window: Window) -> None:

@@ -48,6 +48,32 @@ def test_long_speech_is_parted_into_even_lines() -> None:
     ]
 
 
+@pytest.mark.parametrize("title", ["Mr.", "Dr.", '"Mrs.', "J."])
+def test_no_sentence_ends_with_an_abbreviation(title: str) -> None:
+    text = f"And {title} John Dashwood had then leisure to consider how much there might be done well"
+    word = title.replace(".", "x")
+    cues = shown(spoken(text.replace(title, word)))
+    assert shown(spoken(text)) == [[line.replace(word, title) for line in cue] for cue in cues]
+
+
+def test_the_ends_of_russian_sentences_are_ends() -> None:
+    text = (
+        "\u041e\u043d \u0436\u0438\u043b \u0442\u0443\u0442. "
+        "\u0422\u0435\u043f\u0435\u0440\u044c \u043d\u0435\u0442."
+    )
+    assert shown(spoken(text), CueLimits(max_line_count=1, max_line_width=14)) == [
+        [text[:11]],
+        [text[12:]],
+    ]
+
+
+def test_no_cue_is_too_short_to_be_read() -> None:
+    """Two words that end a sentence, at the beginning of a long segment."""
+    text = "Yes. And then John Dashwood had the leisure to consider how much there might be done well"
+    first = lay_out(spoken(text, word_s=0.2), CueLimits())[0]
+    assert first.end_s - first.start_s >= 5 / 6
+
+
 def test_a_pause_is_a_place_to_break() -> None:
     words = [Word(i * 0.5, i * 0.5 + 0.4, f" word{i}", 1.0) for i in range(12)]
     late = [Word(w.start_s + 2, w.end_s + 2, w.text, 1.0) for w in words[7:]]

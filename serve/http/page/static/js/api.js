@@ -17,6 +17,11 @@ export class ApiError extends Error {
     this.retryAfter = Number(retryAfter) || 0;
   }
 
+  /** Whether the file itself is wrong, so that the same would come again. */
+  get isOfFile() {
+    return [400, 422].includes(this.status) && this.param === "file" && this.code !== "audio_decode_timeout";
+  }
+
   /** What a person can do about it; empty if the message says it all. */
   get advice() {
     if (this.status === 0) return "Check that the server runs and that you are online, then try again.";

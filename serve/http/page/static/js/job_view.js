@@ -9,15 +9,19 @@ import { asJson, asText } from "./transcript.js";
 import { TranscriptView } from "./transcript_view.js";
 
 export class JobView {
-  /** @param {Job} job @param {(error: ApiError) => void} unauthorized asks for a key. */
-  constructor(job, unauthorized) {
+  /**
+   * @param {Job} job
+   * @param {(error: ApiError) => void} unauthorized asks for a key.
+   * @param {() => void} again sends the file once more.
+   */
+  constructor(job, unauthorized, again) {
     this.job = job;
     this.unauthorized = unauthorized;
     this.player = new Player(job);
     this.state = el("p", { class: "state" });
     this.bar = el("progress", { class: "bar", max: 1, "aria-label": "Progress" });
     this.cancel = el("button", { on: { click: () => job.cancel() } }, "Cancel");
-    this.again = el("button", { on: { click: () => job.start() } }, "Try again");
+    this.again = el("button", { on: { click: again } }, "Try again");
     this.fault = el("div", { class: "fault-box", role: "alert", hidden: true });
     this.notes = el("ul", { class: "notes", hidden: true });
     this.made = el("details", { class: "made", hidden: true }, el("summary", {}, "How it was made"), el("div"));
@@ -70,7 +74,7 @@ export class JobView {
     if (job.progress === null) this.bar.removeAttribute("value");
     else this.bar.value = job.progress;
     this.cancel.hidden = job.over;
-    this.again.hidden = job.state !== "failed" && job.state !== "cancelled";
+    this.again.hidden = job.state !== "cancelled" && (job.state !== "failed" || job.error?.isOfFile);
     this.tools.hidden = !job.segments.length;
     this.desk.hidden = job.state === "failed" && !job.segments.length && !this.player.playable;
     this.#explain(job.error);

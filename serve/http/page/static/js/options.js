@@ -42,6 +42,10 @@ export class Options {
     return values;
   }
 
+  get valid() {
+    return [...this.#form.elements].every((input) => input.checkValidity());
+  }
+
   /** What is wrong with the form, told to the person; returns whether it is right. */
   check() {
     const wrong = [...this.#form.elements].find((input) => !input.checkValidity());

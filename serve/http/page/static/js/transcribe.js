@@ -15,12 +15,14 @@ export class Transcribe {
   #rows = new Map();
   #view = null;
   #recorder = null;
+  #held = []; // files that wait until the options are right
 
   /** @param {(error: ApiError) => void} unauthorized asks for a key. */
   constructor(unauthorized) {
     this.unauthorized = unauthorized;
     this.options = new Options(byId("options"));
     this.#adding();
+    byId("options").addEventListener("change", () => this.#release());
     this.#recording();
     addEventListener("beforeunload", (event) => {
       if (this.#jobs.some((job) => job.running || job.unsaved)) event.preventDefault();
@@ -38,7 +40,8 @@ export class Transcribe {
   }
 
   add(files) {
-    if (!files.length || !this.options.check()) return;
+    if (!files.length) return;
+    if (!this.options.check()) return this.#hold(files);
     const jobs = [...files].map((file) => new Job(file, this.options.values()));
     for (const job of jobs) {
       this.#jobs.push(job);
@@ -49,9 +52,29 @@ export class Transcribe {
     this.#startNext();
   }
 
+  #hold(files) {
+    this.#held.push(...files);
+    const names = this.#held.map(({ name }) => name).join(", ");
+    this.#trouble(`An option is not right. Once it is, this is transcribed: ${names}`);
+  }
+
+  /** Files that were held back go, if the options are right now. */
+  #release() {
+    if (!this.#held.length || !this.options.valid) return;
+    this.#trouble("");
+    this.add(this.#held.splice(0));
+  }
+
+  /** A file once more, with the options as they are now. */
+  #again(job) {
+    if (!this.options.check()) return;
+    job.fields = this.options.values();
+    job.start();
+  }
+
   show(job) {
     this.#view?.close();
-    this.#view = job ? new JobView(job, this.unauthorized) : null;
+    this.#view = job ? new JobView(job, this.unauthorized, () => this.#again(job)) : null;
     byId("blank").hidden = Boolean(job);
     byId("job").hidden = !job;
     byId("job").replaceChildren(...(this.#view ? [this.#view.element] : []));
@@ -187,11 +210,12 @@ export class Transcribe {
     fault.classList.toggle("faint", faint);
   }
 
-  /** Space plays and / searches, unless somebody types or is on a control. */
+  /** Space plays, unless it presses something, and / searches, unless somebody types. */
   #key(event) {
     if (!this.#view || byId("view-transcribe").hidden || event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.target.closest("input, select, textarea, button, summary, a, dialog, [contenteditable]")) return;
-    if (event.key === " ") this.#view.player.toggle();
+    if (event.target.closest("input, select, textarea, dialog, [contenteditable]")) return;
+    const pressable = event.target.closest("button, summary, a");
+    if (event.key === " " && !pressable) this.#view.player.toggle();
     else if (event.key === "/") this.#view.find.focus();
     else return;
     event.preventDefault();
