@@ -1,8 +1,9 @@
-"""Each of our kernels on the device: beside its twin, and against the clock."""
+"""Each of our kernels on the device: beside its twin, against the clock, and in other tilings."""
 
 import argparse
 import time
 from collections.abc import Iterator
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -53,6 +54,42 @@ def kernels(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 "MB": case.moved_bytes / 1e6,
                 "GB/s": case.moved_bytes / seconds / 1e9,
             }
+    yield from _tilings(dims, device, options.rehearse)
+
+
+def _tilings(
+    dims: ModelDimensions, device: torch.device, rehearse: bool
+) -> Iterator[dict[str, Any]]:
+    """What there is to choose for some shapes, and what was the fastest."""
+    from engine.kernels.triton import tuned_shapes, tuner
+    from engine.kernels.triton.weights import Weight
+
+    clock = partial(_seconds, device=device, rounds=1) if rehearse else tuner.seconds_of
+    width, half = dims.n_text_state, torch.float16
+    outputs = width if rehearse else 4 * width
+    weight = torch.empty(outputs, width, dtype=half, device=device)
+    windows = dims.n_text_head, dims.n_audio_ctx, dims.head_dim
+    keys = torch.empty(1 if rehearse else 8, *windows, dtype=half, device=device)
+    found = [
+        *list(tuned_shapes.products(Weight(weight), half))[:: 6 if rehearse else 4],
+        list(tuned_shapes.cross_attention(keys, half))[-1],
+    ]
+    for choice in found:
+        seconds: list[float] = []
+
+        def timed(launch: Launch, seconds: list[float] = seconds) -> float:
+            seconds.append(clock(launch))
+            return seconds[-1]
+
+        chosen = tuner.fastest(choice.name, choice.tilings, choice.trial(), timed)
+        yield {
+            "chosen for": choice.name,
+            "block, stages": str(tuple(chosen)),
+            "measured": len(seconds),
+            "of": len(choice.tilings),
+            "usual, us": seconds[0] * 1e6,
+            "fastest, us": min(seconds) * 1e6,
+        }
 
 
 def _seconds(launch: Launch, device: torch.device, rounds: int) -> float:

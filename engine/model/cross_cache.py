@@ -58,6 +58,8 @@ class DenseCrossCache:
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
         self._gpu = gpu_kernels(device) if shape[-1] in HEAD_DIMS else None
+        if self._gpu is not None:
+            self._gpu.load_cross_attention(self.keys, dtype)
 
     @property
     def n_bytes(self) -> int:
@@ -118,6 +120,8 @@ class Int8CrossCache:
             torch.zeros(shape[:-1], device=device) for _ in range(2)
         )
         self._gpu = gpu_kernels(device) if shape[-1] in HEAD_DIMS else None
+        if self._gpu is not None:
+            self._gpu.load_cross_attention(self._keys, dtype)
 
     @property
     def n_bytes(self) -> int:
@@ -220,6 +224,11 @@ class WindowStates:
     @property
     def n_bytes(self) -> int:
         return self.states.nbytes
+
+    def expect(self, n_heads: int) -> None:
+        """The queries of so many heads will come: `attend` prepares for them, if it must."""
+        if self._gpu is not None:
+            self._gpu.load_absorbed_attention(self.states, n_heads)
 
     def fill(self, x: torch.Tensor, slots: Slots) -> None:
         """Store (B, L, C) in the slots."""

@@ -79,6 +79,7 @@ class KVCache:
             if formats.cross is CrossAttentionMode.ABSORBED and sizes.n_layers:
                 shape = (sizes.n_slots, sizes.n_audio_ctx, sizes.n_state)
                 self.states = WindowStates(shape, device, formats.product, self.lengths)
+                self.states.expect(sizes.n_heads)
             self.layers = [
                 LayerCache(
                     _self_cache(sizes, device, formats),

@@ -57,6 +57,8 @@ class DenseSelfCache:
         self.values = torch.zeros(shape, device=device, dtype=dtype)
         self._rows = torch.arange(shape[0], device=device)
         self._gpu = gpu_kernels(device) if shape[-1] in HEAD_DIMS else None
+        if self._gpu is not None:
+            self._gpu.load_self_attention(self.keys, dtype)
         known = shape[-1] == native.HEAD_DIM and shape[2] <= native.MAX_LENGTH
         fits = known and dtype == torch.float32 and native_builds.serves(device)
         self._is_native = by_native and fits
@@ -107,6 +109,8 @@ class Int8SelfCache:
         self._scales = of_keys, of_values
         self._rows = torch.arange(shape[0], device=device)
         self._gpu = gpu_kernels(device) if shape[-1] in HEAD_DIMS else None
+        if self._gpu is not None:
+            self._gpu.load_self_attention(keys, dtype)
 
     @property
     def n_bytes(self) -> int:

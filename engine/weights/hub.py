@@ -29,6 +29,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import disable_progress_bars
 
+from engine.cache_folder import cache_folder
 from engine.errors import ModelNotFoundError, WeightsError
 from engine.weights.names import NAMES, PUBLISHED, by_likeness, published_name
 
@@ -73,11 +74,6 @@ DEMO_MODELS = {
         ),
     )
 }
-
-
-def cache_folder() -> Path:
-    """Where assembled models are kept: `$MURMUR_CACHE`, else `~/.cache/murmur`."""
-    return Path(os.environ.get("MURMUR_CACHE") or Path.home() / ".cache" / "murmur")
 
 
 def resolve_model(name: str) -> Path:

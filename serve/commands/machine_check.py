@@ -18,9 +18,10 @@ from huggingface_hub import constants
 from deployments.audio.ffmpeg_process import ffmpeg_exe
 from deployments.errors import DeploymentError
 from engine import DEMO_MODELS
+from engine.cache_folder import VARIABLE as CACHE_VARIABLE
+from engine.cache_folder import cache_folder
 from engine.devices import free_bytes
 from engine.kernels import native_builds
-from engine.weights.hub import cache_folder
 from serve.commands.findings import Finding, fault, note, ok
 from serve.commands.local_cluster import LocalCluster, LocalClusterError, default_folder
 from serve.commands.welcome import version
@@ -105,7 +106,7 @@ def _shared_memory() -> Finding:
 def _disks() -> Iterator[Finding]:
     for name, folder, variable in (
         ("hub's weights", Path(constants.HF_HUB_CACHE), "HF_HOME"),
-        ("demo weights", cache_folder(), "MURMUR_CACHE"),
+        ("demo weights", cache_folder(), CACHE_VARIABLE),
     ):
         there = next(parent for parent in (folder, *folder.parents) if parent.exists())
         free = shutil.disk_usage(there).free

@@ -39,6 +39,10 @@ prints what it means. A variable of the environment goes before the file:
 mapping is YAML or JSON, such as `{ENVIRONMENT_PREFIX}AUTH__API_KEYS='["sk-..."]'`; what a section
 leaves out stays as the file has it.
 
+Each machine has variables of its own, too. `MURMUR_CACHE` names the folder for what can be made
+again (by default `$XDG_CACHE_HOME/murmur` or `~/.cache/murmur`). `MURMUR_TRITON=0` turns our
+kernels for GPUs off, and `MURMUR_TRITON_TUNE=0` only the measuring of how they are launched best.
+
 ```yaml
 tiers:
   - name: turbo

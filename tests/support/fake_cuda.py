@@ -8,6 +8,7 @@ of a Triton kernel only looks at what it would be given; all else is torch's own
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from os import environ
 from typing import Any
 from unittest.mock import patch
 
@@ -257,6 +258,7 @@ def fake_cuda() -> Iterator[Device]:
         for name, stand_in in stand_ins.items():
             stack.enter_context(patch.object(torch.cuda, name, stand_in))
         stack.enter_context(patch.object(torch, "Generator", _Generator))
+        stack.enter_context(patch.dict(environ, {kernels.TUNE_VARIABLE: "0"}))
         for known in (kernels._trusted, launch.capability_of):
             known.cache_clear()
             stack.callback(known.cache_clear)

@@ -18,6 +18,7 @@ import torch
 
 if TYPE_CHECKING:
     from engine.kernels.triton.calls import GpuKernels
+    from engine.kernels.triton.tuner import Tuner
 
 HEAD_DIMS = (16, 32, 64, 128)
 """Widths of a head that attention's kernels take; 64 in every Whisper model."""
@@ -25,6 +26,8 @@ WIDTH_STEP = 64
 """`absorbed_attention` takes models whose width is a multiple."""
 VARIABLE = "MURMUR_TRITON"
 """0 turns the kernels off."""
+TUNE_VARIABLE = "MURMUR_TRITON_TUNE"
+"""0: how kernels are launched is neither measured nor read from the file of an earlier start."""
 _enabled = True
 _logger = logging.getLogger(__name__)
 
@@ -60,6 +63,17 @@ def _trusted(device: torch.device) -> "GpuKernels | None":
     kernels = GpuKernels.on(device)
     found = fault(kernels, device)
     if found is None:
-        return kernels
+        return kernels.tuned_by(_tuner(device)) if _is_tuned() else kernels
     _logger.warning("Triton's kernels are not used on %s: %s", device, found)
     return None
+
+
+def _is_tuned() -> bool:
+    return os.environ.get(TUNE_VARIABLE) != "0"
+
+
+def _tuner(device: torch.device) -> "Tuner":
+    from engine.kernels.triton.choice_file import ChoiceFile
+    from engine.kernels.triton.tuner import Tuner
+
+    return Tuner(device, ChoiceFile.of(device))

@@ -9,11 +9,14 @@ the block in the cache.
 Shapes: n rows, S slots, H heads, F frames, C width of the model.
 """
 
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
 
 from engine.kernels.triton.launch import PRESENT, Argument, Launch, capability
+from engine.kernels.triton.tiling import NONE_CHOSEN, Tiling, Tilings
 from engine.kernels.triton.weights import ENOUGH_PROGRAMS
 
 _GROUP = 16
@@ -105,6 +108,28 @@ def absorbed_parts(queries: torch.Tensor, splits: int) -> torch.Tensor:
     return torch.empty(shape if splits > 1 else 0, dtype=torch.float32, device=queries.device)
 
 
+class Absorbed(NamedTuple):
+    """The launches that one tiling is chosen for."""
+
+    heads: int
+    frames: int
+    width: int
+    dtype: torch.dtype
+    splits: int
+
+
+def tilings(target: int) -> tuple[Tiling, ...]:
+    """What may be chosen for a capability such as 90; the first unless something else is known."""
+    first = _usual(target)
+    others = (Tiling(_BLOCK, stages) for stages in (1, 2, 3, 4) if stages != first.stages)
+    return (first, *others)
+
+
+def _usual(target: int) -> Tiling:
+    # Blocks of frames that are on their way: each takes 41 kB of shared memory at large's width.
+    return Tiling(_BLOCK, 3 if target in _LARGE_SHARED else 2)
+
+
 def absorbed_launch(
     queries: torch.Tensor,
     windows: torch.Tensor | int,
@@ -114,6 +139,7 @@ def absorbed_launch(
     out: torch.Tensor,
     wanted: int = PRESENT,
     lengths: torch.Tensor | None = None,
+    chosen: Tilings = NONE_CHOSEN,
 ) -> Launch:
     """(n, H, C), already scaled -> (n, H, C), or the parts that `combine_launch` adds up.
 
@@ -122,6 +148,7 @@ def absorbed_launch(
         windows: (n,) int64, each row's slot; or the first of n slots in order.
         states: (S, F, C), contiguous, 16-bit as the queries.
         lengths: as in `attention.cross_attention_launch`.
+        chosen: by `Absorbed`; the first of `tilings` where there is none.
     """
     n, n_heads, width = queries.shape
     n_frames = states.shape[1]
@@ -154,6 +181,6 @@ def absorbed_launch(
         "BLOCK": _BLOCK,
     }
     grid = (n_groups, n, splits)
-    # Blocks of frames that are on their way: each takes 41 kB of shared memory at large's width.
-    stages = 3 if capability(queries, wanted) in _LARGE_SHARED else 2
+    of = Absorbed(n_heads, n_frames, width, queries.dtype, splits)
+    _, stages = chosen.get(of) or _usual(capability(queries, wanted))
     return Launch(absorbed_kernel, grid, arguments, constants, num_warps=8, num_stages=stages)

@@ -7,14 +7,19 @@ step's other rows have, so that no mask is made and shapes do not depend on leng
 Shapes: n rows, S slots, H heads, P positions, F frames, D width of a head.
 """
 
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
 
 from engine.kernels.triton.launch import Argument, Launch, power_of_two
+from engine.kernels.triton.tiling import NONE_CHOSEN, Tiling, Tilings
 from engine.kernels.triton.weights import ENOUGH_PROGRAMS
 
 _BLOCK = 64
+_PIPELINED = 80
+"""The capability from which copies to shared memory run ahead (Ampere)."""
 _MAX_SPLITS = 8
 _SMALLEST = tl.constexpr(1e-30)
 _ROUND = tl.constexpr(12582912.0)
@@ -61,7 +66,7 @@ def _attend_block(
 @triton.jit
 def self_attention_kernel(
     qkv, positions, keys, values, key_scales, value_scales, out, n_heads, n_positions, scale,
-    HAS_SCALES: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK: tl.constexpr,
+    HAS_SCALES: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """A program stores a head's new key and value of a row, and attends to all up to it."""
     row, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
@@ -86,7 +91,7 @@ def self_attention_kernel(
         tl.store(values + here, value.to(values.dtype.element_ty))
     # What was just stored need not be read back.
     top, total, found = tl.sum(query * key, 0), 1.0, value
-    for start in range(0, position, BLOCK):
+    for start in tl.range(0, position, BLOCK, num_stages=STAGES):
         top, total, found = _attend_block(
             query, keys, values, key_scales, value_scales, base, start + tl.arange(0, BLOCK),
             position, top, total, found, HEAD_DIM, HAS_SCALES,
@@ -100,7 +105,7 @@ def cross_attention_kernel(
     queries, windows, lengths, keys, values, key_scales, value_scales, out, parts, first, n_heads,
     n_frames, scale,
     HAS_WINDOWS: tl.constexpr, HAS_LENGTHS: tl.constexpr, HAS_SCALES: tl.constexpr,
-    SPLITS: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK: tl.constexpr,
+    SPLITS: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """A program attends with a head of a row to all frames of its window, or to a part of them."""
     head, row, split = tl.program_id(0), tl.program_id(1).to(tl.int64), tl.program_id(2)
@@ -118,7 +123,7 @@ def cross_attention_kernel(
     begin = split * split_frames
     end = tl.minimum(begin + split_frames, reach)
     top, total, found = float("-inf"), 0.0, tl.zeros((HEAD_DIM,), tl.float32)
-    for start in range(begin, end, BLOCK):
+    for start in tl.range(begin, end, BLOCK, num_stages=STAGES):
         top, total, found = _attend_block(
             query, keys, values, key_scales, value_scales, base, start + tl.arange(0, BLOCK),
             end, top, total, found, HEAD_DIM, HAS_SCALES,
@@ -152,6 +157,34 @@ def combine_kernel(
     tl.store(here, whole.to(out.dtype.element_ty), mask=inside)
 
 
+class Attention(NamedTuple):
+    """The launches that one tiling is chosen for.
+
+    Attributes:
+        positions: of a slot, not what a row reads of it.
+        dtype, stored: of the queries, and of keys and values.
+        splits: 0 for attention to tokens.
+    """
+
+    positions: int
+    head_dim: int
+    dtype: torch.dtype
+    stored: torch.dtype
+    splits: int
+
+
+def tilings(target: int) -> tuple[Tiling, ...]:
+    """What may be chosen for a capability such as 90; the first unless something else is known."""
+    most = 4 if target >= _PIPELINED else 1
+    return tuple(Tiling(_BLOCK, stages) for stages in range(1, most + 1))
+
+
+def _stages(chosen: Tilings, queries: torch.Tensor, keys: torch.Tensor, splits: int) -> int:
+    of = Attention(keys.shape[2], keys.shape[3], queries.dtype, keys.dtype, splits)
+    tiling = chosen.get(of)
+    return tiling.stages if tiling else 1
+
+
 def self_attention_launch(
     qkv: torch.Tensor,
     positions: torch.Tensor,
@@ -159,6 +192,7 @@ def self_attention_launch(
     values: torch.Tensor,
     scales: tuple[torch.Tensor, torch.Tensor] | None,
     out: torch.Tensor,
+    chosen: Tilings = NONE_CHOSEN,
 ) -> Launch:
     """(n, 3*H*D) -> (n, H*D). Stores each row's key and value in the row's slot at its position.
 
@@ -167,6 +201,7 @@ def self_attention_launch(
         keys, values: (S, H, P, D), contiguous.
         scales: of 8-bit keys and values, (S, H, P) float32 each.
         out: (n, H*D).
+        chosen: by `Attention`; the first of `tilings` where there is none.
     """
     _, heads, n_positions, head_dim = keys.shape
     arguments: dict[str, Argument] = {
@@ -181,7 +216,12 @@ def self_attention_launch(
         "n_positions": n_positions,
         "scale": head_dim**-0.5,
     }
-    constants = {"HAS_SCALES": scales is not None, "HEAD_DIM": head_dim, "BLOCK": _BLOCK}
+    constants = {
+        "HAS_SCALES": scales is not None,
+        "HEAD_DIM": head_dim,
+        "BLOCK": _BLOCK,
+        "STAGES": _stages(chosen, qkv, keys, 0),
+    }
     grid = (len(qkv), heads)
     return Launch(self_attention_kernel, grid, arguments, constants, num_warps=4)
 
@@ -213,6 +253,7 @@ def cross_attention_launch(
     splits: int,
     out: torch.Tensor,
     lengths: torch.Tensor | None = None,
+    chosen: Tilings = NONE_CHOSEN,
 ) -> Launch:
     """(n, H*D) -> (n, H*D), or the parts that `combine_launch` adds up.
 
@@ -221,6 +262,7 @@ def cross_attention_launch(
         keys, values: (S, H, F, D), contiguous.
         scales: of 8-bit keys and values, (S, H, F) float32 each.
         lengths: (S,) int64, frames of each slot that are read, at least one; None: all.
+        chosen: by `Attention`; the first of `tilings` where there is none.
     """
     _, heads, n_frames, head_dim = keys.shape
     in_order = isinstance(windows, int)
@@ -246,6 +288,7 @@ def cross_attention_launch(
         "SPLITS": splits,
         "HEAD_DIM": head_dim,
         "BLOCK": _BLOCK,
+        "STAGES": _stages(chosen, queries, keys, splits),
     }
     grid = (heads, len(queries), splits)
     return Launch(cross_attention_kernel, grid, arguments, constants, num_warps=4)

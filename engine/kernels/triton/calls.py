@@ -5,15 +5,25 @@ than it must.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
 
 from engine.config import HOP_LENGTH
-from engine.kernels.triton import absorbed, attention, linear, log_mel, norm, sampling
+from engine.kernels.triton import (
+    absorbed,
+    attention,
+    linear,
+    log_mel,
+    norm,
+    sampling,
+    tuned_shapes,
+)
 from engine.kernels.triton.launch import capability_of
 from engine.kernels.triton.mel_tables import MelTables
+from engine.kernels.triton.tiling import Tilings
+from engine.kernels.triton.tuner import Tuner
 from engine.kernels.triton.weights import MIN_PRODUCTS, Norm, Weight
 
 _HALVES = (torch.float16, torch.bfloat16)
@@ -27,9 +37,13 @@ class GpuKernels:
     Attributes:
         multiplies: whether those with matrix products run there; the others need no more than
             torch does.
+        tuner: chooses tilings when a layer is loaded; None: the usual ones are taken.
+        tilings: what it has chosen so far.
     """
 
     multiplies: bool
+    tuner: Tuner | None = None
+    tilings: Tilings = field(default_factory=dict)
 
     @classmethod
     def on(cls, device: torch.device) -> "GpuKernels":
@@ -38,6 +52,29 @@ class GpuKernels:
     def takes(self, product: torch.dtype) -> bool:
         """Whether `linear` and `absorbed_attention` multiply in the number format."""
         return self.multiplies and product in _HALVES
+
+    def tuned_by(self, tuner: Tuner) -> "GpuKernels":
+        return replace(self, tuner=tuner, tilings=tuner.tilings)
+
+    def load_linear(self, weight: Weight, dtype: torch.dtype) -> None:
+        """A layer of this weight will be asked for its products with inputs of `dtype`."""
+        if self.tuner is not None:
+            self.tuner.settle(tuned_shapes.products(weight, dtype))
+
+    def load_self_attention(self, keys: torch.Tensor, dtype: torch.dtype) -> None:
+        """Queries of `dtype` will attend to tokens in such a cache, (S, H, P, D)."""
+        if self.tuner is not None:
+            self.tuner.settle(tuned_shapes.self_attention(keys, dtype))
+
+    def load_cross_attention(self, keys: torch.Tensor, dtype: torch.dtype) -> None:
+        """Queries of `dtype` will attend to windows in such a cache, (S, H, F, D)."""
+        if self.tuner is not None:
+            self.tuner.settle(tuned_shapes.cross_attention(keys, dtype))
+
+    def load_absorbed_attention(self, states: torch.Tensor, heads: int) -> None:
+        """The queries of so many heads will attend to such states, (S, F, C)."""
+        if self.tuner is not None:
+            self.tuner.settle(tuned_shapes.absorbed_attention(states, heads))
 
     def linear(
         self,
@@ -63,7 +100,9 @@ class GpuKernels:
         flat = out.view(-1, len(weight.values))
         before = None if norm is None else Norm(norm.weight, norm.bias, norm.eps)
         added = None if residual is None else flat
-        linear.linear_launch(rows, weight, bias, before, gelu, added, flat).run()
+        linear.linear_launch(
+            rows, weight, bias, before, gelu, added, flat, chosen=self.tilings
+        ).run()
         return out
 
     def add_norm(self, x: torch.Tensor, added: torch.Tensor, weights: nn.LayerNorm) -> torch.Tensor:
@@ -85,7 +124,7 @@ class GpuKernels:
         """(n, 3*H*D) -> (n, H*D); stores keys and values as `SelfCache.attend` does."""
         out = qkv.new_empty(len(qkv), qkv.shape[1] // 3)
         attention.self_attention_launch(
-            qkv.contiguous(), positions, keys, values, scales, out
+            qkv.contiguous(), positions, keys, values, scales, out, self.tilings
         ).run()
         return out
 
@@ -112,7 +151,16 @@ class GpuKernels:
         parts = attention.cross_parts(queries, heads, splits)
         out = torch.empty_like(queries)
         attention.cross_attention_launch(
-            queries.contiguous(), windows, keys, values, scales, parts, splits, out, lengths
+            queries.contiguous(),
+            windows,
+            keys,
+            values,
+            scales,
+            parts,
+            splits,
+            out,
+            lengths,
+            self.tilings,
         ).run()
         if splits > 1:
             attention.combine_launch(parts, out).run()
@@ -163,7 +211,7 @@ class GpuKernels:
         parts = absorbed.absorbed_parts(queries, splits)
         out = queries.new_empty(heads, n, width).transpose(0, 1)
         absorbed.absorbed_launch(
-            queries, windows, states, parts, splits, out, lengths=lengths
+            queries, windows, states, parts, splits, out, lengths=lengths, chosen=self.tilings
         ).run()
         if splits > 1:
             attention.combine_launch(parts, out).run()

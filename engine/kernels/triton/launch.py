@@ -1,16 +1,27 @@
 """A kernel with all that its launch needs: to run it, or to compile it for an absent device."""
 
+import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import torch
+from triton.errors import TritonError
 
 Argument = torch.Tensor | int | float
 PRESENT = 0
 """Stands for the capability of the device that the tensors are on."""
 _ASSUMED = 90
+FAILURES = (
+    TritonError,
+    RuntimeError,
+    OSError,
+    AssertionError,
+    subprocess.CalledProcessError,
+)
+"""What Triton raises where it lacks a compiler, a driver or support for the device, or where a
+program finds too little shared memory."""
 
 
 @dataclass(frozen=True, slots=True)

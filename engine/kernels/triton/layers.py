@@ -101,12 +101,16 @@ def few_rows_linear(
     product = formats.product
     if not kernels.takes(product) or formats.dtype != product:
         return None
+    layer: FewRowsLinear | None = None
     if formats.weights is WeightFormat.INT8:
-        return FewRowsInt8WeightLinear(weight, bias, product, kernels)
-    if formats.weights is WeightFormat.INT4:
-        return FewRowsInt4WeightLinear(weight, bias, product, formats.group_size, kernels)
-    is_dense = formats.weights in (WeightFormat.PLAIN, WeightFormat.INT8_DYNAMIC)
-    return FewRowsDenseLinear(weight, bias, kernels) if is_dense else None
+        layer = FewRowsInt8WeightLinear(weight, bias, product, kernels)
+    elif formats.weights is WeightFormat.INT4:
+        layer = FewRowsInt4WeightLinear(weight, bias, product, formats.group_size, kernels)
+    elif formats.weights in (WeightFormat.PLAIN, WeightFormat.INT8_DYNAMIC):
+        layer = FewRowsDenseLinear(weight, bias, kernels)
+    if layer is not None:
+        kernels.load_linear(layer.stored(), product)
+    return layer
 
 
 def _has_few(x: torch.Tensor) -> bool:

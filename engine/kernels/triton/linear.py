@@ -7,11 +7,14 @@ waits for, the bytes of the weights, is read once and as it is stored. Sums are 
 Shapes: n rows, K inputs, N outputs.
 """
 
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
 
 from engine.kernels.triton.launch import PRESENT, Argument, Launch, capability, power_of_two
+from engine.kernels.triton.tiling import NONE_CHOSEN, Tiling, Tilings
 from engine.kernels.triton.weights import MAX_ROWS, Norm, Weight
 
 _MIN_ROWS = 16
@@ -132,6 +135,42 @@ def grouped_kernel(
     _finish(total, out, bias, residual, rows, columns, n, width, HAS_BIAS, GELU, HAS_RESIDUAL)
 
 
+class Product(NamedTuple):
+    """The products that one tiling is chosen for.
+
+    Attributes:
+        rows: of a program.
+        dtype, stored: of the inputs and of the weights.
+        group_size: as in `Weight`.
+    """
+
+    rows: int
+    depth: int
+    width: int
+    dtype: torch.dtype
+    stored: torch.dtype
+    group_size: int
+    has_norm: bool
+
+
+def tilings(product: Product, target: int) -> tuple[Tiling, ...]:
+    """What may be chosen for a capability such as 90; the first unless something else is known.
+    An output's sum is the same whatever other outputs the program has."""
+    first = _usual(product, target)
+    if target < 80:
+        return (first,)
+    blocks = [block for block in (16, 32, 64) if block != first.block and block <= product.width]
+    others = [Tiling(block, first.stages) for block in blocks]
+    others += [Tiling(first.block, stages) for stages in (2, 3, 5, 6)]
+    return (first, *others)
+
+
+def _usual(product: Product, target: int) -> Tiling:
+    block = 32 if product.width >= 2048 or product.rows == MAX_ROWS else 16
+    # Copies that run ahead of the product came with Ampere.
+    return Tiling(block, 4 if target >= 80 else 2)
+
+
 def linear_launch(
     x: torch.Tensor,
     weight: Weight,
@@ -141,6 +180,7 @@ def linear_launch(
     residual: torch.Tensor | None,
     out: torch.Tensor,
     wanted: int = PRESENT,
+    chosen: Tilings = NONE_CHOSEN,
 ) -> Launch:
     """(n, K) -> (n, N).
 
@@ -149,6 +189,7 @@ def linear_launch(
         residual: (n, N), what the product is added to; may be `out`.
         out: (n, N), contiguous.
         wanted: the capability to launch for.
+        chosen: by `Product`; the first of `tilings` where there is none.
     """
     (n, depth), width = x.shape, len(weight.values)
     # A pointer that is not read stands for what there is not.
@@ -166,16 +207,18 @@ def linear_launch(
         "width": width,
         "eps": 0.0 if norm is None else norm.eps,
     }
-    block_m = min(max(power_of_two(n), _MIN_ROWS), MAX_ROWS)
-    block_n = 32 if width >= 2048 or block_m == MAX_ROWS else 16
+    rows = min(max(power_of_two(n), _MIN_ROWS), MAX_ROWS)
+    stored, size = weight.values.dtype, weight.group_size
+    product = Product(rows, depth, width, x.dtype, stored, size, norm is not None)
+    block_n, stages = chosen.get(product) or _usual(product, capability(x, wanted))
     # Of those that spill nothing on any target (benchmarks.gpu_kernels).
-    block_k = 64 if block_m == MAX_ROWS or weight.group_size == _MAX_GROUP else 128
+    block_k = 64 if product.rows == MAX_ROWS or weight.group_size == _MAX_GROUP else 128
     constants = {
         "HAS_NORM": norm is not None,
         "HAS_BIAS": bias is not None,
         "GELU": gelu,
         "HAS_RESIDUAL": residual is not None,
-        "BLOCK_M": block_m,
+        "BLOCK_M": product.rows,
         "BLOCK_N": block_n,
         "BLOCK_K": block_k,
     }
@@ -184,8 +227,6 @@ def linear_launch(
     else:
         constants["HAS_SCALE"] = weight.scale is not None
     kernel = grouped_kernel if weight.group_size else linear_kernel
-    grid = (triton.cdiv(width, block_n), triton.cdiv(n, block_m))
-    # Copies that run ahead of the product came with Ampere.
-    stages = 4 if capability(x, wanted) >= 80 else 2
-    warps = 8 if weight.group_size and block_m == MAX_ROWS else 4
+    grid = (triton.cdiv(width, block_n), triton.cdiv(n, product.rows))
+    warps = 8 if weight.group_size and product.rows == MAX_ROWS else 4
     return Launch(kernel, grid, arguments, constants, warps, stages)

@@ -1,17 +1,16 @@
 """Runs each kernel once on a device, beside its twin, before the kernels are used there."""
 
-import subprocess
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import nn
-from triton.errors import TritonError
 
 from engine.kernels.quantize import quantize_groups, quantize_rows, quantize_weight
 from engine.kernels.triton import twins
 from engine.kernels.triton.calls import GpuKernels, Scales
+from engine.kernels.triton.launch import FAILURES
 from engine.kernels.triton.mel_tables import mel_tables
 from engine.kernels.triton.weights import ALWAYS, AT_FIRST, Norm, Weight
 
@@ -24,14 +23,6 @@ TOLERANCE = 0.02
 """Of the greatest value: 16-bit numbers have 8 to 11 bits, and sums come in other orders."""
 _MEL_TOLERANCE = 1e-4
 """Of log-mel, which is float32 throughout."""
-_FAILURES = (
-    TritonError,
-    RuntimeError,
-    OSError,
-    AssertionError,
-    subprocess.CalledProcessError,
-)
-"""What Triton raises where it lacks a compiler, a driver or support for the device."""
 
 
 class Case(NamedTuple):
@@ -50,7 +41,7 @@ def fault(kernels: GpuKernels, device: torch.device) -> str | None:
             error = difference(case.run(), case.twin())
             if not error <= case.tolerance:
                 return f"{case.name} is off by {error:.2g} of its greatest value"
-    except _FAILURES as error:
+    except FAILURES as error:
         words = str(error).strip().splitlines()
         return f"{type(error).__name__}: {words[0] if words else 'no reason given'}"
     return None
