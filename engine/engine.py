@@ -9,7 +9,7 @@ neither waits for the other.
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -66,7 +66,7 @@ class Engine:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         if executor is None:
-            config = fitted_to_device(checkpoint.dims, config)
+            config = fitted_to_device(checkpoint.dims, config, checkpoint.adapters)
             executor = LocalExecutor(checkpoint, config)
         self.config = config
         self.model_name = checkpoint.name
@@ -76,6 +76,8 @@ class Engine:
         self.executor = executor
         self._encoding = self.executor.encoding
         self._max_length = config.positions(checkpoint.dims)
+        numbered = enumerate(checkpoint.adapters, start=1)
+        self._adapters = {"": 0} | {adapter.name: number for number, adapter in numbered}
         # A decoder step on a GPU waits for memory, whatever the number of its rows.
         beside = _BESIDE_URGENT if torch.device(config.device).type == "cpu" else None
         groups = self.executor.n_groups
@@ -98,15 +100,23 @@ class Engine:
         self._n_used_in_step = 0
 
     @classmethod
-    def load(cls, model: str, config: EngineConfig | None = None) -> "Engine":
+    def load(
+        cls,
+        model: str,
+        config: EngineConfig | None = None,
+        adapters: Mapping[str, str] | None = None,
+    ) -> "Engine":
         """Open a model by name and load it; without a config, on the CPU at its default precision.
+
+        Args:
+            adapters: folders of adapters, by the names that requests use (`Request.adapter`).
 
         Raises:
             ModelNotFoundError, WeightsError: the model cannot be found or used.
         """
         if config is None:
             config = EngineConfig(precision=default_precision(torch.device("cpu")))
-        return cls(open_checkpoint(model), config)
+        return cls(open_checkpoint(model, adapters), config)
 
     @property
     def n_waiting(self) -> int:
@@ -143,6 +153,8 @@ class Engine:
             RequestError: the model cannot do what the request asks, or its id is in use.
         """
         self.tokenizer.check(request.options)
+        if request.adapter not in self._adapters:
+            raise RequestError(f"there is no adapter {request.adapter!r}")
         if request.request_id in self._ids:
             raise RequestError(f"request id {request.request_id!r} is in use")
         if request.options.n_texts > self.max_texts:
@@ -224,6 +236,7 @@ class Engine:
                 now_s,
                 self._frames(item.request),
                 self._share_s,
+                self._adapters[item.request.adapter],
             )
             for slots, item in admitted
         ]
@@ -258,7 +271,7 @@ class Engine:
                 self._ready[sequence.slot] = sequence
             elif self.tokenizer.multilingual:
                 self._being_detected[sequence.slot] = sequence
-                values = self.executor.detect_language(sequence.slot)
+                values = self.executor.detect_language(sequence.slot, sequence.adapter)
                 self._launched.append(_Launched("detect", 0, -1, [sequence], values))
             else:
                 self._know_language(sequence)
@@ -297,6 +310,7 @@ class Engine:
             tuple(sequence.slots for sequence in sequences),
             tuple(sequence.request.options for sequence in sequences),
             tuple(noise for sequence in sequences for noise in sequence.noise()),
+            tuple(sequence.adapter for sequence in sequences),
         )
         values = self.executor.begin(step)
         rows: list[Running | None] = [s for s in sequences for _ in s.slots]
@@ -421,7 +435,8 @@ class Engine:
             for start in range(0, len(here), size):
                 part = here[start : start + size]
                 times = [s.word_times for s in part if s.word_times is not None]
-                values = self.executor.align(align_step(times, [s.slot for s in part]))
+                slots, adapters = [s.slot for s in part], [s.adapter for s in part]
+                values = self.executor.align(align_step(times, slots, adapters))
                 self._launched.append(_Launched("align", group, -1, [*part], values))
 
     def _take_attention(self, launched: _Launched) -> None:

@@ -24,8 +24,12 @@ class Executor(Protocol):
     def encoding(self) -> Encoding:
         """Encodes windows into slots."""
 
-    def detect_language(self, slot: int) -> Pending:
-        """(n_languages,) probabilities, in the order of the tokenizer's languages."""
+    def detect_language(self, slot: int, adapter: int = 0) -> Pending:
+        """(n_languages,) probabilities, in the order of the tokenizer's languages.
+
+        Args:
+            adapter: the number of the window's adapter, 0 for none.
+        """
 
     def begin(self, step: Begin) -> Pending:
         """Give the columns of `Sampled` and the probabilities of no speech, (n,) each, for the
@@ -61,12 +65,12 @@ class LocalExecutor:
         self.encoding = make_encoding(self._encode, config)
 
     def _encode(self, sequences: Seq[Sequence]) -> None:
-        for n_frames, equal in by_window(sequences):
+        for n_frames, adapter, equal in by_window(sequences):
             pcm = [sequence.request.pcm for sequence in equal]
-            self.runner.encode(pcm, [sequence.slot for sequence in equal], n_frames)
+            self.runner.encode(pcm, [sequence.slot for sequence in equal], n_frames, adapter)
 
-    def detect_language(self, slot: int) -> Pending:
-        probabilities = self.runner.detect_language(slot)
+    def detect_language(self, slot: int, adapter: int = 0) -> Pending:
+        probabilities = self.runner.detect_language(slot, adapter)
         assert probabilities is not None
         return Download(probabilities)
 

@@ -3,7 +3,7 @@
 If it does not fit, the error says what it needs by kind, and with which settings it would fit.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,14 +17,17 @@ from engine.memory import Load, MemoryUse, longest_prompt, memory_use
 from engine.parallel.shares import RankShare
 from engine.parallel.stages import Stage, group_sizes
 from engine.precision import Arithmetic, CrossAttentionMode, Offload, Precision
+from engine.weights.adapters import Adapter
 
 _KINDS = {
     "weights": ("encoder_weights", "decoder_weights"),
+    "adapters": ("adapters",),
     "cross-attention": ("cross",),
     "self-attention": ("own",),
     "activations": ("activations",),
     "runtime": ("runtime",),
 }
+_ABSORBED = (".encoder_attn.k_proj", ".encoder_attn.v_proj")
 _SHORTER = 228
 """Enough positions of a slot for any window's text, 224 tokens at most, without a prompt."""
 _NAMES = {"max_slots": "batch_size"}
@@ -39,6 +42,7 @@ def rank_memory(
     index: int,
     tensor_parallel: int = 1,
     runtime: int = 0,
+    adapters: Sequence[Adapter] = (),
 ) -> MemoryUse:
     """The memory that the first rank of a stage needs.
 
@@ -59,11 +63,15 @@ def rank_memory(
         n_encoders=1 + by_two,
         loads_here=arithmetic.is_cpu,
     )
-    return memory_use(share, load, runtime)
+    return memory_use(share, load, runtime, adapters)
 
 
 def fitted(
-    dims: ModelDimensions, config: EngineConfig, arithmetic: Arithmetic, available: float
+    dims: ModelDimensions,
+    config: EngineConfig,
+    arithmetic: Arithmetic,
+    available: float,
+    adapters: Sequence[Adapter] = (),
 ) -> EngineConfig:
     """The config; if it has no `encode_batch`, with as many windows encoded at once as fit.
 
@@ -71,28 +79,52 @@ def fitted(
         available: bytes.
 
     Raises:
-        EngineError: not even one window fits, or layers are to be offloaded from a CPU.
+        EngineError: not even one window fits, layers are to be offloaded from a CPU, or the config
+            has no way to add what adapters add.
     """
+    check_adapters(config, adapters)
     if arithmetic.is_cpu and config.offload is not Offload.NONE:
         raise EngineError(f"offload={config.offload} is for GPUs: a CPU's memory is the host's")
     stages = (Stage.whole(dims),)
     limit = config.encode_limit
     for batch in [limit] if config.encode_batch is not None else _halved(limit):
         tried = config if batch == limit else replace(config, encode_batch=batch)
-        use = rank_memory(dims, tried, arithmetic, stages, 0)
+        use = rank_memory(dims, tried, arithmetic, stages, 0, adapters=adapters)
         if use.total <= available:
             return tried
     raise EngineError(
         f"{_describe(tried, arithmetic)} needs {breakdown(use)}, of {gigabytes(available)} that "
-        f"may be used; {_advice(dims, tried, arithmetic, available)}"
+        f"may be used; {_advice(dims, tried, arithmetic, available, adapters)}"
     )
 
 
-def fitted_to_device(dims: ModelDimensions, config: EngineConfig) -> EngineConfig:
+def check_adapters(config: EngineConfig, adapters: Sequence[Adapter]) -> None:
+    """
+    Raises:
+        EngineError: adapters cannot be added to a model that runs like this.
+    """
+    if not adapters:
+        return
+    if config.offload is not Offload.NONE:
+        raise EngineError(f"offload={config.offload} does not go with adapters: choose none")
+    if config.cross_attention is not CrossAttentionMode.ABSORBED:
+        return
+    for adapter in adapters:
+        for layer in sorted(adapter.layers):
+            if layer.endswith(_ABSORBED):
+                raise EngineError(
+                    f"adapter {adapter.name} adapts {layer}, which cross_attention=absorbed merges "
+                    "into queries and results: choose cached or cached-8bit"
+                )
+
+
+def fitted_to_device(
+    dims: ModelDimensions, config: EngineConfig, adapters: Sequence[Adapter] = ()
+) -> EngineConfig:
     """As `fitted`, for the config's own device and limit."""
     device = torch.device(config.device)
     available = usable_bytes(device, config.memory_bytes)
-    return fitted(dims, config, Arithmetic.of(device), available)
+    return fitted(dims, config, Arithmetic.of(device), available, adapters)
 
 
 def check_rank(
@@ -101,6 +133,7 @@ def check_rank(
     stages: tuple[Stage, ...],
     index: int,
     tensor_parallel: int,
+    adapters: Sequence[Adapter] = (),
 ) -> None:
     """
     Raises:
@@ -109,7 +142,7 @@ def check_rank(
     """
     device = torch.device(config.device)
     arithmetic, available = Arithmetic.of(device), usable_bytes(device, config.memory_bytes)
-    use = rank_memory(dims, config, arithmetic, stages, index, tensor_parallel)
+    use = rank_memory(dims, config, arithmetic, stages, index, tensor_parallel, adapters=adapters)
     if use.total > available:
         raise EngineError(
             f"a rank of stage {index} ({stages[index]}) needs {breakdown(use)}, of "
@@ -184,16 +217,25 @@ def _smaller(precision: Precision) -> list[Precision]:
 
 
 def _advice(
-    dims: ModelDimensions, config: EngineConfig, arithmetic: Arithmetic, available: float
+    dims: ModelDimensions,
+    config: EngineConfig,
+    arithmetic: Arithmetic,
+    available: float,
+    adapters: Sequence[Adapter],
 ) -> str:
+    whole = (Stage.whole(dims),)
+
     def fits(tried: EngineConfig) -> bool:
-        return rank_memory(dims, tried, arithmetic, (Stage.whole(dims),), 0).total <= available
+        use = rank_memory(dims, tried, arithmetic, whole, 0, adapters=adapters)
+        return use.total <= available
 
     found: list[dict[str, Any]] = []
     if fewer := _most_slots(config, fits):
         found.append({"max_slots": fewer})
     smallest: dict[str, Any] = {}
     for changes in ways_down(config):
+        if not _serves(replace(config, **changes), adapters):
+            continue
         smallest = changes
         if fits(replace(config, **changes)):
             found.append(changes)
@@ -207,6 +249,15 @@ def _advice(
         for changes in found
     ]
     return f"it fits with {' or with '.join(texts)}"
+
+
+def _serves(config: EngineConfig, adapters: Sequence[Adapter]) -> bool:
+    """Whether adapters can be added to a model that runs like this."""
+    try:
+        check_adapters(config, adapters)
+    except EngineError:
+        return False
+    return True
 
 
 def _most_slots(config: EngineConfig, fits: Callable[[EngineConfig], bool]) -> int:

@@ -5,7 +5,7 @@ that are alive at once; the rounding of allocators comes on top.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -13,6 +13,7 @@ import torch
 from engine.kernels import native_builds
 from engine.kernels.convolution import convolution_dtype
 from engine.model.slots import COPIED_ROWS
+from engine.parallel.adapter_shares import adapter_bytes, adapter_peak_bytes
 from engine.parallel.shares import (
     LayerShare,
     LinearShare,
@@ -22,6 +23,7 @@ from engine.parallel.shares import (
     is_packed_float32,
 )
 from engine.precision import CrossAttentionMode, WeightFormat
+from engine.weights.adapters import Adapter
 
 _LOG_MEL_BYTES = 30_000_000
 """A window's waveform, its overlapping frames, their spectrum and power, and the buffers of the
@@ -86,6 +88,7 @@ class MemoryUse(BytesByKind):
             stays.
         runtime: what the device's libraries use before a model is loaded: a CUDA context, or on a
             CPU the process itself.
+        adapters: what adapters add to the weights.
     """
 
     encoder_weights: int
@@ -94,6 +97,7 @@ class MemoryUse(BytesByKind):
     own: int
     activations: int
     runtime: int = 0
+    adapters: int = 0
 
     @property
     def weights(self) -> int:
@@ -109,15 +113,18 @@ def longest_prompt(max_length: int) -> int:
     return max_length // 2 + 4
 
 
-def memory_use(share: RankShare, load: Load, runtime: int = 0) -> MemoryUse:
+def memory_use(
+    share: RankShare, load: Load, runtime: int = 0, adapters: Sequence[Adapter] = ()
+) -> MemoryUse:
     """What a rank with that share of the model needs for that load."""
     return MemoryUse(
         encoder_weights=share.encoder_bytes,
         decoder_weights=share.decoder_bytes,
         cross=_cross_bytes(share, load),
         own=_own_bytes(share, load),
-        activations=_activation_bytes(share, load),
+        activations=_activation_bytes(share, load, adapters),
         runtime=runtime,
+        adapters=adapter_bytes(share, adapters),
     )
 
 
@@ -130,9 +137,15 @@ def _own_bytes(share: RankShare, load: Load) -> int:
     return load.n_slots * len(share.stage.decoder) * load.max_length * share.position_bytes
 
 
-def _activation_bytes(share: RankShare, load: Load) -> int:
-    encoder = _encoder_peak_bytes(share, load) if share.stage.encoder else 0.0
-    decoder = _decoder_peak_bytes(share, load) if share.stage.decoder else 0.0
+def _activation_bytes(share: RankShare, load: Load, adapters: Sequence[Adapter]) -> int:
+    encoder = decoder = 0.0
+    if share.stage.encoder:
+        encoder = _encoder_peak_bytes(share, load)
+        encoder += adapter_peak_bytes(share.encoder, _frames(share, load), adapters, "encoder")
+    if share.stage.decoder:
+        rows = max(load.rows, load.encode_batch * load.prompt_length)
+        decoder = _decoder_peak_bytes(share, load)
+        decoder += adapter_peak_bytes(share.decoder, rows, adapters, "decoder")
     states = _frames(share, load) * share.dims.n_audio_state * share.formats.dtype.itemsize
     # The thread that encodes a second batch is the one that decodes: it never does both at once.
     beside = max(decoder, encoder) if load.n_encoders > 1 else decoder

@@ -154,6 +154,7 @@ class Request:
         speech: samples in which voice was found, (first, last + 1) each, among which the times of
             words are looked for; empty: all.
         whole_window: let the encoder see all 30 s, even if the engine's windows are short.
+        adapter: the name of the adapter that decodes it; empty: none, the model as it is.
     """
 
     request_id: str
@@ -163,6 +164,7 @@ class Request:
     group: str = ""
     speech: tuple[tuple[int, int], ...] = ()
     whole_window: bool = False
+    adapter: str = ""
 
     def __post_init__(self) -> None:
         if self.pcm.dtype != np.int16 or self.pcm.ndim != 1:

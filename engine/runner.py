@@ -26,6 +26,7 @@ from engine.model.decoder import DecoderStage, Tap
 from engine.model.encoder import EncoderStage
 from engine.model.slots import Slots
 from engine.model.whisper import Whisper
+from engine.parallel.low_rank import Chosen
 from engine.parallel.place import Place, Wires
 from engine.parallel.stages import group_sizes
 from engine.precision import Offload
@@ -63,7 +64,14 @@ class ModelRunner:
         group, stage = self.place.group, self.place.stage
         with giving_back_memory():
             self._model = Whisper.load(
-                checkpoint.source, dims, stage, group, device, self.formats, config.offload
+                checkpoint.source,
+                dims,
+                stage,
+                group,
+                device,
+                self.formats,
+                config.offload,
+                checkpoint.adapters,
             )
             checkpoint.source.release()
             self._sampler = self._make_sampler(checkpoint) if self.place.ends_decoding else None
@@ -79,6 +87,8 @@ class ModelRunner:
         # Ranks must agree on the number of rows, whatever their CPUs.
         takes_any_rows = is_alone and stage.decoder and self.decoder.takes_any_rows
         self._pads_rows = config.on_cpu and not takes_any_rows
+        self._has_adapters = bool(checkpoint.adapters)
+        self._on_cpu = config.on_cpu
         self._graphs: DecodeGraphs | None = None
         # Streamed layers arrive on another stream than the one that a graph is captured on.
         is_resident = config.offload is not Offload.ALL
@@ -87,14 +97,20 @@ class ModelRunner:
 
     @torch.inference_mode()
     def encode(
-        self, chunks: Seq[npt.NDArray[np.int16]], slots: Seq[int], n_frames: int | None = None
+        self,
+        chunks: Seq[npt.NDArray[np.int16]],
+        slots: Seq[int],
+        n_frames: int | None = None,
+        adapter: int = 0,
     ) -> None:
         """Encode windows as one batch and fill their slots, on a rank with the whole model.
 
         Args:
             n_frames: of each window; None: n_audio_ctx.
+            adapter: the number of the windows' adapter, 0 for none.
         """
-        self.fill(self.encode_part(chunks, range(self.dims.n_audio_layer), n_frames), slots)
+        layers = range(self.dims.n_audio_layer)
+        self.fill(self.encode_part(chunks, layers, n_frames, adapter), slots, adapter)
 
     @torch.inference_mode()
     def encode_part(
@@ -102,6 +118,7 @@ class ModelRunner:
         x: torch.Tensor | Seq[npt.NDArray[np.int16]],
         layers: range,
         n_frames: int | None = None,
+        adapter: int = 0,
     ) -> torch.Tensor:
         """Run windows through some of the stage's encoder layers.
 
@@ -110,28 +127,33 @@ class ModelRunner:
                 from the previous layer. It is overwritten.
             layers: counted from the stage's first one.
             n_frames: of each window, where encoding begins; None: n_audio_ctx.
+            adapter: as in `encode`.
         """
         if not isinstance(x, torch.Tensor):
             x = self.features(x, (n_frames or self.dims.n_audio_ctx) * FRAME_SAMPLES)
-        states: torch.Tensor = self.encoder(x, layers)
+        states: torch.Tensor = self.encoder(x, layers, adapter or None)
         return states
 
     @torch.inference_mode()
-    def fill(self, states: torch.Tensor, slots: Seq[int]) -> None:
+    def fill(self, states: torch.Tensor, slots: Seq[int], adapter: int = 0) -> None:
         """Compute the cross-attention of encoded windows, (batch, frames, n_audio_state), into
-        slots of any groups."""
+        slots of any groups.
+
+        Args:
+            adapter: as in `encode`.
+        """
         for group in range(self.n_groups):
             rows = [row for row, slot in enumerate(slots) if slot % self.n_groups == group]
             if rows:
                 where = self._where([slots[row] for row in rows])
                 part = states if len(rows) == len(slots) else states[rows]
-                self.decoder.fill_cross(part, self.banks[group].cache, where)
+                self.decoder.fill_cross(part, self.banks[group].cache, where, adapter or None)
 
     @torch.inference_mode()
-    def detect_language(self, slot: int) -> torch.Tensor | None:
+    def detect_language(self, slot: int, adapter: int = 0) -> torch.Tensor | None:
         """Run the start token alone. Where decoding ends, returns (n_languages,) probabilities in
         the order of the tokenizer's languages."""
-        hidden = self._prefill([[self.tokenizer.sot]], [slot])
+        hidden = self._prefill([[self.tokenizer.sot]], [slot], adapters=[adapter])
         if hidden is None:
             return None
         logits = self._logits(hidden[:, 0])[:1]
@@ -148,7 +170,7 @@ class ModelRunner:
         windows = [slots[0] for slots in step.slots]
         group, bank = windows[0] % self.n_groups, self._bank(windows[0])
         self._choices.take(group)
-        hidden = self._prefill(step.prompts, windows)
+        hidden = self._prefill(step.prompts, windows, adapters=step.adapters)
         self._fork(bank, step)
         owners = [owner for owner, slots in enumerate(step.slots) for _ in slots]
         all_slots = [slot for slots in step.slots for slot in slots]
@@ -198,7 +220,7 @@ class ModelRunner:
         """
         self._choices.take(step.slots[0] % self.n_groups)
         reading = self._aligner.begin(step)
-        self._prefill(step.texts, step.slots, reading.taps)
+        self._prefill(step.texts, step.slots, reading.taps, step.adapters)
         return self._aligner.maps(reading)
 
     def release(self, slot: int) -> None:
@@ -245,8 +267,12 @@ class ModelRunner:
             x = self.decoder.embed(*bank.batch(n, rows))
         else:
             x = self._receive_hidden(rows, 1)
-        windows = bank.windows_of(n)
-        hidden = self.decoder.decode(x, bank.cache, bank.positions[:n], length, windows)
+        adapters: Chosen = None
+        if self._has_adapters and (bank.has_adapted or not self._on_cpu):
+            # A GPU always computes them: what is captured in a graph must serve every batch.
+            adapters = bank.adapters_of(n, rows)
+        windows, positions = bank.windows_of(n), bank.positions[:n]
+        hidden = self.decoder.decode(x, bank.cache, positions, length, windows, adapters)
         bank.advance(where)
         if not self.place.ends_decoding:
             self._send_hidden(hidden)
@@ -260,6 +286,7 @@ class ModelRunner:
         prompts: Seq[list[int]],
         slots: Seq[int],
         taps: Mapping[int, Tap] = MappingProxyType({}),
+        adapters: Seq[int] = (),
     ) -> torch.Tensor | None:
         """Prompts, padded at the end, -> (n, padded length, n_text_state) where decoding ends. The
         padding's keys and values are overwritten token by token before anything reads them."""
@@ -272,7 +299,9 @@ class ModelRunner:
             x = self.decoder.embed(tokens, positions)
         else:
             x = self._receive_hidden(len(prompts), length)
-        hidden = self.decoder.prefill(x, self._bank(slots[0]).cache, self._where(slots), taps)
+        cache, where = self._bank(slots[0]).cache, self._where(slots)
+        chosen = upload(list(adapters), self.device) if any(adapters) else None
+        hidden = self.decoder.prefill(x, cache, where, taps, chosen)
         if self.place.ends_decoding:
             return hidden
         self._send_hidden(hidden)
@@ -280,8 +309,11 @@ class ModelRunner:
 
     def _fork(self, bank: SlotBank, step: Begin) -> None:
         """Prepare the slots of new sequences. Further ones begin as the first ones of theirs."""
-        for prompt, slots, options in zip(step.prompts, step.slots, step.options, strict=True):
+        adapters = step.adapters or (0,) * len(step.prompts)
+        sequences = zip(step.prompts, step.slots, step.options, adapters, strict=True)
+        for prompt, slots, options, adapter in sequences:
             window, *others = (slot // self.n_groups for slot in slots)
+            bank.adapt([window, *others], adapter)
             for place in (window, *others):
                 self._choices.begin(bank, place, options)
             if others:

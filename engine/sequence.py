@@ -18,12 +18,12 @@ from engine.word_times import WordTimes
 class Sequence:
     """A request in a slot, or in several if it has several texts.
 
-    `slots` are its slots, of which the first has its window, `n_frames` long. `n_sampled` counts
-    the tokens that the device was told to sample for each; `tokens` are those that have come back,
-    maybe some steps later, or those of the best text once that is known. `sum_logprob` is their
-    sum, end token included. `word_times` is there while the finished text's words get their times.
-    `began_share_s` is the engine time that a sequence would have used, had it been here from the
-    start until this one was admitted.
+    `slots` are its slots, of which the first has its window, `n_frames` long. `adapter` is the
+    number of its adapter, 0 for none. `n_sampled` counts the tokens that the device was told to
+    sample for each; `tokens` are those that have come back, maybe some steps later, or those of the
+    best text once that is known. `sum_logprob` is their sum, end token included. `word_times` is
+    there while the finished text's words get their times. `began_share_s` is the engine time that a
+    sequence would have used, had it been here from the start until this one was admitted.
     """
 
     request: Request
@@ -32,6 +32,7 @@ class Sequence:
     admitted_s: float
     n_frames: int
     began_share_s: float = 0.0
+    adapter: int = 0
     language: str = "en"
     language_prob: float = 1.0
     language_probs: tuple[tuple[str, float], ...] = ()
@@ -169,10 +170,10 @@ def _start(options: DecodingOptions, tokenizer: Tokenizer) -> Hypotheses:
     return BeamSearch(options.beam_size, options.patience, options.length_penalty, gain)
 
 
-def by_window(sequences: Seq[Sequence]) -> list[tuple[int, list[Sequence]]]:
-    """Sequences whose windows are equally long, so that they can be encoded as one batch, and that
-    length in frames."""
-    equal: dict[int, list[Sequence]] = {}
+def by_window(sequences: Seq[Sequence]) -> list[tuple[int, int, list[Sequence]]]:
+    """Sequences whose windows are equally long and have the same adapter, so that they can be
+    encoded as one batch; that length in frames, and the adapter's number."""
+    equal: dict[tuple[int, int], list[Sequence]] = {}
     for sequence in sequences:
-        equal.setdefault(sequence.n_frames, []).append(sequence)
-    return list(equal.items())
+        equal.setdefault((sequence.n_frames, sequence.adapter), []).append(sequence)
+    return [(n_frames, adapter, group) for (n_frames, adapter), group in equal.items()]

@@ -28,6 +28,7 @@ class SlotBank:
         scores: of the texts of beam searches (`BeamStep.scores`), shape (n_slots,) float64; only
             where decoding ends.
         keywords: of slots that have any; only where decoding ends.
+        adapters: the number of each slot's adapter, 0 for none, shape (n_slots,) int64.
     """
 
     def __init__(
@@ -60,6 +61,8 @@ class SlotBank:
         self.windows = torch.arange(n_slots, device=device)
         self.scores = torch.zeros(n_slots, dtype=torch.float64, device=device)
         self.keywords: dict[int, KeywordTables] = {}
+        self.adapters = torch.zeros(n_slots, dtype=torch.int64, device=device)
+        self._adapted: set[int] = set()
         self._followers: set[int] = set()
 
     def windows_of(self, n: int) -> Slots:
@@ -76,6 +79,23 @@ class SlotBank:
         for slot in slots:
             self.windows[slot] = window
         self._followers.update(slots)
+
+    @property
+    def has_adapted(self) -> bool:
+        """Whether a slot has an adapter."""
+        return bool(self._adapted)
+
+    def adapt(self, slots: Sequence[int], adapter: int) -> None:
+        """Give slots an adapter, by its number."""
+        if adapter:
+            for slot in slots:
+                self.adapters[slot] = adapter
+            self._adapted.update(slots)
+
+    def adapters_of(self, n: int, rows: int) -> torch.Tensor:
+        """The numbers of the first `n` slots' adapters, (rows,) with none for padding rows."""
+        adapters = self.adapters[:n]
+        return F.pad(adapters, (0, rows - n)) if rows > n else adapters
 
     def batch(self, n: int, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Tokens and positions of the first `n` slots, (rows, 1) each, including padding rows."""
@@ -104,6 +124,9 @@ class SlotBank:
         self.tokens[slot] = 0
         self.positions[slot] = 0
         self.keywords.pop(slot, None)
+        if slot in self._adapted:
+            self._adapted.discard(slot)
+            self.adapters[slot] = 0
         if slot in self._followers:
             self._followers.discard(slot)
             self.windows[slot] = slot

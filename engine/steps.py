@@ -17,12 +17,14 @@ class Begin:
         prompts, options: of each sequence.
         slots: of each sequence: the one with its window, and more if it has several texts.
         noise: for each slot, in this order.
+        adapters: the number of each sequence's adapter, 0 for none; empty: none has one.
     """
 
     prompts: tuple[list[int], ...]
     slots: tuple[tuple[int, ...], ...]
     options: tuple[DecodingOptions, ...]
     noise: tuple[Noise | None, ...]
+    adapters: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +55,11 @@ class Align:
         n_before: tokens of each start sequence.
         slots: the slot with each window.
         frames: the frames to look at, of each window.
+        adapters: as of `Begin`.
     """
 
     texts: tuple[list[int], ...]
     n_before: tuple[int, ...]
     slots: tuple[int, ...]
     frames: tuple[npt.NDArray[np.int64], ...]
+    adapters: tuple[int, ...] = ()

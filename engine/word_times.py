@@ -86,11 +86,12 @@ class WordTimes:
             )
 
 
-def align_step(texts: Sequence[WordTimes], slots: Sequence[int]) -> Align:
+def align_step(texts: Sequence[WordTimes], slots: Sequence[int], adapters: Sequence[int]) -> Align:
     """The step that gives the attention of texts, whose windows are in these slots."""
     return Align(
         tuple(each.text for each in texts),
         tuple(each.n_before for each in texts),
         tuple(slots),
         tuple(each.frames for each in texts),
+        tuple(adapters),
     )

@@ -34,11 +34,12 @@ class Director(Protocol):
 
 @dataclass
 class _Batch:
-    """Windows under way, of `n_frames` frames each. `n_done` counts the layers done in the stage
-    that decodes as well."""
+    """Windows under way, of `n_frames` frames each, with the same `adapter`. `n_done` counts the
+    layers done in the stage that decodes as well."""
 
     number: int
     n_frames: int
+    adapter: int
     sequences: list[Running]
     has_arrived: bool = False
     n_done: int = 0
@@ -83,8 +84,8 @@ class GangEncoding:
         return self._batch if len(self._under_way) < self._limit else 0
 
     def submit(self, sequences: Sequence[Running]) -> None:
-        for n_frames, equal in by_window(sequences):
-            batch = _Batch(self._n_batches, n_frames, equal, has_arrived=not self._pure)
+        for n_frames, adapter, equal in by_window(sequences):
+            batch = _Batch(self._n_batches, n_frames, adapter, equal, has_arrived=not self._pure)
             self._n_batches += 1
             self._under_way.append(batch)
             for stage in range(1, len(self._gang.mesh.stages)):
@@ -92,7 +93,8 @@ class GangEncoding:
             for stage in self._pure:
                 last = len(self._gang.mesh.stages[stage].encoder)
                 pcm = self._pcm(batch, stage)
-                self._gang.order(stage, Encode(batch.number, 0, last, n_frames, pcm))
+                order = Encode(batch.number, 0, last, n_frames, adapter, pcm)
+                self._gang.order(stage, order)
 
     def collect(self, n_decoding: int) -> list[Running]:
         self._gang.take_answers()
@@ -130,7 +132,8 @@ class GangEncoding:
         n_layers = self._n_layers - batch.n_done if has_few else self._slice
         start, stop = batch.n_done, min(batch.n_done + n_layers, self._n_layers)
         pcm = self._pcm(batch, self._shared) if start == 0 else None
-        self._gang.order(self._shared, Encode(batch.number, start, stop, batch.n_frames, pcm))
+        order = Encode(batch.number, start, stop, batch.n_frames, batch.adapter, pcm)
+        self._gang.order(self._shared, order)
         batch.n_done = stop
         if self._has_others_behind:
             self._is_slicing = True
@@ -140,7 +143,8 @@ class GangEncoding:
     def _finish(self, batch: _Batch) -> None:
         """Finish a batch whose states are at the stages that decode, or on their way."""
         self._under_way.remove(batch)
-        fill = Fill(batch.number, tuple(sequence.slot for sequence in batch.sequences))
+        slots = tuple(sequence.slot for sequence in batch.sequences)
+        fill = Fill(batch.number, slots, batch.adapter)
         for stage in self._decoders:
             self._gang.order(stage, fill)
         self._done += batch.sequences

@@ -71,8 +71,8 @@ class Gang:
         self._awaited: deque[_Awaited] = deque()
         self._reports: list[RankReport] = []
 
-    def detect_language(self, slot: int) -> _Awaited:
-        return self._ask(Detect(slot))
+    def detect_language(self, slot: int, adapter: int = 0) -> _Awaited:
+        return self._ask(Detect(slot, adapter))
 
     def begin(self, step: Begin) -> _Awaited:
         return self._ask(step)

@@ -29,6 +29,7 @@ class Encode:
     Attributes:
         start, stop: the layers, counted from the stage's first.
         n_frames: of each window.
+        adapter: the number of the windows' adapter, 0 for none.
         pcm: the windows' samples, where encoding begins.
     """
 
@@ -36,6 +37,7 @@ class Encode:
     start: int
     stop: int
     n_frames: int
+    adapter: int
     pcm: tuple[npt.NDArray[np.int16], ...] | None = None
 
 
@@ -45,6 +47,7 @@ class Fill:
 
     batch: int
     slots: tuple[int, ...]
+    adapter: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,7 @@ class Detect:
     """Detect the language of a slot's window."""
 
     slot: int
+    adapter: int
 
 
 @dataclass(frozen=True, slots=True)

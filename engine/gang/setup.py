@@ -16,7 +16,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from engine.config import EngineConfig
 from engine.devices import resident_bytes
 from engine.errors import EngineError, GangError
-from engine.fit import check_rank
+from engine.fit import check_adapters, check_rank
 from engine.gang.connection import Connection, HandshakeError, Listener, call, pack
 from engine.gang.gang import Gang
 from engine.gang.lines import GangLimits, Lines
@@ -84,6 +84,7 @@ def assemble_gang(
     """
     limits = limits or GangLimits()
     check_mesh(checkpoint, mesh)
+    check_adapters(config, checkpoint.adapters)
     deadline = time.monotonic() + limits.load_s
     with closing(listener):
         connections = _await_calls(listener, mesh.size, deadline, check)
@@ -162,7 +163,8 @@ def _become(
     )
     checkpoint = part.open_checkpoint()
     bare_rss_bytes = resident_bytes()
-    check_rank(checkpoint.dims, config, place.stages, place.index, place.group.size)
+    size, adapters = place.group.size, checkpoint.adapters
+    check_rank(checkpoint.dims, config, place.stages, place.index, size, adapters)
     runner = ModelRunner(checkpoint, config, place)
     connection.send(Loaded(checkpoint.fingerprint, host))
     return Shard(runner, rank, connection, reader, traffic, bare_rss_bytes)

@@ -180,8 +180,8 @@ class Shard:
                 maps = self._runner.align(order)
                 if maps is not None and self._speaks:
                     self._answers.values(*maps)
-            case Detect(slot):
-                probabilities = self._runner.detect_language(slot)
+            case Detect(slot, adapter):
+                probabilities = self._runner.detect_language(slot, adapter)
                 if probabilities is not None and self._speaks:
                     self._answers.values(probabilities)
             case Release(slot):
@@ -190,8 +190,8 @@ class Shard:
                 self._expect(order)
             case Encode():
                 self._encode(order)
-            case Fill(batch, slots):
-                self._runner.fill(self._take_windows(batch), slots)
+            case Fill(batch, slots, adapter):
+                self._runner.fill(self._take_windows(batch), slots, adapter)
             case Report():
                 self._connection.send(self._report())
             case _:
@@ -217,7 +217,8 @@ class Shard:
 
     def _encode(self, order: Encode) -> None:
         x = order.pcm if order.pcm is not None else self._take_windows(order.batch)
-        states = self._runner.encode_part(x, range(order.start, order.stop), order.n_frames)
+        layers = range(order.start, order.stop)
+        states = self._runner.encode_part(x, layers, order.n_frames, order.adapter)
         place = self._place
         if order.stop < len(place.stage.encoder):
             self._windows[order.batch] = states

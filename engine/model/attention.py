@@ -15,6 +15,7 @@ from engine.kernels.attention import attend, attend_window, merge_heads, split_h
 from engine.model.self_cache import SelfCache
 from engine.model.slots import Slots
 from engine.parallel.linear import ColumnParallelLinear, RowParallelLinear
+from engine.parallel.low_rank import Chosen
 from engine.parallel.partition import partition, scaled
 from engine.weights.source import LoadContext
 
@@ -52,21 +53,24 @@ class SelfAttention(nn.Module):
         columns = local_columns(context, n_head, head_dim)
         names = [f"{prefix}.{name}" for name in ("q_proj", "k_proj", "v_proj")]
         make = partial(context.linear, dtype=dtype, many_rows=many_rows)
-        self.qkv = ColumnParallelLinear.load(context, names, columns, make)
+        self.qkv = ColumnParallelLinear.load(context, names, columns, make, many_rows)
         make = partial(context.linear, dtype=context.dtype, many_rows=many_rows)
-        self.out = RowParallelLinear.load(context, f"{prefix}.out_proj", columns, make)
+        out = f"{prefix}.out_proj"
+        self.out = RowParallelLinear.load(context, out, columns, make, many_rows)
 
-    def project(self, x: torch.Tensor) -> list[torch.Tensor]:
+    def project(self, x: torch.Tensor, adapters: Chosen = None) -> list[torch.Tensor]:
         """(B, T, n_state) -> q, k and v, each (B, H, T, D)."""
-        return [split_heads(part, self.head_dim) for part in self.qkv(x).chunk(3, dim=-1)]
+        qkv = self.qkv(x, adapters=adapters)
+        return [split_heads(part, self.head_dim) for part in qkv.chunk(3, dim=-1)]
 
 
 class EncoderSelfAttention(SelfAttention):
     """All frames of a window attend to each other."""
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, adapters: Chosen = None) -> torch.Tensor:
         """(B, frames, n_state) -> the same."""
-        out: torch.Tensor = self.out(attend_window(self.qkv(x), self.head_dim))
+        attended = attend_window(self.qkv(x, adapters=adapters), self.head_dim)
+        out: torch.Tensor = self.out(attended, adapters)
         return out
 
 
@@ -74,12 +78,17 @@ class DecoderSelfAttention(SelfAttention):
     """Tokens attend to the earlier tokens of their own slot."""
 
     def prefill(
-        self, x: torch.Tensor, cache: SelfCache, slots: Slots, mask: torch.Tensor
+        self,
+        x: torch.Tensor,
+        cache: SelfCache,
+        slots: Slots,
+        mask: torch.Tensor,
+        adapters: Chosen = None,
     ) -> torch.Tensor:
         """(B, T, n_state) from position 0 -> the same; writes positions 0 to T-1 of the slots."""
-        q, k, v = self.project(x)
+        q, k, v = self.project(x, adapters)
         cache.write_prompt(k, v, slots)
-        out: torch.Tensor = self.out(merge_heads(attend(q, k, v, mask)))
+        out: torch.Tensor = self.out(merge_heads(attend(q, k, v, mask)), adapters)
         return out
 
     def decode(
@@ -89,14 +98,15 @@ class DecoderSelfAttention(SelfAttention):
         cache: SelfCache,
         positions: torch.Tensor,
         mask: torch.Tensor,
+        adapters: Chosen = None,
     ) -> torch.Tensor:
-        """One token in each of the first slots: (B, 1, n_state), to which the attention of its
-        normalisation is added, in place.
+        """One token in each of the first slots: (B, 1, n_state) and the attention of its
+        normalisation; x is overwritten.
 
         Args:
             positions: (n,) where each token is written; n <= B, rows beyond n are padding.
             mask: (n, 1, 1, L), True up to each slot's own token; L bounds what is read.
         """
-        qkv = self.qkv.of_norm(norm, x)[: len(positions), 0]
+        qkv = self.qkv.of_norm(norm, x, adapters=adapters)[: len(positions), 0]
         attended = cache.attend(qkv, positions, mask)[:, None]
-        return self.out.add_to(x, pad_rows(attended, len(x)))
+        return self.out.add_to(x, pad_rows(attended, len(x)), adapters)

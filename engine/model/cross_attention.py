@@ -16,6 +16,7 @@ from engine.model.attention import local_columns, pad_rows
 from engine.model.cross_cache import CrossCache
 from engine.model.slots import Slots, n_slots
 from engine.parallel.linear import ColumnParallelLinear, RowParallelLinear
+from engine.parallel.low_rank import Chosen
 from engine.precision import CrossAttentionMode
 from engine.weights.source import LoadContext
 
@@ -23,17 +24,29 @@ from engine.weights.source import LoadContext
 class CrossAttention(Protocol):
     """A cross-attention layer, in one of the modes of `engine.precision.CrossAttentionMode`."""
 
-    def fill(self, states: torch.Tensor, cache: CrossCache, slots: Slots) -> None:
+    def fill(
+        self, states: torch.Tensor, cache: CrossCache, slots: Slots, adapters: Chosen = None
+    ) -> None:
         """Store what it needs of the encoder's output (B, n_audio_ctx, C) in the slots."""
 
     def add_to(
-        self, norm: nn.LayerNorm, x: torch.Tensor, cache: CrossCache, slots: Slots
+        self,
+        norm: nn.LayerNorm,
+        x: torch.Tensor,
+        cache: CrossCache,
+        slots: Slots,
+        adapters: Chosen = None,
     ) -> torch.Tensor:
-        """Add to (B, T, C), in place, the attention of its normalisation. Each row attends to its
-        slot; further rows are padding."""
+        """(B, T, C) and the attention of its normalisation; x is overwritten. Each row attends to
+        its slot; further rows are padding."""
 
     def scores(
-        self, x: torch.Tensor, cache: CrossCache, slots: Slots, heads: Sequence[int]
+        self,
+        x: torch.Tensor,
+        cache: CrossCache,
+        slots: Slots,
+        heads: Sequence[int],
+        adapters: Chosen = None,
     ) -> torch.Tensor:
         """How much tokens (B, T, C) attend to frames, before the softmax, by some of this rank's
         heads: (B, len(heads), T, n_audio_ctx), float32."""
@@ -46,26 +59,38 @@ class CachedCrossAttention(nn.Module):
         super().__init__()
         columns = local_columns(context, n_head, head_dim)
         product = context.formats.product
-        make = partial(context.linear, dtype=product, many_rows=False)
-        self.q = ColumnParallelLinear.load(context, [f"{prefix}.q_proj"], columns, make)
+        self.q = _load_query(context, prefix, columns)
         names = [f"{prefix}.{name}" for name in ("k_proj", "v_proj")]
         make = partial(context.linear, dtype=product, many_rows=True)
-        self.kv = ColumnParallelLinear.load(context, names, columns, make)
+        self.kv = ColumnParallelLinear.load(context, names, columns, make, many_rows=True)
         self.out = _load_output(context, prefix, columns)
 
-    def fill(self, states: torch.Tensor, cache: CrossCache, slots: Slots) -> None:
-        cache.fill(self.kv(states), slots)
+    def fill(
+        self, states: torch.Tensor, cache: CrossCache, slots: Slots, adapters: Chosen = None
+    ) -> None:
+        cache.fill(self.kv(states, adapters=adapters), slots)
 
     def add_to(
-        self, norm: nn.LayerNorm, x: torch.Tensor, cache: CrossCache, slots: Slots
+        self,
+        norm: nn.LayerNorm,
+        x: torch.Tensor,
+        cache: CrossCache,
+        slots: Slots,
+        adapters: Chosen = None,
     ) -> torch.Tensor:
-        attended = cache.attend(self.q.of_norm(norm, x)[: n_slots(slots)], slots)
-        return self.out.add_to(x, pad_rows(attended, len(x)))
+        queries = self.q.of_norm(norm, x, adapters=adapters)
+        attended = cache.attend(queries[: n_slots(slots)], slots)
+        return self.out.add_to(x, pad_rows(attended, len(x)), adapters)
 
     def scores(
-        self, x: torch.Tensor, cache: CrossCache, slots: Slots, heads: Sequence[int]
+        self,
+        x: torch.Tensor,
+        cache: CrossCache,
+        slots: Slots,
+        heads: Sequence[int],
+        adapters: Chosen = None,
     ) -> torch.Tensor:
-        return cache.scores(self.q(x), slots, heads)
+        return cache.scores(self.q(x, adapters=adapters), slots, heads)
 
 
 class AbsorbedCrossAttention(nn.Module):
@@ -86,14 +111,12 @@ class AbsorbedCrossAttention(nn.Module):
     def __init__(self, context: LoadContext, prefix: str, n_head: int, head_dim: int) -> None:
         super().__init__()
         columns = local_columns(context, n_head, head_dim)
-        dtype = context.formats.product
-        make = partial(context.linear, dtype=dtype, many_rows=False)
-        self.q = ColumnParallelLinear.load(context, [f"{prefix}.q_proj"], columns, make)
+        self.q = _load_query(context, prefix, columns)
         by_head = partial(self._by_head, context, columns, head_dim)
         self.register_buffer("key", by_head(f"{prefix}.k_proj.weight") * head_dim**-0.5)
         value = by_head(f"{prefix}.v_proj.weight").transpose(1, 2).contiguous()
         self.register_buffer("value", value)
-        bias = context.read(f"{prefix}.v_proj.bias", rows=columns, dtype=dtype)
+        bias = context.read(f"{prefix}.v_proj.bias", rows=columns, dtype=context.formats.product)
         self.register_buffer("value_bias", bias.view(-1, 1, head_dim))
         self.out = _load_output(context, prefix, columns)
 
@@ -103,28 +126,42 @@ class AbsorbedCrossAttention(nn.Module):
         weight = context.read(name, rows=columns, dtype=context.formats.product)
         return weight.view(-1, head_dim, weight.shape[1])
 
-    def fill(self, states: torch.Tensor, cache: CrossCache, slots: Slots) -> None:
+    def fill(
+        self, states: torch.Tensor, cache: CrossCache, slots: Slots, adapters: Chosen = None
+    ) -> None:
         cache.fill(states, slots)
 
     def add_to(
-        self, norm: nn.LayerNorm, x: torch.Tensor, cache: CrossCache, slots: Slots
+        self,
+        norm: nn.LayerNorm,
+        x: torch.Tensor,
+        cache: CrossCache,
+        slots: Slots,
+        adapters: Chosen = None,
     ) -> torch.Tensor:
         """All rows pass through both projections, because their number may change a row's bits."""
         n, (rows, length, width) = n_slots(slots), x.shape
         heads, head_dim, _ = self.key.shape
-        q = self.q.of_norm(norm, x).view(rows * length, heads, head_dim).transpose(0, 1)
+        projected = self.q.of_norm(norm, x, adapters=adapters)
+        q = projected.view(rows * length, heads, head_dim).transpose(0, 1)
         queries = torch.bmm(q, self.key).view(heads, rows, length, width).transpose(0, 1)
         found = pad_rows(cache.attend(queries[:n].flatten(1, 2), slots), rows)
         by_head = found.reshape(rows, heads, length, width).transpose(0, 1).flatten(1, 2)
         attended = torch.bmm(by_head, self.value) + self.value_bias  # (H, B * T, D)
         attended = attended.transpose(0, 1).reshape(rows, length, heads * head_dim)
-        return self.out.add_to(x, attended)
+        return self.out.add_to(x, attended, adapters)
 
     def scores(
-        self, x: torch.Tensor, cache: CrossCache, slots: Slots, heads: Sequence[int]
+        self,
+        x: torch.Tensor,
+        cache: CrossCache,
+        slots: Slots,
+        heads: Sequence[int],
+        adapters: Chosen = None,
     ) -> torch.Tensor:
         rows, length, width = x.shape
-        q = self.q(x).view(rows * length, -1, self.key.shape[1]).transpose(0, 1)[list(heads)]
+        projected = self.q(x, adapters=adapters)
+        q = projected.view(rows * length, -1, self.key.shape[1]).transpose(0, 1)[list(heads)]
         queries = torch.bmm(q, self.key[list(heads)]).view(len(heads), rows, length, width)
         return cache.scores(queries.transpose(0, 1).flatten(1, 2), slots, heads)
 
@@ -140,4 +177,11 @@ def load_cross_attention(
 
 def _load_output(context: LoadContext, prefix: str, columns: slice) -> RowParallelLinear:
     make = partial(context.linear, dtype=context.dtype, many_rows=False)
-    return RowParallelLinear.load(context, f"{prefix}.out_proj", columns, make)
+    out = f"{prefix}.out_proj"
+    return RowParallelLinear.load(context, out, columns, make, many_rows=False)
+
+
+def _load_query(context: LoadContext, prefix: str, columns: slice) -> ColumnParallelLinear:
+    make = partial(context.linear, dtype=context.formats.product, many_rows=False)
+    name = f"{prefix}.q_proj"
+    return ColumnParallelLinear.load(context, [name], columns, make, many_rows=False)

@@ -16,6 +16,7 @@ from engine.model.layer_stack import stack_layers
 from engine.model.layers import MLP, LayerNorm
 from engine.model.slots import Slots
 from engine.parallel.linear import VocabParallelEmbedding
+from engine.parallel.low_rank import Chosen
 from engine.weights.source import LoadContext
 
 
@@ -55,11 +56,13 @@ class DecoderLayer(nn.Module):
         slots: Slots,
         mask: torch.Tensor,
         tap: Tap | None = None,
+        adapters: Chosen = None,
     ) -> torch.Tensor:
-        x = x.add_(self.attn.prefill(self.attn_norm(x), cache.own, slots, mask))
+        x = x.add_(self.attn.prefill(self.attn_norm(x), cache.own, slots, mask, adapters))
         if tap is not None:
-            tap.take(self.cross.scores(self.cross_norm(x), cache.cross, slots, tap.heads))
-        return self._rest(x, cache, slots)
+            normed = self.cross_norm(x)
+            tap.take(self.cross.scores(normed, cache.cross, slots, tap.heads, adapters))
+        return self._rest(x, cache, slots, adapters)
 
     def decode(
         self,
@@ -68,13 +71,16 @@ class DecoderLayer(nn.Module):
         positions: torch.Tensor,
         mask: torch.Tensor,
         windows: Slots,
+        adapters: Chosen = None,
     ) -> torch.Tensor:
-        x = self.attn.decode(self.attn_norm, x, cache.own, positions, mask)
-        return self._rest(x, cache, windows)
+        x = self.attn.decode(self.attn_norm, x, cache.own, positions, mask, adapters)
+        return self._rest(x, cache, windows, adapters)
 
-    def _rest(self, x: torch.Tensor, cache: LayerCache, slots: Slots) -> torch.Tensor:
-        x = self.cross.add_to(self.cross_norm, x, cache.cross, slots)
-        return self.mlp.add_to(self.mlp_norm, x)
+    def _rest(
+        self, x: torch.Tensor, cache: LayerCache, slots: Slots, adapters: Chosen
+    ) -> torch.Tensor:
+        x = self.cross.add_to(self.cross_norm, x, cache.cross, slots, adapters)
+        return self.mlp.add_to(self.mlp_norm, x, adapters)
 
 
 class DecoderStage(nn.Module):
@@ -107,14 +113,20 @@ class DecoderStage(nn.Module):
         out: torch.Tensor = self.embedding(tokens) + F.embedding(positions, self.positions)
         return out
 
-    def fill_cross(self, audio_features: torch.Tensor, cache: KVCache, slots: Slots) -> None:
-        """Store what cross-attention needs of windows (B, frames, n_audio_state) in slots."""
+    def fill_cross(
+        self, audio_features: torch.Tensor, cache: KVCache, slots: Slots, adapters: Chosen = None
+    ) -> None:
+        """Store what cross-attention needs of windows (B, frames, n_audio_state) in slots.
+
+        Args:
+            adapters: the number of the windows' adapter, the same for all of them.
+        """
         cache.lengths.put(slots, audio_features.shape[1])
         if cache.states is not None:
             cache.states.fill(audio_features, slots)
             return
         for layer, layer_cache in self._with_caches(cache):
-            layer.cross.fill(audio_features, layer_cache.cross, slots)
+            layer.cross.fill(audio_features, layer_cache.cross, slots, adapters)
 
     def prefill(
         self,
@@ -122,16 +134,18 @@ class DecoderStage(nn.Module):
         cache: KVCache,
         slots: Slots,
         taps: Mapping[int, Tap] = MappingProxyType({}),
+        adapters: Chosen = None,
     ) -> torch.Tensor:
         """Run the first T positions of sequences: (B, T, n_text_state) -> the same.
 
         Args:
             taps: by layer, counted from the stage's first.
+            adapters: numbers of the sequences' adapters, (B,).
         """
         length = x.shape[1]
         mask = torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
         for index, (layer, layer_cache) in enumerate(self._with_caches(cache)):
-            x = layer.prefill(x, layer_cache, slots, mask, taps.get(index))
+            x = layer.prefill(x, layer_cache, slots, mask, taps.get(index), adapters)
         return x
 
     def decode(
@@ -141,6 +155,7 @@ class DecoderStage(nn.Module):
         positions: torch.Tensor,
         length: int,
         windows: Slots,
+        adapters: Chosen = None,
     ) -> torch.Tensor:
         """Run one token in each of the first n slots: (B, 1, n_text_state) -> the same.
 
@@ -149,11 +164,12 @@ class DecoderStage(nn.Module):
             positions: (n,) int64, where each token stands; all below `length`.
             length: number of positions that attention reads in each slot.
             windows: the n slots whose windows the tokens attend to.
+            adapters: numbers of the rows' adapters, (B,).
         """
         reach = torch.arange(length, device=x.device)
         mask = (reach <= positions[:, None])[:, None, None]
         for layer, layer_cache in self._with_caches(cache):
-            x = layer.decode(x, layer_cache, positions, mask, windows)
+            x = layer.decode(x, layer_cache, positions, mask, windows, adapters)
         return x
 
     def _with_caches(self, cache: KVCache) -> Iterator[tuple[DecoderLayer, LayerCache]]:

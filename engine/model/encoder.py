@@ -9,6 +9,7 @@ from engine.kernels.convolution import convolve
 from engine.model.attention import EncoderSelfAttention
 from engine.model.layer_stack import stack_layers
 from engine.model.layers import MLP, LayerNorm
+from engine.parallel.low_rank import Chosen
 from engine.weights.source import LoadContext
 
 
@@ -54,9 +55,9 @@ class EncoderLayer(nn.Module):
         self.mlp_norm = LayerNorm(context, f"{prefix}.final_layer_norm")
         self.mlp = MLP(context, prefix)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        normed = self.mlp_norm.of_sum(x, self.attn(self.attn_norm(x)))
-        return x.add_(self.mlp(normed))
+    def forward(self, x: torch.Tensor, adapters: Chosen = None) -> torch.Tensor:
+        normed = self.mlp_norm.of_sum(x, self.attn(self.attn_norm(x), adapters))
+        return x.add_(self.mlp(normed, adapters))
 
 
 class EncoderStage(nn.Module):
@@ -70,19 +71,22 @@ class EncoderStage(nn.Module):
         is_last = layers.stop == dims.n_audio_layer
         self.norm = LayerNorm(context, "encoder.layer_norm") if is_last else None
 
-    def forward(self, x: torch.Tensor, layers: range | None = None) -> torch.Tensor:
+    def forward(
+        self, x: torch.Tensor, layers: range | None = None, adapters: Chosen = None
+    ) -> torch.Tensor:
         """Mel (B, n_mels, 2 T) in the first stage, else the stage before's output
         (B, T, n_audio_state) -> (B, T, n_audio_state). T is 1500, or less for short windows.
 
         Args:
             layers: which of the stage's layers to run, counted from its first; those before them
                 have run already. All by default.
+            adapters: the number of the windows' adapter, the same for all of them.
         """
         todo = range(len(self.layers)) if layers is None else layers
         if self.stem is not None and todo.start == 0:
             x = self.stem(x)
         for layer in self.layers.run(todo):
-            x = layer(x)
+            x = layer(x, adapters)
         if self.norm is not None and todo.stop == len(self.layers):
             x = self.norm(x)
         return x

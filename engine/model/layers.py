@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from engine.kernels.linear import mlp
-from engine.parallel.linear import ColumnParallelLinear, RowParallelLinear
+from engine.parallel.linear import ColumnParallelLinear, RowParallelLinear, is_adapted
+from engine.parallel.low_rank import Chosen
 from engine.parallel.partition import partition, scaled
 from engine.weights.source import LoadContext
 
@@ -43,16 +44,24 @@ class MLP(nn.Module):
         many_rows = prefix.startswith("encoder")
         first = partial(context.mlp_linear, of_gelu=False, many_rows=many_rows)
         second = partial(context.mlp_linear, of_gelu=True, many_rows=many_rows)
-        self.fc1 = ColumnParallelLinear.load(context, [f"{prefix}.fc1"], units, first)
-        self.fc2 = RowParallelLinear.load(context, f"{prefix}.fc2", units, second)
+        self.fc1 = ColumnParallelLinear.load(context, [f"{prefix}.fc1"], units, first, many_rows)
+        self.fc2 = RowParallelLinear.load(context, f"{prefix}.fc2", units, second, many_rows)
         self._is_fused = context.gpu_kernels is not None
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, adapters: Chosen = None) -> torch.Tensor:
         """(..., n_state) -> the same."""
+        if self._is_adapted(adapters):
+            hidden = self.fc1(x, gelu=True, adapters=adapters)
+            out: torch.Tensor = self.fc2(hidden, adapters)
+            return out
         return self.fc2.reduce(mlp(self.fc1.kernel, self.fc2.kernel, x))
 
-    def add_to(self, norm: nn.LayerNorm, x: torch.Tensor) -> torch.Tensor:
-        """Add to (..., n_state), in place, what the layers make of its normalisation."""
-        if self._is_fused:
-            return self.fc2.add_to(x, self.fc1.kernel.of_norm(norm, x, gelu=True))
+    def add_to(self, norm: nn.LayerNorm, x: torch.Tensor, adapters: Chosen = None) -> torch.Tensor:
+        """(..., n_state) and what the layers make of its normalisation; x is overwritten."""
+        if self._is_fused or self._is_adapted(adapters):
+            hidden = self.fc1.of_norm(norm, x, gelu=True, adapters=adapters)
+            return self.fc2.add_to(x, hidden, adapters)
         return x.add_(self(norm(x)))
+
+    def _is_adapted(self, adapters: Chosen) -> bool:
+        return is_adapted(self.fc1, adapters) or is_adapted(self.fc2, adapters)

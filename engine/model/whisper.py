@@ -11,6 +11,7 @@ from engine.model.layer_stack import tensors_of
 from engine.parallel.group import Group
 from engine.parallel.stages import Stage
 from engine.precision import NumberFormats, Offload
+from engine.weights.adapters import Adapter
 from engine.weights.source import LoadContext, WeightSource
 
 
@@ -31,9 +32,10 @@ class Whisper:
         device: torch.device,
         formats: NumberFormats,
         offload: Offload = Offload.NONE,
+        adapters: tuple[Adapter, ...] = (),
     ) -> "Whisper":
         """Read this rank's slices of this stage's layers, and nothing else."""
-        context = LoadContext(source, group, device, formats)
+        context = LoadContext(source, group, device, formats, adapters=adapters)
         of_encoder = replace(context, streams=offload is not Offload.NONE)
         of_decoder = replace(context, streams=offload is Offload.ALL)
         return cls(

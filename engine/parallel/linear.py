@@ -5,6 +5,7 @@ arXiv:1909.08053, section 3). Kernels do the arithmetic (`engine.kernels`).
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import nn
@@ -17,6 +18,7 @@ from engine.kernels.linear import (
     output_linear,
 )
 from engine.parallel.group import Group
+from engine.parallel.low_rank import Chosen, Deltas, Plain, load_deltas
 from engine.parallel.partition import partition
 from engine.precision import WeightFormat
 from engine.weights.source import LoadContext
@@ -27,13 +29,19 @@ MakeKernel = Callable[[torch.Tensor, torch.Tensor | None], LinearKernel]
 class ColumnParallelLinear(nn.Module):
     """Splits the output features. (..., in) -> (..., local out); ranks exchange nothing."""
 
-    def __init__(self, kernel: LinearKernel) -> None:
+    def __init__(self, kernel: LinearKernel, deltas: Deltas | None = None) -> None:
         super().__init__()
         self.kernel = kernel
+        self.deltas = deltas
 
     @classmethod
     def load(
-        cls, context: LoadContext, names: Sequence[str], rows: slice, make: MakeKernel
+        cls,
+        context: LoadContext,
+        names: Sequence[str],
+        rows: slice,
+        make: MakeKernel,
+        many_rows: bool,
     ) -> "ColumnParallelLinear":
         """Fuse the `rows` of several layers that share their input, such as q, k and v.
 
@@ -41,9 +49,11 @@ class ColumnParallelLinear(nn.Module):
 
         Args:
             make: makes a kernel from weight and bias.
+            many_rows: rows of windows pass through it, not those of tokens.
         """
+        deltas = load_deltas(context, names, many_rows, rows=rows)
         weight = torch.cat([context.read(f"{name}.weight", rows=rows) for name in names])
-        return cls(make(weight, cls._bias(context, names, rows, weight)))
+        return cls(make(weight, cls._bias(context, names, rows, weight)), deltas)
 
     @staticmethod
     def _bias(
@@ -60,13 +70,25 @@ class ColumnParallelLinear(nn.Module):
         ]
         return torch.cat(biases)
 
-    def forward(self, x: torch.Tensor, gelu: bool = False) -> torch.Tensor:
-        out: torch.Tensor = self.kernel(x, gelu)
-        return out
+    def forward(self, x: torch.Tensor, gelu: bool = False, adapters: Chosen = None) -> torch.Tensor:
+        return self._adapted(x, gelu, adapters, partial(self.kernel, x, gelu))
 
-    def of_norm(self, norm: nn.LayerNorm, x: torch.Tensor) -> torch.Tensor:
+    def of_norm(
+        self, norm: nn.LayerNorm, x: torch.Tensor, gelu: bool = False, adapters: Chosen = None
+    ) -> torch.Tensor:
         """The layer of a normalised input."""
-        return self.kernel.of_norm(norm, x)
+        plain = partial(self.kernel.of_norm, norm, x, gelu)
+        if not is_adapted(self, adapters):
+            return plain()
+        return self._adapted(norm(x), gelu, adapters, plain)
+
+    def _adapted(self, x: torch.Tensor, gelu: bool, adapters: Chosen, plain: Plain) -> torch.Tensor:
+        """The layer's output, which `plain` computes, with what adapters add for its input."""
+        if self.deltas is None or not self.deltas.serves(adapters):
+            return plain()
+        if gelu:
+            return self.deltas.through_gelu(self.kernel, x, adapters, plain)
+        return self.deltas.add_to(plain(), x, adapters)
 
 
 class RowParallelLinear(nn.Module):
@@ -77,36 +99,61 @@ class RowParallelLinear(nn.Module):
 
     bias: torch.Tensor
 
-    def __init__(self, kernel: LinearKernel, bias: torch.Tensor | None, group: Group) -> None:
+    def __init__(
+        self,
+        kernel: LinearKernel,
+        bias: torch.Tensor | None,
+        group: Group,
+        deltas: Deltas | None = None,
+    ) -> None:
         super().__init__()
         self.kernel = kernel
+        self.deltas = deltas
         self.register_buffer("bias", bias)
         self.group = group
 
     @classmethod
     def load(
-        cls, context: LoadContext, name: str, columns: slice, make: MakeKernel
+        cls, context: LoadContext, name: str, columns: slice, make: MakeKernel, many_rows: bool
     ) -> "RowParallelLinear":
+        """
+        Args:
+            make, many_rows: as of `ColumnParallelLinear.load`.
+        """
+        deltas = load_deltas(context, [name], many_rows, columns=columns)
         weight = context.read(f"{name}.weight", columns=columns)
         bias = context.read(f"{name}.bias")
         if context.group.size == 1:
-            return cls(make(weight, bias), None, context.group)
-        return cls(make(weight, None), bias, context.group)
+            return cls(make(weight, bias), None, context.group, deltas)
+        return cls(make(weight, None), bias, context.group, deltas)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.reduce(self.kernel(x))
+    def forward(self, x: torch.Tensor, adapters: Chosen = None) -> torch.Tensor:
+        return self.reduce(self._adapted(self.kernel(x), x, adapters))
 
-    def add_to(self, residual: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """Add the layer's output to (..., out), in place."""
+    def add_to(
+        self, residual: torch.Tensor, x: torch.Tensor, adapters: Chosen = None
+    ) -> torch.Tensor:
+        """The layer's output added to (..., out), which is overwritten."""
         if self.group.size == 1:
-            return self.kernel.add_to(residual, x)
-        return residual.add_(self(x))
+            return self._adapted(self.kernel.add_to(residual, x), x, adapters)
+        return residual.add_(self(x, adapters))
+
+    def _adapted(self, y: torch.Tensor, x: torch.Tensor, adapters: Chosen) -> torch.Tensor:
+        """With what adapters add to this rank's part of the layer's output."""
+        if self.deltas is None or not self.deltas.serves(adapters):
+            return y
+        return self.deltas.add_to(y, x, adapters)
 
     def reduce(self, y: torch.Tensor) -> torch.Tensor:
         """The output of this rank's kernel -> the layer's output."""
         if self.group.size == 1:
             return y
         return self.group.all_reduce_sum(y) + self.bias
+
+
+def is_adapted(layer: ColumnParallelLinear | RowParallelLinear, adapters: Chosen) -> bool:
+    """Whether adapters may add something to the layer's output."""
+    return layer.deltas is not None and layer.deltas.serves(adapters)
 
 
 class VocabParallelEmbedding(nn.Module):

@@ -6,7 +6,8 @@ Reads transformers' layout (config.json, generation_config.json, safetensors) an
 
 import json
 import zlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from engine.config import ModelDimensions
 from engine.decoding.tokenizer import N_TIMESTAMPS, Tokenizer
 from engine.errors import WeightsError
 from engine.weights import safetensors
+from engine.weights.adapters import Adapter, open_adapter
 from engine.weights.alignment_heads import Heads, alignment_heads
 from engine.weights.ctranslate2 import CTranslate2Source
 from engine.weights.hub import resolve_model
@@ -29,7 +31,8 @@ class Checkpoint:
     """Everything that a model's folder says about it.
 
     `suppress_tokens` are never sampled; `begin_suppress_tokens` not as the first token.
-    `alignment_heads` tell when words were said (`engine.weights.alignment_heads`).
+    `alignment_heads` tell when words were said (`engine.weights.alignment_heads`). `adapters` are
+    loaded beside the weights, for the requests that name them.
     """
 
     name: str
@@ -39,6 +42,7 @@ class Checkpoint:
     suppress_tokens: tuple[int, ...]
     begin_suppress_tokens: tuple[int, ...]
     alignment_heads: Heads
+    adapters: tuple[Adapter, ...] = ()
 
     @property
     def fingerprint(self) -> str:
@@ -48,16 +52,32 @@ class Checkpoint:
         for name in ("encoder.layer_norm.weight", "encoder.conv1.bias", "decoder.layer_norm.bias"):
             values = self.source.read(name).contiguous().view(torch.uint8)
             sum_so_far = zlib.crc32(values.numpy().tobytes(), sum_so_far)
+        for adapter in self.adapters:
+            sum_so_far = zlib.crc32(f"{adapter.name} {adapter.checksum}".encode(), sum_so_far)
         return f"{sum_so_far:08x}"
 
 
-def open_checkpoint(name: str) -> Checkpoint:
-    """Open a model by name (see `engine.weights.hub`). No weights are read yet.
+def open_checkpoint(name: str, adapters: Mapping[str, str] | None = None) -> Checkpoint:
+    """Open a model by name (see `engine.weights.hub`). Of its weights none are read yet, of its
+    adapters all.
+
+    Args:
+        adapters: folders of adapters (`engine.weights.adapters`), by the names that requests use.
 
     Raises:
         ModelNotFoundError: there is no model of that name.
-        WeightsError: the folder holds no usable Whisper model.
+        WeightsError: the folder holds no usable Whisper model, or an adapter does not fit it.
     """
+    checkpoint = _open_model(name)
+    fingerprint = checkpoint.fingerprint if adapters else ""
+    opened = tuple(
+        open_adapter(key, Path(folder).expanduser(), checkpoint.dims, fingerprint)
+        for key, folder in (adapters or {}).items()
+    )
+    return replace(checkpoint, adapters=opened)
+
+
+def _open_model(name: str) -> Checkpoint:
     folder = resolve_model(name)
     if (folder / "model.bin").is_file() and _is_ctranslate2(folder / "model.bin"):
         return _open_ctranslate2(name, folder)

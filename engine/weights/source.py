@@ -16,6 +16,7 @@ from engine.kernels.triton.layers import few_rows_linear
 from engine.kernels.weight_only import Fp8Linear, int4_weight_linear, int8_weight_linear
 from engine.parallel.group import Group
 from engine.precision import NumberFormats, WeightFormat
+from engine.weights.adapters import Adapter
 
 if TYPE_CHECKING:
     from engine.kernels.triton.calls import GpuKernels
@@ -50,6 +51,7 @@ class LoadContext:
 
     Attributes:
         streams: whether layers stay in the host's memory and come to the device one by one.
+        adapters: what is added to linear layers, for the rows that ask for it.
     """
 
     source: WeightSource
@@ -57,6 +59,7 @@ class LoadContext:
     device: torch.device
     formats: NumberFormats
     streams: bool = False
+    adapters: tuple[Adapter, ...] = ()
 
     @property
     def dtype(self) -> torch.dtype:

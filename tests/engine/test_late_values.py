@@ -43,8 +43,8 @@ class LateExecutor(LocalExecutor):
     def _late(self, values: Pending) -> Pending:
         return Late(values, self._chance.randrange(8))
 
-    def detect_language(self, slot: int) -> Pending:
-        return self._late(super().detect_language(slot))
+    def detect_language(self, slot: int, adapter: int = 0) -> Pending:
+        return self._late(super().detect_language(slot, adapter))
 
     def begin(self, step: Begin) -> Pending:
         return self._late(super().begin(step))
