@@ -26,7 +26,8 @@ class Chunk:
     the loss of a replica, or as a retry), and the first result wins. `above` is set after a tier
     gave text that looks wrong: it is that tier's quality, and only tiers of higher quality may
     decode the chunk now. `speech` has the samples in which voice was found, if words are to get
-    times. `whole_window` is set where a short window will not do (`engine.Window`).
+    times. `whole_window` is set where a short window will not do (`engine.Window`). `adapter` is
+    the name of the tier's adapter that decodes it; empty: none.
     """
 
     request_id: str
@@ -38,6 +39,7 @@ class Chunk:
     above: int | None = None
     speech: tuple[tuple[int, int], ...] = ()
     whole_window: bool = False
+    adapter: str = ""
 
     @property
     def key(self) -> str:
@@ -59,9 +61,9 @@ class ChunkResult:
 
     `avg_logprob`, `no_speech_prob` and `compression_ratio` apply to the whole chunk, as in
     openai/whisper's `DecodingResult`. `finish_reason` is `"length"` if the token limit cut the text
-    off. `model` is the name of the tier, and `device_s` the replica time that the chunk used.
-    `language_probs` is there if only the language was asked for. `n_frames` is the length of the
-    window that the encoder saw (`engine.Result`).
+    off. `model` is the name of the tier or of its adapter, and `device_s` the replica time that the
+    chunk used. `language_probs` is there if only the language was asked for. `n_frames` is the
+    length of the window that the encoder saw (`engine.Result`).
     """
 
     key: str
@@ -180,6 +182,7 @@ def to_request(chunk: Chunk) -> Request:
         group=chunk.request_id,
         speech=chunk.speech,
         whole_window=chunk.whole_window,
+        adapter=chunk.adapter,
     )
 
 

@@ -51,6 +51,7 @@ class TierSpec:
         threads_when_idle: CPU threads to compute with at most while there is little to do and the
             machine has idle cores; None: `threads`.
         sharding: None: one device holds the whole model.
+        adapters: name and folder of each adapter of the model.
         cross_attention, int8_self_attention, encode_batch, max_length, offload, window: as in
             `engine.EngineConfig`.
     """
@@ -69,6 +70,7 @@ class TierSpec:
     offload: Offload = Offload.NONE
     window: Window = Window.EXACT
     threads_when_idle: int | None = None
+    adapters: tuple[tuple[str, str], ...] = ()
 
     def engine_config(self, default: Precision) -> EngineConfig:
         """The configuration of this engine.

@@ -107,7 +107,9 @@ class Ingress:
         self.dispatcher.configure(facts, rules.routing.expected_rtfx)
         awake = [tier for tier in self.tiers.values() if tier.name not in rules.asleep]
         self._readiness.tiers = awake
-        self._accounts.facts = {tier.name: tier for tier in facts}
+        known = {tier.name: tier for tier in facts}
+        adapters = {name: known[tier] for name, tier in rules.routing.adapters.items()}
+        self._accounts.facts = known | adapters
         self.rules = rules
 
     async def check_health(self) -> None:
@@ -228,13 +230,13 @@ class Ingress:
             self._account(record)
 
     def resolve(self, model: str, rules: Rules) -> str:
-        """The name of the tier that a model name stands for, or `auto`.
+        """The name of the tier or adapter that a model name stands for, or `auto`.
 
         Raises:
-            UnknownModelError: no tier or alias has this name.
+            UnknownModelError: no tier, adapter or alias has this name.
         """
         name = rules.aliases.get(model, model)
-        if name not in self.tiers and name != AUTO:
+        if name not in (*self.tiers, *rules.routing.adapters, AUTO):
             raise UnknownModelError(model)
         return name
 

@@ -112,12 +112,13 @@ class LiveSessions:
         task = await Tasks(self._tiers, rules.routing, self._dispatcher).make(name, asked)
         tier = task.ask.tier or self._dispatcher.choose(task.ask)
         vocabulary = await self._tiers[tier].vocabulary()
+        model = task.ask.adapter or tier
         decoding = replace(task.wanted.decoding, beam_size=1)
-        return options.session_options(decoding), Model(tier, vocabulary)
+        return options.session_options(decoding), Model(model, vocabulary)
 
     def _decode(self, ask: Ask) -> Callable[[Chunk, str], Awaitable[Decoded]]:
-        def decode(chunk: Chunk, tier: str) -> Awaitable[Decoded]:
-            return self._dispatcher.decode(chunk, replace(ask, tier=tier))
+        def decode(chunk: Chunk, model: str) -> Awaitable[Decoded]:
+            return self._dispatcher.decode(chunk, self._rules().routing.named(ask, model))
 
         return decode
 

@@ -25,6 +25,7 @@ class RoutingOptions:
         quality: quality of requests that name neither a tier nor a quality.
         cascade: when a chunk's text looks wrong; None: no chunk goes to a better tier.
         patience_s: seconds that a chunk may wait, by priority.
+        adapters: name of an adapter -> name of the tier whose replicas have it.
     """
 
     facts: tuple[TierFacts, ...]
@@ -34,6 +35,13 @@ class RoutingOptions:
     patience_s: Mapping[Priority, float] = field(
         default_factory=lambda: dict(zip(Priority, (0.5, 2.5, 300.0), strict=True))
     )
+    adapters: Mapping[str, str] = field(default_factory=dict)
+
+    def named(self, ask: Ask, model: str) -> Ask:
+        """The request to the router for a tier or an adapter that the caller names."""
+        if model in self.adapters:
+            return replace(ask, tier=self.adapters[model], adapter=model)
+        return replace(ask, tier=model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +79,7 @@ class Tasks:
         """The task of a request.
 
         Args:
-            name: name of a tier, or `auto`.
+            name: name of a tier or an adapter, or `auto`.
 
         Raises:
             OptionError: the cluster cannot do what the request asks for.
@@ -83,10 +91,11 @@ class Tasks:
         if options.quality is not None:
             raise OptionError(f"quality is for the model {AUTO!r}", "quality")
         if options.task == "translate":
-            self._check_translates(name, options.model)
-        info = await self._tiers[name].info()
+            self._check_translates(self._routing.adapters.get(name, name), options.model)
+        ask = self._routing.named(ask, name)
+        info = await self._tiers[ask.tier or name].info()
         wanted = transcription_options(options, info)
-        return Task(wanted, info.multilingual, replace(ask, tier=name))
+        return Task(wanted, info.multilingual, ask)
 
     def _check_translates(self, name: str, asked: str) -> None:
         """Raise OptionError for a tier whose model was not trained to translate. Such a model would

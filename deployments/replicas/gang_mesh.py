@@ -14,11 +14,12 @@ from deployments.planning.gpu_catalogue import gpu_catalogue
 from deployments.tier import Sharding, TierSpec
 from engine import EngineConfig, ModelDimensions
 from engine.errors import EngineError
-from engine.fit import breakdown, fitted, gigabytes, rank_memory
+from engine.fit import breakdown, check_adapters, fitted, gigabytes, rank_memory
 from engine.parallel.balance import balance
 from engine.parallel.cost import Workload
 from engine.parallel.distributed import Mesh
 from engine.parallel.stages import cut_stages
+from engine.weights.adapters import Adapter
 
 
 def gang_config(spec: TierSpec, sharding: Sharding) -> EngineConfig:
@@ -50,25 +51,34 @@ def make_mesh(dims: ModelDimensions, sharding: Sharding, config: EngineConfig) -
     return Mesh(stages, sharding.tensor_parallel)
 
 
-def check_fits(dims: ModelDimensions, spec: TierSpec, accelerators: Sequence[str]) -> None:
+def check_fits(
+    dims: ModelDimensions,
+    spec: TierSpec,
+    accelerators: Sequence[str],
+    adapters: Sequence[Adapter] = (),
+) -> None:
     """Check that GPUs of these classes, one class per stage, can hold a replica. Classes that are
     not in the catalogue, and CPUs, are not checked, because their memory is unknown here.
 
     Raises:
         ShardingError: the model cannot be split in this way.
-        EngineError: a part needs more memory than its GPU has.
+        EngineError: a part needs more memory than its GPU has, or adapters cannot be added.
     """
     if spec.sharding is not None:
-        _check_gang(dims, spec, spec.sharding)
+        _check_gang(dims, spec, spec.sharding, adapters)
         return
     gpu = None if accelerators[0] == CPU else gpu_catalogue().find(accelerators[0])
     if gpu is not None:
         config = spec.engine_config(shared_default_precision(accelerators))
-        fitted(dims, config, shared_arithmetic(accelerators), gpu.memory_bytes - RUNTIME_BYTES)
+        available = gpu.memory_bytes - RUNTIME_BYTES
+        fitted(dims, config, shared_arithmetic(accelerators), available, adapters)
 
 
-def _check_gang(dims: ModelDimensions, spec: TierSpec, sharding: Sharding) -> None:
+def _check_gang(
+    dims: ModelDimensions, spec: TierSpec, sharding: Sharding, adapters: Sequence[Adapter]
+) -> None:
     config = gang_config(spec, sharding)
+    check_adapters(config, adapters)
     mesh = make_mesh(dims, sharding, config)
     arithmetic = shared_arithmetic(sharding.accelerators)
     for index, name in enumerate(sharding.accelerators):
@@ -76,7 +86,14 @@ def _check_gang(dims: ModelDimensions, spec: TierSpec, sharding: Sharding) -> No
         if gpu is None:
             continue
         use = rank_memory(
-            dims, config, arithmetic, mesh.stages, index, mesh.tensor_parallel, RUNTIME_BYTES
+            dims,
+            config,
+            arithmetic,
+            mesh.stages,
+            index,
+            mesh.tensor_parallel,
+            RUNTIME_BYTES,
+            adapters,
         )
         if use.total > gpu.memory_bytes:
             raise EngineError(

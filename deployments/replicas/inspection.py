@@ -19,6 +19,7 @@ from engine.errors import EngineError
 from engine.fit import fitted, rank_memory
 from engine.parallel.stages import Stage
 from engine.precision import Arithmetic
+from engine.weights.adapters import Adapter
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,27 +41,30 @@ class Inspection:
 
 
 def inspect_tier(spec: TierSpec, accelerators: Sequence[str]) -> Inspection:
-    """Look at a tier's model. Downloads it if need be, but reads no weights but their headers.
+    """Look at a tier's model. Downloads it if need be, but reads no weights but their headers, and
+    those of adapters.
 
     Args:
         accelerators: class of the devices of each pipeline stage.
     """
     fault, needed = "", 0.0
     try:
-        dims = open_checkpoint(spec.model).dims
-        check_fits(dims, spec, accelerators)
+        checkpoint = open_checkpoint(spec.model, dict(spec.adapters))
+        dims, adapters = checkpoint.dims, checkpoint.adapters
+        check_fits(dims, spec, accelerators, adapters)
         if spec.sharding is not None:
             make_mesh(dims, spec.sharding, gang_config(spec, spec.sharding))
         elif accelerators[0] == CPU:
-            needed = _bytes_on_cpu(dims, spec)
+            needed = _bytes_on_cpu(dims, spec, adapters)
     except (EngineError, OSError) as error:
         fault = " ".join(str(error).split())
     return Inspection(fault, needed, free_bytes(torch.device("cpu")), socket.gethostname())
 
 
-def _bytes_on_cpu(dims: ModelDimensions, spec: TierSpec) -> float:
+def _bytes_on_cpu(dims: ModelDimensions, spec: TierSpec, adapters: Sequence[Adapter]) -> float:
     device = torch.device("cpu")
     config = spec.engine_config(default_precision(device))
     arithmetic = Arithmetic.of(device)
-    config = fitted(dims, config, arithmetic, total_bytes())
-    return float(rank_memory(dims, config, arithmetic, (Stage.whole(dims),), 0).total)
+    config = fitted(dims, config, arithmetic, total_bytes(), adapters)
+    whole = (Stage.whole(dims),)
+    return float(rank_memory(dims, config, arithmetic, whole, 0, adapters=adapters).total)

@@ -83,7 +83,7 @@ class Replica:
             self._engine.abort(chunk.key)
             raise
         self._speed.add(chunk.duration_s, chunk.options.n_texts)
-        return to_chunk_result(result, self._spec.name)
+        return to_chunk_result(result, chunk.adapter or self._spec.name)
 
     async def decode_suspect(self, chunk: Chunk) -> AsyncIterator[str | ChunkResult]:
         """Decode a chunk whose last replica died. Only one such chunk runs at a time.
@@ -137,7 +137,7 @@ class Replica:
         # Called in the engine's thread, so that the setting applies to this thread, too.
         torch.set_num_threads(self._spec.threads)
         config = self._spec.engine_config(default_precision(torch.device(self._spec.device)))
-        return Engine.load(self._spec.model, config)
+        return Engine.load(self._spec.model, config, dict(self._spec.adapters))
 
     def _find_cores(self, engine: Engine) -> IdleCores | None:
         """What lends the engine cores that are idle, where the tier's settings allow it."""

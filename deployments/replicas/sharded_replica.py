@@ -53,7 +53,8 @@ def load_sharded_engine(spec: TierSpec, sharding: Sharding, group: PlacementGrou
         GangError: a rank cannot be started, or died.
     """
     torch.set_num_threads(1)  # the ranks compute, not this process
-    checkpoint = open_checkpoint(spec.model)
+    opener = partial(open_checkpoint, spec.model, dict(spec.adapters))
+    checkpoint = opener()
     config = gang_config(spec, sharding)
     mesh = make_mesh(checkpoint.dims, sharding, config)
     check_mesh(checkpoint, mesh)
@@ -69,7 +70,7 @@ def load_sharded_engine(spec: TierSpec, sharding: Sharding, group: PlacementGrou
     gang = assemble_gang(
         listener,
         checkpoint,
-        partial(open_checkpoint, spec.model),
+        opener,
         mesh,
         config,
         limits,

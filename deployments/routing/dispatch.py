@@ -88,7 +88,9 @@ class Dispatcher:
             NoTierError, TierUnavailableError: as in `choose`.
             ChunkLostError, RequestError, TierUnavailableError: as in `TierClient.decode`.
         """
-        held = Held(chunk, ask, asyncio.get_running_loop().create_future())
+        held = Held(
+            replace(chunk, adapter=ask.adapter), ask, asyncio.get_running_loop().create_future()
+        )
         self._count_arrival(held)
         self._place(held)
         try:

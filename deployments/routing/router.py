@@ -22,6 +22,7 @@ class Ask:
         above: only tiers of higher quality than this may be chosen. Set for a chunk whose text
             looked wrong.
         patience_s: seconds that the chunk may wait for a slot.
+        adapter: the named tier's adapter that is to decode it; empty: none.
     """
 
     language: str | None = None
@@ -31,6 +32,7 @@ class Ask:
     above: int | None = None
     priority: Priority = Priority.INTERACTIVE
     patience_s: float = 5.0
+    adapter: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -199,18 +199,20 @@ class HttpIngress(Ingress):
         return events, fields, names
 
     def _knows(self, model: str) -> bool:
-        return model in (*self.tiers, AUTO, *self.rules.aliases)
+        rules = self.rules
+        return model in (*self.tiers, *rules.routing.adapters, AUTO, *rules.aliases)
 
     async def _names_of(self, model: str) -> TokenNames:
         return await self._token_names(self.resolve(model, self.rules))
 
-    async def _token_names(self, tier: str) -> TokenNames:
-        if tier == AUTO:
+    async def _token_names(self, model: str) -> TokenNames:
+        if model == AUTO:
             raise FieldError(
                 f"include=logprobs needs a model other than {AUTO!r}: tokens differ between models",
                 "include",
                 "unsupported",
             )
+        tier = self.rules.routing.adapters.get(model, model)
         return TokenNames(await self.tiers[tier].vocabulary())
 
 
@@ -311,15 +313,16 @@ def build_api(ingress: HttpIngress) -> FastAPI:
     @api.get("/v1/models")
     @_in_words
     async def models(request: Request) -> Response:
-        """List the tiers and their aliases."""
+        """List the tiers, their adapters and all aliases."""
         ingress.check_key(request)
-        names = [*ingress.tiers, AUTO, *ingress.rules.aliases]
+        rules = ingress.rules
+        names = [*ingress.tiers, *rules.routing.adapters, AUTO, *rules.aliases]
         return JSONResponse({"object": "list", "data": [_model(ingress, name) for name in names]})
 
     @api.get("/v1/models/{model:path}")
     @_in_words
     async def model(request: Request) -> Response:
-        """Look up one tier or alias."""
+        """Look up one tier, adapter or alias."""
         ingress.check_key(request)
         name = request.path_params["model"]
         ingress.resolve(name, ingress.rules)

@@ -63,4 +63,5 @@ def _routing(settings: Settings, expected_rtfx: Mapping[str, float]) -> RoutingO
         quality=settings.routing.quality,
         cascade=CascadeOptions(**thresholds) if cascade.enabled else None,
         patience_s=dict(zip(Priority, waits_s, strict=True)),
+        adapters={name: tier.name for tier in settings.tiers for name in tier.adapters},
     )

@@ -40,14 +40,23 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
+_TIER_NAME = r"^[a-z0-9][a-z0-9.-]{0,62}$"
+
+
 class TierSettings(_Section):
     """One model at one precision on one kind of machine, in as many replicas as it needs."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,62}$")]
+    name: Annotated[str, Field(pattern=_TIER_NAME)]
     """Its name in `model` of a request and in metrics: lower case letters, digits, `.` and `-`."""
     model: Annotated[str, Field(min_length=1)]
     """A published model by any of its names, such as `turbo` or `large-v3`; a folder, a hub id or a
     demo model."""
+    adapters: dict[
+        Annotated[str, Field(pattern=_TIER_NAME)], Annotated[str, Field(min_length=1)]
+    ] = {}
+    """LoRA adapters of the model, by name -> their folders, on every machine that runs it. To
+    requests each is a model of its own. Replicas hold the model's weights once, and decode chunks
+    of all adapters side by side. `auto` sends nothing to an adapter."""
     accelerator: str = CPU
     """`cpu`, or a GPU class by Ray's name, such as `L4` or `H100`."""
     precision: Precision | None = None
@@ -164,6 +173,8 @@ class TierSettings(_Section):
                 check_precision(self.precision, self.accelerators)
         except PrecisionError as error:
             raise ValueError(f"precision: {error}") from error
+        if self.offload is not Offload.NONE and self.adapters:
+            raise ValueError("adapters do not go with offload")
         if self.offload is not Offload.NONE and CPU in self.accelerators:
             raise ValueError("offload is for GPUs: a CPU's memory is the host's")
         return self
@@ -350,10 +361,10 @@ class Settings(_Section):
     )
     """The models served."""
     aliases: Annotated[dict[str, str], Field(validate_default=True)] = {}
-    """Other names that requests may use -> names of tiers, or `auto`. `whisper-1` is the last tier
-    unless it is given here, and `gpt-transcribe`, `gpt-4o-transcribe`, `gpt-4o-mini-transcribe`,
-    `gpt-live-transcribe` and `gpt-realtime-whisper`, which newer programs for OpenAI name, are what
-    `whisper-1` is."""
+    """Other names that requests may use -> names of tiers or adapters, or `auto`. `whisper-1` is
+    the last tier unless it is given here, and `gpt-transcribe`, `gpt-4o-transcribe`,
+    `gpt-4o-mini-transcribe`, `gpt-live-transcribe` and `gpt-realtime-whisper`, which newer programs
+    for OpenAI name, are what `whisper-1` is."""
     ingress: IngressSettings = IngressSettings()
     """What decodes and cuts audio and answers requests."""
     limits: LimitSettings = LimitSettings()
@@ -377,7 +388,7 @@ class Settings(_Section):
         tiers = info.data.get("tiers", ())  # missing if they are invalid themselves
         if not tiers:
             return aliases
-        names = {tier.name for tier in tiers}
+        names = {name for tier in tiers for name in (tier.name, *tier.adapters)}
         first, *_ = OPENAI_MODELS
         target = first if first in names else aliases.get(first, tiers[-1].name)
         return {name: target for name in OPENAI_MODELS if name not in names} | aliases
@@ -393,15 +404,19 @@ class Settings(_Section):
 
     @model_validator(mode="after")
     def _names_are_clear(self) -> "Settings":
-        names = [tier.name for tier in self.tiers]
+        names = [name for tier in self.tiers for name in (tier.name, *tier.adapters)]
         for name in names:
             if names.count(name) > 1:
-                raise ValueError(f"two tiers are called {name!r}")
+                raise ValueError(f"two tiers are called {name!r}, or a tier and an adapter")
         if AUTO in names or AUTO in self.aliases:
-            raise ValueError(f"{AUTO!r} is the model of who leaves the choice: no tier, no alias")
+            raise ValueError(
+                f"{AUTO!r} is the model of who leaves the choice: no tier, no adapter, no alias"
+            )
         for alias, name in self.aliases.items():
             if alias in names:
-                raise ValueError(f"alias {alias!r} is the name of a tier")
+                raise ValueError(f"alias {alias!r} is the name of a tier or an adapter")
             if name not in (*names, AUTO):
-                raise ValueError(f"alias {alias!r} stands for {name!r}, which is no tier")
+                raise ValueError(
+                    f"alias {alias!r} stands for {name!r}, which is no tier and no adapter"
+                )
         return self

@@ -32,4 +32,5 @@ def tier_spec(tier: TierSettings) -> TierSpec:
         offload=tier.offload,
         window=tier.window,
         threads_when_idle=tier.cpus_when_idle,
+        adapters=tuple(tier.adapters.items()),
     )

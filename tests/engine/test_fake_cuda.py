@@ -3,6 +3,8 @@ device or of the wrong format, and nothing that makes the host wait for the devi
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,8 @@ from engine.model.decoder import DecoderStage
 from engine.model_sizes import MODEL_SIZES
 from engine.runner import ModelRunner
 from engine.steps import Align, Begin, Decode
+from engine.weights.adapters import Adapter
+from engine.weights.shapes import tensor_shapes
 from tests.support.fake_cuda import Device, fake_cuda
 
 PCM = [np.zeros(160_000, np.int16)] * 2
@@ -45,9 +49,27 @@ ON_TORCH = {Precision.BFLOAT16: 614}
 """The same without our own kernels."""
 
 
+class Shapes(Adapter):
+    """An adapter of all linear layers of base, without values, as its device has none."""
+
+    def __init__(self, name: str, rank: int) -> None:
+        shapes = {
+            key.removesuffix(".weight"): (shape[0], shape[1])
+            for key, shape in tensor_shapes(MODEL_SIZES["base"]).items()
+            if key.endswith(("proj.weight", "fc1.weight", "fc2.weight"))
+        }
+        super().__init__(name, Path(), rank, 1.0, 0, shapes, {})
+
+    def matrices(self, layer: str) -> tuple[torch.Tensor, torch.Tensor]:
+        n_out, n_in = self.shapes[layer]
+        return torch.zeros(self.rank, n_in), torch.zeros(n_out, self.rank)
+
+
 @contextmanager
-def runner_of(model: str, **config: Any) -> Iterator[tuple[ModelRunner, Device]]:
-    checkpoint = random_checkpoint(model, MODEL_SIZES[model])
+def runner_of(
+    model: str, adapters: tuple[Adapter, ...] = (), **config: Any
+) -> Iterator[tuple[ModelRunner, Device]]:
+    checkpoint = replace(random_checkpoint(model, MODEL_SIZES[model]), adapters=adapters)
     with fake_cuda() as device:
         settings = EngineConfig("cuda", max_slots=8, cuda_graphs=False, **config)
         runner = ModelRunner(checkpoint, settings)
@@ -111,6 +133,18 @@ def test_no_kind_of_choice_waits(options: DecodingOptions) -> None:
         runner.begin(Begin((PROMPT,), (slots,), (options,), noise))
         for n_positions in (5, 6):
             runner.decode(Decode(0, n, n_positions, noise, searches))
+        assert device.waits == []
+
+
+@pytest.mark.parametrize("precision", [Precision.BFLOAT16, Precision.INT8_WEIGHT_ONLY])
+def test_adapters_do_not_wait(precision: Precision) -> None:
+    adapters = tuple(Shapes(name, rank) for name, rank in (("names", 8), ("accent", 12)))
+    with runner_of("base", adapters=adapters, precision=precision) as (runner, device):
+        runner.encode(PCM, [0, 1], adapter=2)
+        step = Begin((PROMPT, PROMPT), ((0,), (1,)), (GREEDY, GREEDY), (None, None), (2, 0))
+        runner.begin(step)
+        found = runner.decode(Decode(0, 2, 10, (None, None)))
+        assert found is not None and found.tokens.shape == (2,)
         assert device.waits == []
 
 

@@ -11,6 +11,7 @@ from deployments.entrance.tasks import RoutingOptions, Tasks
 from deployments.errors import OptionError
 from deployments.fleet import Quality, TierFacts, TierState
 from deployments.options import TranscribeOptions
+from deployments.tier import TierInfo
 
 
 def facts(
@@ -98,3 +99,22 @@ def test_the_best_tier_searches_with_the_beams_that_it_has_slots_for() -> None:
     assert asyncio.run(tasks.make("auto", TranscribeOptions())).wanted.decoding.beam_size == 4
     with pytest.raises(OptionError, match="beam_size is 5, and .* follows 4 texts"):
         asyncio.run(tasks.make("auto", TranscribeOptions(beam_size=5)))
+
+
+class Described:
+    """Stands for a client of a tier: knows what its model can do."""
+
+    async def info(self) -> TierInfo:
+        return TierInfo("m", "int8", ("en", "de"), True, 8, 8)
+
+
+@pytest.mark.parametrize(("model", "adapter"), [("turbo", ""), ("names", "names")])
+def test_an_adapter_is_asked_of_its_tier(model: str, adapter: str) -> None:
+    routing = RoutingOptions((facts("turbo", True),), {}, adapters={"names": "turbo"})
+    tasks = Tasks(cast(Any, {"turbo": Described()}), routing, cast(Any, None))
+    ask = asyncio.run(tasks.make(model, TranscribeOptions(model=model))).ask
+    assert (ask.tier, ask.adapter) == ("turbo", adapter)
+    routing = replace(routing, facts=(facts("turbo", False),))
+    tasks = Tasks(cast(Any, {"turbo": Described()}), routing, cast(Any, None))
+    with pytest.raises(OptionError, match=f"'{model}'.* does not translate; none here does"):
+        asyncio.run(tasks.make(model, TranscribeOptions(model=model, task="translate")))

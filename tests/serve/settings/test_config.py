@@ -30,6 +30,12 @@ def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
     assert load(tmp_path, "# nothing yet\n") == load_settings(None, {})
 
 
+def test_an_alias_may_stand_for_an_adapter(tmp_path: Path) -> None:
+    tiers = "tiers: [{name: a, model: m, adapters: {b: /b}}]"
+    settings = load(tmp_path, f"{tiers}\naliases: {{whisper-1: b}}")
+    assert settings.aliases == dict.fromkeys(OPENAI_MODELS, "b")
+
+
 def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
     text = "limits: {deadline_s: 5, max_upload_mb: 7}"
     settings = load(tmp_path, text, MURMUR__LIMITS__DEADLINE_S="9.5", OTHER="1")
@@ -91,6 +97,15 @@ def test_a_tier_may_have_one_of_openais_names(tmp_path: Path) -> None:
         ("tiers: [{name: a, model: m, stage_layers: [0]}]", "tiers.0.stage_layers.0: .* to 1"),
         ("tiers: [{name: a, model: m}, {name: a, model: n}]", "two tiers are called 'a'"),
         ("aliases: {whisper-1: huge}", "stands for 'huge', which is no tier"),
+        (
+            "tiers: [{name: a, model: m, adapters: {b: /b}}, {name: b, model: n}]",
+            "two tiers are called 'b', or a tier and an adapter",
+        ),
+        ("tiers: [{name: a, model: m, adapters: {A: /b}}]", "adapters.A"),
+        (
+            "tiers: [{name: a, model: m, accelerator: L4, offload: all, adapters: {b: /b}}]",
+            "adapters do not go with offload",
+        ),
         ("aliases: {base: tiny.en}", "alias 'base' is the name of a tier"),
         ("http: {route_prefix: asr}", "http.route_prefix: .* pattern"),
         ("http: {route_prefix: /asr/}", "http.route_prefix: .* pattern"),
