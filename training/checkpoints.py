@@ -59,6 +59,10 @@ class RunFiles:
         return self.output / "model"
 
     @property
+    def adapter(self) -> Path:
+        return self.output / "adapter"
+
+    @property
     def history(self) -> Path:
         return self.output / "history.jsonl"
 

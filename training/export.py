@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import LoraConfig
 from safetensors.torch import save_file
 
 from engine import Checkpoint, resolve_model
+from engine.weights.adapters import METADATA, WEIGHTS
 from engine.weights.shapes import tensor_shapes
 from engine.weights.source import WeightSource
 from training.transformers_model import transformers_config
-
-METADATA = "murmur.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +45,7 @@ def export(base: Checkpoint, source: WeightSource, origin: Origin, folder: Path)
 
     Matrices have the number format of the base's own files.
     """
-    partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    partial = _begin(folder)
     tensors = {
         f"model.{name}": source.read(name).to(_dtype(base, name)).contiguous().clone()
         for name in tensor_shapes(base.dims)
@@ -58,6 +56,34 @@ def export(base: Checkpoint, source: WeightSource, origin: Origin, folder: Path)
     _write(partial / "generation_config.json", _generation_config(base))
     _write(partial / METADATA, _described(origin))
     _copy_tokenizer(base, partial)
+    _replace(folder, partial)
+
+
+def export_adapter(
+    additions: Mapping[str, torch.Tensor], config: LoraConfig, origin: Origin, folder: Path
+) -> None:
+    """Write what was learnt alone, in PEFT's format, for who serves it beside the base's weights.
+
+    Args:
+        additions: as `Learner.additions`.
+    """
+    partial = _begin(folder)
+    save_file(dict(additions), partial / WEIGHTS, {"format": "pt", "licence": origin.licence})
+    config.base_model_name_or_path = origin.trained_from
+    config.save_pretrained(str(partial))
+    _write(partial / METADATA, _described(origin))
+    _replace(folder, partial)
+
+
+def _begin(folder: Path) -> Path:
+    """An empty folder beside the one that it is to replace."""
+    partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    return partial
+
+
+def _replace(folder: Path, partial: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
 

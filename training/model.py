@@ -95,10 +95,18 @@ class Learner(nn.Module):
         """The model's present weights as the engine reads them."""
         return LearntSource(self._checkpoint.source, self.whisper)
 
+    def additions(self) -> dict[str, torch.Tensor]:
+        """Matrices of low rank that learn, float32 on the CPU, by their names in PEFT's files."""
+        return {
+            f"base_model.model.{name.replace(f'.{_ADAPTER}.', '.')}": weight.detach().float().cpu()
+            for name, weight in self.learnt().items()
+            if "lora_" in name
+        }
+
     def _choose_what_learns(self, settings: FinetuneSettings) -> None:
         if settings.method is Method.LORA:
             self.whisper.requires_grad_(False)
-            inject_adapter_in_model(_lora(settings), self.whisper, _ADAPTER)
+            inject_adapter_in_model(lora_config(settings), self.whisper, _ADAPTER)
         if not self._encoder_learns:
             self.whisper.model.encoder.requires_grad_(False)
         self._shorten_frozen(settings.precision)
@@ -121,7 +129,7 @@ def _layers(whisper: Any) -> Iterator[nn.Module]:
     yield from whisper.model.decoder.layers
 
 
-def _lora(settings: FinetuneSettings) -> LoraConfig:
+def lora_config(settings: FinetuneSettings) -> LoraConfig:
     """Without a task type: those of peft wrap a forward that takes text, not sound."""
     names = "|".join(settings.lora.layers)
     side = "(encoder|decoder)" if settings.encoder is EncoderMode.TRAINED else "decoder"

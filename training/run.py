@@ -25,10 +25,10 @@ from training.batches import Batches, Sounds
 from training.checkpoints import RunFiles
 from training.errors import TrainingError
 from training.evaluation import measure
-from training.export import Origin, export
+from training.export import Origin, export, export_adapter
 from training.labels import clip_tokens
 from training.manifest import read_manifest
-from training.model import Learner
+from training.model import Learner, lora_config
 from training.optimiser import optimiser
 from training.recordings import Recordings, join_rows, prepare
 from training.selection import MEASURED, STEPPED, Selection, selection
@@ -360,6 +360,9 @@ class Run:
             settings=self._settings.model_dump(mode="json"),
         )
         export(self._checkpoint, self._learner.source(), origin, self._files.model)
+        if additions := self._learner.additions():
+            lora = lora_config(self._settings)
+            export_adapter(additions, lora, origin, self._files.adapter)
 
 
 def _note(say: Say, text: str) -> None:

@@ -9,7 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from engine import Engine, EngineConfig, Request, open_checkpoint
+from engine import (
+    DecodingOptions,
+    Engine,
+    EngineConfig,
+    Request,
+    WeightsError,
+    open_checkpoint,
+)
 from tests.support.running import run_alone
 from training.checkpoints import RunFiles
 from training.errors import TrainingError
@@ -108,6 +115,25 @@ def test_the_result_is_what_was_learnt(
     origin = read_origin(outcome.model)
     assert origin["trained_from"]["model"] == str(small_model)
     assert (origin["steps"], origin["licence"]) == (4, "CC0-1.0")
+
+
+def test_the_adapter_serves_beside_its_base(
+    settings: Make, clips: dict[str, np.ndarray], small_model: Path
+) -> None:
+    """What PEFT's own code has written gives the merged model's tokens, on its own base alone."""
+    made = settings(method="lora", lora={"rank": 4}, optimiser={"learning_rate": 1e-2})
+    outcome = _go(made)
+    folders = {"products": str(made.output / "adapter")}
+    beside = Engine(open_checkpoint(str(small_model), folders), EngineConfig())
+    merged = Engine(open_checkpoint(str(outcome.model)), EngineConfig())
+    pcm, options = clips["librivox-0880.wav"], DecodingOptions(max_new_tokens=8)
+    found = run_alone(beside, Request("a", pcm, options, adapter="products"))
+    expected = run_alone(merged, Request("a", pcm, options))
+    assert found.tokens == expected.tokens
+    assert found.avg_logprob == pytest.approx(expected.avg_logprob, abs=1e-4)
+    assert found.tokens != run_alone(beside, Request("b", pcm, options)).tokens
+    with pytest.raises(WeightsError, match="it was trained on another model"):
+        open_checkpoint("demo:tiny.en", folders)
 
 
 def test_the_best_weights_win(settings: Make, manifest: Path) -> None:
