@@ -51,7 +51,7 @@ check: .venv/.dev  ## format, lint, types, layers
 	$(BIN)/clang-format --dry-run --Werror $(KERNELS)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/shellcheck -x $(filter-out %.py,$(wildcard scripts/*))
+	$(BIN)/shellcheck -x $(filter-out %.py %__pycache__,$(wildcard scripts/*))
 
 format: .venv/.dev
 	$(BIN)/ruff format .

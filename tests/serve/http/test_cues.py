@@ -50,7 +50,9 @@ def test_long_speech_is_parted_into_even_lines() -> None:
 
 @pytest.mark.parametrize("title", ["Mr.", "Dr.", '"Mrs.', "J."])
 def test_no_sentence_ends_with_an_abbreviation(title: str) -> None:
-    text = f"And {title} John Dashwood had then leisure to consider how much there might be done well"
+    text = (
+        f"And {title} John Dashwood had then leisure to consider how much there might be done well"
+    )
     word = title.replace(".", "x")
     cues = shown(spoken(text.replace(title, word)))
     assert shown(spoken(text)) == [[line.replace(word, title) for line in cue] for cue in cues]
@@ -69,7 +71,9 @@ def test_the_ends_of_russian_sentences_are_ends() -> None:
 
 def test_no_cue_is_too_short_to_be_read() -> None:
     """Two words that end a sentence, at the beginning of a long segment."""
-    text = "Yes. And then John Dashwood had the leisure to consider how much there might be done well"
+    text = (
+        "Yes. And then John Dashwood had the leisure to consider how much there might be done well"
+    )
     first = lay_out(spoken(text, word_s=0.2), CueLimits())[0]
     assert first.end_s - first.start_s >= 5 / 6
 
