@@ -14,6 +14,8 @@ from serve.settings.deployments import RESTART_OPTIONS
 _PACE = "max_surge_percent"
 """How replicas are replaced, which changes nothing of what they do."""
 _SECRET = "api_keys_sha256"
+_OF_SPEC = {"max_slots": "batch_size", "threads": "cpus", "threads_when_idle": "cpus_when_idle"}
+"""What settings are called, where a replica's own word for them is another."""
 _UNSET = object()
 """In place of a setting that a config leaves out."""
 
@@ -115,6 +117,7 @@ def _name(path: str, name: str) -> str:
     carriers = ("user_config", "ray_actor_options", "runtime_env", "env_vars", SPEC_VARIABLE)
     if name in carriers:
         return path
+    name = name if path else _OF_SPEC.get(name, name)
     return f"{path}.{name}" if path else name
 
 

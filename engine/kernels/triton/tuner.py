@@ -16,8 +16,8 @@ from engine.kernels.triton.choice_file import ChoiceFile
 from engine.kernels.triton.launch import FAILURES, Launch
 from engine.kernels.triton.tiling import Choice, Tiling, Trial
 
-_BUDGET_S = 60.0
-"""For measuring, of a process: a start must not take minutes. What is left is chosen at a later
+_BUDGET_S = 20.0
+"""For measuring, of a process: a replica must come soon. What is left is chosen at a later
 start."""
 _GAIN = 0.97
 """Of the first one's time, which another tiling must not need to be taken: less may be noise."""

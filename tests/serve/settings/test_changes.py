@@ -89,7 +89,7 @@ def test_the_same_is_no_change_however_replicas_are_replaced() -> None:
 
 def test_the_words_name_settings_as_they_are_written() -> None:
     lines = change_to({"batch_size": 7}, limits={"max_requests": 9}).lines()
-    assert "base: replaced: max_slots 24 -> 7" in lines
+    assert "base: replaced: batch_size 24 -> 7" in lines
     (ingress,) = (line for line in lines if line.startswith("Ingress"))
     assert "tiers.base.batch_size default -> 7" in ingress
     assert "limits.max_requests default -> 9" in ingress
