@@ -27,6 +27,14 @@ def test_a_click_on_the_sample_gives_its_text(window: Window) -> None:
     expect(page.locator(".made td").first).to_have_text("base")
 
 
+def test_a_keyboard_goes_on_from_the_text_of_the_sample(window: Window) -> None:
+    page = window()
+    page.get_by_role("button", name="Try a sample").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator(".state")).to_have_text(DONE, timeout=60_000)
+    assert page.evaluate("document.activeElement.id") == "job"
+
+
 def test_a_file_is_dropped(window: Window) -> None:
     page = window()
     expect(page.get_by_label("Model")).to_be_visible()

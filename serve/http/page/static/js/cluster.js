@@ -11,11 +11,13 @@ export class Cluster {
   #timer = 0;
   #history = null;
   #charts = null;
+  #drawnAt = null;
   #abort = null;
 
   /** @param {Element} element to fill. @param {(error: ApiError) => void} unauthorized asks for a key. */
   constructor(element, unauthorized) {
     this.unauthorized = unauthorized;
+    this.element = element;
     this.fault = el("p", { class: "fault", role: "alert", hidden: true });
     this.numbers = el("dl", { class: "numbers" });
     this.tiers = scroller("Tiers");
@@ -67,12 +69,16 @@ export class Cluster {
       if (abort !== this.#abort) return;
       this.#take(history);
       this.#draw(state);
+      this.#drawnAt = new Date();
+      this.element.classList.remove("old");
       this.fault.hidden = true;
     } catch (error) {
       if (error.name === "AbortError") return;
       if (!(error instanceof api.ApiError)) throw error;
-      this.fault.textContent = `${error.message} ${error.advice}`;
+      const since = this.#drawnAt ? ` What follows is of ${this.#drawnAt.toLocaleTimeString()}.` : "";
+      this.fault.textContent = `${error.message} ${error.advice}${since}`;
       this.fault.hidden = false;
+      this.element.classList.add("old");
       if (error.status === 401) {
         this.stop();
         this.unauthorized(error);

@@ -48,6 +48,8 @@ export class Transcribe {
       this.#list(job);
     }
     this.show(jobs[0]);
+    // What was pressed may be gone with what was shown before; a keyboard goes on from the text.
+    if (!document.activeElement?.checkVisibility()) byId("job").focus({ preventScroll: true });
     if (byId("main").offsetTop > innerHeight / 2) byId("main").scrollIntoView();
     this.#startNext();
   }
