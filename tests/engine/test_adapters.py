@@ -140,7 +140,13 @@ def test_rows_without_an_adapter_keep_their_bits(
 
 @pytest.mark.parametrize(
     "precision",
-    [Precision.FLOAT32, Precision.INT8, pytest.param(Precision.BFLOAT16, marks=pytest.mark.more)],
+    [
+        Precision.INT8,
+        *(
+            pytest.param(each, marks=pytest.mark.more)
+            for each in (Precision.FLOAT32, Precision.BFLOAT16)
+        ),
+    ],
 )
 def test_a_chunk_does_not_depend_on_its_neighbours_adapters(
     precision: Precision, adapted: Checkpoint, base: Checkpoint, clips: dict[str, np.ndarray]
@@ -180,7 +186,10 @@ def test_absorbed_cross_attention_takes_adapters_of_other_layers(
     check_equal(found, alone)
 
 
-@pytest.mark.parametrize(("tensor_parallel", "layers"), [(2, [1.0]), (1, [0.5, 0.5])])
+@pytest.mark.parametrize(
+    ("tensor_parallel", "layers"),
+    [(2, [1.0]), pytest.param(1, [0.5, 0.5], marks=pytest.mark.more)],
+)
 def test_ranks_give_the_same_tokens(
     tensor_parallel: int,
     layers: list[float],

@@ -72,6 +72,7 @@ def test_tokens_equal_the_plain_search(
         assert result.avg_logprob == pytest.approx(expected.sum_logprob / n, abs=1e-3)
 
 
+@pytest.mark.more
 def test_of_several_sentences_each_row_keeps_its_own_rules(
     monkeypatch: pytest.MonkeyPatch,
     checkpoints: dict[str, Checkpoint],

@@ -75,7 +75,8 @@ def test_absorbed_logits_are_within_a_thousandth(
         assert logit_error(absorbed, oracles[absorbed.model_name], pcm) < 1e-3
 
 
-@pytest.mark.parametrize("n_clips", [1, pytest.param(2, marks=pytest.mark.more)])
+@pytest.mark.more
+@pytest.mark.parametrize("n_clips", [1, 2])
 def test_absorbed_over_two_ranks(
     n_clips: int,
     engines: dict[str, Engine],
