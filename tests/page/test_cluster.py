@@ -37,7 +37,6 @@ def test_it_shows_what_goes_on_and_stops_it(
     assert other.answer is not None and other.answer.status_code == 200
     assert upload.answer is not None
     assert (upload.answer.status_code, upload.answer.json()["error"]["code"]) == (410, "stopped")
-    assert upload.answer.headers["x-should-retry"] == "false"
     ended = page.locator("section", has=page.get_by_role("heading", name=re.compile("that ended")))
     expect(ended.get_by_role("row", name="stopped 1")).to_be_visible(timeout=30_000)
     nodes = page.locator("section", has=page.get_by_role("heading", name="Nodes"))
