@@ -324,5 +324,7 @@ def _field_error(error: ValidationError) -> FieldError:
             name,
             "unsupported",
         )
+    if name == "beam_size":  # pydantic names one of the two kinds that it may be
+        return FieldError(f"invalid beam_size: give 1 to {MAX_TEXTS}, or auto", name)
     keys = "".join(f"[{key}]" for key in fault["loc"][1:] if key != ServerVad.__name__)
     return FieldError(f"invalid {name}{keys}: {fault['msg']}", name)
