@@ -145,12 +145,12 @@ class Murmur:
         *,
         context_chunks: int,
         beam_size: int = 1,
-        unsure: UnsureOptions = UnsureOptions(),  # noqa: B008 - it cannot change
+        unsure_beam_size: int = 1,
     ) -> None:
-        beams = _AUTO if unsure.beam_size > 1 else _beams(beam_size)
+        beams = _AUTO if unsure_beam_size > 1 else _beams(beam_size)
         self.name = ("murmur" if context_chunks > 1 else "murmur-parallel") + beams
         self._beam_size = beam_size
-        self._unsure = unsure
+        self._unsure = UnsureOptions(unsure_beam_size)
         self.model = model
         self.precision = config.precision.value
         self._context_chunks = context_chunks
@@ -207,7 +207,7 @@ def _searching_where_unsure(context_chunks: int) -> Factory:
         model,
         murmur_config(precision, BEST_BEAM_SIZE),
         context_chunks=context_chunks,
-        unsure=UnsureOptions(BEST_BEAM_SIZE),
+        unsure_beam_size=BEST_BEAM_SIZE,
     )
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from engine.kernels.linear import mlp
-from engine.parallel.linear import ColumnParallelLinear, RowParallelLinear, is_adapted
+from engine.parallel.linear import ColumnParallelLinear, RowParallelLinear, deltas_for
 from engine.parallel.low_rank import Chosen
 from engine.parallel.partition import partition, scaled
 from engine.weights.source import LoadContext
@@ -64,4 +64,5 @@ class MLP(nn.Module):
         return x.add_(self(norm(x)))
 
     def _is_adapted(self, adapters: Chosen) -> bool:
-        return is_adapted(self.fc1, adapters) or is_adapted(self.fc2, adapters)
+        """Whether adapters may add something to either layer."""
+        return any(deltas_for(layer, adapters) is not None for layer in (self.fc1, self.fc2))

@@ -71,24 +71,25 @@ class ColumnParallelLinear(nn.Module):
         return torch.cat(biases)
 
     def forward(self, x: torch.Tensor, gelu: bool = False, adapters: Chosen = None) -> torch.Tensor:
-        return self._adapted(x, gelu, adapters, partial(self.kernel, x, gelu))
+        deltas = deltas_for(self, adapters)
+        plain = partial(self.kernel, x, gelu)
+        return plain() if deltas is None else self._adapted(deltas, x, gelu, adapters, plain)
 
     def of_norm(
         self, norm: nn.LayerNorm, x: torch.Tensor, gelu: bool = False, adapters: Chosen = None
     ) -> torch.Tensor:
         """The layer of a normalised input."""
+        deltas = deltas_for(self, adapters)
         plain = partial(self.kernel.of_norm, norm, x, gelu)
-        if not is_adapted(self, adapters):
-            return plain()
-        return self._adapted(norm(x), gelu, adapters, plain)
+        return plain() if deltas is None else self._adapted(deltas, norm(x), gelu, adapters, plain)
 
-    def _adapted(self, x: torch.Tensor, gelu: bool, adapters: Chosen, plain: Plain) -> torch.Tensor:
+    def _adapted(
+        self, deltas: Deltas, x: torch.Tensor, gelu: bool, adapters: Chosen, plain: Plain
+    ) -> torch.Tensor:
         """The layer's output, which `plain` computes, with what adapters add for its input."""
-        if self.deltas is None or not self.deltas.serves(adapters):
-            return plain()
         if gelu:
-            return self.deltas.through_gelu(self.kernel, x, adapters, plain)
-        return self.deltas.add_to(plain(), x, adapters)
+            return deltas.through_gelu(self.kernel, x, adapters, plain)
+        return deltas.add_to(plain(), x, adapters)
 
 
 class RowParallelLinear(nn.Module):
@@ -140,9 +141,8 @@ class RowParallelLinear(nn.Module):
 
     def _adapted(self, y: torch.Tensor, x: torch.Tensor, adapters: Chosen) -> torch.Tensor:
         """With what adapters add to this rank's part of the layer's output."""
-        if self.deltas is None or not self.deltas.serves(adapters):
-            return y
-        return self.deltas.add_to(y, x, adapters)
+        deltas = deltas_for(self, adapters)
+        return y if deltas is None else deltas.add_to(y, x, adapters)
 
     def reduce(self, y: torch.Tensor) -> torch.Tensor:
         """The output of this rank's kernel -> the layer's output."""
@@ -151,9 +151,10 @@ class RowParallelLinear(nn.Module):
         return self.group.all_reduce_sum(y) + self.bias
 
 
-def is_adapted(layer: ColumnParallelLinear | RowParallelLinear, adapters: Chosen) -> bool:
-    """Whether adapters may add something to the layer's output."""
-    return layer.deltas is not None and layer.deltas.serves(adapters)
+def deltas_for(layer: ColumnParallelLinear | RowParallelLinear, adapters: Chosen) -> Deltas | None:
+    """What may be added to the layer's output; None: nothing."""
+    deltas = layer.deltas
+    return deltas if deltas is not None and deltas.serves(adapters) else None
 
 
 class VocabParallelEmbedding(nn.Module):

@@ -7,6 +7,7 @@ is, so it needs no further exchange.
 Adapters are numbered from 1 in the order in which they were loaded; 0 is none.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 import torch
@@ -24,18 +25,19 @@ tokens, 0 for none; None: no row has one, and the layer computes as if there wer
 Plain = Callable[[], torch.Tensor]
 
 
-class Deltas(nn.Module):
+class Deltas(nn.Module, ABC):
     """The additions of all adapters to a layer, or to several that are fused."""
 
+    @abstractmethod
     def serves(self, chosen: Chosen) -> bool:
         """Whether any row may get an addition."""
-        raise NotImplementedError
 
+    @abstractmethod
     def add_to(self, y: torch.Tensor, x: torch.Tensor, chosen: Chosen) -> torch.Tensor:
         """The layer's output (..., out) with the additions for its input (..., in). Rows without an
         adapter keep their bits."""
-        raise NotImplementedError
 
+    @abstractmethod
     def through_gelu(
         self, kernel: LinearKernel, x: torch.Tensor, chosen: Chosen, plain: Plain
     ) -> torch.Tensor:
@@ -45,7 +47,6 @@ class Deltas(nn.Module):
             plain: computes the same without additions. Kernels round a GELU in their own ways, and
                 rows without an adapter keep that one's.
         """
-        raise NotImplementedError
 
 
 class WindowDeltas(Deltas):

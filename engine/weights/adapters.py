@@ -4,7 +4,6 @@ The format is PEFT's: `adapter_config.json` and `adapter_model.safetensors`. Wha
 saves has a `murmur.json` beside them, which identifies the model that the adapter belongs to.
 """
 
-import json
 import math
 import re
 import zlib
@@ -18,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from engine.config import ModelDimensions
 from engine.errors import WeightsError
+from engine.weights.json_file import read_json
 from engine.weights.shapes import tensor_shapes
 
 CONFIG = "adapter_config.json"
@@ -76,7 +76,9 @@ def open_adapter(name: str, folder: Path, dims: ModelDimensions, fingerprint: st
             supported.
     """
     label = f"adapter {name} ({folder})"
-    config = _read_json(label, folder / CONFIG)
+    if not (folder / CONFIG).is_file():
+        raise WeightsError(f"{label}: there is no {CONFIG}")
+    config = read_json(folder / CONFIG, f"{label}: {CONFIG}")
     _check_kind(label, config)
     _check_base(label, folder, fingerprint)
     tensors = _read_tensors(label, folder)
@@ -119,7 +121,7 @@ def _check_base(label: str, folder: Path, fingerprint: str) -> None:
     """An adapter of another model of the same sizes would load, and write nonsense."""
     if not (folder / METADATA).is_file():
         return
-    origin = _read_json(label, folder / METADATA).get("trained_from")
+    origin = read_json(folder / METADATA, f"{label}: {METADATA}").get("trained_from")
     if isinstance(origin, dict) and origin.get("fingerprint") != fingerprint:
         raise WeightsError(f"{label}: it was trained on another model: {origin.get('model')}")
 
@@ -211,15 +213,3 @@ def _checksum(tensors: dict[str, torch.Tensor], alpha: float) -> int:
         total = zlib.crc32(tensor.contiguous().view(torch.uint8).numpy().tobytes(), total)
         total = zlib.crc32(key.encode(), total)
     return total
-
-
-def _read_json(label: str, path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise WeightsError(f"{label}: there is no {path.name}")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{label}: {path.name}: {error}") from error
-    if not isinstance(content, dict):
-        raise WeightsError(f"{label}: {path.name} is not a JSON object")
-    return content

@@ -4,7 +4,6 @@ Reads transformers' layout (config.json, generation_config.json, safetensors) an
 (config.json, model.bin), for every Whisper size and for distilled ones.
 """
 
-import json
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from engine.weights.adapters import Adapter, open_adapter
 from engine.weights.alignment_heads import Heads, alignment_heads
 from engine.weights.ctranslate2 import CTranslate2Source
 from engine.weights.hub import resolve_model
+from engine.weights.json_file import read_json
 from engine.weights.safetensors import SafetensorsSource
 from engine.weights.shapes import tensor_shapes
 from engine.weights.source import WeightSource
@@ -94,10 +94,10 @@ def _is_ctranslate2(path: Path) -> bool:
 
 
 def _open_transformers(name: str, folder: Path) -> Checkpoint:
-    config = _read_json(folder / "config.json")
+    config = read_json(folder / "config.json")
     if config.get("model_type") != "whisper":
         raise WeightsError(f"{folder}: model_type is {config.get('model_type')!r}, not 'whisper'")
-    generation = _read_json(folder / "generation_config.json", required=False)
+    generation = _read_if_there(folder / "generation_config.json")
     dims = _dims_of_config(folder, config)
     source = SafetensorsSource(folder)
     _check_tensors(folder, source, dims)
@@ -116,7 +116,7 @@ def _open_transformers(name: str, folder: Path) -> Checkpoint:
 
 def _open_ctranslate2(name: str, folder: Path) -> Checkpoint:
     source = CTranslate2Source(folder / "model.bin")
-    config = _read_json(folder / "config.json", required=False)
+    config = _read_if_there(folder / "config.json")
     dims = _dims_of_variables(source)
     _check_tensors(folder, source, dims)
     tokenizer = _load_tokenizer(folder, dims)
@@ -219,13 +219,5 @@ def _token_list(listed: object) -> tuple[int, ...]:
     return tuple(token for token in listed if token >= 0)
 
 
-def _read_json(path: Path, required: bool = True) -> dict[str, Any]:
-    if not path.exists() and not required:
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{path}: {error}") from error
-    if not isinstance(content, dict):
-        raise WeightsError(f"{path}: not a JSON object")
-    return content
+def _read_if_there(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.exists() else {}

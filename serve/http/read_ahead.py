@@ -40,7 +40,7 @@ class BoundedMessageQueue(http_util.MessageQueue):
     by one event loop."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # Ray has no types
         self._fetched = asyncio.Event()
 
     async def __call__(self, message: Message) -> None:

@@ -130,7 +130,7 @@ def test_files_that_are_none(base: Checkpoint, folder: Path) -> None:
     (folder / WEIGHTS).unlink()
     assert fault_of(base, folder) == f"there is no {WEIGHTS}"
     (folder / CONFIG).write_text("[]")
-    assert fault_of(base, folder) == f"{CONFIG} is not a JSON object"
+    assert fault_of(base, folder) == f"{CONFIG}: not a JSON object"
     (folder / CONFIG).unlink()
     assert fault_of(base, folder) == f"there is no {CONFIG}"
 

@@ -1,5 +1,7 @@
 """Beams for the chunks whose greedy text is unsure."""
 
+from typing import Literal
+
 import numpy as np
 import pytest
 
@@ -74,8 +76,8 @@ def test_who_asks_for_a_search_gets_no_second_one(clips: dict[str, np.ndarray]) 
     ("asked", "n_slots", "beams"), [("auto", 8, (1, 5)), ("auto", 3, (1, 3)), (4, 8, (4, 1))]
 )
 def test_auto_takes_as_many_beams_as_the_tier_has_room_for(
-    asked: int | None, n_slots: int, beams: tuple[int, int]
+    asked: int | Literal["auto"], n_slots: int, beams: tuple[int, int]
 ) -> None:
     info = TierInfo("m", "int8", ("en",), False, n_slots, max_texts=n_slots)
-    wanted = transcription_options(TranscribeOptions(beam_size=asked), info)  # type: ignore[arg-type]
+    wanted = transcription_options(TranscribeOptions(beam_size=asked), info)
     assert (wanted.decoding.beam_size, wanted.unsure.beam_size) == beams
