@@ -111,12 +111,14 @@ class LiveClient:
         self._speaking: set[str] = set()
         self._ended = False
         self._was_there = False
+        self._fault: BaseException | None = None
 
     def events(self) -> Iterator[Event]:
         """What is heard, until all text is told.
 
         Raises:
-            LiveError: the server refused the session, or cannot be reached any more.
+            LiveError: the server refused the session, or cannot be reached (any more).
+            Exception: whatever reading the audio raised.
         """
         threading.Thread(target=self._read_pieces, name="murmur-live", daemon=True).start()
         n_lost = 0
@@ -128,6 +130,8 @@ class LiveClient:
                         yield event
                     return
                 except (ConnectionClosed, OSError, WebSocketException) as error:
+                    if self._fault is not None:
+                        raise self._fault from None
                     if isinstance(error, OSError) and not self._was_there:
                         raise LiveError(f"no server answers at {self._url}: {error}") from error
                     n_lost += 1
@@ -148,6 +152,7 @@ class LiveClient:
                 at += 0 if isinstance(data, str) else len(data)
                 self._new.put(_Kept(at, data))
         except BaseException as error:  # raised where the events are read
+            self._fault = error
             self._new.put(error)
         else:
             self._new.put(None)

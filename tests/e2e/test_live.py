@@ -496,3 +496,9 @@ def test_the_command_hears_over_a_server(cluster: Cluster) -> None:
     done = cluster.murmur(*arguments, "--api-key", KEY)
     assert done.returncode == 0, done.stderr
     assert is_right(done.stdout)
+
+
+def test_audio_that_cannot_be_read_is_told_as_such(cluster: Cluster) -> None:
+    arguments = ("live", "nowhere.wav", "--model", "tiny.en", "--url", cluster.url)
+    done = cluster.murmur(*arguments, "--api-key", KEY)
+    assert done.returncode == 2 and "nowhere.wav" in done.stderr, done.stderr
