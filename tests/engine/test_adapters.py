@@ -24,6 +24,7 @@ from engine import (
 )
 from engine.fit import rank_memory
 from engine.gang.local import local_gang
+from engine.parallel.low_rank import TokenDeltas
 from engine.parallel.stages import Stage
 from engine.precision import Arithmetic
 from engine.runner import ModelRunner
@@ -204,6 +205,32 @@ def test_ranks_give_the_same_tokens(
     with local_gang(partial(open_checkpoint, base.name, names), mesh, CONFIG) as engine:
         some = requests(dict(list(clips.items())[:1]), NAMES)
         check_equal(run(engine, some), {r.request_id: together[r.request_id] for r in some})
+
+
+def test_languages_are_detected_with_the_adapter(
+    checkpoints: dict[str, Checkpoint], clips: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    """By a decoder that is adapted, as by the merged model."""
+    several = checkpoints[MODELS[1]]
+    folder = write_adapter(several, tmp_path / "names", 1, sides=("decoder",))
+    checkpoint = with_adapters(several.name, {"names": folder})
+    pcm, options = next(iter(clips.values())), DecodingOptions(task="detect_language")
+    found = run_alone(Engine(checkpoint, CONFIG), Request("a", pcm, options, adapter="names"))
+    alone = run_alone(Engine(merged(checkpoint, "names"), CONFIG), Request("a", pcm, options))
+    plain = run_alone(Engine(several, CONFIG), Request("a", pcm, options))
+    assert [p for _, p in found.language_probs] == pytest.approx(
+        [p for _, p in alone.language_probs], abs=1e-4
+    )
+    assert abs(found.language_prob - plain.language_prob) > 0.001
+
+
+def test_rows_without_an_adapter_keep_even_the_sign_of_a_zero(adapted: Checkpoint) -> None:
+    model = ModelRunner(adapted, CONFIG).decoder
+    deltas = next(each for each in model.modules() if isinstance(each, TokenDeltas))
+    width = adapted.dims.n_text_state
+    y = torch.full((4, 1, deltas.up(torch.zeros(1, len(deltas.owners))).shape[-1]), -0.0)
+    out = deltas.add_to(y, torch.randn(4, 1, width), torch.tensor([0, 1, 0, 0]))
+    assert torch.signbit(out[[0, 2, 3]]).all() and out[1].count_nonzero()
 
 
 def test_one_copy_of_the_weights(adapted: Checkpoint, base: Checkpoint, engine: Engine) -> None:

@@ -8,6 +8,7 @@ import pytest
 from deployments.messages import Chunk, ChunkResult
 from deployments.options import TranscribeOptions
 from deployments.tier import TierInfo
+from deployments.transcript.fallback import FallbackOptions
 from deployments.transcript.options import transcription_options
 from deployments.transcript.transcription import Transcription
 from deployments.transcript.unsure import UnsureOptions
@@ -64,6 +65,11 @@ def test_a_search_that_loops_does_not_replace_a_greedy_text_that_did_not(
         loop = heard(chunk, " la la", -0.1, compression_ratio=9)
         chunk = next(iter(transcription.accept(loop).chunks), chunk)
     assert transcription.transcript().text == "unsure"
+
+
+def test_sampled_text_is_not_searched_for(clips: dict[str, np.ndarray]) -> None:
+    transcription, chunk = start(clips, fallback=FallbackOptions((0.5,)))
+    assert transcription.accept(heard(chunk, " unsure", -0.5)).chunks == []
 
 
 def test_who_asks_for_a_search_gets_no_second_one(clips: dict[str, np.ndarray]) -> None:

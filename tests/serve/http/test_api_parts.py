@@ -74,6 +74,7 @@ def test_segments_are_null_where_only_words_are_asked_for() -> None:
         (errors.OptionError("no", "language"), 400, "invalid_value", "language"),
         (errors.OverloadedError("much", 2.2), 429, "overloaded", None),
         (errors.DeadlineError(5.0), 504, "deadline_exceeded", None),
+        (errors.StoppedError("an operator stopped it"), 410, "stopped", None),
         (errors.ChunkFailedError(1.0, 2.0, 2), 500, "chunk_failed", None),
         (errors.TierUnavailableError("gone"), 503, "unavailable", "model"),
         (errors.DeploymentError("ffmpeg at /usr/bin"), 500, "internal_error", None),
