@@ -219,10 +219,15 @@ def test_what_is_over_the_budget_stays_as_it_is(tmp_path: Path) -> None:
 
 
 def test_a_captured_graph_is_not_disturbed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
-    found = Tuner(torch.device("cuda"), of_path(tmp_path / "choices.json"))
-    found.settle(CHOICES.values())
+    choice, is_capturing = next(iter(CHOICES.values())), True
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: is_capturing)
+    fast = clock(choice.tilings[1])
+    found = Tuner(torch.device("cuda"), of_path(tmp_path / "choices.json"), fast)
+    found.settle([choice])
     assert not found.tilings
+    is_capturing = False
+    found.settle([choice])
+    assert found.tilings
 
 
 def launched(monkeypatch: pytest.MonkeyPatch) -> list[Launch]:

@@ -29,9 +29,11 @@ class Tier:
         self.name = name
         self.calls: dict[str, asyncio.Future[Decoded]] = {}
         self.order: list[str] = []
+        self.adapters: list[str] = []
 
     async def decode(self, chunk: Chunk) -> Decoded:
         self.order.append(chunk.key)
+        self.adapters.append(chunk.adapter)
         self.calls[chunk.key] = asyncio.get_running_loop().create_future()
         try:
             return await self.calls[chunk.key]
@@ -86,6 +88,18 @@ class Fixture:
 async def settle() -> None:
     for _ in range(5):
         await asyncio.sleep(0)
+
+
+def test_a_chunk_says_which_adapter_decodes_it() -> None:
+    async def run() -> None:
+        fixture = Fixture()
+        asks = (replace(EN, tier="base", adapter="names"), replace(EN, tier="base"))
+        tasks = [fixture.send(index, ask) for index, ask in enumerate(asks)]
+        await settle()
+        assert fixture.base.adapters == ["names", ""]
+        await stop(tasks)
+
+    asyncio.run(run())
 
 
 def test_a_tier_gets_two_batches_and_the_rest_is_held() -> None:
