@@ -108,7 +108,7 @@ def test_a_dry_run_says_what_would_change_and_changes_nothing(cluster: Cluster) 
     done = cluster.up(with_base(batch_size=8, quality=5), dry_run=True)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert "base: replaced: max_slots 24 -> 8" in lines
+    assert "base: replaced: batch_size 24 -> 8" in lines
     assert any(line.startswith("Ingress: told: ") for line in lines)
     assert not any(line.startswith("tiny_en") for line in lines)
     assert replaced(before, cluster) == set()
