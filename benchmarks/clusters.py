@@ -2,7 +2,6 @@
 
 import io
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 import yaml
+
+from deployments.replicas.ports import free_port
 
 CLIPS = Path(__file__).parents[1] / "tests" / "data"
 SAMPLE_RATE = 16_000
@@ -56,11 +57,6 @@ def serving(
             yield done.stdout.splitlines()[-1]
         finally:
             subprocess.run([*murmur, "down"], env=environment, capture_output=True)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def wav(pcm: npt.NDArray[np.int16]) -> bytes:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.support.cluster import free_port
+from deployments.replicas.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 FILES = ("cluster.yaml", "cluster.gcp.yaml")

@@ -14,8 +14,9 @@ import httpx2
 import pytest
 import yaml
 
+from deployments.replicas.ports import free_port
 from tests.e2e.conftest import CLIP
-from tests.support.cluster import ROOT, free_port
+from tests.support.cluster import ROOT
 
 pytestmark = pytest.mark.more
 CPUS = 3

@@ -12,8 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from deployments.replicas.ports import free_port
 from tests.e2e.conftest import CLIP
-from tests.support.cluster import ROOT, free_port
+from tests.support.cluster import ROOT
 from tests.support.load import post
 
 

@@ -2,7 +2,6 @@
 
 import shlex
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -12,6 +11,7 @@ from typing import Any
 import httpx2
 import psutil
 
+from deployments.replicas.ports import free_port
 from tests.field.clients import clean_environment
 
 _UP_TIMEOUT_S = 300.0
@@ -31,7 +31,7 @@ class Server:
     def __init__(self, murmur: Path) -> None:
         self._murmur = murmur
         self.folder = Path(tempfile.mkdtemp(prefix="mf-"))  # short, because it holds sockets
-        self.port = _free_port()
+        self.port = free_port()
         settings = self.folder / "field.yaml"
         settings.write_text(f"http: {{port: {self.port}}}\n", encoding="utf-8")
         self.environment = {
@@ -90,8 +90,3 @@ class Server:
             if time.monotonic() > deadline:
                 raise ServerError(f"not ready: {tiers}")
             time.sleep(0.3)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])

@@ -9,9 +9,9 @@ import pytest
 from websockets.sync.server import ServerConnection, serve
 
 from deployments.errors import DeploymentError
+from deployments.replicas.ports import free_port
 from serve.client import ServerError, connect
 from tests.conftest import DATA
-from tests.support.cluster import free_port
 
 
 class _Refuses(BaseHTTPRequestHandler):

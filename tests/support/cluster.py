@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from typing import Any
 import psutil
 import yaml
 
+from deployments.replicas.ports import free_port
 from tests.support.growing_nodes import GrowingNodes
 from tests.support.nodes import Nodes
 
@@ -197,11 +197,6 @@ class Cluster:
     def stop(self) -> None:
         self.murmur("down")
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def _is_titled(process: psutil.Process, title: str) -> bool:

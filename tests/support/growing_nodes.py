@@ -17,6 +17,8 @@ from typing import Any
 import psutil
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 
+from deployments.replicas.ports import free_port
+
 ROOT = Path(__file__).parents[2]
 HEAD_TYPE = "ray.head.default"  # the fake provider expects this name
 _STORE_BYTES = 80 * 2**20
@@ -39,7 +41,7 @@ class GrowingNodes:
     def __init__(self, node_types: dict[str, dict[str, Any]], idle_s: float) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="gn-")
         folder = Path(self._folder.name)
-        port, config = _free_port(), folder / "cluster.json"
+        port, config = free_port(), folder / "cluster.json"
         config.write_text(json.dumps(_config(node_types, idle_s, f"127.0.0.1:{port}")))
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MURMUR"))}
         with (folder / "log").open("w") as log:
@@ -135,15 +137,8 @@ def _command(folder: Path, port: int, config: Path) -> list[str]:
     return [
         *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
         *("--node-ip-address", "127.0.0.1", "--port", str(port), "--num-cpus", "2"),
-        *("--ray-client-server-port", str(_free_port()), "--dashboard-agent-listen-port", "0"),
+        *("--ray-client-server-port", str(free_port()), "--dashboard-agent-listen-port", "0"),
         *("--object-store-memory", str(_STORE_BYTES), "--include-dashboard", "false"),
         *("--temp-dir", str(folder / "ray"), "--autoscaling-config", str(config)),
         *("--disable-usage-stats", "--log-style", "record", "--log-color", "false"),
     ]
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])

@@ -9,8 +9,8 @@ from threading import Thread
 
 import pytest
 
+from deployments.replicas.ports import free_port
 from deployments.replicas.spot_notice import AwsMetadata, GcpMetadata, wait_for_notice
-from tests.support.cluster import free_port
 
 DEADLINE = "2026-09-18T08:22:00Z"
 DEADLINE_S = 1789719720.0
