@@ -31,6 +31,7 @@ from engine.runner import ModelRunner
 from tests.conftest import MODELS
 from tests.support.adapters import merged, with_adapters, write_adapter
 from tests.support.gangs import check_equal, mesh_of
+from tests.support.params import more_but
 from tests.support.running import run, run_alone
 
 NAMES = ("", "names", "accent")
@@ -161,7 +162,9 @@ def test_a_chunk_does_not_depend_on_its_neighbours_adapters(
     assert all_numbers(plain) == all_numbers({key: mixed[key] for key in plain})
 
 
-@pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT4_G64])
+@pytest.mark.parametrize(
+    "precision", more_but((Precision.INT8,), (Precision.INT8, Precision.INT4_G64))
+)
 def test_other_precisions_are_near_the_merged_model(
     precision: Precision, adapted: Checkpoint, clips: dict[str, np.ndarray]
 ) -> None:
@@ -187,10 +190,8 @@ def test_absorbed_cross_attention_takes_adapters_of_other_layers(
     check_equal(found, alone)
 
 
-@pytest.mark.parametrize(
-    ("tensor_parallel", "layers"),
-    [(2, [1.0]), pytest.param(1, [0.5, 0.5], marks=pytest.mark.more)],
-)
+@pytest.mark.more
+@pytest.mark.parametrize(("tensor_parallel", "layers"), [(2, [1.0]), (1, [0.5, 0.5])])
 def test_ranks_give_the_same_tokens(
     tensor_parallel: int,
     layers: list[float],

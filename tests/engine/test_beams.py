@@ -28,6 +28,7 @@ from engine.steps import Decode
 from tests.support.beam_oracle import beam_search
 from tests.support.formats import FORMATS
 from tests.support.oracle import Oracle
+from tests.support.params import more_but
 from tests.support.running import run, run_alone
 
 TINY = "demo:tiny.en"
@@ -49,7 +50,7 @@ NO_END = float("-inf")
 @pytest.mark.parametrize(
     ("model", "search", "n_clips"),
     [
-        *((TINY, search, 1) for search in QUICK),
+        *((TINY, search, 1) for search in ("2", "3, cut off")),
         *(pytest.param(TINY, search, 3, marks=pytest.mark.more) for search in SEARCHES),
         *(pytest.param("demo:base", search, 2, marks=pytest.mark.more) for search in QUICK),
     ],
@@ -151,7 +152,7 @@ def test_of_the_windows_of_texts_few_are_copied_at_once(kind: str) -> None:
     assert largest.n_bytes == COPIED_ROWS * heads * length * width * torch.float16.itemsize
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", more_but(("int8", "8-bit cross and tokens"), FORMATS))
 def test_company_changes_nothing_in_any_format(
     name: str, checkpoints: dict[str, Checkpoint], clips: dict[str, np.ndarray]
 ) -> None:

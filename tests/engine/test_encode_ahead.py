@@ -109,6 +109,7 @@ def test_the_number_of_threads_changes_no_bit(
     }
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_torchs_kernels_hold_as_well(
     precision: Precision, checkpoints: dict[str, Checkpoint], clips: dict[str, np.ndarray]

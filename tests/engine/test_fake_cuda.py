@@ -25,6 +25,7 @@ from engine.steps import Align, Begin, Decode
 from engine.weights.adapters import Adapter
 from engine.weights.shapes import tensor_shapes
 from tests.support.fake_cuda import Device, fake_cuda
+from tests.support.params import more_but
 
 PCM = [np.zeros(160_000, np.int16)] * 2
 PROMPT = [50258, 50259, 50359]
@@ -82,7 +83,7 @@ def encode_and_begin(runner: ModelRunner, n_frames: int | None = None) -> None:
     runner.begin(Begin((PROMPT, PROMPT), ((0,), (1,)), (GREEDY, GREEDY), (None, None)))
 
 
-@pytest.mark.parametrize("model", ["large-v3", "turbo"])
+@pytest.mark.parametrize("model", more_but(("large-v3",), ("large-v3", "turbo")))
 @pytest.mark.parametrize("precision", LAUNCHES)
 def test_no_step_waits(precision: Precision, model: str) -> None:
     with runner_of(model, precision=precision) as (runner, device):

@@ -55,6 +55,7 @@ def test_requests_that_come_at_any_time(
     check_equal(run_mixed(gang, requests, 7), run(engines[TINY], requests))
 
 
+@pytest.mark.more
 def test_an_idle_gang_outlives_its_limits(
     gang: Engine, engines: dict[str, Engine], requests: list[Request]
 ) -> None:
@@ -116,9 +117,8 @@ def test_searches_of_several_sizes_in_a_pipeline(
         check_equal(run(pipeline, requests), run(engines[TINY], requests))
 
 
-@pytest.mark.parametrize(
-    ("tensor", "layers"), [(1, [6, 2]), pytest.param(2, [6, 2], marks=pytest.mark.more)]
-)
+@pytest.mark.more
+@pytest.mark.parametrize(("tensor", "layers"), [(1, [6, 2]), (2, [6, 2])])
 def test_keywords_are_favoured_as_by_one_rank(
     tensor: int,
     layers: list[int],
@@ -149,7 +149,13 @@ def test_keywords_are_favoured_as_by_one_rank(
         check_equal(run(gang, requests), expected)
 
 
-@pytest.mark.parametrize(("tensor", "layers"), [(2, [8]), (1, [5, 3]), (2, [6, 2])])
+@pytest.mark.parametrize(
+    ("tensor", "layers"),
+    [
+        (2, [6, 2]),
+        *(pytest.param(*mesh, marks=pytest.mark.more) for mesh in ((2, [8]), (1, [5, 3]))),
+    ],
+)
 def test_words_are_those_of_one_rank(
     tensor: int,
     layers: list[int],

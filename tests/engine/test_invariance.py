@@ -128,6 +128,7 @@ def test_number_of_slots_changes_no_bit(
     assert all(numbers(result) == numbers(alone[key]) for key, result in results.items())
 
 
+@pytest.mark.more
 def test_many_slots_are_invariant_among_themselves(
     model: str,
     alone: dict[str, Result],
@@ -150,10 +151,10 @@ def test_many_slots_are_invariant_among_themselves(
     ("precision", "cross", "n_alone"),
     [
         (Precision.INT8, None, 1),
-        (Precision.BFLOAT16, None, 1),
+        pytest.param(Precision.BFLOAT16, None, 1, marks=pytest.mark.more),
         # Torch multiplies the heads of absorbed cross-attention.
         (Precision.INT8, CrossAttentionMode.ABSORBED, 4),
-        (Precision.FLOAT32, None, 1),
+        pytest.param(Precision.FLOAT32, None, 1, marks=pytest.mark.more),
         pytest.param(Precision.FLOAT32, CrossAttentionMode.ABSORBED, 4, marks=pytest.mark.more),
     ],
 )

@@ -34,12 +34,12 @@ def _more(**config: Any) -> ParameterSet:
 
 
 LOW = [
-    EngineConfig(cross_attention=IN_8_BITS, int8_self_attention=True),
+    _more(cross_attention=IN_8_BITS, int8_self_attention=True),
     _more(cross_attention=ABSORBED),
     _more(precision=Precision.BFLOAT16, cross_attention=IN_8_BITS),
     EngineConfig(precision=Precision.INT8, cross_attention=ABSORBED, int8_self_attention=True),
     _more(precision=Precision.INT8_WEIGHT_ONLY),
-    EngineConfig(precision=Precision.INT4_G32, cross_attention=ABSORBED),
+    _more(precision=Precision.INT4_G32, cross_attention=ABSORBED),
     _more(precision=Precision.INT4_G64),
 ]
 

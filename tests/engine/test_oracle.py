@@ -10,6 +10,7 @@ import pytest
 from engine import DecodingOptions, Engine, Request
 from tests.conftest import MODELS
 from tests.support.oracle import Comparison, Oracle, logit_error
+from tests.support.params import more_but
 from tests.support.running import run
 
 OPTIONS = {
@@ -42,7 +43,7 @@ def cases(model: str) -> dict[str, DecodingOptions]:
     ("model", "n_clips"),
     [
         ("demo:tiny.en", 2),
-        ("demo:base", 1),
+        pytest.param("demo:base", 1, marks=pytest.mark.more),
         pytest.param("demo:tiny.en", None, marks=pytest.mark.more),
         pytest.param("demo:base", 3, marks=pytest.mark.more),
     ],
@@ -75,7 +76,7 @@ def test_tokens_equal_the_oracles(
 
 
 @pytest.mark.parametrize("n_clips", [1, pytest.param(None, marks=pytest.mark.more)])
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", more_but(MODELS[:1], MODELS))
 def test_teacher_forced_logits_are_within_a_thousandth(
     model: str,
     n_clips: int | None,
@@ -87,7 +88,7 @@ def test_teacher_forced_logits_are_within_a_thousandth(
         assert logit_error(engines[model], oracles[model], pcm) < 1e-3
 
 
-@pytest.mark.parametrize("model", [MODELS[0], pytest.param(MODELS[1], marks=pytest.mark.more)])
+@pytest.mark.parametrize("model", more_but(MODELS[:1], MODELS))
 def test_the_words_are_right(
     model: str,
     engines: dict[str, Engine],

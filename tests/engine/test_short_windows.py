@@ -26,6 +26,7 @@ from engine.window import FRAME_SAMPLES, MIN_FRAMES, N_FRAMES, STEP_FRAMES, shor
 from tests.conftest import MODELS
 from tests.support.gangs import check_equal, gang_of
 from tests.support.oracle import Oracle
+from tests.support.params import more_but
 from tests.support.running import run, run_alone
 
 TINY = MODELS[0]
@@ -76,7 +77,7 @@ def numbers(result: Result) -> tuple[object, ...]:
     )
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", more_but(("int8", "absorbed"), CONFIGS))
 def test_a_result_does_not_depend_on_its_company(
     name: str, checkpoints: dict[str, Checkpoint], clips: dict[str, np.ndarray]
 ) -> None:

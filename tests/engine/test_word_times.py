@@ -18,6 +18,7 @@ from engine.model.cross_cache import DenseCrossCache, Int8CrossCache, NativeInt8
 from engine.model_sizes import MODEL_SIZES
 from engine.weights.alignment_heads import alignment_heads, published_heads
 from tests.support.formats import FORMATS
+from tests.support.params import more_but
 from tests.support.running import drain, run, run_alone
 
 TINY, BASE = "demo:tiny.en", "demo:base"
@@ -51,7 +52,7 @@ def test_words_of_a_clip(
     assert not words_of(plain)
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", more_but(("int8", "8-bit cross and tokens"), FORMATS))
 def test_company_changes_no_word(
     name: str,
     checkpoints: dict[str, Checkpoint],
