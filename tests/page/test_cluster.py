@@ -25,7 +25,7 @@ def test_it_shows_what_goes_on_and_stops_it(
     upload = Upload(cluster, ten_minutes, "base", "batch")
     other = Upload(cluster, CLIP, "tiny.en", "interactive")
     row = page.get_by_role("row", name=re.compile("base transcribe batch"))
-    expect(row).to_contain_text("of 10 min", timeout=60_000)
+    expect(row).to_contain_text("of 10:00", timeout=60_000)
     busy = tiers.get_by_role("row", name=re.compile(r"base cpu .* [1-9]\d* of 24"))
     expect(busy).to_be_visible(timeout=30_000)
     expect(page.locator(".plot canvas")).to_have_count(6)
@@ -38,7 +38,7 @@ def test_it_shows_what_goes_on_and_stops_it(
     assert upload.answer is not None
     assert (upload.answer.status_code, upload.answer.json()["error"]["code"]) == (410, "stopped")
     ended = page.locator("section", has=page.get_by_role("heading", name=re.compile("that ended")))
-    expect(ended.get_by_role("row", name="stopped 1")).to_be_visible(timeout=30_000)
+    expect(ended.get_by_role("row", name="stopped by hand 1")).to_be_visible(timeout=30_000)
     nodes = page.locator("section", has=page.get_by_role("heading", name="Nodes"))
     expect(nodes.get_by_role("row", name=re.compile("cpu – 1"))).to_be_visible(timeout=30_000)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.conftest import DATA
 from tests.page.actions import DONE, add, choose_model, click_word, text_of, words_of
@@ -118,12 +118,14 @@ def test_files_wait_until_the_options_are_right(window: Window) -> None:
     page = window()
     choose_model(page, "tiny.en")
     page.get_by_text("More options").click()
-    page.get_by_label("Best of").fill("99")
+    page.get_by_text("For experts").click()
+    page.get_by_label("Variations").fill("99")
+    page.get_by_text("More options").click()
     add(page, CLIP, wait=False)
     expect(page.get_by_role("alert").filter(has_text=CLIP.name)).to_be_visible()
     expect(page.locator(".jobs .job-state")).to_have_count(0)
-    page.get_by_label("Best of").fill("1")
-    page.get_by_label("Best of").blur()
+    page.get_by_label("Variations").fill("1")
+    page.get_by_label("Variations").blur()
     expect(page.locator(".state")).to_have_text(DONE, timeout=90_000)
     expect(page.get_by_role("alert").filter(has_text=CLIP.name)).to_be_hidden()
 
@@ -248,7 +250,9 @@ def test_escape_leaves_the_text_as_it_was(done: Page) -> None:
 def test_options_are_the_servers_and_what_it_refuses_is_said(window: Window) -> None:
     page = window()
     page.get_by_text("More options").click()
-    expect(page.get_by_label("Beam size")).to_be_visible()
+    expect(page.get_by_label("Names and words to expect")).to_be_visible()
+    expect(page.get_by_label("Temperature")).to_be_hidden()
+    page.get_by_text("For experts").click()
     expect(page.get_by_label("Temperature")).to_have_attribute("placeholder", "0")
     page.get_by_label("Model").select_option("tiny.en")
     page.get_by_label("Language", exact=True).fill("German")
@@ -261,6 +265,81 @@ def test_options_are_the_servers_and_what_it_refuses_is_said(window: Window) -> 
     page.on("request", lambda request: asked.append(request.url))
     add(page, CLIP)
     assert any(url.endswith("/v1/audio/translations") for url in asked)
+
+
+def test_every_field_has_a_name_and_an_explanation(window: Window) -> None:
+    """Also one that the page's own words do not know yet: it is for experts, in the server's."""
+    page = window()
+    page.route("**/openapi.json", add_field)
+    page.reload()
+    page.get_by_text("More options").click()
+    page.get_by_text("For experts").click()
+    expect(page.get_by_label("New thing")).to_be_visible()
+    helps = page.locator(".more-fields .help").all_inner_texts()
+    assert "The server's own words. new_thing" in helps
+    assert all(re.search(r"\w\. \w+$", text) for text in helps), helps
+    names = [text.rpartition(" ")[2] for text in helps]
+    assert names[:3] == ["keywords", "prompt", "beam_size"] and names[-1] == "new_thing"
+
+
+def add_field(route: Route) -> None:
+    schema = route.fetch().json()
+    route_of = schema["paths"]["/v1/audio/transcriptions"]["post"]
+    form = route_of["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
+    form["new_thing"] = {"type": "integer", "description": "The server's own words."}
+    route.fulfill(json=schema)
+
+
+def test_a_search_can_be_asked_for(window: Window) -> None:
+    page = window()
+    choose_model(page, "tiny.en")
+    page.get_by_text("More options").click()
+    page.get_by_label("Search", exact=True).select_option("where the text is unsure")
+    page.evaluate(
+        """() => {
+            const {append} = FormData.prototype;
+            window.sent = [];
+            FormData.prototype.append = function (name, value, ...more) {
+                window.sent.push([name, String(value)]);
+                append.call(this, name, value, ...more);
+            };
+        }"""
+    )
+    add(page, CLIP)
+    assert ["beam_size", "auto"] in page.evaluate("window.sent")
+
+
+def test_a_language_that_does_not_exist_is_told_before_any_upload(window: Window) -> None:
+    page = window()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    language = page.get_by_label("Language", exact=True)
+    for known in ("German", "de", "pt-BR", "yue", " english "):
+        language.fill(known)
+        assert language.evaluate("(input) => input.checkValidity()"), known
+    language.fill("Germn")
+    add(page, CLIP, wait=False)
+    expect(page.get_by_role("alert").filter(has_text=CLIP.name)).to_be_visible()
+    assert "“Germn” is no language" in language.evaluate("(input) => input.validationMessage")
+    assert not [url for url in asked if "/v1/audio/" in url]
+    language.fill("english")
+    language.blur()
+    expect(page.locator(".state")).to_have_text(DONE, timeout=90_000)
+
+
+def test_options_outlive_a_reload(window: Window) -> None:
+    page = window()
+    choose_model(page, "tiny.en")
+    page.get_by_text("More options").click()
+    page.get_by_label("Names and words to expect").fill("Dashwood")
+    page.get_by_label("Search", exact=True).select_option("everywhere, 5 ways")
+    page.get_by_label("Search", exact=True).blur()
+    page.reload()
+    expect(page.get_by_label("Model")).to_have_value("tiny.en")
+    page.get_by_text("More options").click()
+    expect(page.get_by_label("Names and words to expect")).to_have_value("Dashwood")
+    expect(page.get_by_label("Search", exact=True)).to_have_value("5")
+    assert page.evaluate("Object.keys(localStorage).length") == 0
 
 
 def download(page: Page, name: str) -> str:

@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { Chart, legend } from "./charts.js";
-import { dollars, duration, el, figure, say } from "./dom.js";
+import { clock, dollars, duration, el, figure, say } from "./dom.js";
 
 const EVERY_MS = 2000;
 const MINUTE = 60;
@@ -35,6 +35,7 @@ export class Cluster {
       block("Requests under way", this.requests),
       el("div", { class: "pair" }, block("Requests that ended in the last hour", this.ended), block("Nodes", this.nodes)),
       block("Decisions of the autoscaler", this.decisions),
+      el("details", { class: "more" }, el("summary", {}, "What these words mean"), el("dl", { class: "meanings" }, MEANINGS.map(([word, meaning]) => el("div", {}, el("dt", {}, word), el("dd", {}, meaning))))),
     );
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
       this.#charts?.forEach(({ chart }) => chart.reset());
@@ -118,7 +119,7 @@ export class Cluster {
       ["Cost now", `${dollars(state.usd_per_hour)}/h`],
       ["Cost per hour of audio, last hour", Number.isFinite(hourly) ? dollars(hourly) : "–"],
     ]);
-    grid(this.tiers, ["Tier", "On", "Replicas", "Slots in use", "Waiting", "Wait", "Speed", "$/h", "$/h of audio, busy", "Why as many"], tiers.map((tier) => [
+    grid(this.tiers, ["Tier", "On", "Replicas", "Slots in use", "Audio waiting", "Wait for a slot", "Speed", "$ an hour", "$ an hour of audio", "Why so many replicas"], tiers.map((tier) => [
       el("strong", {}, tier.name),
       tier.denied ? `${tier.accelerator}: none to be had` : tier.accelerator,
       `${tier.replicas} of ${tier.target_replicas ?? tier.replicas} (${tier.min_replicas}–${tier.max_replicas})`,
@@ -132,7 +133,7 @@ export class Cluster {
     ]), "~ is planned, not yet measured.");
     this.#plot();
     this.#list(state);
-    grid(this.ended, ["Outcome", "Requests"], Object.entries(history.outcomes).map(([outcome, n]) => [outcome === "ok" ? "done" : outcome.replace(/_/g, " "), figure(n)]), "None yet.", true);
+    grid(this.ended, ["Outcome", "Requests"], Object.entries(history.outcomes).map(([outcome, n]) => [OUTCOMES[outcome] ?? outcome.replace(/_/g, " "), figure(n)]), "None yet.", true);
     grid(this.nodes, ["Class", "Market", "Nodes", "CPUs", "GPUs"], state.nodes.map((node) => [node.class, node.market || "–", node.nodes, node.cpus, node.gpus]), "Not known yet.", true);
     this.decisions.replaceChildren(
       state.decisions.length
@@ -169,12 +170,12 @@ export class Cluster {
   #list({ requests, n_requests }) {
     const now = Date.now() / 1000;
     const held = document.activeElement?.dataset?.run;
-    grid(this.requests, ["Begun", "Model", "Task", "Priority", "Text", ""], requests.map((run) => [
+    grid(this.requests, ["Begun", "Model", "Task", "Priority", "Text is final", ""], requests.map((run) => [
       `${duration(Math.max(0, now - run.began))} ago`,
       run.model === run.tier ? run.model : `${run.model} (${run.tier})`,
       run.task.replace("_", " "),
       run.priority,
-      run.audio_s ? share(run.done_s, run.audio_s, "Audio whose text is final", duration) : `${duration(run.done_s)} so far`,
+      run.audio_s ? share(run.done_s, run.audio_s, "Audio whose text is final", clock) : `${clock(run.done_s)} so far`,
       el("button", { data: { run: run.id }, "aria-label": `Stop the request for ${run.model}`, on: { click: (event) => this.#stop(run, event.target) } }, "Stop"),
     ]), "None.", true);
     if (n_requests > requests.length) this.requests.append(el("p", { class: "faint" }, `and ${n_requests - requests.length} more`));
@@ -194,6 +195,30 @@ export class Cluster {
     }
   }
 }
+
+const MEANINGS = [
+  ["Tier", "A model with its replicas, such as base on CPUs."],
+  ["Replica", "A process that holds the model and transcribes. The autoscaler starts and ends replicas."],
+  ["Slot", "Room of a replica for one piece of audio, of 30 seconds at most. Pieces in slots are transcribed side by side; others wait."],
+  ["Audio waiting", "How much audio has been sent and is in no slot yet."],
+  ["Speed", "Seconds of audio that are transcribed in a second: of a tier, by one replica whose slots are full."],
+  ["$ an hour of audio", "What an hour of audio costs while the replicas are busy, at the prices of the settings."],
+  ["Market", "How a node is paid for: on demand, or spot, which is cheaper and may be taken away."],
+];
+
+// Kinds of errors whose names say little to whoever has not read the API.
+const OUTCOMES = {
+  ok: "done",
+  cancelled: "given up by the caller",
+  chunk_failed: "a piece could not be transcribed",
+  deadline: "took too long",
+  fault: "fault of the server",
+  invalid_value: "wrong option",
+  option: "wrong option for the model",
+  overloaded: "refused: too busy",
+  stopped: "stopped by hand",
+  tier_unavailable: "no replica",
+};
 
 const perSecond = ({ done_s }, index, { period_s }) => done_s[index] / period_s;
 const fill = ({ slots, slots_in_use }, index) => (slots[index] ? slots_in_use[index] / slots[index] : 0);

@@ -187,7 +187,7 @@ export function stateInWords(job) {
   if (state === "failed") return reached ? `Stopped at ${clock(reached)}` : "Failed";
   const languages = (summary.languages ?? []).map(({ code }) => languageName(code)).join(", ");
   const models = (summary.murmur?.models ?? []).map(({ model }) => model).join(" and ");
-  const speed = job.took ? `${duration(length)} in ${duration(job.took)}` : duration(length);
+  const speed = job.took ? `${clock(length)} in ${duration(job.took)}` : clock(length);
   const parts = [languages || "No speech found", speed, models, summary.murmur && dollars(summary.murmur.usd)];
   return parts.filter(Boolean).join(" · ");
 }

@@ -1,12 +1,13 @@
 // The form with the API's options. What stands behind "More options" comes from the server's own
-// description of its form, so that it has every field, its default and its explanation.
+// description of its form, so that it has every field, its default and its limits.
 
 import * as api from "./api.js";
 import { el } from "./dom.js";
+import { WORDS } from "./option_words.js";
 
 const OWN = ["file", "model", "language", "response_format", "stream", "timestamp_granularities[]", "include[]", "chunking_strategy"];
 const SUBTITLES = /^(max_(line|words|cue)|highlight)/; // of formats that the page does not ask for
-const FIRST = ["quality", "prompt", "keywords[]", "keyword_boost", "languages[]", "multilingual"];
+const KEPT = "murmur-options"; // in this tab, so that a reload loses nothing
 
 export class Options {
   #form;
@@ -14,7 +15,10 @@ export class Options {
 
   constructor(form) {
     this.#form = form;
-    form.addEventListener("change", () => this.#adapt());
+    form.addEventListener("change", () => {
+      this.#adapt();
+      sessionStorage.setItem(KEPT, JSON.stringify([...new FormData(form)]));
+    });
     form.addEventListener("submit", (event) => event.preventDefault());
   }
 
@@ -23,9 +27,8 @@ export class Options {
     const [models, schema] = await Promise.all([api.models(), api.schema()]);
     const properties = formOf(schema, "transcriptions");
     this.#translated = new Set(Object.keys(formOf(schema, "translations")));
-    const before = new FormData(this.#form);
     this.#form.replaceChildren(...this.#basic(models), this.#more(properties));
-    for (const [name, value] of before) if (this.#form.elements[name]) this.#form.elements[name].value = value;
+    this.#restore();
     this.#adapt();
   }
 
@@ -50,9 +53,19 @@ export class Options {
   check() {
     const wrong = [...this.#form.elements].find((input) => !input.checkValidity());
     if (!wrong) return true;
-    wrong.closest("details").open = true;
+    for (let box = wrong.closest("details"); box; box = box.parentElement.closest("details")) box.open = true;
     wrong.reportValidity();
     return false;
+  }
+
+  /** Options as they were before the page was loaded again, as far as the server still has them. */
+  #restore() {
+    for (const [name, value] of JSON.parse(sessionStorage.getItem(KEPT) ?? "[]")) {
+      const input = this.#form.elements[name];
+      if (!input || (input.options && ![...input.options].some((option) => option.value === value))) continue;
+      input.value = value;
+      input.dispatchEvent(new Event("input"));
+    }
   }
 
   #basic(models) {
@@ -68,7 +81,10 @@ export class Options {
   #more(properties) {
     const names = Object.keys(properties).filter((name) => !OWN.includes(name) && !SUBTITLES.test(name));
     names.sort((a, b) => rank(a) - rank(b));
-    return el("details", { class: "more" }, el("summary", {}, "More options"), el("div", { class: "more-fields" }, names.map((name) => field(name, properties[name]))));
+    const fields = (chosen) => el("div", { class: "more-fields" }, chosen.map((name) => field(name, properties[name])));
+    const [usual, expert] = [false, true].map((wanted) => names.filter((name) => isExpert(name) === wanted));
+    return el("details", { class: "more" }, el("summary", {}, "More options"), fields(usual),
+      el("details", { class: "more" }, el("summary", {}, "For experts"), fields(expert)));
   }
 
   /** Some fields make sense with some others only. */
@@ -93,10 +109,14 @@ export function modelField(id, models) {
 
 /** A language by its name; the form of files brings the list of names. */
 export function languageField(id) {
-  return el("div", { class: "field" }, el("label", { for: id }, "Language"), el("input", { id, name: "language", placeholder: "detected", list: "languages", spellcheck: false }));
+  const check = () => input.setCustomValidity(isLanguage(input.value) ? "" : `“${input.value.trim()}” is no language that is known here. Choose one of the list, or leave it empty.`);
+  const input = el("input", { id, name: "language", placeholder: "detected", list: "languages", spellcheck: false, on: { input: check, focus: check } });
+  return el("div", { class: "field" }, el("label", { for: id }, "Language"), input);
 }
 
-const rank = (name) => (FIRST.includes(name) ? FIRST.indexOf(name) : FIRST.length);
+const ORDER = [...WORDS.keys()];
+const rank = (name) => (WORDS.has(name) ? ORDER.indexOf(name) : ORDER.length);
+const isExpert = (name) => !WORDS.has(name) || Boolean(WORDS.get(name)[3]);
 
 function formOf(schema, route) {
   return schema.paths[`/v1/audio/${route}`].post.requestBody.content["multipart/form-data"].schema.properties;
@@ -107,16 +127,19 @@ function field(name, schema) {
   const id = `o-${name.replace("[]", "")}`;
   const kinds = (schema.anyOf ?? [schema]).filter((kind) => kind.type !== "null");
   const kind = { ...schema, ...kinds[0] };
-  const help = (schema.description ?? kind.description ?? "").replace(/`/g, "").replace(/\s+/g, " ").replace(/ ?An addition to OpenAI's fields[^.]*\./, "").trim();
-  const title = { "keywords[]": "Keywords", "languages[]": "Languages to choose among" }[name] ?? capital(name.replace("[]", "").replace(/_s$/, ", seconds").replace(/_/g, " "));
-  return el("div", { class: "field wide" }, el("label", { for: id }, title), input(id, name, kind, schema.default), el("p", { class: "help", id: `${id}-help` }, help));
+  const [title, help, choices] = WORDS.get(name) ?? [capital(name.replace("[]", "").replace(/_/g, " ")), (schema.description ?? "").replace(/`/g, "").replace(/\s+/g, " ")];
+  return el("div", { class: "field wide" }, el("label", { for: id }, title), input(id, name, kind, choices),
+    el("p", { class: "help", id: `${id}-help` }, help, " ", el("code", {}, name.replace("[]", ""))));
 }
 
-function input(id, name, kind, preset) {
+/** `choices` are labels by value: of the schema's values, or instead of what else could be typed. */
+function input(id, name, kind, choices) {
   const common = { id, name, "aria-describedby": `${id}-help` };
+  const preset = kind.default;
   const given = preset === null || preset === undefined || Array.isArray(preset) ? "" : String(preset);
-  if (kind.enum) return select(common, kind.enum, given);
-  if (kind.type === "boolean") return select(common, ["true", "false"], given);
+  if (kind.enum) return select(common, kind.enum, given, choices);
+  if (kind.type === "boolean") return select(common, ["true", "false"], given, choices);
+  if (choices) return select(common, Object.keys(choices), given, choices);
   if (kind.type === "number" || kind.type === "integer") {
     const bound = (limit, open) => limit ?? open ?? "";
     return el("input", {
@@ -133,10 +156,11 @@ function input(id, name, kind, preset) {
   return el("input", { ...common, type: "text" });
 }
 
-function select(common, values, preset) {
+function select(common, values, preset, labels) {
+  const label = (value) => labels?.[value] ?? value;
   const rest = values.filter((value) => value !== preset);
-  const first = preset ? `${preset} (default)` : "not set";
-  return el("select", common, el("option", { value: "" }, first), rest.map((value) => el("option", { value }, value)));
+  const first = preset ? `${label(preset)} (usual)` : "as the server does it";
+  return el("select", common, el("option", { value: "" }, first), rest.map((value) => el("option", { value }, label(value))));
 }
 
 const capital = (text) => text[0].toUpperCase() + text.slice(1);
@@ -154,6 +178,9 @@ const LANGUAGES = new Map(
 
 /** The code of a language by its name; else what is given. */
 export const languageCode = (name) => LANGUAGES.get(name.trim().toLowerCase()) ?? name.trim();
+
+/** False for a typing error. Codes and locales are left to the server, which knows more of them. */
+const isLanguage = (text) => text.trim() === "" || LANGUAGES.has(text.trim().toLowerCase()) || /^[a-z]{2,4}([-_.].*)?$/i.test(text.trim());
 
 /** The English name of an ISO code. */
 export function languageName(code) {
