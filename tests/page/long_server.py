@@ -4,25 +4,19 @@ import itertools
 import json
 import random
 import threading
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import uvicorn
 
-from deployments.entrance.admission import Admission, Ticket
-from deployments.entrance.ingress import Done
-from deployments.entrance.remote import Work
-from deployments.messages import Transcript, TranscriptSegment
-from deployments.options import TranscribeOptions
+from deployments.messages import TranscriptSegment
 from engine import Word
-from serve.http.auth import Auth
-from serve.http.routes import HttpIngress, build_api
+from serve.http.routes import build_api
 from tests.conftest import DATA
+from tests.support.deaf import Deaf
 
 N_SEGMENTS = 5000
 LENGTH_S = 6 * 3600.0
-_AT_ONCE = 50
 
 
 def long_segments() -> tuple[TranscriptSegment, ...]:
@@ -52,39 +46,13 @@ def long_segments() -> tuple[TranscriptSegment, ...]:
     return tuple(segment(index) for index in range(N_SEGMENTS))
 
 
-class LongIngress(HttpIngress):
-    """Gives the long transcript for every file."""
-
-    def __init__(self) -> None:
-        self.admission = Admission(9, 9.0)
-        self.tiers: Any = {"base": None}
-        self.aliases = {"whisper-1": "base"}
-        self._auth, self._max_upload_bytes = Auth(()), 10**9
-        self._segments = long_segments()
-
-    def account_refusal(self, outcome: str, request_id: str) -> None:
-        """There are no metrics without Serve."""
-
-    async def run(
-        self,
-        source: Any,
-        options: TranscribeOptions,
-        partial: bool = False,
-        request_id: str = "",
-        ticket: Ticket | None = None,
-    ) -> AsyncGenerator[list[TranscriptSegment] | Done, None]:
-        assert ticket is not None
-        with ticket, source:
-            for first in range(0, N_SEGMENTS, _AT_ONCE):
-                yield list(self._segments[first : first + _AT_ONCE])
-            text = "".join(segment.text for segment in self._segments)
-            yield Done(Transcript(text, "en", LENGTH_S, options.task, self._segments), Work())
-
-
 @contextmanager
 def long_server() -> Iterator[str]:
     """Serve on a free port; gives the address."""
-    config = uvicorn.Config(build_api(LongIngress()), port=0, log_level="warning")
+    ingress = Deaf(
+        long_segments(), duration_s=LENGTH_S, aliases={"whisper-1": "base"}, max_bytes=10**9
+    )
+    config = uvicorn.Config(build_api(ingress), port=0, log_level="warning")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -14,7 +14,8 @@ from starlette.testclient import TestClient
 from deployments.entrance.limits import IngressLimits, LiveLimits
 from serve.http.page.files import STATIC, Page
 from serve.http.routes import build_api
-from tests.serve.http.test_routes import SPEECH, Deaf
+from tests.serve.http.test_routes import SPEECH
+from tests.support.deaf import Deaf
 
 ROOT = Path(__file__).parents[3]
 MAX_BYTES = 300_000

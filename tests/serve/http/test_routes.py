@@ -1,59 +1,18 @@
 """The routes over an ingress that hears nothing: what is asked, what answers carry."""
 
-from collections.abc import AsyncGenerator
 from typing import Any
 
 import openai
 import pytest
 from starlette.testclient import TestClient
 
-from deployments.entrance.admission import Admission, Ticket
-from deployments.entrance.ingress import Done
-from deployments.entrance.limits import IngressLimits
-from deployments.entrance.remote import Work
-from deployments.entrance.rules import Rules
-from deployments.entrance.tasks import RoutingOptions
-from deployments.messages import Transcript, TranscriptSegment
+from deployments.messages import TranscriptSegment
 from deployments.options import TranscribeOptions
-from serve.http.auth import Auth
-from serve.http.receiving import Reception, UploadLimits
-from serve.http.routes import HttpIngress, build_api
+from serve.http.routes import build_api
+from tests.support.deaf import Deaf
 
 SPEECH = (TranscriptSegment(0.5, 2.0, " Olá.", (1,), 0.0, -0.1, 1.0, 0.0, "base", (-0.1,)),)
 TEXT_FORMATS = ("text", "srt", "vtt")
-
-
-class Deaf(HttpIngress):
-    """Remembers what it is asked, and gives a transcript of 12.3456 s."""
-
-    def __init__(self, segments: tuple[TranscriptSegment, ...], page: bool = True) -> None:
-        self.asked: list[tuple[Any, TranscribeOptions]] = []
-        self.admission = Admission(9, 9.0)
-        self.tiers = {}
-        self.rules = Rules({}, IngressLimits(), RoutingOptions((), {}))
-        self._auth, self._max_upload_bytes = Auth(()), 10_000
-        self.shows_page = page
-        self.reception = Reception(UploadLimits(9, 9, 1e9, 0.0))
-        self._segments = segments
-
-    def account_refusal(self, outcome: str, request_id: str) -> None:
-        """There are no metrics without Serve."""
-
-    async def run(
-        self,
-        source: Any,
-        options: TranscribeOptions,
-        partial: bool = False,
-        request_id: str = "",
-        ticket: Ticket | None = None,
-        rules: Rules | None = None,
-    ) -> AsyncGenerator[list[TranscriptSegment] | Done, None]:
-        with ticket or self.admission.admit():
-            self.asked.append((source, options))
-            language = "pt" if self._segments else ""
-            text = "".join(s.text for s in self._segments).strip()
-            yield list(self._segments)
-            yield Done(Transcript(text, language, 12.3456, options.task, self._segments), Work())
 
 
 @pytest.fixture
