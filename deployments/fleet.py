@@ -65,6 +65,7 @@ class TierFacts:
             the same.
         max_slot_groups: groups that a replica's slots are divided into, at most. All texts of a
             chunk are in one group.
+        adapters: names of the model's adapters, which requests may ask for.
     """
 
     name: str
@@ -79,6 +80,7 @@ class TierFacts:
     cold_start_s: float
     machine: str = ""
     max_slot_groups: int = 1
+    adapters: tuple[str, ...] = ()
 
     @property
     def max_texts(self) -> int:

@@ -248,6 +248,7 @@ class Board:
         wait_s = tier.wait_s(chunk_s)
         return {
             "name": facts.name,
+            "adapters": facts.adapters,
             "accelerator": facts.accelerator,
             "quality": facts.quality or None,
             "replicas": tier.ready,

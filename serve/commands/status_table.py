@@ -36,7 +36,13 @@ def status_table(
 
 
 def _notes(cluster: Mapping[str, Any]) -> list[str]:
-    lines = [f"{tier['name']}: {tier['reason']}" for tier in cluster["tiers"] if tier["reason"]]
+    tiers = cluster["tiers"]
+    lines = [f"{tier['name']}: {tier['reason']}" for tier in tiers if tier["reason"]]
+    lines += [
+        f"{tier['name']} also serves {', '.join(tier['adapters'])}"
+        for tier in tiers
+        if tier["adapters"]
+    ]
     lines.append(f"{cluster['usd_per_hour']:.4g} $/h in all; ~ planned, not measured yet")
     if cluster["autoscaler_faults"]:
         lines.append(f"the autoscaler failed {cluster['autoscaler_faults']} times: see the log")

@@ -74,6 +74,7 @@ def tier_facts(tier: TierSettings) -> TierFacts:
         cold_start_s=cold_start_s,
         machine=str(tier_placement(tier)),
         max_slot_groups=tier.pipeline_parallel,
+        adapters=tuple(tier.adapters),
     )
 
 

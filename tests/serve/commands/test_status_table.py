@@ -15,6 +15,7 @@ APPLICATION: dict[str, Any] = {
 }
 TIER: dict[str, Any] = {
     "name": "tiny.en",
+    "adapters": ["names", "accent"],
     "accelerator": "T4",
     "replicas": 1,
     "target_replicas": 3,
@@ -37,6 +38,7 @@ CLUSTER: dict[str, Any] = {
         {
             **TIER,
             "name": "large",
+            "adapters": [],
             "accelerator": "A100",
             "replicas": 0,
             "denied": True,
@@ -70,6 +72,7 @@ def test_a_row_for_each_tier_and_why() -> None:
         "large    A100  cannot be had  0/3 of 1-8  20/24   312 s      -  ~401  0.5   ~0.00125",
         "",
         "tiny.en: 600.0 s/s of 400.0 a replica, 312 s waiting: 3 needed",
+        "tiny.en also serves names, accent",
         "0.5 $/h in all; ~ planned, not measured yet",
         "",
         *(

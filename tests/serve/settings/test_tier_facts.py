@@ -51,6 +51,13 @@ def test_settings_go_before_names() -> None:
     assert facts.cold_start_s == 7
 
 
+def test_adapters_are_known_by_their_names() -> None:
+    assert tier_facts(tier(adapters={"names": "/a", "accent": "/b"})).adapters == (
+        "names",
+        "accent",
+    )
+
+
 def test_a_replica_costs_what_all_its_devices_do() -> None:
     """On demand unless it is on spot machines alone; the cheapest machine of the catalogue."""
     instance = gpu_catalogue().cheapest("L4", spot=False)

@@ -120,7 +120,7 @@ export class Cluster {
       ["Cost per hour of audio, last hour", Number.isFinite(hourly) ? dollars(hourly) : "–"],
     ]);
     grid(this.tiers, ["Tier", "On", "Replicas", "Slots in use", "Audio waiting", "Wait for a slot", "Speed", "$ an hour", "$ an hour of audio", "Why so many replicas"], tiers.map((tier) => [
-      el("strong", {}, tier.name),
+      el("span", {}, el("strong", {}, tier.name), tier.adapters.length > 0 && el("span", { class: "faint" }, ` with ${tier.adapters.join(", ")}`)),
       tier.denied ? `${tier.accelerator}: none to be had` : tier.accelerator,
       `${tier.replicas} of ${tier.target_replicas ?? tier.replicas} (${tier.min_replicas}–${tier.max_replicas})`,
       share(tier.slots_in_use, tier.slots, `Slots of ${tier.name} in use`),
@@ -198,6 +198,7 @@ export class Cluster {
 
 const MEANINGS = [
   ["Tier", "A model with its replicas, such as base on CPUs."],
+  ["With …", "Adapters of a model: variants that are fine-tuned, served by the same replicas and asked for by their names."],
   ["Replica", "A process that holds the model and transcribes. The autoscaler starts and ends replicas."],
   ["Slot", "Room of a replica for one piece of audio, of 30 seconds at most. Pieces in slots are transcribed side by side; others wait."],
   ["Audio waiting", "How much audio has been sent and is in no slot yet."],
