@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 import soundfile
 import yaml
 
@@ -57,6 +58,19 @@ def serving(
             yield done.stdout.splitlines()[-1]
         finally:
             subprocess.run([*murmur, "down"], env=environment, capture_output=True)
+
+
+def served_bytes() -> dict[str, int]:
+    """Resident bytes of each process of Serve's replicas on this machine, by its title."""
+    found = {}
+    for process in psutil.process_iter():
+        try:
+            title = process.cmdline()[0] if process.cmdline() else ""
+            if title.startswith("ray::ServeReplica"):
+                found[f"{title} {process.pid}"] = process.memory_info().rss
+        except psutil.Error:  # it has just ended
+            continue
+    return found
 
 
 def wav(pcm: npt.NDArray[np.int16]) -> bytes:

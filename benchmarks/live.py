@@ -50,9 +50,14 @@ class Part:
 
 @dataclass
 class Heard:
-    """What a session said. Times are seconds since its first sample."""
+    """What a session said. Times are seconds since its first sample, by the clock on the wall.
+
+    Attributes:
+        word_ends_s: when each word was over, of `word_lags_s`.
+    """
 
     text: list[str] = field(default_factory=list)
+    word_ends_s: list[float] = field(default_factory=list)
     word_lags_s: list[float] = field(default_factory=list)
     turn_lags_s: list[float] = field(default_factory=list)
     laal_s: list[float] = field(default_factory=list)
@@ -130,11 +135,29 @@ def parts_of(path: Path, truth: dict[str, Any], n: int, seconds: float) -> list[
 
 
 async def _all(url: str, parts: Sequence[Part], wish: dict[str, str]) -> list[Heard]:
-    return list(await asyncio.gather(*(_hear(url, p, wish, n) for n, p in enumerate(parts))))
+    return list(await asyncio.gather(*(_one_of(url, p, wish, n) for n, p in enumerate(parts))))
 
 
-async def _hear(url: str, part: Part, wish: dict[str, str], index: int) -> Heard:
+async def _one_of(url: str, part: Part, wish: dict[str, str], index: int) -> Heard:
     await asyncio.sleep(index * 0.37)  # people do not begin at once
+    heard = Heard()
+    await hear(url, part.pcm, wish, heard)
+    return heard
+
+
+async def hear(
+    url: str,
+    pcm: npt.NDArray[np.int16],
+    wish: dict[str, str],
+    heard: Heard,
+    speed: float = 1.0,
+) -> None:
+    """Run a session with this audio, and add what it says as it says it.
+
+    Args:
+        wish: the session's `transcription`.
+        speed: how much faster than people the audio is spoken.
+    """
     address = f"ws{url.removeprefix('http')}/v1/realtime?intent=transcription"
     async with connect(address, max_size=None, open_timeout=60) as socket:
         audio = {"format": {"type": "audio/pcm", "rate": SAMPLE_RATE}, "transcription": wish}
@@ -143,18 +166,17 @@ async def _hear(url: str, part: Part, wish: dict[str, str], index: int) -> Heard
         while (event := json.loads(await socket.recv()))["type"] != "session.updated":
             assert event["type"] == "session.created", event
         began_s = time.monotonic()
-        speaking = asyncio.create_task(_speak(socket, part.pcm, began_s))
-        heard = await _listen(socket, began_s)
+        speaking = asyncio.create_task(_speak(socket, pcm, began_s, speed))
+        await _listen(socket, began_s, heard, speed)
         await speaking
-    return heard
 
 
-async def _speak(socket: Any, pcm: npt.NDArray[np.int16], began_s: float) -> None:
+async def _speak(socket: Any, pcm: npt.NDArray[np.int16], began_s: float, speed: float) -> None:
     """Send audio when it would have been spoken; then end the turn that is open, if one is."""
     size = round(BLOCK_S * SAMPLE_RATE)
     for start in range(0, len(pcm), size):
         block = pcm[start : start + size]
-        spoken_s = began_s + (start + len(block)) / SAMPLE_RATE
+        spoken_s = began_s + (start + len(block)) / SAMPLE_RATE / speed
         await asyncio.sleep(max(0.0, spoken_s - time.monotonic()))
         event = {
             "type": "input_audio_buffer.append",
@@ -166,8 +188,7 @@ async def _speak(socket: Any, pcm: npt.NDArray[np.int16], began_s: float) -> Non
     await socket.send(json.dumps({"type": "conversation.item.retrieve", "item_id": "end"}))
 
 
-async def _listen(socket: Any, began_s: float) -> Heard:
-    heard = Heard()
+async def _listen(socket: Any, began_s: float, heard: Heard, speed: float) -> None:
     told: dict[str, list[tuple[float, str]]] = {}
     ended_s: dict[str, float] = {}
     open_items: set[str] = set()
@@ -178,7 +199,7 @@ async def _listen(socket: Any, began_s: float) -> Heard:
         if kind == f"{_TRANSCRIPTION}.delta":
             told.setdefault(event["item_id"], []).append((now_s, event["delta"]))
         elif kind == "input_audio_buffer.speech_stopped":
-            ended_s[event["item_id"]] = event["audio_end_ms"] / 1000
+            ended_s[event["item_id"]] = event["audio_end_ms"] / 1000 / speed
         elif kind == "input_audio_buffer.committed":
             open_items.add(event["item_id"])
         elif kind == f"{_TRANSCRIPTION}.completed":
@@ -187,28 +208,31 @@ async def _listen(socket: Any, began_s: float) -> Heard:
             heard.text.append(event["transcript"])
             if item in ended_s:
                 heard.turn_lags_s.append(now_s - ended_s[item])
-            _count_words(heard, event, told.get(item, []))
+            _count_words(heard, event, told.pop(item, []), speed)
         elif kind == "error" and event["error"]["code"] == "item_not_found":
             is_over = True
         assert not kind.endswith(".failed"), event
-    return heard
 
 
-def _count_words(heard: Heard, event: dict[str, Any], deltas: list[tuple[float, str]]) -> None:
+def _count_words(
+    heard: Heard, event: dict[str, Any], deltas: list[tuple[float, str]], speed: float
+) -> None:
     """Add the lags of a turn's words: a word is told with the delta that has its last letter."""
     text, edges = "", []
     for at_s, delta in deltas:
         text += delta
         edges.append((at_s, len(text)))
     position, delays_s = 0, []
-    start_s = event["audio_start_ms"] / 1000
+    start_s, stop_s = (event[f"audio_{edge}_ms"] / 1000 / speed for edge in ("start", "end"))
     for word in event["words"]:
         position = text.index(word["word"], position) + len(word["word"])
         at_s = next(at_s for at_s, length in edges if length >= position)
-        heard.word_lags_s.append(at_s - word["end"])
+        end_s = word["end"] / speed
+        heard.word_ends_s.append(end_s)
+        heard.word_lags_s.append(at_s - end_s)
         delays_s.append(at_s - start_s)
     if delays_s:
-        heard.laal_s.append(_laal(delays_s, event["audio_end_ms"] / 1000 - start_s))
+        heard.laal_s.append(_laal(delays_s, stop_s - start_s))
 
 
 def _laal(delays_s: Sequence[float], length_s: float) -> float:
