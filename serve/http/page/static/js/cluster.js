@@ -204,6 +204,7 @@ const MEANINGS = [
   ["Audio waiting", "How much audio has been sent and is in no slot yet."],
   ["Speed", "Seconds of audio that are transcribed in a second: of a tier, by one replica whose slots are full."],
   ["$ an hour of audio", "What an hour of audio costs while the replicas are busy, at the prices of the settings."],
+  ["Why so many replicas", "Seconds of audio that come in a second (s/s), how many a replica can do, and what waits."],
   ["Market", "How a node is paid for: on demand, or spot, which is cheaper and may be taken away."],
 ];
 

@@ -159,7 +159,7 @@ function input(id, name, kind, choices) {
 function select(common, values, preset, labels) {
   const label = (value) => labels?.[value] ?? value;
   const rest = values.filter((value) => value !== preset);
-  const first = preset ? `${label(preset)} (usual)` : "as the server does it";
+  const first = preset ? `${label(preset)} (usual)` : "the server's choice";
   return el("select", common, el("option", { value: "" }, first), rest.map((value) => el("option", { value }, label(value))));
 }
 
