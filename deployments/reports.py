@@ -29,6 +29,46 @@ class RunReport:
 
 
 @dataclass(frozen=True, slots=True)
+class CanaryCount:
+    """What became of a canary (`routing.canary`).
+
+    Attributes:
+        of: the tier or adapter that was asked for; `to` is the one that is tried.
+        shadow: whether the texts were only compared.
+        n_requests: requests that met it.
+        n_chunks: chunks whose texts were compared, with `n_words` in the texts of `of`.
+        n_changed: the least number of words to change, leave out or put in, from these texts to
+            those of `to`.
+        n_failed: chunks that `to` did not decode.
+        n_skipped: chunks that were not compared, because too many were under way.
+    """
+
+    of: str
+    to: str
+    shadow: bool
+    n_requests: int = 0
+    n_chunks: int = 0
+    n_words: int = 0
+    n_changed: int = 0
+    n_failed: int = 0
+    n_skipped: int = 0
+
+    def __add__(self, other: "CanaryCount") -> "CanaryCount":
+        """The sum of two counts of the same canary."""
+        return CanaryCount(
+            self.of,
+            self.to,
+            self.shadow,
+            self.n_requests + other.n_requests,
+            self.n_chunks + other.n_chunks,
+            self.n_words + other.n_words,
+            self.n_changed + other.n_changed,
+            self.n_failed + other.n_failed,
+            self.n_skipped + other.n_skipped,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class IngressReport:
     """The report of one ingress.
 
@@ -43,6 +83,7 @@ class IngressReport:
         outcomes: requests that ended since the last report, by outcome: `ok` or the kind of error.
         n_runs: requests under way.
         runs: the oldest of them.
+        canaries: what was counted of canaries since the last report.
     """
 
     queued_s: Mapping[str, float] = field(default_factory=dict)
@@ -54,6 +95,7 @@ class IngressReport:
     outcomes: Mapping[str, int] = field(default_factory=dict)
     n_runs: int = 0
     runs: tuple[RunReport, ...] = ()
+    canaries: tuple[CanaryCount, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,15 +23,17 @@ from deployments.entrance.accounting import Accounts, RequestRecord, outcome_of
 from deployments.entrance.admission import Admission, Ticket
 from deployments.entrance.callers import Callers, RunEnd, gone_workers
 from deployments.entrance.calls import Audio, Options, answers_to, read_options, read_source
+from deployments.entrance.canaries import Canaries, Canary
 from deployments.entrance.limits import IngressLimits
 from deployments.entrance.live_calls import AudioQueue, LiveCallOptions, live_call
 from deployments.entrance.live_sessions import LiveSessions
 from deployments.entrance.readiness import BEAT_S, Readiness
-from deployments.entrance.remote import RemoteRun, Work
+from deployments.entrance.remote import Decode, RemoteRun, Work
 from deployments.entrance.rules import Rules
 from deployments.entrance.tasks import Tasks
 from deployments.entrance.under_way import UnderWay
 from deployments.errors import NotAudioError, OptionError, UnknownModelError
+from deployments.fleet import Priority
 from deployments.live.events import Event
 from deployments.messages import Chunk, Transcript, TranscriptSegment
 from deployments.options import AUTO, TranscribeOptions
@@ -40,7 +42,7 @@ from deployments.routing.board import TICK_S
 from deployments.routing.dispatch import Dispatcher
 from deployments.routing.router import Ask
 from deployments.transcript.transcription import Transcription
-from engine import SAMPLE_RATE
+from engine import SAMPLE_RATE, language_code
 
 logger = logging.getLogger("ray.serve")
 
@@ -93,6 +95,7 @@ class Ingress:
         self.live_sessions = LiveSessions(
             self.tiers, self.dispatcher, self._accounts, self.resolve, lambda: self.rules
         )
+        self._canaries = Canaries(self._decode_shadow)
 
     def configure(self, rules: Rules) -> None:
         """Go by other rules from the next request on. Call this on the event loop."""
@@ -215,8 +218,13 @@ class Ingress:
         try:
             with ticket or self.admission.admit() as ticket:
                 name = self.resolve(options.model, rules)
+                canary = self._canaries.choose(
+                    name, rules.canaries, lambda other: self._can(other, options, rules)
+                )
+                if canary is not None and not canary.shadow:
+                    name, canary = canary.to, None
                 record.tier = ticket.tier = name
-                events = self._run(name, source, options, partial, record, ticket, rules)
+                events = self._run(name, source, options, partial, record, ticket, rules, canary)
                 async with aclosing(events):
                     async for event in events:
                         if isinstance(event, Done):
@@ -269,6 +277,7 @@ class Ingress:
         record: RequestRecord,
         ticket: Ticket,
         rules: Rules,
+        shadow: Canary | None,
     ) -> AsyncGenerator[list[TranscriptSegment] | Done, None]:
         limits = rules.limits
         end = RunEnd(min(options.deadline_s or limits.deadline_s, limits.deadline_s))
@@ -284,7 +293,8 @@ class Ingress:
                     task = await tasks.make(name, options)
                 transcription = Transcription(record.run, task.wanted, task.detect)
                 record.escalations = transcription.escalations
-                run = self._remote_run(task.ask, transcription, ticket, partial, limits)
+                decode = self._decoder(task.ask, name, shadow, limits.deadline_s)
+                run = self._remote_run(decode, transcription, ticket, partial, limits)
                 record.work = run.work
                 segments = run.segments(source, limits.audio, _declare(ticket), self._threads)
                 async with aclosing(segments):
@@ -300,16 +310,12 @@ class Ingress:
 
     def _remote_run(
         self,
-        ask: Ask,
+        decode: Decode,
         transcription: Transcription,
         ticket: Ticket,
         partial: bool,
         limits: IngressLimits,
     ) -> RemoteRun:
-        def decode(chunk: Chunk) -> Awaitable[Decoded]:
-            wish = replace(ask, language=chunk.options.language, above=chunk.above)
-            return self.dispatcher.decode(chunk, wish)
-
         def on_progress(read_s: float, unfinished_s: float) -> None:
             ticket.update(read_s, unfinished_s)
             self._accounts.queued(ticket.tier, self.admission.queued_s(ticket.tier))
@@ -323,6 +329,37 @@ class Ingress:
             partial,
         )
 
+    def _decoder(self, ask: Ask, name: str, shadow: Canary | None, limit_s: float) -> Decode:
+        """What decodes the chunks of a request for a tier or an adapter."""
+
+        async def decode(chunk: Chunk) -> Decoded:
+            wish = replace(ask, language=chunk.options.language, above=chunk.above)
+            decoded = await self.dispatcher.decode(chunk, wish)
+            if shadow is not None:
+                self._canaries.compare(name, shadow, chunk, decoded.result, limit_s)
+            return decoded
+
+        return decode
+
+    def _decode_shadow(self, chunk: Chunk, name: str) -> Awaitable[Decoded]:
+        routing = self.rules.routing
+        patience_s = routing.patience_s[Priority.BATCH]
+        ask = Ask(priority=Priority.BATCH, patience_s=patience_s, language=chunk.options.language)
+        return self.dispatcher.decode(chunk, routing.named(ask, name))
+
+    def _can(self, name: str, options: TranscribeOptions, rules: Rules) -> bool:
+        """Whether a tier or an adapter has replicas that can do what a request asks for."""
+        tier = rules.routing.adapters.get(name, name)
+        state = next((s for s in self.dispatcher.states() if s.facts.name == tier), None)
+        if state is None or not state.ready:
+            return False
+        language = language_code(options.language) if options.language else None
+        n_beams = options.beam_size if isinstance(options.beam_size, int) else 1
+        n_texts = max(options.best_of, n_beams)
+        # Tokens of the text before are those of one model.
+        fits = options.context_chunks == 1 and n_texts <= state.facts.max_texts
+        return fits and state.facts.can(language, options.task)
+
     def _account(self, record: RequestRecord) -> None:
         self._accounts.queued(record.tier, self.admission.queued_s(record.tier))
         self._accounts.request(record)
@@ -335,6 +372,7 @@ class Ingress:
                 outcomes=self._accounts.outcomes(),
                 n_runs=len(self._under_way),
                 runs=self._under_way.reports(),
+                canaries=self._canaries.counts(),
             )
             try:
                 answer = self.board.report_ingress.remote(self._name, report)

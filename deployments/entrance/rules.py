@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from deployments.entrance.canaries import Canary
 from deployments.entrance.limits import IngressLimits
 from deployments.entrance.tasks import RoutingOptions
 
@@ -17,6 +18,8 @@ class Rules:
         routing: how chunks are assigned to tiers.
         asleep: names of tiers that may scale to zero. Readiness checks do not wake them.
         versions: `TierSpec.version` of each tier, by its name.
+        canaries: models that are tried on some of the requests for a tier or an adapter, by its
+            name.
     """
 
     aliases: Mapping[str, str]
@@ -24,3 +27,4 @@ class Rules:
     routing: RoutingOptions
     asleep: frozenset[str] = frozenset()
     versions: Mapping[str, str] = field(default_factory=dict)
+    canaries: Mapping[str, Canary] = field(default_factory=dict)

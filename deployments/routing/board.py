@@ -28,6 +28,7 @@ from deployments.routing.autoscaling import (
     TierMemory,
     decide,
 )
+from deployments.routing.canary_book import CanaryBook
 from deployments.routing.history import History
 from deployments.routing.nodes import Nodes
 
@@ -168,6 +169,7 @@ class Board:
         self._changes: deque[Change] = deque(maxlen=_DECISIONS_REMEMBERED)
         self._history = History()
         self._nodes = Nodes()
+        self._canaries = CanaryBook()
         self._stopped: deque[str] = deque(maxlen=_STOPS_REMEMBERED)
         self._faults = 0
         self._began = time.monotonic()
@@ -178,11 +180,12 @@ class Board:
 
         Args:
             config: `facts` and `expected_rtfx` as in `FleetState`, the facts as mappings; `scaling`
-                with the fields of `ScalingOptions`.
+                with the fields of `ScalingOptions`; `canaries` as in `CanaryBook`.
         """
         facts = _FACTS.validate_python(config["facts"])
         self._options = replace(ScalingOptions(), **config["scaling"])
         self._fleet.configure(facts, config["expected_rtfx"])
+        self._canaries.configure(config.get("canaries", {}))
 
     async def report_ingress(self, sender: str, report: IngressReport) -> Snapshot:
         """Take the report of an ingress. Returns the state of all tiers."""
@@ -190,6 +193,7 @@ class Board:
         now = time.monotonic()
         self._fleet.hear_ingress(sender, report, now)
         self._history.hear(report.done_s, report.outcomes)
+        self._canaries.hear(report.canaries)
         return replace(self._snapshot(now), stopped=tuple(self._stopped))
 
     async def report_replica(self, tier: str, sender: str, report: ReplicaReport) -> None:
@@ -215,6 +219,7 @@ class Board:
             "mean_chunk_s": round(snapshot.chunk_s, 2),
             "autoscaler_faults": self._faults,
             "decisions": [asdict(change) for change in reversed(self._changes)],
+            "canaries": self._canaries.describe(),
             "nodes": self._nodes.groups,
             "n_requests": sum(each.n_runs for each in ingresses),
             "requests": [asdict(run) for run in runs],

@@ -44,11 +44,25 @@ def _notes(cluster: Mapping[str, Any]) -> list[str]:
         if tier["adapters"]
     ]
     lines.append(f"{cluster['usd_per_hour']:.4g} $/h in all; ~ planned, not measured yet")
+    lines += [_canary(canary) for canary in cluster["canaries"]]
     if cluster["autoscaler_faults"]:
         lines.append(f"the autoscaler failed {cluster['autoscaler_faults']} times: see the log")
     if cluster["decisions"]:
         lines += ["", *(_decision(d) for d in cluster["decisions"][:_N_DECISIONS])]
     return lines
+
+
+def _canary(canary: Mapping[str, Any]) -> str:
+    kind = "shadow" if canary["shadow"] else "canary"
+    met = f"{canary['share']:.3g} of requests, {canary['n_requests']} so far"
+    line = f"{kind} {canary['to']} for {canary['of']}: {met}"
+    if not canary["shadow"]:
+        return line
+    words = canary["n_words"]
+    differ = f"{canary['n_changed'] / words:.1%} of {words:,} words differ" if words else "no words"
+    chunks = [f"{canary['n_chunks']} chunks"]
+    chunks += [f"{canary[f'n_{x}']} {x}" for x in ("failed", "skipped") if canary[f"n_{x}"]]
+    return f"{line}; {differ} ({', '.join(chunks)})"
 
 
 def _row(tier: Mapping[str, Any], deployments: Mapping[str, Any]) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from deployments.audio.reading import AudioLimits
+from deployments.entrance.canaries import Canary
 from deployments.entrance.limits import IngressLimits, LiveLimits
 from deployments.entrance.rules import Rules
 from deployments.entrance.tasks import RoutingOptions
@@ -28,6 +29,10 @@ def rules_of(settings: Settings, expected_rtfx: Mapping[str, float]) -> Rules:
         routing=_routing(settings, expected_rtfx),
         asleep=frozenset(tier.name for tier in settings.tiers if tier.min_replicas == 0),
         versions={tier.name: tier_spec(tier).version for tier in settings.tiers},
+        canaries={
+            name: Canary(canary.to, canary.share, canary.shadow)
+            for name, canary in settings.routing.canary.items()
+        },
     )
 
 

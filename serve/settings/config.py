@@ -289,8 +289,21 @@ class CascadeSettings(_Section):
     0: all go there."""
 
 
+class CanarySettings(_Section):
+    """A model that is tried on some of the requests for another one."""
+
+    to: str
+    """Tier or adapter that is tried. Requests that its model cannot do, or while it has no replica,
+    are as without it, and so are live sessions and requests for the model `auto`."""
+    share: Annotated[float, Field(gt=0, le=1)]
+    """Share of the requests that meet it."""
+    shadow: bool = False
+    """Callers get the text of the model that they asked for. Each of their chunks goes to the other
+    model as well, with priority `batch`, and how many words differ is counted."""
+
+
 class RoutingSettings(_Section):
-    """How a chunk gets its tier where a request names the model `auto`."""
+    """Which tier gets what."""
 
     quality: Quality = Quality.BALANCED
     """Of requests that ask for none: `fast` (the cheapest tier), `balanced` (the cheapest, and a
@@ -298,6 +311,9 @@ class RoutingSettings(_Section):
     search)."""
     cascade: CascadeSettings = CascadeSettings()
     """When a chunk's text looks wrong."""
+    canary: dict[str, CanarySettings] = {}
+    """Models that are tried before they take the place of others: name of a tier or an adapter ->
+    what is tried on some of its requests."""
 
 
 class AutoscalingSettings(_Section):
@@ -374,7 +390,7 @@ class Settings(_Section):
     slo: SloSettings = SloSettings()
     """What router and autoscaler aim at."""
     routing: RoutingSettings = RoutingSettings()
-    """How a chunk gets its tier where a request names the model `auto`."""
+    """Which tier gets what."""
     autoscaling: AutoscalingSettings = AutoscalingSettings()
     """How tiers grow and shrink."""
     http: HttpSettings = HttpSettings()
@@ -418,5 +434,20 @@ class Settings(_Section):
             if name not in (*names, AUTO):
                 raise ValueError(
                     f"alias {alias!r} stands for {name!r}, which is no tier and no adapter"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _canaries_are_known(self) -> "Settings":
+        names = [name for tier in self.tiers for name in (tier.name, *tier.adapters)]
+        for name, canary in self.routing.canary.items():
+            for each in (name, canary.to):
+                if each not in names:
+                    raise ValueError(
+                        f"routing.canary: {each!r} is no tier and no adapter (aliases do not count)"
+                    )
+            if canary.to in self.routing.canary:
+                raise ValueError(
+                    f"routing.canary: {canary.to!r} is tried for {name!r}, and has a canary itself"
                 )
         return self

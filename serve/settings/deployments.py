@@ -109,6 +109,7 @@ def _board(settings: Settings) -> dict[str, Any]:
             "scaling": scaling,
             "facts": [_plain(tier_facts(tier)) for tier in settings.tiers],
             EXPECTED_RTFX: _expected_rtfx(settings),
+            "canaries": settings.routing.model_dump(mode="json")["canary"],
         },
     }
 

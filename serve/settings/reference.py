@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from serve.settings.config import (
     AuthSettings,
     AutoscalingSettings,
+    CanarySettings,
     CascadeSettings,
     HttpSettings,
     IngressSettings,
@@ -65,6 +66,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "slo": SloSettings,
     "routing": RoutingSettings,
     "routing.cascade": CascadeSettings,
+    "routing.canary": CanarySettings,
     "autoscaling": AutoscalingSettings,
     "http": HttpSettings,
 }
@@ -99,7 +101,7 @@ def _default(name: str, field: FieldInfo) -> str:
     if field.is_required():
         return "must be set"
     if name in {section.rpartition(".")[2] for section in _SECTIONS} or name in _FINETUNE:
-        if name == "validation":
+        if name in ("validation", "canary"):
             return "none"
         return "the demo models" if name == "tiers" else "see below"
     if name == "aliases":

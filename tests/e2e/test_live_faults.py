@@ -123,8 +123,14 @@ def test_replicas_that_are_killed_cost_no_word(
     with capsys.disabled():
         print("\n" + summary(kills, lags, sum(len(each.texts) for each in listeners)))
     n_turns = -(-int(seconds * 16_000) // len(speech(16_000)))
-    for each in listeners:
-        assert len(each.texts) == n_turns and all(map(is_right, each.texts)), each.texts
+    assert [len(each.texts) for each in listeners] == [n_turns] * len(listeners)
+    wrong = [
+        f"{text!r}, {min(abs(at - kill) for kill in kills):.1f} s from a kill"
+        for each in listeners
+        for text, (at, _) in zip(each.texts, each.lags, strict=True)
+        if not is_right(text)
+    ]
+    assert not wrong
 
 
 def summary(kills: list[float], lags: list[tuple[float, float]], n_turns: int) -> str:

@@ -4,7 +4,7 @@ import select
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,13 @@ def pids(cluster: Cluster) -> dict[str, set[int]]:
 def replaced(before: dict[str, set[int]], cluster: Cluster) -> set[str]:
     after = pids(cluster)
     return {name for name in DEPLOYMENTS if before[name] != after[name]}
+
+
+def wait_until(is_so: Callable[[], bool], timeout_s: float = 30.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not is_so():
+        assert time.monotonic() < deadline, "too late"
+        time.sleep(0.5)
 
 
 def ask(cluster: Cluster, key: str = KEY, model: str = "base") -> httpx2.Response:
@@ -146,6 +153,45 @@ def test_settings_that_need_no_engine_keep_all_processes(own: Cluster) -> None:
     assert before["base"] < pids(own)["base"]
     assert own.up(settings()).returncode == 0
     own.wait_for("base", 1)
+
+
+@pytest.mark.more
+def test_a_model_is_tried_in_the_shadow_then_in_the_place_of_another(own: Cluster) -> None:
+    """And taken back. No process is replaced for any of it."""
+    before = pids(own)
+
+    def counted() -> dict[str, Any]:
+        (canary,) = httpx2.get(f"{own.url}/v1/cluster").json()["canaries"]
+        return dict(canary)
+
+    def update(**canary: Any) -> None:
+        rules = {"canary": {"base": {"to": "tiny.en", "share": 1.0, **canary}} if canary else {}}
+        done = own.up(settings(routing=rules))
+        assert done.returncode == 0, done.stderr
+
+    def models(**fields: str) -> list[str]:
+        with CLIP.open("rb") as file:
+            form = {"model": "base", "response_format": "verbose_json", "language": "en", **fields}
+            url = f"{own.url}/v1/audio/transcriptions"
+            answer = httpx2.post(url, data=form, files={"file": file}, timeout=60).json()
+        return [model["model"] for model in answer["murmur"]["models"]]
+
+    update(shadow=True)
+    assert models() == ["base"]
+    wait_until(lambda: counted()["n_chunks"] == 1)
+    found = counted()
+    assert (found["of"], found["to"], found["shadow"]) == ("base", "tiny.en", True)
+    assert found["n_requests"] == 1 and found["n_failed"] == 0
+    assert found["n_words"] > 15 and found["n_changed"] < 5
+    update(shadow=False)
+    assert models() == ["tiny.en"]
+    assert models(language="") == ["base"], "nobody knows that it is English"
+    wait_until(lambda: counted()["n_requests"] == 1)
+    assert "canary tiny.en for base: 1 of requests" in own.murmur("status").stdout
+    update()
+    assert models() == ["base"]
+    assert httpx2.get(f"{own.url}/v1/cluster").json()["canaries"] == []
+    assert replaced(before, own) == set()
 
 
 @pytest.mark.more

@@ -48,6 +48,7 @@ CLUSTER: dict[str, Any] = {
         },
     ],
     "usd_per_hour": 0.5,
+    "canaries": [],
     "autoscaler_faults": 0,
     "decisions": [
         {
@@ -87,6 +88,20 @@ def test_a_tier_that_has_what_it_wants_can_be_had() -> None:
     satisfied = {**TIER, "denied": True, "target_replicas": 1}
     text = plain(status_table("a", APPLICATION, {**CLUSTER, "tiers": [satisfied]}))
     assert "cannot be had" not in text
+
+
+def test_canaries_are_told() -> None:
+    counts = {"n_requests": 31, "n_chunks": 40, "n_words": 1200, "n_changed": 30, "n_failed": 2}
+    canary = {"of": "base", "to": "mine", "share": 0.05, "shadow": True, "n_skipped": 0, **counts}
+    others = [{**canary, "shadow": False}, {**canary, "n_words": 0, "n_failed": 0}]
+    text = plain(status_table("a", APPLICATION, {**CLUSTER, "canaries": [canary, *others]}))
+    lines = [line for line in text.splitlines() if "base" in line]
+    shadow = "shadow mine for base: 0.05 of requests, 31 so far; "
+    assert lines == [
+        f"{shadow}2.5% of 1,200 words differ (40 chunks, 2 failed)",
+        "canary mine for base: 0.05 of requests, 31 so far",
+        f"{shadow}no words (40 chunks)",
+    ]
 
 
 def test_faults_are_told() -> None:

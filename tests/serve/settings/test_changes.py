@@ -39,6 +39,7 @@ def change_to(tier: dict[str, Any] | None = None, **sections: Any) -> Changes:
         ({"aliases": {"mine": "base"}}, ["Ingress"]),
         ({"routing": {"quality": "fast"}}, ["Ingress"]),
         ({"routing": {"cascade": {"min_token_prob": 0.5}}}, ["Ingress"]),
+        ({"routing": {"canary": {"base": {"to": "tiny.en", "share": 0.1}}}}, ["Ingress", "Board"]),
         ({"slo": {"queue_wait_s": 3.0}}, ["Ingress", "Board"]),
         ({"autoscaling": {"down_delay_s": 1.0}}, ["Board"]),
         ({"ingress": {"replicas": 2}}, ["Ingress"]),

@@ -97,6 +97,17 @@ def test_a_tier_may_have_one_of_openais_names(tmp_path: Path) -> None:
         ("tiers: [{name: a, model: m, stage_layers: [0]}]", "tiers.0.stage_layers.0: .* to 1"),
         ("tiers: [{name: a, model: m}, {name: a, model: n}]", "two tiers are called 'a'"),
         ("aliases: {whisper-1: huge}", "stands for 'huge', which is no tier"),
+        ("routing: {canary: {huge: {to: base, share: 0.1}}}", "routing.canary: 'huge' is no tier"),
+        ("routing: {canary: {base: {to: huge, share: 0.1}}}", "routing.canary: 'huge' is no tier"),
+        (
+            "routing: {canary: {base: {to: base, share: 0.1}}}",
+            "'base' is tried for 'base'",
+        ),
+        (
+            "routing: {canary: {base: {to: tiny.en, share: 0}}}",
+            "canary.base.share: .*than 0",
+        ),
+        ("routing: {canary: {base: {to: tiny.en, share: 1.1}}}", "canary.base.share: .*equal to 1"),
         (
             "tiers: [{name: a, model: m, adapters: {b: /b}}, {name: b, model: n}]",
             "two tiers are called 'b', or a tier and an adapter",

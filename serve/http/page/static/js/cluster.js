@@ -23,6 +23,7 @@ export class Cluster {
     this.tiers = scroller("Tiers");
     this.plots = el("div", { class: "plots" });
     this.legend = el("div");
+    this.canaries = scroller("Models that are tried");
     this.requests = scroller("Requests under way");
     this.ended = scroller("Requests that ended");
     this.decisions = el("div");
@@ -31,6 +32,7 @@ export class Cluster {
       this.fault,
       this.numbers,
       block("Tiers", this.tiers),
+      (this.trials = block("Models that are tried", this.canaries)),
       block("The last hour", this.legend, this.plots),
       block("Requests under way", this.requests),
       el("div", { class: "pair" }, block("Requests that ended in the last hour", this.ended), block("Nodes", this.nodes)),
@@ -131,6 +133,7 @@ export class Cluster {
       `${tier.rtfx_measured ? "" : "~"}${dollars(tier.usd_per_audio_hour)}`,
       el("span", { class: "why" }, tier.reason),
     ]), "~ is planned, not yet measured.");
+    this.#try(state.canaries);
     this.#plot();
     this.#list(state);
     grid(this.ended, ["Outcome", "Requests"], Object.entries(history.outcomes).map(([outcome, n]) => [OUTCOMES[outcome] ?? outcome.replace(/_/g, " "), figure(n)]), "None yet.", true);
@@ -165,6 +168,18 @@ export class Cluster {
       this.legend.replaceChildren(legend(names));
     }
     for (const { chart, format } of this.#charts) chart.draw(history, format);
+  }
+
+  #try(canaries) {
+    this.trials.hidden = !canaries.length;
+    grid(this.canaries, ["Model", "In place of", "How", "Requests", "Words that differ", "Not compared"], canaries.map((canary) => [
+      el("strong", {}, canary.to),
+      canary.of,
+      `${canary.shadow ? "in its shadow, " : ""}${figure(canary.share * 100)} % of requests`,
+      figure(canary.n_requests),
+      canary.n_words ? `${figure((canary.n_changed / canary.n_words) * 100)} % of ${figure(canary.n_words)}` : "–",
+      canary.shadow ? `${figure(canary.n_failed + canary.n_skipped)} of ${figure(canary.n_chunks + canary.n_failed + canary.n_skipped)} pieces` : "–",
+    ]), "", true);
   }
 
   #list({ requests, n_requests }) {
