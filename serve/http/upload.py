@@ -31,7 +31,7 @@ class TooLargeError(Exception):
     """The body is larger than allowed."""
 
     def __init__(self, max_bytes: int) -> None:
-        super().__init__(f"the upload is larger than {max_bytes} bytes")
+        super().__init__(f"the upload is larger than {max_bytes / 1e6:g} MB")
 
 
 @dataclass(frozen=True, slots=True)
