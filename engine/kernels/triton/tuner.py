@@ -77,6 +77,8 @@ class Tuner:
             return None
         finally:
             self.budget_s -= time.monotonic() - start
+            # `do_bench` empties the GPU's cache with a tensor of 256 MB, which torch would keep.
+            torch.cuda.empty_cache()
         _logger.info("%s: %s of %d", choice.name, chosen, len(choice.tilings))
         return chosen
 
