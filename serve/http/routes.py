@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 from fastapi import FastAPI
@@ -193,6 +194,7 @@ class HttpIngress(Ingress):
         names = None
         if isinstance(fields, TranscriptionFields) and fields.include:
             names = await self._token_names(self.resolve(options.model, rules))
+            rules = replace(rules, canaries={})  # tokens of another model have other names
         request_id = _request_id(request)
         streams = isinstance(fields, TranslationFields) and fields.stream
         events = self.run(upload.source(), options, streams, request_id, ticket, rules)

@@ -20,7 +20,7 @@ _AT_ONCE = 50
 
 
 class Deaf(HttpIngress):
-    """Remembers what it is asked, and gives a transcript.
+    """Remembers what it is asked and by which rules, and gives a transcript.
 
     Args:
         segments: of the transcript.
@@ -39,6 +39,7 @@ class Deaf(HttpIngress):
         max_bytes: int = 10_000,
     ) -> None:
         self.asked: list[tuple[Any, TranscribeOptions]] = []
+        self.went_by: list[Rules | None] = []
         self.admission = Admission(9, 9.0)
         self.tiers = dict.fromkeys((aliases or {}).values())  # type: ignore[arg-type]
         self.rules = Rules(aliases or {}, IngressLimits(), RoutingOptions((), {}))
@@ -61,6 +62,7 @@ class Deaf(HttpIngress):
     ) -> AsyncGenerator[list[TranscriptSegment] | Done, None]:
         with ticket or self.admission.admit():
             self.asked.append((source, options))
+            self.went_by.append(rules)
             said = self._segments
             text = "".join(segment.text for segment in said).strip()
             for first in range(0, len(said), _AT_ONCE):

@@ -1,11 +1,13 @@
 """The routes over an ingress that hears nothing: what is asked, what answers carry."""
 
+from dataclasses import replace
 from typing import Any
 
 import openai
 import pytest
 from starlette.testclient import TestClient
 
+from deployments.entrance.canaries import Canary
 from deployments.messages import TranscriptSegment
 from deployments.options import TranscribeOptions
 from serve.http.routes import build_api
@@ -46,6 +48,25 @@ def test_json_says_its_seconds(http: TestClient) -> None:
     assert (body["text"], body["duration"]) == ("Olá.", 12.346)
     assert body["usage"] == {"type": "duration", "seconds": 12.346}
     assert body["languages"] == [{"code": "pt"}]
+
+
+class Vocabulary:
+    """Of a tier."""
+
+    async def vocabulary(self) -> tuple[bytes, ...]:
+        return (b"", b" Ol\xc3\xa1.")
+
+
+def test_tokens_are_named_by_the_model_that_gave_them(http: TestClient, ingress: Deaf) -> None:
+    """So no other model is tried on such a request."""
+    ingress.rules = replace(ingress.rules, canaries={"base": Canary("other", 1.0)})
+    ingress.tiers = {"base": Vocabulary()}  # type: ignore[dict-item]
+    body = post(http, **{"include[]": "logprobs"}).json()
+    assert [each["token"] for each in body["logprobs"]] == [" Olá."]
+    assert post(http).status_code == 200
+    with_names, without = ingress.went_by
+    assert with_names is not None and not with_names.canaries
+    assert without == ingress.rules
 
 
 def test_where_nothing_was_heard_there_is_no_language() -> None:
