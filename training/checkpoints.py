@@ -29,6 +29,7 @@ from training.settings import FinetuneSettings
 _MAY_CHANGE = (
     *("output", "workers", "batch_size", "accumulate", "restarts", "device", "threads"),
     *("checkpoint_activations", "checkpoint_every", "keep_checkpoints", "patience", "licence"),
+    "mirror",
 )
 """Settings that do not change what is learnt, as long as a step has as many windows."""
 
@@ -66,17 +67,37 @@ class RunFiles:
     def history(self) -> Path:
         return self.output / "history.jsonl"
 
+    @property
+    def newest_step(self) -> int | None:
+        """Of the checkpoints; None if there is none."""
+        return max(self._steps(), default=None)
+
+    def of_step(self, step: int) -> Path:
+        """The folder of a checkpoint."""
+        return self._folder / f"{step:08}"
+
+    def names_of(self, step: int) -> list[str]:
+        """What a run needs to go on from a checkpoint, seen from `output`."""
+        best_step = self._state_of(step)["best_step"]
+        best = [] if best_step is None else [self._best(best_step)]
+        return self._names([*self.of_step(step).iterdir(), *best, self.history])
+
+    def names_of_result(self) -> list[str]:
+        """What a finished run leaves to others, seen from `output`."""
+        folders = [path for path in (self.model, self.adapter) if path.is_dir()]
+        files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+        return self._names([*files, *self.output.glob("curves.*"), self.history])
+
     def load(self) -> Saved | None:
         """The newest checkpoint, if there is one.
 
         Raises:
             TrainingError: it is of a run with other settings.
         """
-        steps = self._steps()
-        if not steps:
+        step = self.newest_step
+        if step is None:
             return None
-        folder = self._of_step(max(steps))
-        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        folder, state = self.of_step(step), self._state_of(step)
         self._check_settings(state["settings"])
         return Saved(
             step=state["step"],
@@ -100,7 +121,7 @@ class RunFiles:
         torch.save(optimiser, partial / "optimiser.pt")
         state = {"step": step, "best_step": best_step, "settings": self._described()}
         (partial / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
-        _into_place(partial, self._of_step(step))
+        _into_place(partial, self.of_step(step))
         self._prune()
 
     def save_best(self, step: int, weights: Mapping[str, torch.Tensor]) -> None:
@@ -152,11 +173,16 @@ class RunFiles:
                 "name another folder, or remove this one"
             )
 
+    def _state_of(self, step: int) -> dict[str, Any]:
+        text = (self.of_step(step) / "state.json").read_text(encoding="utf-8")
+        state: dict[str, Any] = json.loads(text)
+        return state
+
+    def _names(self, paths: Iterable[Path]) -> list[str]:
+        return [path.relative_to(self.output).as_posix() for path in paths]
+
     def _steps(self) -> list[int]:
         return [int(path.name) for path in self._folder.glob("*") if path.name.isdigit()]
-
-    def _of_step(self, step: int) -> Path:
-        return self._folder / f"{step:08}"
 
     def _best(self, step: int) -> Path:
         return self.output / f"best-{step:08}.safetensors"
@@ -164,11 +190,10 @@ class RunFiles:
     def _prune(self) -> None:
         steps = sorted(self._steps())
         for step in steps[: -self._settings.keep_checkpoints]:
-            shutil.rmtree(self._of_step(step), ignore_errors=True)
+            shutil.rmtree(self.of_step(step), ignore_errors=True)
         named = set()
         for step in steps[-self._settings.keep_checkpoints :]:
-            state = json.loads((self._of_step(step) / "state.json").read_text(encoding="utf-8"))
-            named.add(state["best_step"])
+            named.add(self._state_of(step)["best_step"])
         for path in self.output.glob("best-*.safetensors"):
             if int(path.stem.removeprefix("best-")) not in named:
                 path.unlink()

@@ -28,6 +28,7 @@ from training.evaluation import measure
 from training.export import Origin, export, export_adapter
 from training.labels import clip_tokens
 from training.manifest import read_manifest
+from training.mirror import Mirror, tried
 from training.model import Learner, lora_config
 from training.optimiser import optimiser
 from training.recordings import Recordings, join_rows, prepare
@@ -118,6 +119,9 @@ class Run:
         self._say = say
         self._stop = stop
         self._files = RunFiles(settings)
+        self._mirror = None
+        if settings.mirror is not None and world.leads:
+            self._mirror = Mirror(settings.mirror, self._files)
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
         self._checkpoint = open_checkpoint(settings.model)
@@ -191,6 +195,9 @@ class Run:
         )
 
     def _resume(self) -> None:
+        if self._mirror is not None and (step := self._mirror.fetch()) is not None:
+            _note(self._say, f"step {step} comes from {self._mirror.url}")
+        self._world.wait_for_all()
         saved = self._files.load()
         if saved is not None:
             self._step = saved.step
@@ -332,6 +339,8 @@ class Run:
             }
             best_step = None if chosen is None else chosen.best_step
             self._files.save(self._step, self._learner.learnt(), state, best_step)
+            if self._mirror is not None:
+                tried(self._mirror.push, lambda text: _note(self._say, text))
         self._world.wait_for_all()
 
     def _conclude(self, finished: bool) -> Outcome:
@@ -343,6 +352,8 @@ class Run:
                 self._export(chosen)
             title = f"{self._settings.model}, {self._settings.method}"
             curves.draw(self._records, self._files.output / "curves", title)
+            if self._mirror is not None and finished:
+                tried(self._mirror.push_result, lambda text: _note(self._say, text))
         self._world.wait_for_all()
         return Outcome(finished, self._step, loss, chosen, model)
 

@@ -151,6 +151,10 @@ class FinetuneSettings(_Section):
     model."""
     output: Path
     """Folder of everything that the run writes. A run that was stopped goes on from there."""
+    mirror: str | None = None
+    """Address of a copy in object storage, such as `s3://bucket/run` (fsspec; `pip install s3fs` or
+    `gcsfs`). Each checkpoint is copied there, and the result. A run whose `output` has no
+    checkpoint, as on another machine, goes on from that copy."""
     train: Annotated[tuple[Path, ...], Field(min_length=1)]
     """Manifests (`.jsonl` or `.csv`) of clips and their texts, or folders with a `manifest.jsonl`
     or `manifest.csv`."""

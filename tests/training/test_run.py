@@ -31,7 +31,7 @@ CPU = torch.device("cpu")
 Make = Callable[..., FinetuneSettings]
 
 
-def _go(settings: FinetuneSettings, stop_after: int | None = None) -> Outcome:
+def go(settings: FinetuneSettings, stop_after: int | None = None) -> Outcome:
     """A run in this process, that is asked to stop after so many of its steps."""
     n_asked = 0
 
@@ -43,16 +43,16 @@ def _go(settings: FinetuneSettings, stop_after: int | None = None) -> Outcome:
     return Run(settings, World(CPU), lambda _: None, stop).go()
 
 
-def _losses(settings: FinetuneSettings) -> list[float]:
+def losses(settings: FinetuneSettings) -> list[float]:
     return [r["loss"] for r in RunFiles(settings).read_history() if r["kind"] == "step"]
 
 
 def test_it_learns(settings: Make) -> None:
     made = settings(steps=12, checkpoint_every=12, optimiser={"learning_rate": 1e-2, "warmup": 0.1})
-    outcome = _go(made)
-    losses = _losses(made)
-    assert outcome.finished and outcome.step == len(losses) == 12
-    assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
+    outcome = go(made)
+    found = losses(made)
+    assert outcome.finished and outcome.step == len(found) == 12
+    assert sum(found[-3:]) < 0.8 * sum(found[:3])
     assert (made.output / "curves.svg").exists() and (made.output / "curves.png").exists()
 
 
@@ -63,37 +63,37 @@ def test_a_run_that_stops_and_is_killed_ends_as_one_that_does_not(
     lora = {"rank": 4, "dropout": 0.2, "layers": ["q_proj", "fc1"]}
     values = {"method": method, "lora": lora, "steps": 6}
     whole = settings(**values)
-    _go(whole)
+    go(whole)
     cut = settings(**values, output=str(tmp_path / "cut"))
-    assert not _go(cut, stop_after=1).finished
+    assert not go(cut, stop_after=1).finished
     # What a loss of power leaves: steps in the history, and half a checkpoint, that no one saved.
     files = RunFiles(cut)
     files.append_history({"kind": "step", "step": 2, "loss": 9.0, "grad_norm": 1.0, "rate": 0.1})
     with files.history.open("a") as history:
         history.write('{"kind": "st')
     (cut.output / "checkpoints" / "00000002.1.partial").mkdir()
-    assert not _go(cut, stop_after=2).finished
-    outcome = _go(cut)
+    assert not go(cut, stop_after=2).finished
+    outcome = go(cut)
     assert outcome.finished
-    assert _losses(cut) == _losses(whole) and len(_losses(cut)) == 6
+    assert losses(cut) == losses(whole) and len(losses(cut)) == 6
     ours, theirs = (load_file(each.output / "model/model.safetensors") for each in (cut, whole))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 def test_only_what_changes_nothing_may_change_on_the_way(settings: Make) -> None:
-    _go(settings(), stop_after=1)
+    go(settings(), stop_after=1)
     with pytest.raises(TrainingError, match=r"other settings \(optimiser, seed\)"):
-        _go(settings(seed=1, optimiser={"learning_rate": 1e-4}))
+        go(settings(seed=1, optimiser={"learning_rate": 1e-4}))
     with pytest.raises(TrainingError, match=r"batch_size \* accumulate \* workers"):
-        _go(settings(accumulate=3))
-    assert _go(settings(batch_size=2, accumulate=1, checkpoint_every=1)).finished
+        go(settings(accumulate=3))
+    assert go(settings(batch_size=2, accumulate=1, checkpoint_every=1)).finished
 
 
 def test_the_result_is_what_was_learnt(
     settings: Make, clips: dict[str, np.ndarray], small_model: Path
 ) -> None:
     made = settings(method="lora", lora={"rank": 4}, licence="CC0-1.0")
-    outcome = _go(made)
+    outcome = go(made)
     assert outcome.model is not None
     checkpoint = open_checkpoint(str(outcome.model))
     learner = Learner(open_checkpoint(made.model), made, CPU).eval()
@@ -122,7 +122,7 @@ def test_the_adapter_serves_beside_its_base(
 ) -> None:
     """What PEFT's own code has written gives the merged model's tokens, on its own base alone."""
     made = settings(method="lora", lora={"rank": 4}, optimiser={"learning_rate": 1e-2})
-    outcome = _go(made)
+    outcome = go(made)
     folders = {"products": str(made.output / "adapter")}
     beside = Engine(open_checkpoint(str(small_model), folders), EngineConfig())
     merged = Engine(open_checkpoint(str(outcome.model)), EngineConfig())
@@ -140,7 +140,7 @@ def test_the_best_weights_win(settings: Make, manifest: Path) -> None:
     """Measured by our engine: before, on the way, and after; the curves have a point for each."""
     sets = [{"name": "clips", "manifest": str(manifest)}]
     made = settings(validation=sets, steps=2, evaluate_every=1)
-    outcome = _go(made)
+    outcome = go(made)
     assert outcome.selection is not None and outcome.model is not None
     measured = [r for r in RunFiles(made).read_history() if r["kind"] == "measured"]
     assert [record["step"] for record in measured] == [0, 1, 2]
@@ -154,7 +154,7 @@ def test_the_best_weights_win(settings: Make, manifest: Path) -> None:
 
 def test_checkpoints_are_few_and_whole(settings: Make) -> None:
     made = settings(steps=5, checkpoint_every=1, keep_checkpoints=2)
-    _go(made)
+    go(made)
     names = sorted(path.name for path in (made.output / "checkpoints").iterdir())
     assert names == ["00000004", "00000005"]
     state = json.loads((made.output / "checkpoints/00000005/state.json").read_text())
