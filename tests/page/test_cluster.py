@@ -5,7 +5,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from tests.e2e.conftest import KEY
 from tests.page.actions import HEADERS, Upload, add
@@ -58,6 +58,27 @@ def test_the_hour_is_told_in_columns(cluster: Cluster, window: Window) -> None:
     assert answer["at"][-1] in later["at"] and len(later["at"]) < len(answer["at"])
     unknown = httpx2.delete(f"{cluster.url}/v1/cluster/requests/nobody", headers=HEADERS)
     assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "not_found")
+
+
+def test_models_that_are_tried_and_adapters_are_shown(window: Window) -> None:
+    page = window()
+    tried = page.locator("section", has=page.get_by_role("heading", name="Models that are tried"))
+    page.get_by_role("tab", name="Cluster").click()
+    expect(page.get_by_role("row", name=re.compile("tiny.en cpu"))).to_be_visible()
+    expect(tried).to_be_hidden()
+
+    def add(route: Route) -> None:
+        state = route.fetch().json()
+        counts = {"n_requests": 31, "n_chunks": 40, "n_words": 1200, "n_changed": 30}
+        more = {"shadow": True, "share": 0.05, "n_failed": 2, "n_skipped": 0}
+        state["canaries"] = [{"of": "base", "to": "mine", **counts, **more}]
+        state["tiers"][0]["adapters"] = ["names", "accent"]
+        route.fulfill(json=state)
+
+    page.route("**/v1/cluster", add)
+    row = "mine base in its shadow, 5 % of requests 31 2.5 % of 1,200 2 of 42 pieces"
+    expect(tried.get_by_role("row", name=row)).to_be_visible()
+    expect(page.get_by_role("cell", name="tiny.en with names, accent")).to_be_visible()
 
 
 def test_without_a_key_nothing_is_told(cluster: Cluster, window: Window) -> None:
