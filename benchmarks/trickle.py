@@ -4,12 +4,14 @@
 
 A real cluster on this machine with tiny.en, one replica. A few clients send a clip again and again,
 in turns without and with many connections that have begun an upload and send a byte of it every
-second. A connection that is ended begins again. Prints how long the good clients' requests take,
-then one JSON line. All of them share this machine, an address and no key: the worst case.
+second. A connection that is answered, or closed, begins again. Prints how long the good clients'
+requests take, then one JSON line. All of them share this machine, an address and no key: the worst
+case.
 """
 
 import argparse
 import json
+import select
 import socket
 import threading
 import time
@@ -36,7 +38,8 @@ _HEAD = (
 @dataclass(frozen=True, slots=True)
 class Row:
     """One half of a round. `begun`: connections of slow uploads, those that began again included;
-    `refused`: requests of good clients that were not answered with 200."""
+    `refused`: requests of good clients that were not answered with 200, after which a client waits
+    as long as it is told to (it counts in the time of its request)."""
 
     slow: int
     p50_ms: float
@@ -95,28 +98,33 @@ def _load(url: str, n_clients: int, seconds: float) -> tuple[list[float], int]:
     body, end = wav(speech(_CLIP_S)), time.monotonic() + seconds
 
     def send_until_the_end(_: int) -> tuple[list[float], int]:
-        took_ms, n_refused = [], 0
+        took_ms, n_refused, began = list[float](), 0, time.perf_counter()
         with httpx2.Client(base_url=url, timeout=120, trust_env=False) as client:
             while time.monotonic() < end:
-                began = time.perf_counter()
-                try:
-                    answer = client.post(
-                        "/v1/audio/transcriptions",
-                        data={"model": "bench"},
-                        files={"file": ("a.wav", body)},
-                    )
-                except httpx2.TransportError:
-                    n_refused += 1
-                    continue
-                if answer.status_code == 200:
+                wait_s = _send(client, body)
+                if wait_s is None:
                     took_ms.append(1000 * (time.perf_counter() - began))
+                    began = time.perf_counter()
                 else:
                     n_refused += 1
+                    time.sleep(wait_s)
         return took_ms, n_refused
 
     with ThreadPoolExecutor(n_clients) as pool:
         parts = list(pool.map(send_until_the_end, range(n_clients)))
     return [each for took_ms, _ in parts for each in took_ms], sum(n for _, n in parts)
+
+
+def _send(client: httpx2.Client, body: bytes) -> float | None:
+    """Seconds to wait before the clip is sent again; None: it was answered."""
+    form, files = {"model": "bench"}, {"file": ("a.wav", body)}
+    try:
+        answer = client.post("/v1/audio/transcriptions", data=form, files=files)
+    except httpx2.TransportError:
+        return 1.0
+    if answer.status_code == 200:
+        return None
+    return float(answer.headers.get("retry-after", 1))
 
 
 @contextmanager
@@ -144,6 +152,8 @@ def _trickle(address: tuple[str, int], end: threading.Event, begun: list[float])
                 begun.append(time.monotonic())
                 connection.sendall(_HEAD)
                 while not end.wait(1.0):
+                    if select.select([connection], [], [], 0)[0]:
+                        break
                     connection.sendall(b"x")
         except OSError:  # it was ended
             end.wait(1.0)

@@ -7,15 +7,18 @@ reads them, what uploads may send is limited before they send it (`serve.http.re
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 from deployments.errors import OverloadedError
 
-_GRACE_S = 10.0
-"""An upload younger than this is not slow."""
+_GRACE_S = 2.0
+"""An upload younger than this is not slow. It is short because what a client sends in this time by
+any network is more than the slowest rate that is let be."""
+_BURST = 2
+"""So many times its limit a caller may have of uploads, for as long as it cannot be told which are
+slow: it may be many clients behind one address, and the slow ones among them came first."""
 _MAX_IN_MEMORY_BYTES = 1e9
 """Of all uploads at an ingress that a proxy reads ahead. A single upload may be larger."""
 _RETRY_S = 1.0
@@ -32,7 +35,8 @@ class UploadLimits:
 
     Args:
         max_uploads: uploads under way.
-        max_uploads_per_caller: those with one key, or without keys from one address.
+        max_uploads_per_caller: those with one key, or without keys from one address. As many more
+            may be in their first 2 s.
         max_bytes: of all of them on the disk, as declared or as far as they have come. A single
             upload may be larger if it is alone.
         min_bytes_per_s: an upload that is slower may be ended for the sake of others.
@@ -143,10 +147,12 @@ class Reception:
 
     def _make_room(self, caller: str) -> None:
         limits = self.limits
-        n_of_caller = Counter(upload.caller for upload in self._uploads)[caller]
-        if n_of_caller >= limits.max_uploads_per_caller:
+        theirs = [upload for upload in self._uploads if upload.caller == caller]
+        n_known = sum(not self._is_young(upload) for upload in theirs)
+        too_many = n_known >= limits.max_uploads_per_caller
+        if too_many or len(theirs) >= _BURST * limits.max_uploads_per_caller:
             if not self._end_slow(caller):
-                raise self._overloaded(f"{n_of_caller} uploads of yours are under way")
+                raise self._overloaded(f"{len(theirs)} uploads of yours are under way")
         elif len(self._uploads) >= limits.max_uploads:
             if not self._end_slow(None):
                 raise self._overloaded(f"{len(self._uploads)} uploads are under way")
@@ -171,7 +177,7 @@ class Reception:
             upload
             for upload in self._uploads
             if (caller is None or upload.caller == caller)
-            and now - upload.began >= _GRACE_S
+            and not self._is_young(upload)
             and upload.rate(now) < self.limits.min_bytes_per_s
         ]
         if not slow:
@@ -180,6 +186,9 @@ class Reception:
         self._uploads.discard(oldest)
         oldest.end()
         return True
+
+    def _is_young(self, upload: Receiving) -> bool:
+        return self._clock() - upload.began < _GRACE_S
 
     def _overloaded(self, reason: str) -> OverloadedError:
         return OverloadedError(f"overloaded: {reason}; try again later", _RETRY_S)

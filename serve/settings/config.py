@@ -211,8 +211,8 @@ class LimitSettings(_Section):
     """Uploads that one ingress receives at once. Beyond it the oldest of those that are too slow is
     ended with 408, or else new ones are answered with 429."""
     max_uploads_per_caller: Annotated[int, Field(ge=1)] = 256
-    """Of these, uploads with one API key, or without a key from one address. A load balancer in
-    front is one address."""
+    """Of these, uploads with one API key, or without a key from one address, and as many more that
+    are in their first 2 s. A load balancer in front is one address."""
     max_uploading_mb: Annotated[float, Field(gt=0)] = 16384.0
     """Size of all uploads that one ingress receives at once, in 10^6 bytes: they lie in its
     temporary folder. Beyond it new ones are answered with 429; a single one may be larger."""

@@ -275,9 +275,7 @@ def test_uploads_that_trickle_hold_nobody_up(own: Cluster) -> None:
         assert post(own.url, CLIP, "base").words, "more than there may be requests"
         slow.append(stack.enter_context(socket.create_connection(("127.0.0.1", own.port))))
         slow[-1].sendall(head.encode())
-        time.sleep(2)
-        assert post(own.url, CLIP, "base").error.startswith("429"), "none is old enough"
-        time.sleep(10)
+        time.sleep(3)  # now it is known that they are slow
         assert post(own.url, CLIP, "base").words
         # Which of them is the oldest depends on the proxy.
         (ended, *_), _, _ = select.select(slow, [], [], 10)

@@ -50,7 +50,8 @@ def held() -> Iterator[ExitStack]:
 def test_there_is_a_most_of_uploads_for_all_and_for_each(clock: Clock, held: ExitStack) -> None:
     there = reception(clock)
     for caller in ("a", "a", "a"):
-        held.enter_context(there.receive(1, caller))
+        there.add(held.enter_context(there.receive(1, caller)), 100)
+    clock.now += 2.0
     with pytest.raises(OverloadedError, match="3 uploads of yours") as error:
         held.enter_context(there.receive(1, "a"))
     assert to_http_error(error.value).headers == {"retry-after": "1"}
@@ -99,6 +100,24 @@ def test_alone_an_upload_of_unknown_length_may_be_as_large_as_any(
 ) -> None:
     there = reception(clock)
     there.add(held.enter_context(there.receive(0, "a")), 5000)
+
+
+def test_clients_of_one_address_do_not_wait_until_it_is_known_who_of_them_is_slow(
+    clock: Clock, held: ExitStack
+) -> None:
+    there = reception(clock, max_uploads=100)
+    for _ in range(6):  # twice the limit
+        held.enter_context(there.receive(1, "a"))
+    with pytest.raises(OverloadedError, match="6 uploads of yours"):
+        held.enter_context(there.receive(1, "a"))
+    held.enter_context(there.receive(1, "b"))
+    clock.now += 2.0  # now all six are slow
+    for _ in range(6):
+        with there.receive(1, "a"):
+            pass
+    with pytest.raises(OverloadedError, match="6 uploads of yours"):  # all young
+        for _ in range(7):
+            held.enter_context(there.receive(1, "a"))
 
 
 def test_the_oldest_slow_upload_makes_room(clock: Clock, held: ExitStack) -> None:
