@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine import SAMPLE_RATE, DecodingOptions, Request, Result, Segment, Word
-from engine.window import N_FRAMES
+from engine.window import N_FRAMES, Window
 
 Pcm = npt.NDArray[np.int16]
 """Mono audio at 16 kHz, shape (n_samples,)."""
@@ -26,8 +26,8 @@ class Chunk:
     the loss of a replica, or as a retry), and the first result wins. `above` is set after a tier
     gave text that looks wrong: it is that tier's quality, and only tiers of higher quality may
     decode the chunk now. `speech` has the samples in which voice was found, if words are to get
-    times. `whole_window` is set where a short window will not do (`engine.Window`). `adapter` is
-    the name of the tier's adapter that decodes it; empty: none.
+    times. `window` is what the encoder sees of it; None: what the tier is set to. `adapter` is the
+    name of the tier's adapter that decodes it; empty: none.
     """
 
     request_id: str
@@ -38,7 +38,7 @@ class Chunk:
     attempt: int = 0
     above: int | None = None
     speech: tuple[tuple[int, int], ...] = ()
-    whole_window: bool = False
+    window: Window | None = None
     adapter: str = ""
 
     @property
@@ -181,7 +181,7 @@ def to_request(chunk: Chunk) -> Request:
         chunk.priority,
         group=chunk.request_id,
         speech=chunk.speech,
-        whole_window=chunk.whole_window,
+        window=chunk.window,
         adapter=chunk.adapter,
     )
 

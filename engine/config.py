@@ -83,7 +83,7 @@ class EngineConfig:
             sampled meanwhile after a text's end are dropped. None: 2 on a GPU, which would
             otherwise wait for the host at each token, and 0 on a CPU.
         cuda_graphs: replay decoder steps as graphs; on a GPU only.
-        window: what the encoder sees of a chunk, unless a request asks for the whole window.
+        window: what the encoder sees of a chunk, unless a request says otherwise.
         margin_frames: frames of silence behind the chunk in a short window, at least.
         aging_s: a group of requests gains one step of priority each time it gets no slot for this
             many seconds.
@@ -142,6 +142,12 @@ class EngineConfig:
     @property
     def on_cpu(self) -> bool:
         return self.device.partition(":")[0] == "cpu"
+
+    @property
+    def has_short_windows(self) -> bool:
+        """Whether slots may hold short windows. On a CPU that costs nothing where all are whole; on
+        a GPU kernels would read each slot's length."""
+        return self.on_cpu or self.window is Window.SHORT
 
     @property
     def depends_on_threads(self) -> bool:

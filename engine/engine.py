@@ -473,7 +473,8 @@ class Engine:
     def _frames(self, request: Request) -> int:
         """Frames of the window that the encoder sees of a chunk."""
         whole = self.dims.n_audio_ctx
-        if self.config.window is Window.EXACT or request.whole_window:
+        wanted = request.window or self.config.window
+        if wanted is Window.EXACT or not self.config.has_short_windows:
             return whole
         return short_frames(len(request.pcm), self.config.margin_frames, whole)
 

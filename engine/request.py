@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.config import N_SAMPLES, SAMPLE_RATE, TIME_PRECISION_S
-from engine.window import N_FRAMES
+from engine.window import N_FRAMES, Window
 
 Task = Literal["transcribe", "translate", "detect_language"]
 FinishReason = Literal["stop", "length", "detected"]
@@ -153,7 +153,8 @@ class Request:
         group: chunks of one file share a group; groups share the engine fairly.
         speech: samples in which voice was found, (first, last + 1) each, among which the times of
             words are looked for; empty: all.
-        whole_window: let the encoder see all 30 s, even if the engine's windows are short.
+        window: what the encoder sees of it; None: as the engine's configuration says. Where the
+            engine has no room for short windows, `SHORT` is a whole one.
         adapter: the name of the adapter that decodes it; empty: none, the model as it is.
     """
 
@@ -163,7 +164,7 @@ class Request:
     priority: int = 0
     group: str = ""
     speech: tuple[tuple[int, int], ...] = ()
-    whole_window: bool = False
+    window: Window | None = None
     adapter: str = ""
 
     def __post_init__(self) -> None:

@@ -35,7 +35,7 @@ from engine.steps import Align, Begin, Decode
 from engine.transfer import upload
 from engine.weights.checkpoint import Checkpoint
 from engine.weights.host_memory import giving_back_memory
-from engine.window import FRAME_SAMPLES, Window
+from engine.window import FRAME_SAMPLES
 
 
 class ModelRunner:
@@ -75,9 +75,16 @@ class ModelRunner:
             )
             checkpoint.source.release()
             self._sampler = self._make_sampler(checkpoint) if self.place.ends_decoding else None
-        short = config.window is Window.SHORT
         self.banks = [
-            SlotBank(n_slots, dims, self.place, self.max_length, device, self.formats, short)
+            SlotBank(
+                n_slots,
+                dims,
+                self.place,
+                self.max_length,
+                device,
+                self.formats,
+                config.has_short_windows,
+            )
             for n_slots in (sizes if self.place.stage.decoder else ())
         ]
         self._choices = Choices(self.place, self.banks, self._sampler, self.tokenizer, device)

@@ -61,17 +61,17 @@ class Outcome:
     selection: Selection | None
     model: Path | None
 
-    def as_metrics(self) -> dict[str, Any]:
+    def as_values(self) -> dict[str, Any]:
         """As plain values, which cross processes."""
         return asdict(self) | {"model": None if self.model is None else str(self.model)}
 
     @classmethod
-    def from_metrics(cls, metrics: Mapping[str, Any]) -> "Outcome":
-        chosen, model = metrics["selection"], metrics["model"]
+    def from_values(cls, values: Mapping[str, Any]) -> "Outcome":
+        chosen, model = values["selection"], values["model"]
         return cls(
-            finished=metrics["finished"],
-            step=metrics["step"],
-            loss=metrics["loss"],
+            finished=values["finished"],
+            step=values["step"],
+            loss=values["loss"],
             selection=None if chosen is None else Selection(**chosen),
             model=None if model is None else Path(model),
         )

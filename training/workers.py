@@ -64,8 +64,9 @@ def _on_ray(settings: FinetuneSettings, say: Say) -> Outcome:
 
     on_gpu = device_of(settings.device).type == "cuda"
     cpus = {"CPU": float(settings.threads or 1)}
+    work: Any = _worker  # whose result Ray's types do not know of
     trainer = TorchTrainer(
-        _worker,
+        work,
         train_loop_config={"settings": settings.model_dump(mode="json")},
         scaling_config=ScalingConfig(
             num_workers=settings.workers,
@@ -80,14 +81,15 @@ def _on_ray(settings: FinetuneSettings, say: Say) -> Outcome:
     )
     with _told(RunFiles(settings), say):
         try:
-            result = trainer.fit()
+            result: Any = trainer.fit()  # typed as the older API's, which lacks a part
         except TrainingFailedError as error:
             raise TrainingError(f"the workers failed: {_reason(error)}") from error
-    assert result.metrics is not None
-    return Outcome.from_metrics(result.metrics)
+    # Without a checkpoint of Ray's, what workers report is not in the result (Ray 2.60).
+    assert result.return_value is not None
+    return Outcome.from_values(result.return_value)
 
 
-def _worker(config: dict[str, Any]) -> None:
+def _worker(config: dict[str, Any]) -> dict[str, Any]:
     """What each of several workers runs."""
     import ray.train
     from ray.train.torch import get_device
@@ -95,8 +97,7 @@ def _worker(config: dict[str, Any]) -> None:
     settings = FinetuneSettings.model_validate(config["settings"])
     context = ray.train.get_context()
     world = World(get_device(), context.get_world_rank(), context.get_world_size())
-    outcome = Run(settings, world, lambda _: None, lambda: False).go()
-    ray.train.report(outcome.as_metrics())
+    return Run(settings, world, lambda _: None, lambda: False).go().as_values()
 
 
 @contextmanager

@@ -64,5 +64,5 @@ class Ways:
 
     def _add(self, chunks: list[Chunk], whole: bool) -> None:
         for chunk in chunks:
-            asked = replace(chunk, whole_window=True) if whole else chunk
+            asked = replace(chunk, window=Window.EXACT) if whole else chunk
             self._engine.add_request(to_request(asked))

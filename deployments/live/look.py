@@ -9,9 +9,13 @@ from deployments.live.stretch import Heard, Stretch
 from deployments.messages import Chunk, Pcm
 from deployments.transcript.fallback import FallbackOptions, is_silence, looks_wrong
 from deployments.transcript.loudness import raise_quiet
+from deployments.transcript.scripts import words
+from deployments.transcript.short_window import ShortWindowOptions, repeats_at_once
+from engine import Window
 
 TEMPERATURES = FallbackOptions((0.0, 0.4, 0.8))
 """Of a stretch that has ended; before, there is a next look anyhow."""
+_SHORT = ShortWindowOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +30,28 @@ class Pass:
     stretch: Stretch
     stop: int
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether its text may be the last of its stretch."""
+        return self.chunk.window is Window.EXACT
+
 
 def take_look(
-    session_id: str, number: int, stretch: Stretch, audio: Pcm, stop: int, language: str | None
+    session_id: str,
+    number: int,
+    stretch: Stretch,
+    audio: Pcm,
+    stop: int,
+    language: str | None,
+    is_hurried: bool = False,
 ) -> Pass:
     """The look at a stretch's audio up to a sample.
 
     Args:
         audio: the stretch's, up to there.
         language: None: the model tells.
+        is_hurried: let the encoder see no more than there is and some silence, which is half the
+            work. A look that may be the last gets a whole window all the same.
     """
     is_last = stretch.stop is not None
     may_be_last = is_last or stretch.is_covered_by(stop)
@@ -61,8 +78,7 @@ def take_look(
         options,
         priority,
         speech=speech,
-        # The rules of what is final, and of when to look again, know whole windows only.
-        whole_window=True,
+        window=Window.SHORT if is_hurried and not may_be_last else Window.EXACT,
     )
     return Pass(chunk, stretch, stop)
 
@@ -70,6 +86,19 @@ def take_look(
 def is_wrong(stretch: Stretch, heard: Heard) -> bool:
     """Whether a result should be decoded again."""
     return is_nothing(stretch, heard) or looks_wrong(heard.result, TEMPERATURES)
+
+
+def is_doubtful(stretch: Stretch, heard: Heard) -> bool:
+    """Whether a whole window may give another text. A short one that gives too little speech and
+    silence shows it by loops."""
+    result = heard.result
+    text = "".join(segment.text for segment in result.segments)
+    return result.is_short and (
+        is_wrong(stretch, heard)
+        or result.finish_reason != "stop"
+        or result.compression_ratio > _SHORT.max_compression_ratio
+        or repeats_at_once(words(text))
+    )
 
 
 def is_nothing(stretch: Stretch, heard: Heard) -> bool:

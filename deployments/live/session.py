@@ -26,7 +26,14 @@ from deployments.live.events import (
     SpeechStopped,
     TimedOut,
 )
-from deployments.live.look import TEMPERATURES, Pass, is_nothing, is_wrong, take_look
+from deployments.live.look import (
+    TEMPERATURES,
+    Pass,
+    is_doubtful,
+    is_nothing,
+    is_wrong,
+    take_look,
+)
 from deployments.live.options import SessionOptions, TurnOptions
 from deployments.live.policy import new_policy
 from deployments.live.stretch import PAUSE_S, Heard, Lead, Model, Stretch
@@ -91,6 +98,7 @@ class LiveSession:
         self._lead: tuple[str, Lead] | None = None
         self._idle_since = 0
         self._lags = False
+        self._is_behind = False
 
     @property
     def position_s(self) -> float:
@@ -189,15 +197,26 @@ class LiveSession:
         stretch = found.stretch
         turn = self._turn_of(stretch)
         heard = Heard(found.stop, result)
+        self._see_whether_behind(found)
         if stretch.is_cut_short(heard):
             stretch.lead = Lead()
             return []
         if stretch.stop is not None:
             return self._conclude(turn, stretch, result) + self._lag_events()
+        if is_doubtful(stretch, heard):
+            stretch.needs_whole = True
+            return self._lag_events()
         if is_wrong(stretch, heard) or self._is_unsure(stretch, result):
             stretch.latest = heard
             return self._lag_events()
         return [*turn.tell(stretch, stretch.advance(heard)), *self._lag_events()]
+
+    def _see_whether_behind(self, found: Pass) -> None:
+        """Hurry if the next look is due before this one has come back, until looks take a third of
+        that time: a whole window takes twice as long as a short one."""
+        took_s = (self._audio.stop - found.stop) / SAMPLE_RATE
+        interval_s = self.options.pace.interval_s
+        self._is_behind = took_s > (interval_s / 3 if self._is_behind else interval_s)
 
     def _is_unsure(self, stretch: Stretch, result: ChunkResult) -> bool:
         """Whether the language had to be told from so little that more audio may tell another."""
@@ -299,10 +318,10 @@ class LiveSession:
         """A stretch ends. If a look has heard all of its speech, that was the last one."""
         stretch.stop = stop
         latest = stretch.latest
-        if latest is not None and stretch.is_covered_by(latest.stop):
+        if latest is not None and not latest.result.is_short and stretch.is_covered_by(latest.stop):
             return self._conclude(turn, stretch, latest.result)
         out = [each for each in self._passes.values() if each.stretch is stretch]
-        if not any(stretch.is_covered_by(each.stop) for each in out):
+        if not any(each.is_whole and stretch.is_covered_by(each.stop) for each in out):
             self._drop_passes([stretch])
         return []
 
@@ -366,7 +385,10 @@ class LiveSession:
     def _look(self, stretch: Stretch, stop: int) -> Pass:
         audio = self._audio.between(stretch.start, stop)
         language = stretch.language or stretch.decoding.language or self._language
-        return take_look(self.session_id, self._n_passes, stretch, audio, stop, language)
+        is_hurried = self._is_behind and not stretch.needs_whole
+        return take_look(
+            self.session_id, self._n_passes, stretch, audio, stop, language, is_hurried
+        )
 
     def _prepare(self, stretch: Stretch) -> None:
         """Decide what a stretch is told, and hears, of what was before it: the client's prompt, and

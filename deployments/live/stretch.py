@@ -99,6 +99,7 @@ class Stretch:
     new_words: those of them that are told with the newest part of the text.
     latest: the newest look.
     attempts: results of its whole audio, if the first was not good.
+    needs_whole: a short window of its audio gave a text that is in doubt.
     """
 
     start: int
@@ -116,6 +117,7 @@ class Stretch:
     words: tuple[Word, ...] = ()
     new_words: tuple[Word, ...] = ()
     is_done: bool = False
+    needs_whole: bool = False
     _said_until_s: float = 0.0
     _lengths: list[tuple[Word, int]] = field(default_factory=list)
 

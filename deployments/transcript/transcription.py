@@ -30,7 +30,7 @@ from deployments.transcript.language import LanguageVote
 from deployments.transcript.options import TranscriptionOptions
 from deployments.transcript.piece import Piece
 from deployments.transcript.stitching import ReorderBuffer, words_behind
-from engine import SAMPLE_RATE, DecodingOptions
+from engine import SAMPLE_RATE, DecodingOptions, Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,7 +315,7 @@ class Transcription:
             priority=self.options.priority,
             above=above,
             speech=tuple(part.piece.speech_at()) if decoding.words else (),
-            whole_window=whole_window,
+            window=Window.EXACT if whole_window else None,
         )
         self._n_chunks += 1
         self._in_flight[key_of_chunk(chunk.key)] = part

@@ -63,7 +63,7 @@ def requests_of(clips: dict[str, np.ndarray]) -> list[Request]:
         Request(f"{i}", pcm, options[i % len(options)], group=f"{i}")
         for i, pcm in enumerate(pieces + pieces[2:])
     ]
-    return [*asked, Request("whole", pieces[1], options[0], whole_window=True)]
+    return [*asked, Request("whole", pieces[1], options[0], window=Window.EXACT)]
 
 
 def numbers(result: Result) -> tuple[object, ...]:
@@ -105,7 +105,7 @@ def test_without_native_kernels(
 def test_who_asks_for_the_whole_window_gets_what_an_exact_engine_gives(
     engines: dict[str, Engine], checkpoints: dict[str, Checkpoint], clips: dict[str, np.ndarray]
 ) -> None:
-    asked = [replace(request, whole_window=True) for request in requests_of(clips)]
+    asked = [replace(request, window=Window.EXACT) for request in requests_of(clips)]
     short = run(Engine(checkpoints[TINY], SHORT), asked)
     exact = run(engines[TINY], asked)
     assert {k: numbers(r) for k, r in short.items()} == {k: numbers(r) for k, r in exact.items()}

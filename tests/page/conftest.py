@@ -64,7 +64,9 @@ def playwright() -> Iterator[Playwright]:
 def browser(playwright: Playwright, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     assert os.path.exists(CHROMIUM), "scripts/test-page installs the browser"
     spoken = tmp_path_factory.mktemp("microphone") / "said.wav"
-    pcm = np.repeat(read_pcm(CLIP), 3)  # the browser wants 48 kHz
+    # The browser plays it from when it is asked for a microphone, whether anybody listens yet.
+    silence = np.zeros(3 * 16_000 // 2, np.int16)
+    pcm = np.repeat(np.concatenate([silence, read_pcm(CLIP)]), 3)  # the browser wants 48 kHz
     soundfile.write(spoken, pcm, 48_000)
     flags = [*_FLAGS, f"--use-file-for-fake-audio-capture={spoken}%noloop"]
     browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from training.checkpoints import RunFiles
 from training.run import Run
 from training.settings import FinetuneSettings
 from training.workers import finetune
@@ -36,7 +37,10 @@ dist.destroy_process_group()
 
 
 def _weights(settings: FinetuneSettings) -> dict[str, torch.Tensor]:
-    return load_file(settings.output / "model/model.safetensors")
+    """Those of the last step; the result may be of an earlier one, which was better."""
+    saved = RunFiles(settings).load()
+    assert saved is not None and saved.step == settings.steps
+    return saved.weights
 
 
 def _check_the_same(ours: FinetuneSettings, theirs: FinetuneSettings) -> None:

@@ -27,7 +27,8 @@ from deployments.live.session import EmptyBufferError, LiveSession
 from deployments.live.stretch import Model
 from deployments.live.voice import VoiceStream
 from deployments.messages import ChunkResult
-from engine import DecodingOptions, Engine, Request, Segment, Word
+from engine import DecodingOptions, Engine, Request, Segment, Window, Word
+from engine.window import N_FRAMES
 from tests.support.running import run_alone
 
 RATE = 16_000
@@ -130,7 +131,8 @@ def result_of(
         "compression_ratio": 1.2,
         "temperature": found.chunk.options.temperature,
     } | changed
-    values = {"language_prob": 0.99} | values
+    n_frames = 512 if found.chunk.window is Window.SHORT else N_FRAMES
+    values = {"language_prob": 0.99, "n_frames": n_frames} | values
     return ChunkResult(
         found.chunk.key, segments, tokens, "en", finish_reason="stop", model="m", **values
     )
@@ -388,6 +390,78 @@ def test_a_slow_cluster_gets_fewer_looks(clip: Said) -> None:
     assert item.text == said.text
     lags = [event.lag_s for event in events if isinstance(event, Lagging)]
     assert all(lag < 14.0 for lag in lags)
+
+
+def test_looks_that_come_late_hear_short_windows(clip: Said) -> None:
+    """The last look at a turn hears a whole one, and so do all looks of a cluster that keeps up."""
+    said = silence(0.5) + clip + silence(1.0) + clip + silence(1.0)
+    windows: dict[int, list[Window | None]] = {}
+    for delay_blocks in (0, 3, 6):
+        session = new_session()
+        looks = watched(session)
+        events = run(session, said, delay_blocks=delay_blocks)
+        assert " ".join(item.text for item in check_items(events)) == said.text
+        windows[delay_blocks] = [look.chunk.window for look in looks]
+        last = {id(look.stretch): look for look in looks}
+        assert len(last) == 2 and all(look.is_whole for look in last.values())
+    assert Window.SHORT not in windows[0] + windows[3]
+    assert windows[6].count(Window.SHORT) > 3 and windows[6][0] is Window.EXACT
+
+
+def test_a_short_window_that_is_in_doubt_is_heard_whole_at_once(clip: Said) -> None:
+    said, looks = silence(0.5) + clip, []
+    session = new_session(turns=None)
+    for start in range(0, len(said.pcm), 1_600):
+        session.append(said.pcm[start : start + 1_600])
+        session._is_behind = True
+        if (found := session.next_pass()) is None:
+            continue
+        looks.append(found)
+        if len(looks) < 3:
+            session.accept(found, hear(said, found))
+        elif len(looks) == 3:
+            wrong = result_of(found, found.chunk.options.prefix + (1, 2, 3), compression_ratio=2.1)
+            assert not session.accept(found, wrong), "nothing of it is told"
+        else:
+            break
+    doubted, again = looks[2:]
+    assert not doubted.is_whole and again.is_whole and again.stretch is doubted.stretch
+    assert again.stop == doubted.stop + 1_600
+
+
+def test_a_turn_that_the_client_ends_in_a_word_is_heard_whole(clip: Said) -> None:
+    """Whether a short window's look is out then, or has come back."""
+    said = silence(0.5) + clip
+    stop = round(said.words[-1][0] * RATE) + 1_600
+    for has_come in (False, True):
+        session = new_session(turns=None)
+        session.append(said.pcm[: stop - 8_000])
+        session._is_behind = True
+        session.append(said.pcm[stop - 8_000 : stop])
+        found = session.next_pass()
+        assert found is not None and found.stop == stop and not found.is_whole
+        events = session.accept(found, hear(said, found)) if has_come else []
+        events += session.commit()
+        if not has_come:
+            assert not session.is_wanted(found)
+        again = session.next_pass()
+        assert again is not None and again.is_whole and again.stop == stop
+        (item,) = check_items([*events, *session.accept(again, hear(said, again))])
+        assert item.text
+
+
+def watched(session: LiveSession) -> list[Pass]:
+    """The looks that the session takes from now on."""
+    looks: list[Pass] = []
+    take = session.next_pass
+
+    def next_pass() -> Pass | None:
+        if (found := take()) is not None:
+            looks.append(found)
+        return found
+
+    session.next_pass = next_pass  # type: ignore[method-assign]
+    return looks
 
 
 def test_the_next_turn_is_told_what_was_said(talk: Said) -> None:

@@ -13,7 +13,7 @@ from deployments.transcript.piece import Piece
 from deployments.transcript.short_window import ShortWindowOptions, repeats_at_once
 from deployments.transcript.transcription import Transcription
 from deployments.transcript.vad import Region
-from engine import SAMPLE_RATE
+from engine import SAMPLE_RATE, Window
 from tests.deployments.routing.test_router import BASE, TINY
 from tests.deployments.transcript.test_transcription import begin, result, whole
 
@@ -75,7 +75,7 @@ def test_words_said_twice_in_a_row(text: str, repeats: bool) -> None:
 
 def lone(speech: np.ndarray, **options: object) -> tuple[Transcription, list]:
     transcription, chunks = begin(speech[: 6 * SAMPLE_RATE], **options)
-    assert len(chunks) == 1 and not chunks[0].whole_window
+    assert len(chunks) == 1 and chunks[0].window is None
     return transcription, chunks
 
 
@@ -91,37 +91,37 @@ def test_a_doubted_text_is_forgotten_for_that_of_the_whole_window(speech: np.nda
     transcription, (chunk,) = lone(speech, detect=True)
     bad = short(whole(chunk, SOUND), language="fr", language_prob=0.3)
     (again,) = transcription.accept(bad).chunks
-    assert again.whole_window and again.options == chunk.options
+    assert again.window is Window.EXACT and again.options == chunk.options
     assert transcription.language is None and transcription.n_whole_again == 1
     poor = replace(whole(again, SOUND), avg_logprob=-1.5)
     (hotter,) = transcription.accept(poor).chunks
-    assert hotter.whole_window and hotter.options.temperature == 0.2
+    assert hotter.window is Window.EXACT and hotter.options.temperature == 0.2
     plain, (only,) = begin(speech[: 6 * SAMPLE_RATE], detect=True)
     (same,) = plain.accept(replace(poor, key=only.key)).chunks
-    assert same.options == hotter.options and not same.whole_window
+    assert same.options == hotter.options and same.window is None
 
 
 def test_speech_without_text_is_a_sign(speech: np.ndarray) -> None:
     transcription, (chunk,) = lone(speech)
     (again,) = transcription.accept(short(result(chunk.key, (0.0, 2.0, " One two")))).chunks
-    assert again.whole_window and len(again.pcm) == len(chunk.pcm)
+    assert again.window is Window.EXACT and len(again.pcm) == len(chunk.pcm)
 
 
 def test_a_better_tier_hears_only_of_whole_windows(speech: np.ndarray) -> None:
     transcription, (chunk,) = lone(speech, ladder=Ladder((TINY, BASE)))
     unsure = replace(whole(chunk, SOUND), avg_logprob=math.log(0.7), model=TINY.name)
     (again,) = transcription.accept(short(unsure)).chunks
-    assert again.above is None and again.whole_window and not transcription.escalations
+    assert again.above is None and again.window is Window.EXACT and not transcription.escalations
     (up,) = transcription.accept(replace(unsure, key=again.key)).chunks
-    assert up.above == TINY.quality and not up.whole_window
+    assert up.above == TINY.quality and up.window is None
 
 
 def test_what_is_decoded_again_gets_whole_windows(speech: np.ndarray) -> None:
     transcription, (chunk,) = lone(speech)
     (tail,) = transcription.accept(result(chunk.key, (0.0, 2.0, " One two"))).chunks
-    assert len(tail.pcm) < len(chunk.pcm) and tail.whole_window
+    assert len(tail.pcm) < len(chunk.pcm) and tail.window is Window.EXACT
 
 
 def test_languages_are_told_from_whole_windows(speech: np.ndarray) -> None:
     _, (asking,) = begin(speech, detect=True)
-    assert asking.options.task == "detect_language" and asking.whole_window
+    assert asking.options.task == "detect_language" and asking.window is Window.EXACT
