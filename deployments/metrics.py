@@ -145,6 +145,31 @@ LIVE_END = Metric(
     "Time from the end of a live turn to its whole text.",
     _SECONDS,
 )
+CANARY_REQUESTS = Metric(
+    "murmur_canary_requests",
+    "counter",
+    "requests",
+    ("tier", "to"),
+    "Requests for `tier` that met the canary `to`.",
+)
+CANARY_CHUNKS = Metric(
+    "murmur_canary_chunks",
+    "counter",
+    "chunks",
+    ("tier", "to", "outcome"),
+    "Chunks of such requests that a canary in the shadow was to decode as well: `compared`, "
+    "`failed`, or `skipped` because too many were under way.",
+)
+CANARY_WORDS = Metric(
+    "murmur_canary_words", "counter", "words", ("tier", "to"), "Words of the compared chunks."
+)
+CANARY_CHANGED = Metric(
+    "murmur_canary_words_changed",
+    "counter",
+    "words",
+    ("tier", "to"),
+    "Words to change, leave out or put in to come from these to the canary's.",
+)
 
 ALL = (
     QUEUED_AUDIO,
@@ -163,4 +188,8 @@ ALL = (
     BATCH_FILL,
     LIVE_SESSIONS,
     LIVE_END,
+    CANARY_REQUESTS,
+    CANARY_CHUNKS,
+    CANARY_WORDS,
+    CANARY_CHANGED,
 )

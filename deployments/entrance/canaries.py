@@ -11,6 +11,7 @@ import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 
+from deployments import metrics
 from deployments.errors import DeploymentError
 from deployments.fleet import Priority
 from deployments.messages import Chunk, ChunkResult
@@ -56,6 +57,7 @@ class Canaries:
         self._draw = draw
         self._under_way: set[asyncio.Task[None]] = set()
         self._counts: dict[tuple[str, str, bool], CanaryCount] = {}
+        self._metrics = CanaryMetrics()
 
     def choose(
         self, name: str, canaries: Mapping[str, Canary], can: Callable[[str], bool]
@@ -120,6 +122,35 @@ class Canaries:
         key = (count.of, count.to, count.shadow)
         before = self._counts.get(key)
         self._counts[key] = count if before is None else before + count
+        self._metrics.add(count)
+
+
+class CanaryMetrics:
+    """The same counts for Prometheus."""
+
+    def __init__(self) -> None:
+        self._requests = metrics.CANARY_REQUESTS.counter()
+        self._chunks = metrics.CANARY_CHUNKS.counter()
+        self._words = metrics.CANARY_WORDS.counter()
+        self._changed = metrics.CANARY_CHANGED.counter()
+
+    def add(self, count: CanaryCount) -> None:
+        tags = {"tier": count.of, "to": count.to}
+        outcomes = {
+            "compared": count.n_chunks,
+            "failed": count.n_failed,
+            "skipped": count.n_skipped,
+        }
+        for outcome, n in outcomes.items():
+            if n:
+                self._chunks.inc(n, tags | {"outcome": outcome})
+        for counter, n in (
+            (self._requests, count.n_requests),
+            (self._words, count.n_words),
+            (self._changed, count.n_changed),
+        ):
+            if n:
+                counter.inc(n, tags)
 
 
 def _key(name: str, canary: Canary) -> tuple[str, str, bool]:

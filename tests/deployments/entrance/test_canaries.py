@@ -4,6 +4,7 @@ import asyncio
 
 import numpy as np
 import pytest
+from ray.serve.metrics import Counter
 
 from deployments.entrance.canaries import Canaries, Canary, n_edits
 from deployments.errors import TierUnavailableError
@@ -128,3 +129,22 @@ def test_few_chunks_are_in_a_shadow_at_once_and_none_for_ever() -> None:
 def test_edits_are_as_few_as_can_be(before: str, after: str, n: int) -> None:
     assert n_edits(before.split(), after.split()) == n
     assert n_edits(after.split(), before.split()) == n
+
+
+def test_what_is_counted_is_exported(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: dict[tuple[str, ...], float] = {}
+
+    def inc(self: Counter, value: float, tags: dict[str, str]) -> None:
+        assert tags["tier"] == "old" and tags["to"] == "new"
+        key = (self.info["name"], *([tags["outcome"]] if "outcome" in tags else []))
+        found[key] = found.get(key, 0) + value
+
+    monkeypatch.setattr(Counter, "inc", inc)
+    compared("one two three", "one two", "three")
+    Canaries(nobody, lambda: 0.0).choose("old", {"old": SHADOW}, lambda name: True)
+    assert found == {
+        ("murmur_canary_requests",): 1,
+        ("murmur_canary_chunks", "compared"): 3,
+        ("murmur_canary_words",): 9,
+        ("murmur_canary_words_changed",): 3,
+    }
