@@ -2,11 +2,32 @@
 the machine's load decides, so one word or two may be others."""
 
 from difflib import SequenceMatcher
+from typing import NamedTuple
 
 TEXT = (
     "And Mr. John Dashwood had then leisure to consider how much there might be prudently in his "
     "power to do for them."
 )
+
+
+class Difference(NamedTuple):
+    """Words of the clip that a text lacks, words that it has beyond the clip's, and others in their
+    place."""
+
+    lost: int
+    put_in: int
+    misheard: int
+
+
+def difference(text: str) -> Difference:
+    """What a text has made of the clip."""
+    said, expected = _words(text), _words(TEXT)
+    lost = put_in = misheard = 0
+    for _, i1, i2, j1, j2 in SequenceMatcher(None, expected, said, autojunk=False).get_opcodes():
+        n, there = i2 - i1, j2 - j1
+        lost, put_in = lost + max(0, n - there), put_in + max(0, there - n)
+        misheard += min(n, there) if expected[i1:i2] != said[j1:j2] else 0
+    return Difference(lost, put_in, misheard)
 
 
 def is_right(text: str, n_wrong: int = 2) -> bool:
