@@ -5,8 +5,8 @@
 A real cluster on this machine with tiny.en, one replica. A few clients send a clip again and again,
 in turns without and with many connections that have begun an upload and send a byte of it every
 second. A connection that is answered, or closed, begins again. Prints how long the good clients'
-requests take, then one JSON line. All of them share this machine, an address and no key: the worst
-case.
+requests take, then one JSON line. All of them share this machine, an address and no key, so only
+their speed tells them apart.
 """
 
 import argparse
@@ -82,6 +82,8 @@ def _half(url: str, n_slow: int, options: argparse.Namespace) -> Row:
         if n_slow:
             time.sleep(_BEGIN_S)
         took_ms, n_refused = _load(url, options.clients, options.seconds)
+    if not took_ms:
+        raise SystemExit(f"no request was answered, and {n_refused} were refused")
     ordered = sorted(took_ms)
     return Row(
         slow=n_slow,

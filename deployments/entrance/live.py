@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -180,9 +181,9 @@ class LiveRun:
         if (found := self.session.next_pass()) is not None:
             task = asyncio.ensure_future(self._decode(found.chunk, found.stretch.model.name))
             self._tasks[task] = found
-            task.add_done_callback(self._done)
+            task.add_done_callback(partial(self._done, time.monotonic()))
 
-    def _done(self, task: "asyncio.Task[Decoded]") -> None:
+    def _done(self, sent_at: float, task: "asyncio.Task[Decoded]") -> None:
         found = self._tasks.pop(task, None)
         self._progress.set()
         if found is None or task.cancelled():
@@ -199,7 +200,7 @@ class LiveRun:
         else:
             self._n_lost = 0
             self._on_chunk(decoded.result.model, self.work.add_chunk(decoded))
-            self._say(self.session.accept(found, decoded.result))
+            self._say(self.session.accept(found, decoded.result, time.monotonic() - sent_at))
         self._end_if_done()
 
     def _lost(self, found: Pass, error: Exception) -> None:

@@ -1,5 +1,6 @@
 """A live session on one engine in this process."""
 
+import time
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -18,11 +19,13 @@ class LocalLive:
 
     Args:
         engine: must not be used elsewhere at the same time.
+        in_real_time: audio does not wait for text.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, in_real_time: bool = False) -> None:
         self._engine = engine
-        self._out: dict[str, tuple[LiveSession, Pass]] = {}
+        self._in_real_time = in_real_time
+        self._out: dict[str, tuple[LiveSession, Pass, float]] = {}
 
     @property
     def model(self) -> Model:
@@ -46,18 +49,20 @@ class LocalLive:
                 except RequestError as error:
                     yield from ((session, event) for event in session.fail(found, error))
                     continue
-                self._out[key] = (session, found)
+                self._out[key] = (session, found, time.monotonic())
         if not self._engine.has_unfinished:
             return
-        for key, (session, found) in list(self._out.items()):
+        for key, (session, found, _) in list(self._out.items()):
             if not session.is_wanted(found):
                 self._engine.abort(key)
                 del self._out[key]
         for result in self._engine.step():
             owner = self._out.pop(result.request_id, None)
             if owner is not None:
-                session, found = owner
-                told = session.accept(found, to_chunk_result(result, self._engine.model_name))
+                session, found, sent_at = owner
+                heard = to_chunk_result(result, self._engine.model_name)
+                took_s = time.monotonic() - sent_at if self._in_real_time else 0.0
+                told = session.accept(found, heard, took_s)
                 yield from ((session, event) for event in told)
 
 

@@ -10,12 +10,11 @@ from deployments.messages import Chunk, Pcm
 from deployments.transcript.fallback import FallbackOptions, is_silence, looks_wrong
 from deployments.transcript.loudness import raise_quiet
 from deployments.transcript.scripts import words
-from deployments.transcript.short_window import ShortWindowOptions, repeats_at_once
+from deployments.transcript.short_window import repeats_at_once
 from engine import Window
 
 TEMPERATURES = FallbackOptions((0.0, 0.4, 0.8))
 """Of a stretch that has ended; before, there is a next look anyhow."""
-_SHORT = ShortWindowOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,8 @@ class Pass:
 
     @property
     def is_whole(self) -> bool:
-        """Whether its text may be the last of its stretch."""
+        """Whether its text may be the last of its stretch, whatever the engine makes of the wish
+        for a short window."""
         return self.chunk.window is Window.EXACT
 
 
@@ -89,15 +89,15 @@ def is_wrong(stretch: Stretch, heard: Heard) -> bool:
 
 
 def is_doubtful(stretch: Stretch, heard: Heard) -> bool:
-    """Whether a whole window may give another text. A short one that gives too little speech and
-    silence shows it by loops."""
-    result = heard.result
-    text = "".join(segment.text for segment in result.segments)
-    return result.is_short and (
-        is_wrong(stretch, heard)
-        or result.finish_reason != "stop"
-        or result.compression_ratio > _SHORT.max_compression_ratio
-        or repeats_at_once(words(text))
+    """Whether a whole window may give another text than a short one: where that has loops, goes on
+    for too long, or has nothing new."""
+    new = words(stretch.text(stretch.hypothesis(heard.result)).decode("utf-8", "replace"))
+    return (
+        not new
+        or repeats_at_once(new)
+        or heard.result.finish_reason != "stop"
+        or stretch.is_cut_short(heard)
+        or is_wrong(stretch, heard)
     )
 
 

@@ -190,31 +190,35 @@ class LiveSession:
         """Whether the result of a pass is still of use."""
         return found.chunk.index in self._passes
 
-    def accept(self, found: Pass, result: ChunkResult) -> list[Event]:
-        """Take the result of a pass."""
+    def accept(self, found: Pass, result: ChunkResult, took_s: float = 0.0) -> list[Event]:
+        """Take the result of a pass.
+
+        Args:
+            took_s: seconds since it was sent; 0 where nobody waits for text.
+        """
         if self._passes.pop(found.chunk.index, None) is None:
             return []
         stretch = found.stretch
         turn = self._turn_of(stretch)
         heard = Heard(found.stop, result)
-        self._see_whether_behind(found)
+        self._see_whether_behind(took_s)
+        if result.is_short and is_doubtful(stretch, heard):
+            stretch.needs_whole = True
+            return []
+        stretch.needs_whole = False
         if stretch.is_cut_short(heard):
             stretch.lead = Lead()
             return []
         if stretch.stop is not None:
             return self._conclude(turn, stretch, result) + self._lag_events()
-        if is_doubtful(stretch, heard):
-            stretch.needs_whole = True
-            return self._lag_events()
         if is_wrong(stretch, heard) or self._is_unsure(stretch, result):
             stretch.latest = heard
             return self._lag_events()
         return [*turn.tell(stretch, stretch.advance(heard)), *self._lag_events()]
 
-    def _see_whether_behind(self, found: Pass) -> None:
+    def _see_whether_behind(self, took_s: float) -> None:
         """Hurry if the next look is due before this one has come back, until looks take a third of
         that time: a whole window takes twice as long as a short one."""
-        took_s = (self._audio.stop - found.stop) / SAMPLE_RATE
         interval_s = self.options.pace.interval_s
         self._is_behind = took_s > (interval_s / 3 if self._is_behind else interval_s)
 
@@ -385,7 +389,8 @@ class LiveSession:
     def _look(self, stretch: Stretch, stop: int) -> Pass:
         audio = self._audio.between(stretch.start, stop)
         language = stretch.language or stretch.decoding.language or self._language
-        is_hurried = self._is_behind and not stretch.needs_whole
+        # What language is spoken is told from whole windows.
+        is_hurried = self._is_behind and language is not None and not stretch.needs_whole
         return take_look(
             self.session_id, self._n_passes, stretch, audio, stop, language, is_hurried
         )

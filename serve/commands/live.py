@@ -69,7 +69,7 @@ def live(args: LiveArguments) -> int:
             delay=args.delay,
         )
         blocks = _blocks(args)
-        events = _remote(args, options, blocks) if args.url else _local(options, blocks)
+        events = _remote(args, options, blocks) if args.url else _local(args, options, blocks)
         return _show(events, _printer(args.as_json))
     except (DeploymentError, EngineError, ValueError) as error:
         print(f"murmur: {error}", file=sys.stderr)
@@ -90,12 +90,12 @@ def _remote(args: LiveArguments, options: LiveOptions, blocks: Iterable[Pcm]) ->
         yield from client.live(blocks, options)
 
 
-def _local(options: LiveOptions, blocks: Iterable[Pcm]) -> Iterator[Event]:
+def _local(args: LiveArguments, options: LiveOptions, blocks: Iterable[Pcm]) -> Iterator[Event]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     precision = default_precision(torch.device(device))
     engine = Engine.load(options.model, EngineConfig(device, precision, max_slots=_N_SLOTS))
     wanted = transcription_options(options.transcribe_options(), info_of(options.model, engine))
-    runner = LocalLive(engine)
+    runner = LocalLive(engine, in_real_time=args.file is None or args.speed is not None)
     session = LiveSession("live", options.session_options(wanted.decoding), runner.model)
     return _drive(runner, session, blocks)
 

@@ -35,8 +35,8 @@ class UploadLimits:
 
     Args:
         max_uploads: uploads under way.
-        max_uploads_per_caller: those with one key, or without keys from one address. As many more
-            may be in their first 2 s.
+        max_uploads_per_caller: those with one key, or without keys from one address. Those in their
+            first 2 s do not count, up to twice as many in all.
         max_bytes: of all of them on the disk, as declared or as far as they have come. A single
             upload may be larger if it is alone.
         min_bytes_per_s: an upload that is slower may be ended for the sake of others.

@@ -81,7 +81,8 @@ class TierSettings(_Section):
     window: Window = Window.EXACT
     """What the encoder sees of a chunk: `exact`, all 30 s of Whisper's window, or `short`, the
     chunk and some silence behind it, which is several times less work for a chunk of a few seconds.
-    Where a text from a short window shows signs of it, the whole window is decoded."""
+    Where a text from a short window shows signs of it, the whole window is decoded. On a CPU that
+    does not keep up with live speech, its looks are short in either case."""
     tensor_parallel: Annotated[int, Field(ge=1)] = 1
     """GPUs that share each layer."""
     pipeline_parallel: Annotated[int, Field(ge=1)] = 1
@@ -211,8 +212,8 @@ class LimitSettings(_Section):
     """Uploads that one ingress receives at once. Beyond it the oldest of those that are too slow is
     ended with 408, or else new ones are answered with 429."""
     max_uploads_per_caller: Annotated[int, Field(ge=1)] = 256
-    """Of these, uploads with one API key, or without a key from one address, and as many more that
-    are in their first 2 s. A load balancer in front is one address."""
+    """Of these, uploads with one API key, or without a key from one address. Those in their first
+    2 s do not count, up to twice as many in all. A load balancer in front is one address."""
     max_uploading_mb: Annotated[float, Field(gt=0)] = 16384.0
     """Size of all uploads that one ingress receives at once, in 10^6 bytes: they lie in its
     temporary folder. Beyond it new ones are answered with 429; a single one may be larger."""

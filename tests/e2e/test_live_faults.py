@@ -130,6 +130,14 @@ def test_replicas_that_are_killed_cost_no_word(
         if max(difference(text)[:2]) > 1 or not is_right(text, n_wrong=4)
     ]
     assert not wrong
+    before, after = moved(undisturbed), moved(disturbed)
+    noise = 2 * np.sqrt((before.mean() + 0.1) / len(before))
+    assert after.mean() <= before.mean() + 0.05 + noise, "words are lost or doubled"
+
+
+def moved(listeners: list[Listener]) -> np.ndarray:
+    """Words lost or put in, of each turn."""
+    return np.array([sum(difference(text)[:2]) for each in listeners for text in each.texts])
 
 
 def listen_together(url: str, seconds: float, meanwhile: Callable[[], None]) -> list[Listener]:

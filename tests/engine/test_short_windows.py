@@ -112,6 +112,36 @@ def test_who_asks_for_the_whole_window_gets_what_an_exact_engine_gives(
     assert {result.n_frames for result in exact.values()} == {N_FRAMES}
 
 
+def test_who_asks_for_a_short_window_gets_one_of_any_engine_on_a_cpu(
+    engines: dict[str, Engine], checkpoints: dict[str, Checkpoint], clips: dict[str, np.ndarray]
+) -> None:
+    """Beside others who get whole ones, as looks of live speech are beside chunks of files."""
+    requests = requests_of(clips)
+    asked = [replace(request, window=Window.SHORT) for request in requests[::2]]
+    found = run(engines[TINY], [*asked, *requests[1::2]])
+    short = run(Engine(checkpoints[TINY], SHORT), asked)
+    exact = run(engines[TINY], requests[1::2])
+    assert any(result.n_frames < N_FRAMES for result in short.values())
+    assert {k: numbers(r) for k, r in found.items()} == {
+        k: numbers(r) for k, r in {**short, **exact}.items()
+    }
+
+
+def test_an_engine_without_short_windows_gives_whole_ones(
+    checkpoints: dict[str, Checkpoint], clips: dict[str, np.ndarray]
+) -> None:
+    """As on a GPU, whatever is asked for."""
+    engine = Engine(checkpoints[TINY], _WholeAlone(max_slots=7))
+    asked = [replace(request, window=Window.SHORT) for request in requests_of(clips)[:3]]
+    assert {result.n_frames for result in run(engine, asked).values()} == {N_FRAMES}
+
+
+class _WholeAlone(EngineConfig):
+    """A configuration whose slots have no room for short windows."""
+
+    has_short_windows = False
+
+
 def test_frames_of_a_window(
     checkpoints: dict[str, Checkpoint], clips: dict[str, np.ndarray]
 ) -> None:

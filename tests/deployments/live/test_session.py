@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -166,7 +166,7 @@ def _run(
     for start in range(0, len(said.pcm), size):
         yield from session.append(said.pcm[start : start + size])
         if out is not None and start >= out[1]:
-            yield from session.accept(out[0], hear(said, out[0]))
+            yield from session.accept(out[0], hear(said, out[0]), delay_blocks * block_s)
             out = None
         if out is not None and not session.is_wanted(out[0]):
             out = None
@@ -397,7 +397,7 @@ def test_looks_that_come_late_hear_short_windows(clip: Said) -> None:
     said = silence(0.5) + clip + silence(1.0) + clip + silence(1.0)
     windows: dict[int, list[Window | None]] = {}
     for delay_blocks in (0, 3, 6):
-        session = new_session()
+        session = new_session(decoding=DecodingOptions(language="en"))
         looks = watched(session)
         events = run(session, said, delay_blocks=delay_blocks)
         assert " ".join(item.text for item in check_items(events)) == said.text
@@ -408,25 +408,73 @@ def test_looks_that_come_late_hear_short_windows(clip: Said) -> None:
     assert windows[6].count(Window.SHORT) > 3 and windows[6][0] is Window.EXACT
 
 
-def test_a_short_window_that_is_in_doubt_is_heard_whole_at_once(clip: Said) -> None:
-    said, looks = silence(0.5) + clip, []
-    session = new_session(turns=None)
+def in_a_hurry(**options: object) -> LiveSession:
+    """A session whose looks have come late."""
+    session = new_session(turns=None, **options)
+    session._is_behind = True
+    return session
+
+
+def test_who_keeps_up_again_hears_whole_windows(clip: Said) -> None:
+    session, said = in_a_hurry(decoding=DecodingOptions(language="en")), silence(0.5) + clip
+    windows = []
     for start in range(0, len(said.pcm), 1_600):
         session.append(said.pcm[start : start + 1_600])
-        session._is_behind = True
+        if (found := session.next_pass()) is not None:
+            windows.append(found.chunk.window)
+            # A third of the pace's 0.4 s is 0.133 s.
+            session.accept(found, hear(said, found), 0.14 if len(windows) < 3 else 0.13)
+    assert windows[:3] == [Window.SHORT] * 3 and set(windows[3:]) == {Window.EXACT}
+
+
+def test_a_language_is_told_from_whole_windows(clip: Said) -> None:
+    session, said = in_a_hurry(), silence(0.5) + clip
+    session.append(said.pcm[: 3 * RATE])
+    found = session.next_pass()
+    assert found is not None and found.is_whole and found.chunk.options.language is None
+
+
+@pytest.mark.parametrize(
+    ("tokens", "values"),
+    [((1, 2, 1, 2), {}), ((), {}), ((1, 2, 3), {"avg_logprob": -2.0}), ((1, 2), {"finish": 1})],
+)
+def test_a_short_window_that_is_in_doubt_is_heard_whole_at_once(
+    clip: Said, tokens: tuple[int, ...], values: dict[str, float]
+) -> None:
+    said, looks = silence(0.5) + clip, []
+    session = in_a_hurry(decoding=DecodingOptions(language="en"))
+    for start in range(0, len(said.pcm), 1_600):
+        session.append(said.pcm[start : start + 1_600])
         if (found := session.next_pass()) is None:
             continue
         looks.append(found)
-        if len(looks) < 3:
-            session.accept(found, hear(said, found))
-        elif len(looks) == 3:
-            wrong = result_of(found, found.chunk.options.prefix + (1, 2, 3), compression_ratio=2.1)
-            assert not session.accept(found, wrong), "nothing of it is told"
+        if len(looks) == 3:
+            finish = {"finish_reason": "length"} if values.pop("finish", 0) else {}
+            wrong = result_of(found, found.chunk.options.prefix + tokens, **values)
+            assert not session.accept(found, replace(wrong, **finish), 1.0), "nothing is told"
         else:
+            session.accept(found, hear(said, found), 1.0)
+        if len(looks) == 5:
             break
-    doubted, again = looks[2:]
+    doubted, again, after = looks[2:]
     assert not doubted.is_whole and again.is_whole and again.stretch is doubted.stretch
     assert again.stop == doubted.stop + 1_600
+    assert not after.is_whole, "the next one is not in doubt"
+
+
+def test_where_windows_are_never_short_a_wish_for_one_costs_nothing(clip: Said) -> None:
+    """On a GPU, whatever is asked for."""
+    said, looks = silence(0.5) + clip + silence(1.0), []
+    session, events = new_session(decoding=DecodingOptions(language="en")), []
+    session._is_behind = True
+    for start in range(0, len(said.pcm), 1_600):
+        events += session.append(said.pcm[start : start + 1_600])
+        if (found := session.next_pass()) is not None:
+            looks.append(found)
+            whole = replace(hear(said, found), n_frames=N_FRAMES)
+            events += session.accept(found, whole, 1.0)
+    (item,) = check_items(events)
+    assert item.text == said.text and not all(look.is_whole for look in looks)
 
 
 def test_a_turn_that_the_client_ends_in_a_word_is_heard_whole(clip: Said) -> None:
@@ -434,9 +482,8 @@ def test_a_turn_that_the_client_ends_in_a_word_is_heard_whole(clip: Said) -> Non
     said = silence(0.5) + clip
     stop = round(said.words[-1][0] * RATE) + 1_600
     for has_come in (False, True):
-        session = new_session(turns=None)
+        session = in_a_hurry(decoding=DecodingOptions(language="en"))
         session.append(said.pcm[: stop - 8_000])
-        session._is_behind = True
         session.append(said.pcm[stop - 8_000 : stop])
         found = session.next_pass()
         assert found is not None and found.stop == stop and not found.is_whole
