@@ -224,9 +224,9 @@ class SessionConfig:
             merged["audio"]["input"]["format"]["rate"] = None  # that of another type
         self._knows_turns = self._knows_turns or "turn_detection" in told
         named = told.get("transcription")
-        names_model = isinstance(named, Mapping) and "model" in named
-        if names_model and not self._knows_turns:
-            commits = named is not None and named.get("model") in COMMITTED_MODELS
+        if isinstance(named, Mapping) and "model" in named and not self._knows_turns:
+            model = named["model"]  # of any type: what is no name is refused below
+            commits = isinstance(model, str) and model in COMMITTED_MODELS
             default = None if commits else ServerVadPart().model_dump()
             merged["audio"]["input"]["turn_detection"] = default
         try:
@@ -247,7 +247,7 @@ def from_beta(update: object) -> dict[str, Any]:
     found: dict[str, Any] = {"audio": {"input": part}}
     for name, value in update.items():
         if name == "input_audio_format":
-            if value not in _BETA_FORMATS:
+            if not isinstance(value, str) or value not in _BETA_FORMATS:
                 known = ", ".join(_BETA_FORMATS)
                 raise RealtimeError(f"must be one of {known}", "invalid_value", f"session.{name}")
             part["format"] = {"type": _BETA_FORMATS[value]}

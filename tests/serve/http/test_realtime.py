@@ -96,6 +96,8 @@ JSON = st.recursive(
                     "turn_detection",
                     "rate",
                     "model",
+                    "input_audio_format",
+                    "input_audio_transcription",
                 ]
             )
             | st.text(max_size=5),
@@ -105,6 +107,14 @@ JSON = st.recursive(
     ),
     max_leaves=12,
 )
+
+
+@pytest.mark.parametrize("value", [[], {}, 5, None])
+def test_names_of_another_type_are_refused(value: object) -> None:
+    with pytest.raises(RealtimeError, match="model"):
+        SessionConfig().merged(with_input(transcription={"model": value or []}))
+    with pytest.raises(RealtimeError, match="must be one of"):
+        from_beta({"input_audio_format": value})
 
 
 @given(update=JSON)
