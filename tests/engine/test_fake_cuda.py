@@ -46,6 +46,7 @@ LAUNCHES = {
 }
 """Of a greedy step of two rows of large-v3, without CUDA graphs (docs/benchmarks.md). They may only
 fall."""
+OFTEN = (Precision.BFLOAT16, Precision.INT8, Precision.INT8_WEIGHT_ONLY)
 ON_TORCH = {Precision.BFLOAT16: 614}
 """The same without our own kernels."""
 
@@ -84,7 +85,7 @@ def encode_and_begin(runner: ModelRunner, n_frames: int | None = None) -> None:
 
 
 @pytest.mark.parametrize("model", more_but(("large-v3",), ("large-v3", "turbo")))
-@pytest.mark.parametrize("precision", LAUNCHES)
+@pytest.mark.parametrize("precision", more_but(OFTEN, LAUNCHES))
 def test_no_step_waits(precision: Precision, model: str) -> None:
     with runner_of(model, precision=precision) as (runner, device):
         encode_and_begin(runner)

@@ -26,6 +26,7 @@ from engine.request import MAX_BOOST
 from tests.conftest import MODELS
 from tests.support.beam_oracle import beam_search
 from tests.support.oracle import Oracle
+from tests.support.params import more_but
 from tests.support.running import run, run_alone
 
 CPU = torch.device("cpu")
@@ -359,7 +360,7 @@ def test_no_weight_fills_the_text(
 
 
 @pytest.mark.parametrize("beams", [1, 3])
-@pytest.mark.parametrize("level", [0, 1, 300, 3000])
+@pytest.mark.parametrize("level", more_but((0, 3000), (0, 1, 300, 3000)))
 def test_silence_and_noise_are_as_without_keywords(
     level: int, beams: int, engines: dict[str, Engine]
 ) -> None:

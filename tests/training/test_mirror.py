@@ -21,6 +21,7 @@ Make = Callable[..., FinetuneSettings]
 VALUES = {"steps": 6, "checkpoint_every": 1}
 
 
+@pytest.mark.more
 def test_another_machine_ends_as_the_first_would_have(
     settings: Make, manifest: Path, tmp_path: Path
 ) -> None:

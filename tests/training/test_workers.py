@@ -52,6 +52,7 @@ def _check_the_same(ours: FinetuneSettings, theirs: FinetuneSettings) -> None:
     assert apart < 1e-2 * moved, (apart, moved)
 
 
+@pytest.mark.more
 def test_two_workers_are_one_with_twice_the_accumulation(settings: Make, tmp_path: Path) -> None:
     one = settings(steps=3, threads=1, accumulate=4)
     Run(one, World(torch.device("cpu")), lambda _: None, lambda: False).go()
