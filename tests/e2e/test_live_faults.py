@@ -17,7 +17,7 @@ from serve.client import connect
 from tests.e2e.conftest import KEY
 from tests.e2e.test_live import socket_of, speech
 from tests.support.cluster import Cluster
-from tests.support.live_text import difference, is_right
+from tests.support.live_text import Difference, difference, is_right
 
 N_KILLS = int(os.environ.get("MURMUR_TEST_KILLS", "3"))
 OPTIONS = LiveOptions(model="tiny.en", rate=16_000)
@@ -101,10 +101,9 @@ class Listener:
 def test_replicas_that_are_killed_cost_no_word(
     cluster: Cluster, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As many words are lost and put in as in sessions that nobody disturbs: a look at half a
-    sentence may hear a word wrong, at times that the load decides. How late text is depends on the
-    machine: it is printed, of turns that were told within 5 s of a kill and of all others. The last
-    ten seconds are undisturbed."""
+    """How late text is depends on the machine: it is printed, of turns that were told within 5 s of
+    a kill and of all others, and of the same sessions before that, which nobody disturbs. The last
+    ten seconds are undisturbed, too."""
     chance, seconds = random.Random(5), 10.0 * (N_KILLS + 2)
     kills: list[float] = []
 
@@ -127,17 +126,14 @@ def test_replicas_that_are_killed_cost_no_word(
         f"{text!r}, {min(abs(at - kill) for kill in kills):.1f} s from a kill"
         for each in disturbed
         for text, (at, _) in zip(each.texts, each.lags, strict=True)
-        if max(difference(text)[:2]) > 1 or not is_right(text, n_wrong=4)
+        if not is_whole(difference(text))
     ]
     assert not wrong
-    before, after = moved(undisturbed), moved(disturbed)
-    noise = 2 * np.sqrt((before.mean() + 0.01) / len(before))
-    assert after.mean() <= before.mean() + 0.02 + noise, "words are lost or doubled"
 
 
-def moved(listeners: list[Listener]) -> np.ndarray:
-    """Words lost or put in, of each turn."""
-    return np.array([sum(difference(text)[:2]) for each in listeners for text in each.texts])
+def is_whole(found: Difference) -> bool:
+    """No word is lost or put in; one or two may be misheard, as in `is_right`."""
+    return found.lost == found.put_in == 0 and found.misheard <= 2
 
 
 def listen_together(url: str, seconds: float, meanwhile: Callable[[], None]) -> list[Listener]:

@@ -266,15 +266,22 @@ def test_uploads_that_trickle_hold_nobody_up(own: Cluster) -> None:
         "POST /v1/audio/transcriptions HTTP/1.1\r\nhost: here\r\ncontent-length: 100000\r\n"
         "content-type: multipart/form-data; boundary=b\r\n\r\n--b\r\n"
     )
-    with ExitStack() as stack:
+
+    def begin(stack: ExitStack, n: int) -> list[socket.socket]:
         slow = []
-        for _ in range(4):
+        for _ in range(n):
             slow.append(stack.enter_context(socket.create_connection(("127.0.0.1", own.port))))
             slow[-1].sendall(head.encode())
-        time.sleep(2)
+        time.sleep(0.5)
+        return slow
+
+    with ExitStack() as stack:
+        begin(stack, 4)
         assert post(own.url, CLIP, "base").words, "more than there may be requests"
-        slow.append(stack.enter_context(socket.create_connection(("127.0.0.1", own.port))))
-        slow[-1].sendall(head.encode())
+    time.sleep(1)
+    with ExitStack() as stack:
+        slow = begin(stack, 5)
+        assert post(own.url, CLIP, "base").error.startswith("429"), "none is old enough"
         time.sleep(3)  # now it is known that they are slow
         assert post(own.url, CLIP, "base").words
         # Which of them is the oldest depends on the proxy.
