@@ -1,7 +1,7 @@
 """Compares the planner with the machine: bytes as computed, and as a process really took them.
 
     python -m benchmarks.planned_memory [--models ...] [--ways ...] [--batches 1,16] [--device cpu]
-                                        [--beams 5] [--words]
+                                        [--beams 5] [--words] [--positions 64]
 
 Each case runs in its own process. It loads the model, fills all slots twice with windows of noise
 whose texts are as long as there is room for, and reports the most that the process took beyond what
@@ -43,8 +43,6 @@ from engine.precision import Arithmetic
 
 WAYS = "float32,float32/absorbed,bfloat16,bfloat16/absorbed/8-bit,int8,int8-weight-only/absorbed"
 MODELS = "demo:tiny.en,demo:base,large-v3"
-_LENGTH = 64
-"""Positions of a slot: few, so that all of them are soon in use."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +91,7 @@ def _in_a_process(options: argparse.Namespace, model: str, way: str, batch: int)
     command = [sys.executable, "-m", "benchmarks.planned_memory", "--models", model]
     command += ["--ways", way, "--batches", str(batch), "--device", options.device, "--one"]
     command += ["--beams", str(options.beams), *(["--words"] if options.words else [])]
+    command += ["--positions", str(options.positions)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return Row(**json.loads(done.stdout.splitlines()[-1]))
 
@@ -101,9 +100,8 @@ def _measure(options: argparse.Namespace) -> Row:
     model, way, batch = options.models[0], options.ways[0], options.batches[0]
     torch.set_num_threads(2)
     checkpoint = _open(model)
-    config = replace(
-        config_of(way), device=options.device, max_slots=batch, max_length=_LENGTH, encode_batch=1
-    )
+    slots = {"max_slots": batch, "max_length": options.positions, "encode_batch": 1}
+    config = replace(config_of(way), device=options.device, **slots)
     _warm_up(options.device)
     bare = _taken(options.device)
     engine = Engine(checkpoint, config)
@@ -190,6 +188,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--beams", type=int, default=1)
     parser.add_argument("--words", action="store_true")
+    parser.add_argument("--positions", type=int, default=64, help="of a slot: few are soon in use")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 

@@ -413,7 +413,8 @@ class Engine:
         """The results of sequences that have ended; their slots are free again. A text whose words
         need times keeps its slots until it has them."""
         ended = [sequence for sequence in self._running.values() if sequence.finish_reason]
-        wanting = [sequence for sequence in ended if sequence.wants_words(self.tokenizer)]
+        room = self._max_length
+        wanting = [sequence for sequence in ended if sequence.wants_words(self.tokenizer, room)]
         self._align(wanting)
         done, self._aligned = [*self._aligned, *(s for s in ended if s not in wanting)], []
         results = []
@@ -431,7 +432,8 @@ class Engine:
             self._being_aligned[sequence.slot] = sequence
         for group in range(len(self._rounds)):
             here = [s for s in sequences if self._group(s) == group]
-            size = self.config.prompt_limit
+            # A text may be twice as long as the prompts that memory was planned for.
+            size = max(1, self.config.prompt_limit // 2)
             for start in range(0, len(here), size):
                 part = here[start : start + size]
                 times = [s.word_times for s in part if s.word_times is not None]

@@ -197,13 +197,14 @@ def _encoder_peak_bytes(share: RankShare, load: Load) -> float:
 def _decoder_peak_bytes(share: RankShare, load: Load) -> float:
     """The largest of three. Filling the cross-attention takes the encoder's output, and keys and
     values with a copy. A step or a prompt takes a layer's activations; a step also takes logits: as
-    computed, and in float32 as returned, with noise, and two temporaries."""
+    computed, and in float32 as returned, with noise, and two temporaries. A text whose words get
+    times fills its slot, and counts as a prompt."""
     decoder, product = share.decoder, share.formats.product.itemsize
     fill = _frames(share, load) * decoder.width * share.formats.dtype.itemsize
     if not decoder.is_absorbed:
         fill += 4 * _frames(share, load) * decoder.columns * product
         fill += decoder.cross_kv.temporary_bytes(share.formats, many_rows=True)
-    prompt_rows = load.encode_batch * load.prompt_length
+    prompt_rows = max(load.encode_batch * load.prompt_length, load.max_length)
     prompt = _layer_peak_bytes(decoder, prompt_rows, share.dims.n_audio_ctx, many_rows=False)
     rows = max(load.rows, 2 * load.encode_batch)
     step = _layer_peak_bytes(decoder, rows, share.dims.n_audio_ctx, many_rows=False)

@@ -116,14 +116,18 @@ class Sequence:
             for row in range(len(self.slots))
         ]
 
-    def wants_words(self, tokenizer: Tokenizer) -> bool:
-        """Whether the finished text has words that have no times yet; prepares `word_times`."""
+    def wants_words(self, tokenizer: Tokenizer, room: int) -> bool:
+        """Whether the finished text has words that have no times yet; prepares `word_times`.
+
+        Args:
+            room: positions of a slot.
+        """
         if not self.request.options.words or self.segments is not None or not self.text_tokens:
             return False
         segments = split_segments(self.text_tokens, tokenizer, self.text_logprobs)
         if not segments:
             return False
-        self.word_times = WordTimes.prepare(self.request, segments, self.language, tokenizer)
+        self.word_times = WordTimes.prepare(self.request, segments, self.language, tokenizer, room)
         return True
 
     def take_attention(self, attention: npt.NDArray[np.float32]) -> None:

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.config import TIME_PRECISION_S
-from engine.decoding.alignment import Frames, TextPart, speech_frames, text_parts, word_frames
+from engine.decoding.alignment import Frames, segment_times, speech_frames, word_frames
 from engine.decoding.tokenizer import Tokenizer
-from engine.decoding.words import split_words
+from engine.decoding.words import spelled, split_words
 from engine.request import Request, Segment, Word
 from engine.steps import Align
 
@@ -21,7 +21,7 @@ class WordTimes:
 
     Attributes:
         text: start sequence and text, without timestamps and without the last token, for no
-            other is chosen by it.
+            other is chosen by it. The text is spelled: a character is a token.
         n_before: tokens of the start sequence.
         frames: frames to look at.
     """
@@ -30,29 +30,38 @@ class WordTimes:
     n_before: int
     frames: Frames
     _segments: tuple[Segment, ...]
-    _parts: list[TextPart]
     _words: list[list[list[int]]]
+    _lengths: list[int]
     _tokenizer: Tokenizer
 
     @classmethod
     def prepare(
-        cls, request: Request, segments: tuple[Segment, ...], language: str, tokenizer: Tokenizer
+        cls,
+        request: Request,
+        segments: tuple[Segment, ...],
+        language: str,
+        tokenizer: Tokenizer,
+        room: int,
     ) -> "WordTimes":
         """
         Args:
             segments: of the finished text; at least one.
+            room: the most tokens of `text`.
         """
         begin = tokenizer.timestamp_begin
         said = [[token for token in segment.tokens if token < begin] for segment in segments]
-        parts = text_parts(segments, begin)
         before = tokenizer.sot_sequence(language, replace(request.options, timestamps=False))
+        words = [split_words(tokens, language, tokenizer) for tokens in said]
+        pieces = _pieces([word for some in words for word in some], tokenizer, room - len(before))
+        text = [token for piece in pieces for token in piece]
+        times = segment_times(segments, begin)
         return cls(
-            text=[*before, *(token for tokens in said for token in tokens)][:-1],
+            text=[*before, *text][:-1],
             n_before=len(before),
-            frames=speech_frames(request.pcm, request.speech, parts),
+            frames=speech_frames(request.pcm, request.speech, times, len(text)),
             _segments=segments,
-            _parts=parts,
-            _words=[split_words(tokens, language, tokenizer) for tokens in said],
+            _words=words,
+            _lengths=[len(piece) for piece in pieces],
             _tokenizer=tokenizer,
         )
 
@@ -62,8 +71,7 @@ class WordTimes:
         Args:
             attention: of the text's tokens to the frames, as `Aligner.maps` gives it.
         """
-        lengths = [len(word) for words in self._words for word in words]
-        spans = iter(word_frames(attention, self.frames, self._parts, lengths))
+        spans = iter(word_frames(attention, self.frames, self._lengths))
         return tuple(
             replace(segment, words=tuple(self._timed(segment, words, spans)))
             for segment, words in zip(self._segments, self._words, strict=True)
@@ -84,6 +92,16 @@ class WordTimes:
                 text=self._tokenizer.decode(tokens),
                 probability=round(mean, 4),
             )
+
+
+def _pieces(words: Sequence[list[int]], tokenizer: Tokenizer, room: int) -> list[list[int]]:
+    """The tokens of each word: its characters', or if those have no room, its pairs', or the
+    model's own. One token more than there is room for may be, for the last is not looked at."""
+    for size in (1, 2):
+        pieces = [spelled(word, tokenizer, size) for word in words]
+        if sum(map(len, pieces)) - 1 <= room:
+            return pieces
+    return list(words)
 
 
 def align_step(texts: Sequence[WordTimes], slots: Sequence[int], adapters: Sequence[int]) -> Align:

@@ -3,15 +3,15 @@
 openai/whisper (`timing.find_alignment`) finds the monotonic path through all frames along which
 tokens attend most. Such a path must give every frame to a token, so pauses and the silence of the
 padding go to the words beside them. Here the path runs through frames of speech only: those in
-which voice was found and that are not far softer than the rest. Where the text has timestamps, a
-segment's words stay near them. The edges of words then move to pauses that they nearly touch.
+which voice was found and that are not far softer than the rest; where the text has timestamps,
+those near a segment. The edges of words then move to pauses that they nearly touch.
 docs/decisions.md says what each rule brought.
 
 Frames are 20 ms. Times are seconds from the chunk's first sample.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 import numpy.typing as npt
@@ -27,10 +27,6 @@ _SOFT_DB = 45.0
 _LOUD_PERCENTILE = 90
 _REACH_S = 0.5
 """Frames further from every segment than this belong to speech without text."""
-_MARGIN_S = 0.3
-_MARGIN_COST = 1.0
-"""What a token pays for each frame that is further from its segment than the margin: all that the
-frame could gain."""
 _PAUSE = 4
 _SHORT_PAUSE = 2
 _NEAR = 5
@@ -38,50 +34,40 @@ _NEAR = 5
 `_SHORT_PAUSE` if no more than `_NEAR` frames lie between them."""
 
 
-@dataclass(frozen=True, slots=True)
-class TextPart:
-    """A segment of a chunk's text: its number of tokens, without timestamps, and its times, as far
-    as the model gave them."""
-
-    n_tokens: int
-    start_s: float | None
-    end_s: float | None
+SegmentTimes = tuple[float | None, float | None]
+"""When a segment begins and ends, as far as the model said so."""
 
 
-def text_parts(segments: Sequence[Segment], timestamp_begin: int) -> list[TextPart]:
-    """The segments of a chunk's text, for `speech_frames` and `word_frames`."""
-    parts = []
-    for segment in segments:
-        n_tokens = sum(token < timestamp_begin for token in segment.tokens)
-        has_start = segment.tokens[0] >= timestamp_begin
-        parts.append(TextPart(n_tokens, segment.start_s if has_start else None, segment.end_s))
-    return parts
+def segment_times(segments: Sequence[Segment], timestamp_begin: int) -> list[SegmentTimes]:
+    """The times of a chunk's segments, for `speech_frames`."""
+    return [
+        (segment.start_s if segment.tokens[0] >= timestamp_begin else None, segment.end_s)
+        for segment in segments
+    ]
 
 
 def speech_frames(
-    pcm: npt.NDArray[np.int16], speech: Sequence[tuple[int, int]], parts: Sequence[TextPart]
+    pcm: npt.NDArray[np.int16],
+    speech: Sequence[tuple[int, int]],
+    segments: Sequence[SegmentTimes],
+    n_tokens: int,
 ) -> Frames:
     """The frames among which words are looked for, in order; at least one for each token, if the
     chunk is that long.
 
     Args:
         speech: samples in which voice was found, (first, last + 1) each; empty: all.
-        parts: the text.
     """
     n_frames = min(-(-len(pcm) // _FRAME), N_SAMPLES // _FRAME)
-    n_tokens = sum(part.n_tokens for part in parts)
     found = np.arange(n_frames)
-    for keep in (_voiced(n_frames, speech), _loud(pcm, n_frames), _told(n_frames, parts)):
+    for keep in (_voiced(n_frames, speech), _loud(pcm, n_frames), _told(n_frames, segments)):
         fewer = found[keep[found]] if keep is not None else found
         found = fewer if len(fewer) > n_tokens else found
     return found
 
 
 def word_frames(
-    attention: npt.NDArray[np.float32],
-    frames: Frames,
-    parts: Sequence[TextPart],
-    word_lengths: Sequence[int],
+    attention: npt.NDArray[np.float32], frames: Frames, word_lengths: Sequence[int]
 ) -> list[tuple[int, int]]:
     """The first frame of each word, and the one after its last.
 
@@ -89,7 +75,7 @@ def word_frames(
         attention: of each token to each of `frames`, (n_tokens, len(frames)).
         word_lengths: number of tokens of each word.
     """
-    first = first_frames(attention - _far_from_segments(frames, parts))
+    first = first_frames(attention)
     begins = np.cumsum([0, *word_lengths[:-1]])
     edges = np.append(first[begins], len(frames))
     edges[0] = 0
@@ -155,28 +141,16 @@ def _loud(pcm: npt.NDArray[np.int16], n_frames: int) -> npt.NDArray[np.bool_]:
     return heard
 
 
-def _told(n_frames: int, parts: Sequence[TextPart]) -> npt.NDArray[np.bool_]:
+def _told(n_frames: int, segments: Sequence[SegmentTimes]) -> npt.NDArray[np.bool_]:
     """Frames near a segment."""
     keep = np.zeros(n_frames, bool)
-    for index, part in enumerate(parts):
-        following = parts[index + 1 : index + 2]
-        end_s = part.end_s if part.end_s is not None or not following else following[0].start_s
-        start = 0 if part.start_s is None else max(0.0, part.start_s - _REACH_S)
+    for (start_s, end_s), following in zip_longest(segments, segments[1:]):
+        if end_s is None and following is not None:
+            end_s, _ = following
+        start = 0 if start_s is None else max(0.0, start_s - _REACH_S)
         stop = None if end_s is None else int((end_s + _REACH_S) / TIME_PRECISION_S)
         keep[int(start / TIME_PRECISION_S) : stop] = True
     return keep
-
-
-def _far_from_segments(frames: Frames, parts: Sequence[TextPart]) -> npt.NDArray[np.float64]:
-    """What each token pays for each frame, (n_tokens, len(frames))."""
-    times_s = frames * TIME_PRECISION_S
-    rows = []
-    for part in parts:
-        far = np.zeros(len(frames), bool)
-        if part.start_s is not None and part.end_s is not None:
-            far = (times_s < part.start_s - _MARGIN_S) | (times_s > part.end_s + _MARGIN_S)
-        rows += [far] * part.n_tokens
-    return _MARGIN_COST * np.array(rows, np.float64).reshape(-1, len(frames))
 
 
 def _move_to_pauses(edges: Frames, frames: Frames) -> None:

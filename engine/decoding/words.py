@@ -33,6 +33,17 @@ def split_words(tokens: Sequence[int], language: str, tokenizer: Tokenizer) -> l
     return _merged(parts, tokenizer)
 
 
+def spelled(tokens: Sequence[int], tokenizer: Tokenizer, size: int) -> list[int]:
+    """The text of these tokens in shorter ones: those of each `size` characters. What is no whole
+    character of UTF-8 stays as it is."""
+    data = b"".join(tokenizer.vocabulary[token] for token in tokens)
+    if not _is_whole(data):
+        return list(tokens)
+    text = data.decode()
+    pieces = (text[start : start + size] for start in range(0, len(text), size))
+    return [token for piece in pieces for token in tokenizer.encode(piece)] or list(tokens)
+
+
 def _characters(tokens: Sequence[int], tokenizer: Tokenizer) -> list[list[int]]:
     """The fewest tokens that are whole characters of UTF-8."""
     parts: list[list[int]] = []

@@ -8,17 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.decoding.alignment import (
-    TextPart,
     first_frames,
+    segment_times,
     speech_frames,
-    text_parts,
     word_frames,
 )
 from engine.request import Segment
 
 RATE = 16_000
 BEGIN = 100
-ALL = [TextPart(3, None, None)]
+ALL = [(None, None)]
 
 
 def tone(seconds: float, level: float = 8_000.0) -> np.ndarray:
@@ -54,38 +53,29 @@ def test_more_tokens_than_frames_share_them() -> None:
 def test_frames_are_those_with_voice_that_are_not_soft() -> None:
     pause = np.zeros(RATE, np.int16)
     pcm = np.concatenate([tone(0.5), pause, tone(0.5), tone(0.5, 8.0), tone(0.5)])
-    frames = speech_frames(pcm, (), ALL)
+    frames = speech_frames(pcm, (), ALL, 3)
     assert frames.tolist() == [*range(25), *range(75, 100), *range(125, 150)]
-    voiced = speech_frames(pcm, [(0, 4_000), (40_000, 48_000)], ALL)
+    voiced = speech_frames(pcm, [(0, 4_000), (40_000, 48_000)], ALL, 3)
     assert voiced.tolist() == [*range(13), *range(125, 150)]
 
 
 def test_noise_has_no_pauses() -> None:
     pcm = np.random.default_rng(1).normal(0, 500, RATE).astype(np.int16)
-    assert len(speech_frames(pcm, (), ALL)) == 50
+    assert len(speech_frames(pcm, (), ALL, 3)) == 50
 
 
 def test_where_there_are_too_few_frames_all_count() -> None:
     pcm = np.concatenate([tone(0.04), np.zeros(RATE, np.int16)])
-    assert len(speech_frames(pcm, (), ALL)) == 52
-    assert len(speech_frames(tone(0.01), (), ALL)) == 1
+    assert len(speech_frames(pcm, (), ALL, 3)) == 52
+    assert len(speech_frames(tone(0.01), (), ALL, 3)) == 1
 
 
 def test_speech_far_from_every_segment_has_no_words() -> None:
-    parts = [TextPart(1, 0.0, 1.0), TextPart(1, 4.0, 5.0)]
-    frames = speech_frames(tone(8.0), (), parts)
+    segments = [(0.0, 1.0), (4.0, 5.0)]
+    frames = speech_frames(tone(8.0), (), segments, 2)
     assert frames.tolist() == [*range(75), *range(175, 275)]
-    open_end = speech_frames(tone(8.0), (), [TextPart(1, 4.0, None)])
+    open_end = speech_frames(tone(8.0), (), [(4.0, None)], 1)
     assert open_end.tolist() == list(range(175, 400))
-
-
-def test_a_word_stays_near_its_segment() -> None:
-    parts = [TextPart(1, 0.0, 1.0), TextPart(1, 1.0, 2.0)]
-    frames = np.arange(100)
-    attention = np.zeros((2, 100), np.float32)
-    attention[0, 80] = 0.9  # 0.6 s behind its segment
-    (_, end), (start, _) = word_frames(attention, frames, parts, [1, 1])
-    assert end == start and 35 <= start <= 66
 
 
 @pytest.mark.parametrize(
@@ -98,7 +88,7 @@ def test_edges_move_to_a_pause(edge: int, expected: int) -> None:
     frames = np.array([*range(50), *range(70, 120)])
     attention = np.zeros((2, 100), np.float32)
     attention[0, :edge], attention[1, edge:] = 1, 1
-    spans = word_frames(attention, frames, [TextPart(2, None, None)], [1, 1])
+    spans = word_frames(attention, frames, [1, 1])
     assert spans == [(0, expected), (70, 120)]
 
 
@@ -107,7 +97,7 @@ def test_a_short_pause_far_from_the_edges_stays_inside_a_word() -> None:
     frames = np.array([*range(30), *range(33, 63)])
     attention = np.zeros((2, 60), np.float32)
     attention[0, :45], attention[1, 45:] = 1, 1
-    spans = word_frames(attention, frames, [TextPart(2, None, None)], [1, 1])
+    spans = word_frames(attention, frames, [1, 1])
     assert spans == [(0, 48), (48, 63)]
 
 
@@ -117,15 +107,15 @@ def test_words_are_in_order_and_never_without_length(lengths: list[int], seed: i
     n_tokens = sum(lengths)
     frames = np.flatnonzero(random.random(60) < 0.7)
     attention = random.random((n_tokens, len(frames))).astype(np.float32)
-    spans = word_frames(attention, frames, [TextPart(n_tokens, None, None)], lengths)
+    spans = word_frames(attention, frames, lengths)
     assert len(spans) == len(lengths)
     assert all(start < end for start, end in spans)
     assert all(a[1] <= b[0] for a, b in zip(spans, spans[1:], strict=False))
 
 
-def test_parts_know_which_times_the_model_gave() -> None:
+def test_times_are_those_which_the_model_gave() -> None:
     segments = [
         Segment(0.0, 2.0, " a b", (1, 2, BEGIN + 100)),
         Segment(2.0, None, " c", (BEGIN + 100, 3)),
     ]
-    assert text_parts(segments, BEGIN) == [TextPart(2, None, 2.0), TextPart(1, 2.0, None)]
+    assert segment_times(segments, BEGIN) == [(None, 2.0), (2.0, None)]

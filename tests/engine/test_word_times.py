@@ -12,11 +12,12 @@ from engine import (
     Request,
     WeightsError,
 )
-from engine.decoding.words import split_words
+from engine.decoding.words import spelled, split_words
 from engine.kernels import native_builds
 from engine.model.cross_cache import DenseCrossCache, Int8CrossCache, NativeInt8CrossCache
 from engine.model_sizes import MODEL_SIZES
 from engine.weights.alignment_heads import alignment_heads, published_heads
+from engine.word_times import WordTimes
 from tests.support.formats import FORMATS
 from tests.support.params import more_but
 from tests.support.running import drain, run, run_alone
@@ -114,6 +115,27 @@ def test_text_that_fills_the_slot_gets_words(
         assert "".join(w.text for w in words_of(result)) == "".join(s.text for s in result.segments)
 
 
+def test_a_text_is_spelled_as_far_as_its_slot_has_room(
+    checkpoints: dict[str, Checkpoint], clips: dict[str, np.ndarray]
+) -> None:
+    pcm, lengths, starts = clips["librivox-0870.wav"], [], []
+    plain = run_alone(Engine(checkpoints[TINY], EngineConfig()), Request("a", pcm, WORDS))
+    n_characters = sum(len(segment.text) for segment in plain.segments)
+    for room in (448, n_characters // 4 * 4 - 4, n_characters // 8 * 4):
+        engine = Engine(checkpoints[TINY], EngineConfig(max_slots=1, max_length=room))
+        result = run_alone(engine, Request("a", pcm, WORDS))
+        assert result.tokens == plain.tokens
+        prepared = WordTimes.prepare(
+            Request("a", pcm, WORDS), result.segments, "en", engine.tokenizer, room
+        )
+        assert len(prepared.text) <= room
+        lengths.append(len(prepared.text) - prepared.n_before)
+        starts.append([word.start_s for word in words_of(result)])
+    assert lengths[0] == n_characters - 1 > lengths[1] > lengths[2]
+    for some in starts[1:]:
+        assert np.median(np.abs(np.subtract(some, starts[0]))) <= 0.06
+
+
 def test_stored_keys_give_the_scores_of_exact_ones() -> None:
     torch.manual_seed(1)
     shape, heads = (3, 4, 150, 64), [0, 3]
@@ -156,6 +178,31 @@ def test_text_is_split_into_words(
     assert [tokenizer.decode(word) for word in words] == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "size", "expected"),
+    [
+        (" they're", 1, [" ", "t", "h", "e", "y", "'", "r", "e"]),
+        (" they're", 2, [" t", "he", "y'", "re"]),
+        (" \u043c\u0438\u0440", 1, [" ", "\u043c", "\u0438", "\u0440"]),
+        ("\u4e16\u754c\u3002", 2, ["\u4e16\u754c", "\u3002"]),
+        ("", 1, []),
+    ],
+)
+def test_text_is_spelled(
+    text: str, size: int, expected: list[str], checkpoints: dict[str, Checkpoint]
+) -> None:
+    tokenizer = checkpoints[BASE].tokenizer
+    tokens = spelled(tokenizer.encode(text), tokenizer, size)
+    assert tokens == [token for piece in expected for token in tokenizer.encode(piece)]
+    assert tokenizer.decode(tokens) == text
+
+
+def test_what_is_no_whole_character_is_not_spelled(checkpoints: dict[str, Checkpoint]) -> None:
+    tokenizer = checkpoints[BASE].tokenizer
+    broken = tokenizer.encode("\u9f98")[:-1]
+    assert broken and spelled(broken, tokenizer, 1) == broken
+
+
 def test_heads_come_from_files_then_sizes_then_a_rule() -> None:
     base = MODEL_SIZES["base"]
     assert alignment_heads([[4, 2], [3, 1], [4, 2]], base) == ((3, 1), (4, 2))
@@ -171,4 +218,4 @@ def test_heads_come_from_files_then_sizes_then_a_rule() -> None:
 def test_better_heads_take_the_place_of_published_ones(
     checkpoints: dict[str, Checkpoint],
 ) -> None:
-    assert checkpoints[TINY].alignment_heads == ((2, 0), (2, 4), (3, 2), (3, 3))
+    assert checkpoints[TINY].alignment_heads == ((2, 1), (3, 4))
