@@ -12,8 +12,8 @@ from engine.errors import WeightsError
 _BETTER = {
     "1.0 2.0 2.5 3.0 3.1 3.2 3.3 3.4": "2.1 3.4",
 }
-"""Heads that were measured to be better than published ones. Those of tiny.en follow the audio a
-quarter of a second late (docs/benchmarks.md)."""
+"""Published heads, and those that were measured to be better. tiny.en's published ones follow the
+audio a quarter of a second late (docs/decisions.md)."""
 
 Heads = tuple[tuple[int, int], ...]
 """(layer, head) pairs."""
